@@ -1,0 +1,65 @@
+"""A threaded TCP, TLS and Unix-socket server for code that blocks.
+
+    from thousand_island_sync import Handler, ThousandIsland
+
+    class Echo(Handler):
+        def handle_data(self, data, socket):
+            socket.send(data)
+
+    with ThousandIsland(port=4000, handler_cls=Echo) as server:
+        server.wait()
+"""
+
+from . import events
+from .connection import Connection
+from .errors import (
+    ConfigError,
+    ConnectionOverflow,
+    HandlerResultError,
+    HandshakeError,
+    LimitExceeded,
+    ListenError,
+    MailboxFull,
+    NotSupported,
+    ServerNotRunning,
+    ServerStopping,
+    SocketClosed,
+    SocketError,
+    SocketTimeout,
+    ThousandIslandError,
+)
+from .handler import Close, Continue, Error, Handler, Result, SwitchTransport
+from .logger import attach_logger, detach_logger
+from .server import ThousandIsland
+from .socket import Socket
+from .transports import TCP
+
+__all__ = [
+    "TCP",
+    "Close",
+    "ConfigError",
+    "Connection",
+    "ConnectionOverflow",
+    "Continue",
+    "Error",
+    "Handler",
+    "HandlerResultError",
+    "HandshakeError",
+    "LimitExceeded",
+    "ListenError",
+    "MailboxFull",
+    "NotSupported",
+    "Result",
+    "ServerNotRunning",
+    "ServerStopping",
+    "Socket",
+    "SocketClosed",
+    "SocketError",
+    "SocketTimeout",
+    "SwitchTransport",
+    "ThousandIsland",
+    "ThousandIslandError",
+    "attach_logger",
+    "detach_logger",
+    "events",
+]

@@ -1,0 +1,152 @@
+"""Addresses: host strings, dual stack, Unix paths, and how a peer's is shown."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+UNIX_PREFIX = "unix:"
+
+
+def is_unix(host: str) -> bool:
+    return host.startswith(UNIX_PREFIX)
+
+
+def unix_name(host: str) -> str:
+    """What `bind` takes for `unix:/path` or `unix:@abstract`."""
+    name = host[len(UNIX_PREFIX) :]
+    return "\0" + name[1:] if name.startswith("@") else name
+
+
+def show_unix(name: str | bytes) -> str:
+    """The reverse: a path, or `@name` for an abstract one."""
+    text = os.fsdecode(name)
+    return "@" + text[1:] if text.startswith("\0") else text
+
+
+def plain(address: Any) -> Any:
+    """A socket address as users see it: an IPv4 client of a dual-stack socket is IPv4."""
+    if isinstance(address, tuple):
+        if address[0].startswith("::ffff:") and "." in address[0]:
+            return (address[0][7:], address[1])
+        return address
+    return show_unix(address)
+
+
+def pair(address: Any) -> Any:
+    """`(host, port)` of an internet address; a Unix one as its path."""
+    address = plain(address)
+    return address[:2] if isinstance(address, tuple) else address
+
+
+def remote(address: Any) -> tuple[str, int | None]:
+    """`remote_address` and `remote_port` of the events: `""` and `None` for a Unix peer."""
+    address = plain(address)
+    return (address[0], address[1]) if isinstance(address, tuple) else ("", None)
+
+
+def show(address: Any) -> str:
+    """An address for a message."""
+    address = pair(address)
+    if not isinstance(address, tuple):
+        return f"unix:{address}" if address else "a Unix peer"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def resolve(host: str, port: int) -> tuple[int, Any]:
+    """(family, socket address) to bind for a host that is not a Unix one.
+
+    Raises:
+        OSError: the name is unknown.
+    """
+    if host == "::":
+        return socket.AF_INET6, ("::", port)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return family, address
+
+
+@dataclass(frozen=True, slots=True)
+class SocketFile:
+    """A Unix socket's file that is ours: removed only while it still is."""
+
+    path: str
+    device: int
+    inode: int
+
+    def remove(self) -> None:
+        try:
+            found = os.lstat(self.path)
+            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+                os.unlink(self.path)
+        except OSError:
+            pass  # somebody else has removed it
+
+
+@contextmanager
+def _one_starter_at_a_time(path: str) -> Iterator[None]:
+    """Looking for a live server, removing a stale file and binding are one step: the
+    directory is locked meanwhile, so of several starters exactly one wins."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - platforms without flock have no such race tests
+        yield
+        return
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _remove_stale(path: str) -> None:
+    """Raises OSError: a live server answers there, or it is no socket."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "a file that is no socket is in the way")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a full backlog is a live server's: EAGAIN
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except BlockingIOError:
+            raise OSError(errno.EADDRINUSE, "a live server's backlog is full there") from None
+        else:
+            raise OSError(errno.EADDRINUSE, "a live server answers there")
+
+
+def bind_unix(
+    sock: socket.socket, path: str, mode: int | None, backlog: int, unlink: bool
+) -> SocketFile | None:
+    """Binds and listens on a path, replacing a stale file.
+
+    The mode is set between `bind` and `listen`: before `listen` nobody can connect.
+
+    Raises:
+        OSError: see `_remove_stale`, bind(2).
+    """
+    with _one_starter_at_a_time(path):
+        _remove_stale(path)
+        sock.bind(path)
+        found = os.lstat(path)
+        ours = SocketFile(os.path.abspath(path), found.st_dev, found.st_ino)
+        try:
+            if mode is not None:
+                os.chmod(path, mode)
+            sock.listen(backlog)
+        except BaseException:
+            ours.remove()
+            raise
+    return ours if unlink else None

@@ -1,0 +1,156 @@
+"""The options of `ThousandIsland`, checked before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import _addresses
+from ._clock import seconds
+from ._options import (
+    MILLISECONDS_OR_NONE,
+    MISSING,
+    Option,
+    checked,
+    is_bool,
+    is_milliseconds,
+    is_text,
+    optional,
+    whole,
+)
+from .errors import ConfigError
+from .handler import Handler
+from .transports._base import Transport
+from .transports.tcp import TCP
+
+
+def _is_handler(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Handler)
+
+
+def _is_transport(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Transport)
+
+
+def _milliseconds(default: float | None) -> Option:
+    return Option(default, optional(is_milliseconds), MILLISECONDS_OR_NONE)
+
+
+_COUNT = "a whole number, 1 or more"
+
+OPTIONS: Mapping[str, Option] = {
+    "handler_cls": Option(MISSING, _is_handler, "a subclass of Handler (the class itself)"),
+    "handler_options": Option(None, lambda value: True, "anything"),
+    "port": Option(MISSING, whole(0, 65_535), "a port number, 0 to 65535"),
+    "host": Option(MISSING, is_text, 'an address, a host name, or "unix:/path"'),
+    "transport_cls": Option(TCP, _is_transport, "TCP, TLS, or a subclass of Transport"),
+    "transport_options": Option({}, lambda value: True, "a mapping"),
+    "num_acceptors": Option(10, whole(1, 10_000), _COUNT),
+    "num_listen_sockets": Option(1, whole(1, 10_000), _COUNT),
+    "max_connections": Option(16_384, whole(1), _COUNT),
+    "max_connections_wait_ms": _milliseconds(5_000),
+    "max_handler_threads": Option(128, whole(1), _COUNT),
+    "read_timeout_ms": _milliseconds(60_000),
+    "handshake_timeout_ms": _milliseconds(5_000),
+    "send_timeout_ms": _milliseconds(30_000),
+    "shutdown_timeout_ms": _milliseconds(15_000),
+    "interrupt_reads": Option(False, is_bool, "True or False"),
+    "max_pending_messages": Option(1_000, optional(whole(1)), _COUNT + ", or None for no limit"),
+    "name": Option("thousand-island", is_text, "a text"),
+}
+
+_DEFAULT_PORT = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Checked options; times in seconds. `transport` is the one the server starts with."""
+
+    handler_cls: type[Handler]
+    handler_options: Any
+    port: int
+    transport: Transport
+    num_acceptors: int
+    num_listen_sockets: int
+    max_connections: int
+    max_connections_wait: float
+    max_handler_threads: int
+    read_timeout: float
+    handshake_timeout: float
+    send_timeout: float
+    shutdown_timeout_ms: float | None
+    interrupt_reads: bool
+    max_pending_messages: int | None
+    name: str
+
+
+def config(options: Mapping[str, Any]) -> Config:
+    """Checks the keyword arguments of `ThousandIsland`.
+
+    Raises:
+        ConfigError: says which option, what it got, and what it takes.
+    """
+    values = checked(options, OPTIONS)
+    if values["handler_cls"] is MISSING:
+        raise ConfigError("handler_cls: is required; takes a subclass of Handler")
+    transport = _transport(values)
+    listening = transport.options
+    if values["num_listen_sockets"] > 1 and not listening.get("reuse_port"):
+        raise ConfigError(
+            f"num_listen_sockets: got {values['num_listen_sockets']}; more than one needs"
+            " transport_options={'reuse_port': True}"
+        )
+    adopted = listening.get("sockets") or ()
+    for name, count in (
+        ("num_listen_sockets", values["num_listen_sockets"]),
+        ("sockets", len(adopted)),
+    ):
+        if count > values["num_acceptors"]:
+            raise ConfigError(
+                f"{name}: got {count}, takes at most num_acceptors"
+                f" ({values['num_acceptors']}): each listening socket needs an acceptor"
+            )
+    return Config(
+        handler_cls=values["handler_cls"],
+        handler_options=values["handler_options"],
+        port=_port(values, str(listening.get("host", ""))),
+        transport=transport,
+        num_acceptors=values["num_acceptors"],
+        num_listen_sockets=values["num_listen_sockets"],
+        max_connections=values["max_connections"],
+        max_connections_wait=seconds(values["max_connections_wait_ms"]),
+        max_handler_threads=values["max_handler_threads"],
+        read_timeout=seconds(values["read_timeout_ms"]),
+        handshake_timeout=seconds(values["handshake_timeout_ms"]),
+        send_timeout=seconds(values["send_timeout_ms"]),
+        shutdown_timeout_ms=values["shutdown_timeout_ms"],
+        interrupt_reads=values["interrupt_reads"],
+        max_pending_messages=values["max_pending_messages"],
+        name=values["name"],
+    )
+
+
+def _transport(values: Mapping[str, Any]) -> Transport:
+    transport_cls, given, host = (
+        values["transport_cls"],
+        values["transport_options"],
+        values["host"],
+    )
+    transport: Transport = transport_cls.of(given)
+    if host is MISSING:
+        return transport
+    if "host" in transport.given:
+        raise ConfigError("host: given twice, here and in transport_options; leave one out")
+    return transport.with_host(host)
+
+
+def _port(values: Mapping[str, Any], host: str) -> int:
+    port = values["port"]
+    if _addresses.is_unix(host):
+        if port is not MISSING and port != 0:
+            raise ConfigError(f"port: got {port}, but {host!r} has none; leave it out")
+        if values["num_listen_sockets"] > 1:
+            raise ConfigError("num_listen_sockets: a Unix socket has one listening socket")
+        return 0
+    return _DEFAULT_PORT if port is MISSING else int(port)

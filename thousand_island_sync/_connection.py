@@ -1,0 +1,436 @@
+"""One connection: a state machine that is run in steps and says how it goes on.
+
+The facts. A connection belongs to one thread at a time, its owner: the one that runs
+it. What others want of it (a message, an end, a stop) they leave where the owner will
+look, then have the scheduler run it; they never act on it in place. `run` does one
+step, which is at most one message and one piece of data, and returns a verdict: park
+until an event or the deadline, run again, done. It knows no thread, so it is tested
+with a pool that is a list, a channel that is a script, and a clock that is a number.
+
+`alert` is the one flag that leads off the hot path. Whoever leaves something sets it
+afterwards; the owner clears it before it looks. So what is left is seen, at worst once
+too often. Where it goes and how it ends is in the tables of `_states`, nowhere else.
+
+A read deadline that has passed is believed only after a receive found nothing: bytes
+win. The total deadline is looked at first: it holds however many bytes come.
+
+At a stop a connection delivers what has arrived, until one receive finds nothing or
+1 MiB, then gets `handle_shutdown`. One that is younger than 200 ms and has said
+nothing gets until that age: its request may be on the way.
+"""
+
+from __future__ import annotations
+
+import socket as stdlib_socket
+from typing import Any
+
+from . import _addresses, events
+from ._clock import FOREVER, now_ns, seconds
+from ._ending import Ending
+from ._mailbox import Call
+from ._options import MISSING
+from ._receiving import CHUNK
+from ._scheduler import AGAIN, DONE, PARK
+from ._states import Cause, State
+from .errors import (
+    HandlerResultError,
+    HandshakeError,
+    ServerStopping,
+    SocketClosed,
+    SocketError,
+    SocketTimeout,
+)
+from .handler import Close, Continue, Error, SwitchTransport
+from .socket import Socket
+from .transports._base import WRITE, Transport
+
+#: Bytes that a stop still delivers to one connection.
+_DRAIN_MOST = 1 << 20
+#: Seconds that a silent new connection gets at a stop, counted from its accept.
+_YOUNG_S = 0.2
+
+
+class Lifecycle(Ending):
+    """Runs one connection from its first step to its last."""
+
+    __slots__ = ()
+
+    # ---- the hot path ---------------------------------------------------------
+
+    def run(self) -> int:
+        """One step. Each line of the first half is paid for every message."""
+        if self._state is not State.PARKED or self.alert:
+            return self._step()
+        self._state = State.RUNNING
+        socket = self._socket
+        try:
+            data = socket._channel.recv(CHUNK)
+        except OSError as error:
+            return self._receive_failed(error)
+        if not data:
+            return self._nothing_there() if data is None else self._end_of_stream()
+        size = len(data)
+        socket._bytes_received += size
+        socket._recv_count += 1
+        if socket._buffer is not None:
+            data = socket._behind_unread(data)
+        if events.handler_async_recv.receivers:
+            self._tell_arrival(data)
+        try:
+            result = self._context.run(self._handler.handle_data, data, socket)
+        except BaseException as error:
+            return self._raised(error, "handle_data")
+        if result is None and not self.alert:
+            clock_now = self._env.clock()
+            self._read_deadline = deadline = clock_now + self.read_timeout
+            self._state = State.PARKED
+            self.deadline = deadline
+            if self.hung_up or not socket._channel.drained(size, CHUNK):
+                return AGAIN
+            return PARK
+        return self._settle(result, "handle_data") or self._go_on(
+            socket._channel.drained(size, CHUNK) and not self.hung_up
+        )
+
+    # ---- the other steps ------------------------------------------------------
+
+    def _step(self) -> int:
+        if self._state is State.NEW:
+            refused = self._begin()
+            if refused:
+                return DONE
+        if self._state is State.HANDSHAKING:
+            return self._shake_hands()
+        self._become(State.RUNNING)
+        # Cleared before looking: what is left from now on sets it again.
+        self.alert = self._total_deadline != FOREVER or self._env.stopping
+        ending = self._asked_to_end()
+        if ending is not None:
+            return self._finish(ending)
+        if self._env.clock() >= self._total_deadline:
+            return self._finish(Cause.TIMEOUT)
+        if self._mail is not None and self._mail.waiting() and self._mail_left > 0:
+            verdict = self._deliver_message()
+            if verdict is not None:
+                return verdict
+        return self._read()
+
+    def _asked_to_end(self) -> Cause | None:
+        if self._socket._closed:
+            return Cause.LOCAL
+        if self._asked or self._socket._cut:
+            return Cause.SHUTDOWN
+        return None
+
+    def _begin(self) -> bool:
+        """The first step: makes the handler. Whether that failed."""
+        env = self._env
+        self.wants_write = False
+        self._started_ns = now_ns()
+        try:
+            channel = env.transport_channel(self._transport, self._sock)
+            self._socket = Socket(self, self._sock, channel)
+            self._handler = self._context.run(env.handler_cls, env.handler_options)
+        except BaseException as error:
+            self._refuse(error)
+            return True
+        if channel.kernel_waits and self._sock.family == getattr(stdlib_socket, "AF_UNIX", None):
+            env.pool.watch_reads_only(self)
+        self._become(State.HANDSHAKING)
+        env.opened(self)
+        if events.handler_start.receivers:
+            host, port = _addresses.remote(self.peer_address)
+            events.emit(
+                events.handler_start,
+                env.server,
+                {},
+                {
+                    "connection_id": self.id,
+                    "acceptor_id": self._acceptor_id,
+                    "remote_address": host,
+                    "remote_port": port,
+                },
+            )
+        self._handshake_began()
+        return False
+
+    def _handshake_began(self) -> None:
+        self._handshake_ns = now_ns()
+        self._handshake_deadline = self._env.clock() + self._env.handshake_timeout
+
+    def _shake_hands(self) -> int:
+        ending = self._asked_to_end()
+        if ending is not None:
+            return self._finish(ending)
+        channel = self._socket._channel
+        try:
+            done = channel.handshake()
+        except HandshakeError as error:
+            return self._handshake_failed(error)
+        if done:
+            return self._hands_shaken()
+        if self._env.stopping:
+            return self._finish(Cause.SHUTDOWN)
+        if self._env.clock() >= self._handshake_deadline:
+            limit = _in_ms(self._env.handshake_timeout)
+            return self._handshake_failed(
+                HandshakeError(
+                    f"the handshake with {self.peer_shown()} was not finished within {limit}"
+                    " (handshake_timeout_ms)"
+                ),
+                Cause.TIMEOUT,
+            )
+        self.wants_write = channel.recv_wants == WRITE
+        self.deadline = self._handshake_deadline
+        return PARK
+
+    def _handshake_failed(self, error: HandshakeError, cause: Cause = Cause.ERROR) -> int:
+        if events.socket_handshake_error.receivers:
+            host, port = _addresses.remote(self.peer_address)
+            events.emit(
+                events.socket_handshake_error,
+                self._env.server,
+                {"error": error, "duration_ns": now_ns() - self._handshake_ns},
+                {"connection_id": self.id, "remote_address": host, "remote_port": port},
+            )
+        return self._finish(cause, error)
+
+    def _hands_shaken(self) -> int:
+        self.wants_write = False
+        if events.socket_handshake.receivers:
+            events.emit(
+                events.socket_handshake,
+                self._env.server,
+                {"duration_ns": now_ns() - self._handshake_ns},
+                {"connection_id": self.id},
+            )
+        self._become(State.RUNNING)
+        if self._env.stopping:
+            self.alert = True
+        switch, self._switch = self._switch, None
+        if switch is None:
+            verdict = self._callback("handle_connection")
+        else:
+            given = switch.timeout_ms
+            timeout = self.read_timeout if given is MISSING else seconds(given)  # type: ignore[arg-type]
+            self._read_deadline = self._env.clock() + timeout
+            verdict = self._callback("handle_upgrade")
+        if verdict is not None:
+            return verdict
+        if self.alert or self.only_writable:
+            return self._go_on(self.only_writable and switch is None)
+        return self._read()
+
+    def _deliver_message(self) -> int | None:
+        assert self._mail is not None
+        try:
+            message = self._mail.take()
+        except IndexError:  # withdrawn meanwhile
+            return None
+        if self._env.stopping:
+            self._mail_left -= 1
+        if not isinstance(message, Call):
+            return self._callback("handle_info", message)
+        try:
+            result = self._context.run(self._handler.handle_call, message.message, self._socket)
+        except BaseException as error:
+            message.finish(None, error)
+        else:
+            message.finish(result, None)
+        return self._settle(None, "handle_call")
+
+    def _read(self) -> int:
+        """Delivers what has arrived: what a call read and left over, or the next bytes."""
+        socket = self._socket
+        channel = socket._channel
+        data: bytes | None = socket._take_fresh()
+        drained = False
+        if not data:
+            if socket._eof:
+                return self._end_of_stream()
+            try:
+                data = channel.recv(CHUNK)
+            except OSError as error:
+                return self._receive_failed(error)
+            if data is None:
+                return self._nothing_there()
+            if not data:
+                return self._end_of_stream()
+            size = len(data)
+            drained = channel.drained(size, CHUNK) and not self.hung_up
+            socket._bytes_received += size
+            socket._recv_count += 1
+            if socket._buffer is not None:
+                data = socket._behind_unread(data)
+        if self._env.stopping:
+            self._drained += len(data)
+            if self._drained > _DRAIN_MOST:
+                return self._finish(Cause.SHUTDOWN)
+        if events.handler_async_recv.receivers:
+            self._tell_arrival(data)
+        verdict = self._callback("handle_data", data)
+        return verdict if verdict is not None else self._go_on(drained)
+
+    def _tell_arrival(self, data: bytes) -> None:
+        events.emit(
+            events.handler_async_recv,
+            self._env.server,
+            {"data": data},
+            {"connection_id": self.id},
+        )
+
+    def _nothing_there(self) -> int:
+        """A receive found nothing, so the deadlines are believed."""
+        time_now = self._env.clock()
+        if time_now >= min(self._read_deadline, self._total_deadline):
+            return self._finish(Cause.TIMEOUT)
+        if self._env.stopping:
+            young_until = self._accepted_at + _YOUNG_S
+            if self._socket._bytes_received or time_now >= young_until:
+                return self._finish(Cause.SHUTDOWN)
+            self._become(State.PARKED)
+            self.deadline = min(young_until, self._read_deadline, self._total_deadline)
+            return PARK
+        return self._park()
+
+    def _end_of_stream(self) -> int:
+        socket = self._socket
+        socket._eof = True
+        if socket._channel.truncated:
+            return self._finish(Cause.PEER)
+        if self._eof_told:
+            if self._env.stopping:
+                return self._finish(Cause.SHUTDOWN)
+            return self._park()
+        self._eof_told = True
+        verdict = self._callback("handle_eof")
+        return verdict if verdict is not None else self._go_on(True)
+
+    def _receive_failed(self, error: OSError) -> int:
+        failure = self._socket._failed("receiving from", error)
+        if self._socket._cut or self._asked:
+            return self._finish(Cause.SHUTDOWN)
+        if self._socket._closed:
+            return self._finish(Cause.LOCAL)
+        if isinstance(failure, SocketClosed):
+            return self._finish(Cause.PEER)
+        return self._finish(Cause.ERROR, failure)
+
+    # ---- between callbacks ----------------------------------------------------
+
+    def _go_on(self, drained: bool) -> int:
+        """After a callback that ends nothing: is there more to look at?"""
+        socket = self._socket
+        buffer = socket._buffer
+        if (
+            not drained
+            or socket._closed
+            or self._asked
+            or (socket._eof and not self._eof_told)
+            or (buffer is not None and buffer.fresh)
+            or (self._mail is not None and self._mail.waiting() and self._mail_left > 0)
+            or self._env.stopping
+        ):
+            self.alert = True
+            self._become(State.PARKED)
+            return AGAIN
+        return self._park()
+
+    def _park(self) -> int:
+        self._become(State.PARKED)
+        self.deadline = min(self._read_deadline, self._total_deadline)
+        return PARK
+
+    # ---- callbacks ------------------------------------------------------------
+
+    def _callback(self, name: str, *message: Any) -> int | None:
+        """Runs one that is not a last one; a verdict, or `None` to go on."""
+        try:
+            result = self._context.run(getattr(self._handler, name), *message, self._socket)
+        except BaseException as error:
+            return self._raised(error, name)
+        return self._settle(result, name)
+
+    def _settle(self, result: object, name: str) -> int | None:
+        """What a callback returned; a verdict if that ends or switches, else `None`."""
+        ending = self._asked_to_end()
+        if ending is not None:
+            return self._finish(ending)
+        if result is None or isinstance(result, Continue):
+            self._set_deadlines(result, name)
+            if self._eof_told and self._socket._write_shut:
+                return self._finish(Cause.PEER)  # both directions have ended
+            return None
+        if isinstance(result, Close):
+            return self._finish(Cause.PEER if name == "handle_eof" else Cause.HANDLER)
+        if isinstance(result, Error):
+            return self._finish(Cause.ERROR, result.reason)
+        if isinstance(result, SwitchTransport):
+            return self._switch_transport(result)
+        error = HandlerResultError(
+            f"{type(self._handler).__name__}.{name} returned {result!r}; it takes None,"
+            " Continue(), Close(), Error(reason) or SwitchTransport(...)"
+        )
+        self._log_error(error, name)
+        return self._finish(Cause.ERROR, error)
+
+    def _set_deadlines(self, result: Continue | None, name: str) -> None:
+        time_now = self._env.clock()
+        timeout = MISSING if result is None else result.timeout_ms
+        if timeout is not MISSING:
+            limit = seconds(timeout)  # type: ignore[arg-type]
+            if result is not None and result.persistent:
+                self.read_timeout = limit
+            self._read_deadline = time_now + limit
+        elif name in ("handle_connection", "handle_data"):
+            self._read_deadline = time_now + self.read_timeout
+        if self._eof_told:
+            self._read_deadline = FOREVER
+        if result is not None and result.deadline_ms is not MISSING:
+            self._total_deadline = time_now + seconds(result.deadline_ms)  # type: ignore[arg-type]
+            self.alert = self.alert or self._total_deadline != FOREVER
+
+    def _switch_transport(self, switch: SwitchTransport) -> int:
+        """Everything of the old transport that was read is dropped here (RFC 3207, 5)."""
+        socket = self._socket
+        try:
+            if not (
+                isinstance(switch.transport_cls, type)
+                and issubclass(switch.transport_cls, Transport)
+            ):
+                raise HandlerResultError(
+                    f"SwitchTransport: got {switch.transport_cls!r}, takes a Transport such as TLS"
+                )
+            transport = switch.transport_cls.of(switch.transport_options)
+            channel = transport.upgrade(self._sock, socket._channel)
+        except Exception as error:
+            self._log_error(error, "SwitchTransport")
+            return self._finish(Cause.ERROR, error)
+        socket._channel = channel
+        socket._drop_read()
+        self._switch = switch
+        self._become(State.HANDSHAKING)
+        self._handshake_began()
+        return AGAIN
+
+    def _raised(self, error: BaseException, name: str) -> int:
+        """What a callback raised; the table in the documentation of `Handler`."""
+        socket = self._socket
+        own = isinstance(error, SocketError) and error._origin is socket
+        ending = self._asked_to_end()
+        if not own:
+            self._log_error(error, name)
+            return self._finish(ending if ending is Cause.LOCAL else Cause.ERROR, error)
+        if ending is not None:
+            return self._finish(ending)
+        if isinstance(error, ServerStopping):
+            return self._finish(Cause.SHUTDOWN)
+        if isinstance(error, SocketClosed):
+            return self._finish(Cause.PEER)
+        if isinstance(error, SocketTimeout) and not error._sending:
+            return self._finish(Cause.TIMEOUT)
+        return self._finish(Cause.ERROR, error)
+
+
+def _in_ms(limit: float) -> str:
+    return f"{limit * 1000:g} ms"

@@ -1,0 +1,441 @@
+"""How a connection ends, and what other threads may ask of it.
+
+`_finish` is the only way out: the last callback, its event, the descriptor, the event
+`socket.close`, `handle_end`, in that order, each once. Where a callback closes the
+socket itself, the descriptor goes at once and the rest follows when it returns.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import itertools
+import logging
+import os
+import socket as stdlib_socket
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from . import _addresses, _waits, events
+from ._clock import FOREVER, Clock, now_ns, seconds
+from ._linger import MOST_BYTES, Linger, read_away, unread_bytes
+from ._mailbox import CLOSED, Call, Mailbox
+from ._options import is_milliseconds
+from ._scheduler import DONE, Task
+from ._states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
+from ._timers import Timer
+from .connection import Connection
+from .errors import SocketClosed, SocketTimeout, ThousandIslandError
+from .handler import Handler, SwitchTransport
+from .socket import Socket
+from .transports._base import Channel, Transport
+
+_log = logging.getLogger("thousand_island_sync")
+_serials = itertools.count(1)
+_making_mailboxes = threading.Lock()
+
+
+class Pool(Protocol):
+    """What a connection needs of the scheduler."""
+
+    def make_ready(self, task: Task) -> None: ...
+    def later(self, when: float, call: Callable[[], None]) -> Timer: ...
+    def cancel(self, timer: Timer) -> None: ...
+    def detach(self, task: Task) -> None: ...
+    def forget(self, task: Task) -> None: ...
+    def replace(self, task: Task, successor: Task) -> None: ...
+    def watch_reads_only(self, task: Task) -> None: ...
+
+
+class Environment:
+    """What the connections of one run of a server share.
+
+    Times are seconds. `stopping` is set once, by the stop, before it makes the
+    connections ready; `interrupt` is the descriptor that ends waiting reads then.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: Any,
+        handler_cls: type[Handler],
+        handler_options: Any,
+        context: contextvars.Context,
+        read_timeout: float,
+        send_timeout: float,
+        handshake_timeout: float,
+        max_pending: int | None,
+        clock: Clock,
+        opened: Callable[[Any], None],
+        ended: Callable[[Any], None],
+        refused: Callable[[Any, BaseException], None],
+        interrupt: int | None = None,
+    ) -> None:
+        self.server = server
+        self.handler_cls = handler_cls
+        self.handler_options = handler_options
+        self.context = context
+        self.read_timeout = read_timeout
+        self.send_timeout = send_timeout
+        self.handshake_timeout = handshake_timeout
+        self.max_pending = max_pending
+        self.clock = clock
+        self.opened = opened
+        self.ended = ended
+        self.refused = refused
+        self.interrupt = interrupt
+        self.stopping = False
+        self.pool: Pool
+
+    @staticmethod
+    def transport_channel(transport: Transport, sock: stdlib_socket.socket) -> Channel:
+        return transport.channel(sock)
+
+
+class Ending(Task):
+    """The fields of a connection, its end, and what any thread may ask of it."""
+
+    __slots__ = (
+        "_acceptor_id",
+        "_accepted_at",
+        "_asked",
+        "_context",
+        "_drained",
+        "_env",
+        "_eof_told",
+        "_gone",
+        "_handle",
+        "_handler",
+        "_handshake_deadline",
+        "_handshake_ns",
+        "_mail",
+        "_mail_left",
+        "_read_deadline",
+        "_serial",
+        "_sock",
+        "_socket",
+        "_started_ns",
+        "_state",
+        "_switch",
+        "_total_deadline",
+        "_transport",
+        "accepted_at_ns",
+        "alert",
+        "peer_address",
+        "read_timeout",
+    )
+
+    _handler: Handler
+    _socket: Socket
+
+    def __init__(
+        self,
+        env: Environment,
+        transport: Transport,
+        sock: stdlib_socket.socket,
+        peer_address: Any,
+        acceptor_id: int,
+    ) -> None:
+        super().__init__(sock.fileno())
+        self._env = env
+        self._transport = transport
+        self._sock = sock
+        self.peer_address = peer_address
+        self._acceptor_id = acceptor_id
+        self._serial = next(_serials)
+        self.accepted_at_ns = now_ns()
+        self._accepted_at = env.clock()
+        self._started_ns = self.accepted_at_ns
+        self._context = env.context.copy()
+        self._state = State.NEW
+        self._handle: Connection | None = None
+        self._mail: Mailbox | None = None
+        self._mail_left: float = FOREVER
+        self._switch: SwitchTransport | None = None
+        self._asked = False
+        self._eof_told = False
+        self._gone = False
+        self._drained = 0
+        self._handshake_ns = 0
+        self._handshake_deadline = FOREVER
+        self._read_deadline = FOREVER
+        self._total_deadline = FOREVER
+        self.read_timeout = env.read_timeout
+        self.alert = False
+
+    def _become(self, state: State) -> None:
+        if state is not self._state:
+            assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
+            self._state = state
+
+    # ---- facts ----------------------------------------------------------------
+
+    @property
+    def handle(self) -> Connection:
+        """The one `Connection` of this connection."""
+        handle = self._handle
+        if handle is None:
+            with _making_mailboxes:
+                handle = self._handle
+                if handle is None:
+                    handle = self._handle = Connection(self)  # type: ignore[arg-type]
+        return handle
+
+    @property
+    def id(self) -> str:
+        return f"{os.getpid():x}-{self._serial:x}"
+
+    @property
+    def server(self) -> Any:
+        return self._env.server
+
+    @property
+    def stopping(self) -> bool:
+        return self._env.stopping
+
+    @property
+    def send_timeout(self) -> float:
+        return self._env.send_timeout
+
+    @property
+    def closed(self) -> bool:
+        return self._gone
+
+    @property
+    def peername(self) -> Any:
+        return _addresses.pair(self.peer_address)
+
+    @property
+    def sockname(self) -> Any:
+        try:
+            return _addresses.pair(self._sock.getsockname())
+        except OSError:
+            return None  # it has ended
+
+    def peer_shown(self) -> str:
+        return _addresses.show(self.peer_address)
+
+    # ---- what a Socket asks ---------------------------------------------------
+
+    def take_out(self) -> None:
+        """Only the owner may: one that is parked must be told of events."""
+        if self.attached and _waits.current_task() is self:
+            self._env.pool.detach(self)
+
+    def interrupt(self) -> int | None:
+        return self._env.interrupt
+
+    def close_asked(self) -> None:
+        if _waits.current_task() is self:
+            self.alert = True
+            self._let_go()
+        else:
+            self._left_something()
+
+    # ---- what any thread may ask ----------------------------------------------
+
+    def _left_something(self) -> None:
+        self.alert = True
+        self._env.pool.make_ready(self)
+
+    def stop_begins(self) -> None:
+        self._mail_left = 0 if self._mail is None else self._mail.waiting()
+        self.alert = True
+
+    def cut_off(self) -> None:
+        """A stop has run out of time."""
+        socket = getattr(self, "_socket", None)
+        if socket is not None:
+            socket._cut_off()
+        self._left_something()
+
+    def close_from_outside(self) -> None:
+        self._asked = True
+        self._socket._interrupt_read()
+        self._left_something()
+
+    def _mailbox(self) -> Mailbox:
+        mail = self._mail
+        if mail is None:
+            with _making_mailboxes:
+                mail = self._mail
+                if mail is None:
+                    mail = self._mail = Mailbox(self._env.max_pending)
+        return mail
+
+    def pending(self) -> int:
+        mail = self._mail
+        return 0 if mail is None else len(mail)
+
+    def _ended_error(self, doing: str) -> SocketClosed:
+        return SocketClosed(32, f"{doing}: the connection with {self.peer_shown()} has ended")
+
+    def post(self, message: Any, delay_ms: float) -> None:
+        if not is_milliseconds(delay_ms):
+            raise ValueError(f"post: delay_ms: got {delay_ms!r}, takes milliseconds, 0 or more")
+        mail = self._mailbox()
+        if not delay_ms:
+            if not mail.put(message):
+                raise self._ended_error("post")
+            self._left_something()
+            return
+        key = object()
+        if not mail.put_delayed(key):
+            raise self._ended_error("post")
+        arrive = functools.partial(self._arrive, mail, key, message)
+        when = self._env.clock() + seconds(delay_ms)
+        mail.remember(key, self._env.pool.later(when, arrive))
+
+    def _arrive(self, mail: Mailbox, key: object, message: Any) -> None:
+        if mail.arrive(key, message):
+            self._left_something()
+
+    def call(self, message: Any, timeout_ms: float | None) -> Any:
+        if timeout_ms is not None and not is_milliseconds(timeout_ms):
+            raise ValueError(f"call: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
+        if _waits.current_task() is self:
+            raise ThousandIslandError(
+                "call: from a callback of the same connection it would wait for itself;"
+                " call a method of the handler, or post()"
+            )
+        call = Call(message)
+        mail = self._mailbox()
+        if not mail.put(call):
+            raise self._ended_error("call")
+        self._left_something()
+        limit = seconds(timeout_ms)
+        if not call.wait(-1 if limit == FOREVER else min(limit, threading.TIMEOUT_MAX)):
+            mail.withdraw(call)
+            raise SocketTimeout(
+                110, f"call: {self.peer_shown()}: no answer within {timeout_ms:g} ms"
+            )
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    # ---- the end --------------------------------------------------------------
+
+    def _finish(self, cause: Cause, reason: Any = None) -> int:
+        """Thread: the owner's, once."""
+        last = LAST_CALLBACK[self._state, cause]
+        self._become(State.CLOSING)
+        self._close_mailbox()
+        is_error = last == "handle_error"
+        if last is not None:
+            self._last_callback(last, *([reason] if is_error else []))
+        self._tell_end(cause, reason, is_error)
+        self._let_go()
+        self._tell_closed()
+        self._last_callback("handle_end")
+        self._become(State.CLOSED)
+        self._env.ended(self)
+        return DONE
+
+    def _last_callback(self, name: str, *reason: Any) -> None:
+        try:
+            self._context.run(getattr(self._handler, name), *reason, self._socket)
+        except BaseException as error:
+            self._log_error(error, name)
+
+    def _tell_end(self, cause: Cause, reason: Any, is_error: bool) -> None:
+        signal = events.handler_error if is_error else events.handler_shutdown
+        if signal.receivers:
+            what = {"error": reason} if is_error else {"reason": REASON[cause]}
+            duration = now_ns() - self.accepted_at_ns
+            events.emit(
+                signal,
+                self._env.server,
+                {**what, "duration_ns": duration},
+                {"connection_id": self.id},
+            )
+
+    def _tell_closed(self) -> None:
+        if events.socket_close.receivers:
+            stats = self._socket.stats()
+            events.emit(
+                events.socket_close,
+                self._env.server,
+                {
+                    "bytes_sent": stats.bytes_sent,
+                    "send_count": stats.send_count,
+                    "bytes_received": stats.bytes_received,
+                    "recv_count": stats.recv_count,
+                },
+                {"connection_id": self.id},
+            )
+
+    def _let_go(self) -> None:
+        """The descriptor: said goodbye to, taken out of the poller, closed or left to
+        linger. Thread: the owner's; only the first call does anything."""
+        if self._gone:
+            return
+        self._gone = True
+        socket, pool = self._socket, self._env.pool
+        socket._send_home()
+        if not socket._cut:
+            try:
+                socket._channel.say_goodbye()
+            except OSError:
+                pass  # the peer has gone
+            if not socket._eof and unread_bytes(self._sock) and self._shut_writing():
+                if not self._env.stopping:
+                    sock = socket._give_descriptor_away()
+                    pool.replace(self, Linger(sock, pool, self._env.clock))
+                    return
+                read_away(self._sock, MOST_BYTES)
+        pool.forget(self)
+        socket._close_descriptor()
+
+    def _shut_writing(self) -> bool:
+        try:
+            self._sock.shutdown(stdlib_socket.SHUT_WR)
+        except OSError:
+            return False  # the peer has gone
+        return True
+
+    def _close_mailbox(self) -> None:
+        with _making_mailboxes:
+            mail, self._mail = self._mail, CLOSED
+        if mail is None or mail is CLOSED:
+            return
+        calls, timers = mail.close()
+        for timer in timers:
+            self._env.pool.cancel(timer)
+        for call in calls:
+            call.finish(None, self._ended_error("call"))
+
+    def _refuse(self, error: BaseException) -> None:
+        """The handler could not be made."""
+        self._log_error(error, "__init__")
+        self._gone = True
+        self._close_mailbox()
+        self._become(State.CLOSED)
+        self._env.pool.forget(self)
+        self._sock.close()
+        self._env.refused(self, error)
+
+    def broke(self) -> None:
+        """A bug of ours: lets go of everything, without callbacks."""
+        self._close_mailbox()
+        socket: Socket | None = getattr(self, "_socket", None)
+        if not self._gone:
+            self._gone = True
+            if socket is not None:
+                socket._send_home()
+            self._env.pool.forget(self)
+            self._sock.close()
+        self._state = State.CLOSED
+        self._env.ended(self)
+
+    def _log_error(self, error: BaseException, where: str) -> None:
+        _log.error(
+            "%s.%s of connection %s with %s raised %s, on thread %s",
+            self._env.handler_cls.__name__,
+            where,
+            self.id,
+            self.peer_shown(),
+            type(error).__name__,
+            threading.current_thread().name,
+            exc_info=error,
+        )

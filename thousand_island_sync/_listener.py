@@ -1,0 +1,214 @@
+"""The listening sockets, their acceptors, and the thread that watches over both.
+
+Opening, suspending and resuming happen on the thread that asks for it; the listener's
+own thread restarts acceptors that have died and is the scheduler's stall watch.
+Acceptors are woken by a bell they poll beside the listener, never by `shutdown` on it:
+that would end it for every process that shares it.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import _addresses, _waits
+from ._acceptor import Acceptor, Intake
+from ._clock import FOREVER, now
+from ._poller import WakeUp
+from ._scheduler import Scheduler
+from .errors import ListenError
+from .transports._base import ListenSocket, Transport
+
+#: How often one acceptor is started again after it has died.
+_RESTARTS = 100
+
+_log = logging.getLogger("thousand_island_sync")
+
+
+class Listener:
+    """One run's listening side.
+
+    Args:
+        count: listening sockets to open.
+        num_acceptors: threads that accept, shared out over them.
+        name: prefix of the threads' names.
+        blocked: threads that wait for the caller, and so must not be waited for.
+    """
+
+    def __init__(
+        self, *, count: int, num_acceptors: int, name: str, blocked: Callable[[], set[int]]
+    ) -> None:
+        self._count = count
+        self._num_acceptors = num_acceptors
+        self._name = name
+        self._blocked = blocked
+        self._sockets: list[ListenSocket] = []
+        self._acceptors: list[Acceptor] = []
+        self._threads: dict[Acceptor, threading.Thread] = {}
+        self._restarts = 0
+        self._acceptors_bell: WakeUp | None = None
+        self._lock = threading.Lock()  # guards the acceptors
+        self._bell = WakeUp()
+        self._over = False
+        self._thread: threading.Thread | None = None
+        self.address: Any = None
+        self.intake: Intake
+        self.scheduler: Scheduler
+
+    # ---- opening and closing --------------------------------------------------
+
+    def open(self, transport: Transport, port: int) -> None:
+        """Binds and listens; nothing is left behind if that fails.
+
+        Raises:
+            ListenError: the address cannot be had.
+        """
+        try:
+            self._sockets = transport.listen(port, self._count)
+        except OSError as error:
+            host = transport.options.get("host", "")
+            where = host if _addresses.is_unix(host) else f"{host} port {port}"
+            raise ListenError(
+                error.errno or 0,
+                f"cannot listen on {where}: {error.strerror or error};"
+                " choose another address, or stop what has it",
+            ) from error
+        self.address = _addresses.pair(self._sockets[0].address)
+
+    def start_acceptors(self) -> None:
+        """Raises RuntimeError: no thread can be started."""
+        bell = self._acceptors_bell = WakeUp()
+        for index in range(self._num_acceptors):
+            listener = self._sockets[index % len(self._sockets)]
+            acceptor = Acceptor(index + 1, listener, self.intake, bell)
+            with self._lock:
+                self._acceptors.append(acceptor)
+            self._start_acceptor(acceptor)
+
+    def _start_acceptor(self, acceptor: Acceptor) -> None:
+        thread = threading.Thread(
+            target=self._run_acceptor,
+            args=(acceptor,),
+            name=f"{self._name}-acceptor-{acceptor.number}",
+            daemon=True,
+        )
+        with self._lock:
+            self._threads[acceptor] = thread
+        thread.start()
+
+    def _run_acceptor(self, acceptor: Acceptor) -> None:
+        try:
+            acceptor.run()
+        except BaseException as error:
+            _log.exception("an acceptor died and is started again")
+            self.intake.tell_accept_error(error, acceptor.number)
+            self._bell.ring()
+
+    def close(self, reason: str, deadline: float) -> None:
+        """Stops accepting: acceptors end, the backlog is drained, the sockets close.
+
+        Args:
+            reason: what `acceptor.shutdown` tells.
+            deadline: when to stop waiting for acceptors; one that is in a receiver
+                touches the listening socket no more.
+        """
+        with self._lock:
+            acceptors, self._acceptors = self._acceptors, []
+        for acceptor in acceptors:
+            acceptor.reason = reason
+            acceptor.over = True
+        bell, self._acceptors_bell = self._acceptors_bell, None
+        if bell is not None:
+            bell.ring()
+        self.intake.registry.wake_all()
+        ended = [self._join(self._threads.pop(acceptor), deadline) for acceptor in acceptors]
+        for sock in self._sockets:
+            if not sock.inherited:
+                self.intake.drain(sock, self._backlog())
+            sock.close()
+        self._sockets = []
+        self.address = None
+        if bell is not None and all(ended):
+            bell.close()
+
+    def _backlog(self) -> int:
+        return int(self.intake.transport().options.get("backlog", 1024))
+
+    def _join(self, thread: threading.Thread, deadline: float) -> bool:
+        """Whether it has ended; one that waits for us is not waited for."""
+        if thread is threading.current_thread() or thread.ident is None:
+            return False
+        _waits.give_way()
+        while thread.is_alive():
+            left = deadline - now()
+            if left <= 0 or thread.ident in self._blocked():
+                return False
+            thread.join(min(left, 0.05))
+        return True
+
+    # ---- the listener's thread ------------------------------------------------
+
+    def start_thread(self) -> None:
+        """Raises RuntimeError: it cannot be started."""
+        self._thread = threading.Thread(
+            target=self._watch, name=f"{self._name}-listener", daemon=True
+        )
+        self._thread.start()
+
+    def ring(self) -> None:
+        """Wakes the listener's thread. Thread: any."""
+        self._bell.ring()
+
+    def stop_thread(self, deadline: float) -> None:
+        self._over = True
+        self._bell.ring()
+        thread = self._thread
+        if thread is None:
+            self._bell.close()
+        else:
+            self._join(thread, deadline)
+
+    def _watch(self) -> None:
+        try:
+            while not self._over:
+                timeout = self.scheduler.tend()
+                self._supervise()
+                if timeout and not self._over:
+                    self._wait(timeout)
+            self.scheduler.tend()  # what is over now is told
+        finally:
+            self._bell.close()
+
+    def _wait(self, timeout: float) -> None:
+        stand_in = self.scheduler.stand_in_fileno()
+        if timeout != FOREVER and stand_in is None:
+            # Ticking: the bell can wait for a tick, and sleeping is one call.
+            time.sleep(timeout)
+            return
+        poller = select.poll()
+        poller.register(self._bell.fileno(), select.POLLIN)
+        if stand_in is not None:
+            poller.register(stand_in, select.POLLIN)
+        poller.poll(None if timeout == FOREVER else timeout * 1000)
+        self._bell.hush()
+
+    def _supervise(self) -> None:
+        """Starts acceptors again that have died."""
+        with self._lock:
+            dead = [
+                acceptor
+                for acceptor in self._acceptors
+                if acceptor in self._threads and not self._threads[acceptor].is_alive()
+            ]
+        for acceptor in dead:
+            if acceptor.over or self._over or self._restarts >= _RESTARTS:
+                continue
+            self._restarts += 1
+            try:
+                self._start_acceptor(acceptor)
+            except RuntimeError:
+                self._bell.ring()  # no thread now; the next look tries again

@@ -1,0 +1,328 @@
+"""Which descriptors are ready: epoll, kqueue, and a portable fallback.
+
+Facts. epoll and kqueue can report *edges*: a descriptor that was registered once is
+reported when something arrives, and not again for what is merely still there. That
+saves the re-arming call of `EPOLLONESHOT` for every message, and asks one thing of
+the reader: read until nothing is left (a short read proves that), or come back
+without being told. Data and the end of the stream can arrive as one edge with no
+second to follow, so the events carry `HANGUP` beside `READ`. Registration from one
+thread takes effect inside another thread's running `poll()`. Closing a registered
+descriptor gives no event, and while a forked child holds a copy it goes on giving
+events that nobody can take out any more: unregister first, then close.
+
+A descriptor that is registered for writing too is ready at once. That makes
+registering a new connection its own wake-up, with no second system call. The
+scheduler ignores the later write edges unless somebody waits for one.
+
+The fallback is level-triggered (`select`, `poll`): what is ready would be reported
+for ever. So it takes a descriptor out when it reports it, and `rearm` puts it back.
+`select.poll` also ignores what is registered while it waits; changes are therefore
+queued, and a wake-up descriptor brings the waiting thread back to apply them.
+
+All pollers report epoll's own bits, so that the common one translates nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ._clock import FOREVER
+
+READ = 0x001
+WRITE = 0x004
+#: ERR, HUP and RDHUP: a short read does not mean "nothing more" after one of these.
+HANGUP = 0x008 | 0x010 | 0x2000
+
+Events = list[tuple[int, int]]
+
+
+class WakeUp:
+    """A descriptor that `ring` makes readable: an eventfd, or a socket pair elsewhere."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+        if hasattr(os, "eventfd"):
+            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self._pair = socket.socketpair()
+            for end in self._pair:
+                end.setblocking(False)
+            self._fd = self._pair[0].fileno()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def ring(self) -> None:
+        """Thread: any. Harmless after `close`."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._pair is None:
+                os.eventfd_write(self._fd, 1)
+            else:
+                try:
+                    self._pair[1].send(b"\0")
+                except BlockingIOError:
+                    pass  # it is full, so it is readable
+
+    def hush(self) -> None:
+        """Makes it unreadable again."""
+        try:
+            if self._pair is None:
+                os.eventfd_read(self._fd)
+            else:
+                while self._pair[0].recv(4096):
+                    pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                if self._pair is None:
+                    os.close(self._fd)
+                else:
+                    for end in self._pair:
+                        end.close()
+
+
+class Poller(Protocol):
+    """What the scheduler needs. Any thread may call anything."""
+
+    #: Whether a parked descriptor must be put back with `rearm`.
+    needs_rearm: bool
+
+    def fileno(self) -> int | None:
+        """A descriptor that is readable when `poll` has something; `None`: there is none."""
+
+    def register(self, fd: int, *, write: bool) -> None:
+        """Watches for reading and hang-ups; with `write` it is reported at once."""
+
+    def rearm(self, fd: int, *, write: bool) -> None:
+        """Puts a descriptor back that was reported."""
+
+    def modify(self, fd: int, *, write: bool) -> None:
+        """Changes whether writability is watched."""
+
+    def unregister(self, fd: int) -> None:
+        """Takes it out; unknown descriptors are ignored."""
+
+    def poll(self, timeout: float) -> Events:
+        """Ready descriptors and their bits, waiting at most `timeout` seconds."""
+
+    def wake(self) -> None:
+        """Ends one thread's running `poll`."""
+
+    def close(self) -> None: ...
+
+
+class EpollPoller:
+    """Edge-triggered epoll(7). No `poll` is lost: the wake-up is an edge as well."""
+
+    needs_rearm = False
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._wake_up = WakeUp()
+        self._read = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+        self._both = self._read | select.EPOLLOUT
+        # Never read: each write to it is a new edge.
+        self._epoll.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
+        self._poll = self._epoll.poll
+        self.wake = self._wake_up.ring
+
+    def fileno(self) -> int | None:
+        return self._epoll.fileno()
+
+    def register(self, fd: int, *, write: bool) -> None:
+        self._epoll.register(fd, self._both if write else self._read)
+
+    def modify(self, fd: int, *, write: bool) -> None:
+        self._epoll.modify(fd, self._both if write else self._read)
+
+    rearm = modify
+
+    def unregister(self, fd: int) -> None:
+        try:
+            self._epoll.unregister(fd)
+        except (OSError, ValueError):
+            pass  # not there, or the poller is closed
+
+    def poll(self, timeout: float) -> Events:
+        # 64: what is handled before the next look; it also keeps the array small.
+        return self._poll(-1 if timeout == FOREVER else timeout, 64)
+
+    def close(self) -> None:
+        self._epoll.close()
+        self._wake_up.close()
+
+
+class KqueuePoller:
+    """kqueue(2) with EV_CLEAR, which is its word for edges (BSD, macOS).
+
+    Args:
+        module: the `select` module; tests on Linux give a stand-in.
+    """
+
+    needs_rearm = False
+
+    def __init__(self, module: Any = select) -> None:
+        self._module = module
+        self._kqueue = module.kqueue()
+        self._wake_up = WakeUp()
+        self._change(self._wake_up.fileno(), module.KQ_FILTER_READ, add=True)
+
+    def fileno(self) -> int | None:
+        return int(self._kqueue.fileno())
+
+    def _change(self, fd: int, filter_: int, *, add: bool) -> None:
+        flags = self._module.KQ_EV_ADD | self._module.KQ_EV_CLEAR
+        if not add:
+            flags = self._module.KQ_EV_DELETE
+        event = self._module.kevent(fd, filter=filter_, flags=flags)
+        self._kqueue.control([event], 0, 0)
+
+    def register(self, fd: int, *, write: bool) -> None:
+        self._change(fd, self._module.KQ_FILTER_READ, add=True)
+        if write:
+            self._change(fd, self._module.KQ_FILTER_WRITE, add=True)
+
+    def modify(self, fd: int, *, write: bool) -> None:
+        try:
+            self._change(fd, self._module.KQ_FILTER_WRITE, add=write)
+        except OSError:
+            pass  # it was not watched for writing
+
+    rearm = modify
+
+    def unregister(self, fd: int) -> None:
+        for filter_ in (self._module.KQ_FILTER_READ, self._module.KQ_FILTER_WRITE):
+            try:
+                self._change(fd, filter_, add=False)
+            except (OSError, ValueError):
+                pass
+
+    def poll(self, timeout: float) -> Events:
+        found = self._kqueue.control(None, 64, None if timeout == FOREVER else timeout)
+        events: Events = []
+        for event in found:
+            bits = WRITE if event.filter == self._module.KQ_FILTER_WRITE else READ
+            if event.flags & self._module.KQ_EV_EOF:
+                bits |= HANGUP
+            events.append((event.ident, bits))
+        return events
+
+    def wake(self) -> None:
+        self._wake_up.ring()
+
+    def close(self) -> None:
+        self._kqueue.close()
+        self._wake_up.close()
+
+
+class SelectorPoller:
+    """The portable fallback: any level-triggered selector of the standard library.
+
+    One thread at a time is in `select`; changes of the others are queued for it.
+    """
+
+    needs_rearm = True
+
+    def __init__(
+        self, selector: Callable[[], selectors.BaseSelector] = selectors.DefaultSelector
+    ) -> None:
+        self._selector = selector()
+        self._wake_up = WakeUp()
+        self._selector.register(self._wake_up.fileno(), selectors.EVENT_READ)
+        self._changes: deque[tuple[int, int]] = deque()  # (descriptor, bits; 0: take out)
+        self._turn = threading.Lock()
+        self._closed = False
+
+    def fileno(self) -> int | None:
+        return None
+
+    def register(self, fd: int, *, write: bool) -> None:
+        self._changes.append((fd, READ | WRITE if write else READ))
+        self._wake_up.ring()
+
+    modify = register
+    rearm = register
+
+    def unregister(self, fd: int) -> None:
+        self._changes.append((fd, 0))
+        self._wake_up.ring()
+
+    def _apply_changes(self) -> None:
+        while self._changes:
+            fd, bits = self._changes.popleft()
+            known = self._selector.get_map()
+            if fd in known:
+                self._selector.unregister(fd)
+            if bits:
+                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if bits & WRITE else 0)
+                try:
+                    self._selector.register(fd, wanted)
+                except (OSError, ValueError):
+                    pass  # closed meanwhile; its removal is behind it in the queue
+
+    def poll(self, timeout: float) -> Events:
+        if timeout == 0:
+            mine = self._turn.acquire(blocking=False)
+        else:
+            mine = self._turn.acquire(timeout=-1 if timeout == FOREVER else timeout)
+        if not mine:
+            return []
+        try:
+            if self._closed:
+                return []
+            self._apply_changes()
+            return self._select(None if timeout == FOREVER else timeout)
+        finally:
+            self._turn.release()
+
+    def _select(self, timeout: float | None) -> Events:
+        events: Events = []
+        try:
+            ready = self._selector.select(timeout)
+        except OSError:  # select(2) and a descriptor closed while it waited
+            return events
+        for key, mask in ready:
+            if key.fd == self._wake_up.fileno():
+                self._wake_up.hush()
+                continue
+            self._selector.unregister(key.fd)
+            bits = (READ if mask & selectors.EVENT_READ else 0) | (
+                WRITE if mask & selectors.EVENT_WRITE else 0
+            )
+            # No HANGUP: an end of stream is still readable when it is put back.
+            events.append((key.fd, bits))
+        return events
+
+    def wake(self) -> None:
+        self._wake_up.ring()
+
+    def close(self) -> None:
+        self._wake_up.ring()
+        with self._turn:
+            self._closed = True
+            self._selector.close()
+            self._wake_up.close()
+
+
+def new_poller() -> Poller:
+    """The best that this platform has."""
+    if hasattr(select, "epoll"):
+        return EpollPoller()
+    if hasattr(select, "kqueue"):
+        return KqueuePoller()
+    return SelectorPoller()

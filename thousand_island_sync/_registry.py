@@ -1,0 +1,189 @@
+"""How many connections there are, which, and whether there is room for one more.
+
+A place is reserved before `accept` and becomes a connection afterwards, so the limit
+holds exactly and an `accept` that finds nobody counts as nothing. The two edges of the
+limit are told in order, each once: whoever makes one queues it, and one thread at a
+time tells what is queued, without the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from ._clock import FOREVER, now
+
+
+class Room(Enum):
+    """What came of waiting at the limit."""
+
+    FREE = "there is room"
+    NONE = "the clients have waited for long enough"
+    LOOK_AGAIN = "somebody else served or refused them, or the acceptor shall end"
+
+
+class Counted(Protocol):
+    """A connection, as far as it is counted."""
+
+    _acceptor_id: int
+
+
+class Registry:
+    """Counts; any thread may call anything.
+
+    Args:
+        limit: open connections at once.
+        edge: told when the last place is taken (`True`) and when one is free again,
+            with how many are open and the acceptor's id.
+    """
+
+    def __init__(self, limit: int, edge: Callable[[bool, int, int], None]) -> None:
+        self._limit = limit
+        self._edge = edge
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._reserved = 0
+        self._open: set[Counted] = set()
+        self._at_limit = False
+        self._edges: deque[tuple[bool, int, int]] = deque()
+        self._telling = False
+        self._overflow_since: float | None = None
+        self._waiters = 0
+        self.active = 0
+        self.peak = 0
+        self.accepted = 0
+        self.rejected = 0
+
+    # ---- places ---------------------------------------------------------------
+
+    def reserve(self) -> bool:
+        """Takes a place; `False` at the limit."""
+        with self._lock:
+            if self._reserved >= self._limit:
+                return False
+            self._reserved += 1
+            return True
+
+    def cancel(self) -> None:
+        """Gives back a place that became no connection."""
+        with self._lock:
+            self._reserved -= 1
+            if self._waiters:
+                self._changed.notify_all()
+
+    def admit(self, acceptor_id: int) -> None:
+        """A reserved place is a connection now."""
+        with self._lock:
+            self.active += 1
+            self.peak = max(self.peak, self.active)
+            reached = self.active >= self._limit and not self._at_limit
+            if reached:
+                self._at_limit = True
+                self._edges.append((True, self.active, acceptor_id))
+        if reached:
+            self._tell_edges()
+
+    def opened(self, connection: Counted) -> None:
+        """Its handler was made."""
+        with self._lock:
+            self._open.add(connection)
+            self.accepted += 1
+
+    def ended(self, connection: Counted) -> None:
+        self._leave(connection, rejected=False)
+
+    def refused(self, connection: Counted) -> None:
+        """Its handler could not be made."""
+        self._leave(connection, rejected=True)
+
+    def count_rejected(self) -> None:
+        with self._lock:
+            self.rejected += 1
+
+    def _leave(self, connection: Counted, *, rejected: bool) -> None:
+        # The edge is told before the connection is gone: a stop waits for that.
+        with self._lock:
+            cleared = self._at_limit
+            if cleared:
+                self._at_limit = False
+                self._edges.append((False, self.active - 1, connection._acceptor_id))
+        if cleared:
+            self._tell_edges()
+        with self._lock:
+            self._open.discard(connection)
+            self._reserved -= 1
+            self.active -= 1
+            self.rejected += rejected
+            self._overflow_since = None
+            if self._waiters:
+                self._changed.notify_all()
+
+    def _tell_edges(self) -> None:
+        while True:
+            with self._lock:
+                if self._telling or not self._edges:
+                    return
+                self._telling = True
+                edge = self._edges.popleft()
+            try:
+                self._edge(*edge)
+            finally:
+                with self._lock:
+                    self._telling = False
+
+    # ---- waiting --------------------------------------------------------------
+
+    def wait_for_room(self, patience: float, over: Callable[[], bool]) -> Room:
+        """At the limit, with a client waiting. The time counts from when the first
+        acceptor saw one wait, and anew whenever a place became free meanwhile."""
+        with self._lock:
+            if self._overflow_since is None:
+                self._overflow_since = now()
+            since = self._overflow_since
+            self._waiters += 1
+            try:
+                while not over():
+                    if self._reserved < self._limit:
+                        return Room.FREE
+                    if self._overflow_since != since:
+                        return Room.LOOK_AGAIN
+                    left = since + patience - now()
+                    if left <= 0:
+                        return Room.NONE
+                    self._changed.wait(None if left == FOREVER else left)
+                return Room.LOOK_AGAIN
+            finally:
+                self._waiters -= 1
+
+    def overflow_over(self) -> None:
+        """Those who waited were turned away: it counts anew."""
+        with self._lock:
+            self._overflow_since = None
+            self._changed.notify_all()
+
+    def wake_all(self) -> None:
+        with self._lock:
+            self._changed.notify_all()
+
+    def gone(self, excluded: Callable[[], int]) -> bool:
+        """Whether at most `excluded()` connections are left."""
+        with self._lock:
+            return self.active <= excluded()
+
+    def wait_for_change(self, excluded: Callable[[], int], timeout: float) -> None:
+        """Waits until one has ended, `wake_all`, or for `timeout` seconds."""
+        with self._lock:
+            if self.active <= excluded():
+                return
+            self._waiters += 1
+            try:
+                self._changed.wait(None if timeout == FOREVER else timeout)
+            finally:
+                self._waiters -= 1
+
+    def snapshot(self) -> list[Counted]:
+        with self._lock:
+            return list(self._open)

@@ -1,0 +1,248 @@
+"""The sending half of `Socket`."""
+
+from __future__ import annotations
+
+import socket as stdlib_socket
+from collections.abc import Iterable
+from typing import Any
+
+from . import _waits, events
+from ._clock import FOREVER, now
+from ._options import MISSING, Missing
+from ._socket_core import SocketCore
+from .errors import SocketClosed, SocketError, SocketTimeout
+from .transports._base import WRITE
+
+_DONTWAIT = getattr(stdlib_socket, "MSG_DONTWAIT", 0)
+
+
+def _views(data: Any) -> tuple[Any, list[memoryview]]:
+    """`data`, an iterable as a list, and its bytes-likes as flat memory views, empty
+    ones left out.
+
+    Raises:
+        TypeError: `str`, or no bytes-like and no iterable of them.
+    """
+    if isinstance(data, str):
+        raise TypeError("send: got str, takes bytes; encode it first")
+    try:
+        pieces = [memoryview(data)]
+    except TypeError:
+        if not isinstance(data, Iterable):
+            raise TypeError(
+                f"send: got {type(data).__name__}, takes a bytes-like or an iterable of them"
+            ) from None
+        data = list(data)
+        if any(isinstance(piece, str) for piece in data):
+            raise TypeError("send: got str, takes bytes; encode it first") from None
+        pieces = [memoryview(piece) for piece in data]
+    return data, [piece.cast("B") for piece in pieces if piece.nbytes]
+
+
+class Sending(SocketCore):
+    """`send` and `sendall`. Every wait for room is in `_push` and `_wait_for_room`."""
+
+    __slots__ = ()
+
+    def send(
+        self, data: Any, flags: int = 0, *, timeout_ms: float | None | Missing = MISSING
+    ) -> int:
+        """Sends all of `data`.
+
+        After `settimeout` was given a number, and without `timeout_ms`, it is as
+        `socket.send` is: it may send a part, and raises only if nothing went out.
+
+        Args:
+            data: bytes-like, or an iterable of bytes-like.
+            flags: as for `socket.send`.
+            timeout_ms: milliseconds for all of it; not given: `settimeout`'s, or
+                `send_timeout_ms`.
+
+        Returns:
+            How many bytes.
+
+        Raises:
+            SocketTimeout: not all went out in time; `.bytes_sent` says how many did.
+            SocketClosed: the peer has gone, or the socket was closed here.
+            SocketError: any other failure, with its errno.
+            TypeError: `str`, or nothing bytes-like.
+            NotSupported: a flag that the transport cannot honour.
+
+        Thread: any; sends do not interleave inside one another.
+        """
+        # The common case, in few steps: bytes, nobody else sending, room in the kernel.
+        if (
+            type(data) is bytes
+            and timeout_ms is MISSING
+            and not flags
+            and self._sending.acquire(False)
+        ):
+            channel = self._channel
+            try:
+                sent = 0
+                if not self._closed and not channel.unfinished:
+                    sent = channel.send(data)
+            except BaseException as cause:
+                self._sending.release()
+                if isinstance(cause, OSError):
+                    raise self._send_failed("send", cause) from cause
+                raise
+            if sent == len(data) and not channel.unfinished and not self._closed:
+                self._bytes_sent += sent
+                self._send_count += 1
+                self._answered = self._bytes_received
+                self._sending.release()
+                if events.socket_send.receivers:
+                    self._tell_sent(data, sent)
+                return sent
+            return self._send(data, sent, 0, MISSING, False, True)
+        return self._send(data, 0, flags, timeout_ms, False, False)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Sends all of `data`, whatever `settimeout` was given.
+
+        Raises:
+            SocketError: as for `send`.
+
+        Thread: any; sends do not interleave inside one another.
+        """
+        self._send(data, 0, flags, MISSING, True, False)
+
+    def _send(
+        self,
+        data: Any,
+        already: int,
+        flags: int,
+        timeout_ms: float | None | Missing,
+        all_: bool,
+        my_turn: bool,
+    ) -> int:
+        """Everything but the common case.
+
+        `already`: how many bytes of `data` went out; `my_turn`: `_sending` is held.
+        """
+        progress = [already]
+        try:
+            timeout = self._timeout(timeout_ms, self._connection.send_timeout)
+            default = self._default_timeout
+            partly = not all_ and timeout_ms is MISSING and isinstance(default, float)
+            if flags:
+                self._channel.check_flags(flags)
+                if flags & _DONTWAIT:
+                    flags &= ~_DONTWAIT
+                    timeout, partly = 0.0, True
+            data, views = _views(data)
+            deadline = now() + timeout
+            if not my_turn:
+                self._take_turn("send", timeout, deadline)
+                my_turn = True
+            self._open("send")
+            if already:
+                views = [views[0][already:]]
+            self._push(views, flags, timeout, deadline, partly, progress)
+            self._send_count += 1
+            self._answered = self._bytes_received
+        except OSError as cause:
+            raise self._send_failed("send", cause, progress[0])  # noqa: B904 - it has its cause
+        finally:
+            if my_turn:
+                self._bytes_sent += progress[0]
+                self._sending.release()
+        if events.socket_send.receivers:
+            self._tell_sent(data, progress[0])
+        return progress[0]
+
+    def _take_turn(self, doing: str, timeout: float, deadline: float) -> None:
+        """Waits for the others' sends."""
+        if self._sending.acquire(blocking=False):
+            return
+        _waits.give_way()
+        left = self._left(deadline)
+        if not self._sending.acquire(timeout=-1 if left == FOREVER else left):
+            raise self._no_room(doing, timeout)
+
+    def _push(
+        self,
+        views: list[memoryview],
+        flags: int,
+        timeout: float,
+        deadline: float,
+        partly: bool,
+        progress: list[int],
+    ) -> None:
+        """Sends views until none is left; holds `_sending`; counts in `progress`."""
+        channel = self._channel
+        while channel.unfinished and not channel.flush():
+            self._wait_for_room("send", timeout, deadline)
+        while views:
+            if len(views) == 1:
+                sent = channel.send(views[0], flags)
+            else:
+                sent = channel.send_gathered(views, flags)
+            if sent:
+                progress[0] += sent
+                whole = 0
+                while whole < len(views) and sent >= len(views[whole]):
+                    sent -= len(views[whole])
+                    whole += 1
+                del views[:whole]
+                if sent:
+                    views[0] = views[0][sent:]
+            elif partly and progress[0]:
+                return
+            else:
+                self._wait_for_room("send", timeout, deadline)
+        while channel.unfinished and not channel.flush():
+            if partly:
+                return
+            self._wait_for_room("send", timeout, deadline)
+
+    def _wait_for_room(self, doing: str, timeout: float, deadline: float) -> None:
+        """Returns when the descriptor is ready for what the channel wants; holds `_sending`.
+
+        Raises:
+            SocketTimeout: the deadline has passed.
+            SocketClosed: the socket was closed here.
+        """
+        if self._closed:
+            raise self._closed_error(doing)
+        left = self._left(deadline)
+        if left <= 0:
+            raise self._no_room(doing, timeout)
+        self._connection.take_out()
+        _waits.give_way()
+        write = self._channel.send_wants == WRITE
+        if not _waits.wait_for(self._sock.fileno(), write=write, timeout=left):
+            raise self._no_room(doing, timeout)
+        if self._closed:
+            raise self._closed_error(doing)
+
+    def _no_room(self, doing: str, timeout: float) -> SocketTimeout:
+        error = self._timed_out(
+            doing, timeout, "the peer does not read", "send_timeout_ms, or timeout_ms of the call"
+        )
+        error._sending = True
+        return error
+
+    def _send_failed(self, doing: str, cause: OSError, bytes_sent: int = 0) -> SocketError:
+        error = self._failed(doing, cause)
+        if isinstance(error, (SocketTimeout, SocketClosed)):
+            error.bytes_sent = bytes_sent
+        if events.socket_send_error.receivers:
+            connection = self._connection
+            events.emit(
+                events.socket_send_error,
+                connection.server,
+                {"error": error, "bytes_sent": bytes_sent},
+                {"connection_id": connection.id},
+            )
+        return error
+
+    def _tell_sent(self, data: Any, bytes_sent: int) -> None:
+        connection = self._connection
+        events.emit(
+            events.socket_send,
+            connection.server,
+            {"data": data, "bytes_sent": bytes_sent},
+            {"connection_id": connection.id},
+        )

@@ -1,0 +1,276 @@
+"""What receiving and sending share: the descriptor, who may close it, and the errors.
+
+Three locks, each short or held by one kind of call only:
+
+- `_guard` is held for a moment around `shutdown` by others and around the close of
+  the descriptor, so that nobody touches a number that is already somebody else's.
+- `_receiving` and `_sending` are held for a whole call, waits included: sends do not
+  interleave, and the owner takes both before it closes the descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket as stdlib_socket
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import _addresses, _waits
+from ._clock import FOREVER, now, seconds
+from ._options import MISSING, Missing, is_milliseconds
+from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
+from .transports._base import Channel
+
+if TYPE_CHECKING:
+    from ._receiving import ReadBuffer
+
+_PEER_HAS_GONE = {
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ECONNABORTED,
+    errno.ESHUTDOWN,
+    errno.ENOTCONN,
+}
+
+
+class Owner(Protocol):
+    """What a `Socket` needs of its connection."""
+
+    read_timeout: float
+    attached: bool
+    #: Set when there is more to look at than the descriptor, once the callback returns.
+    alert: bool
+
+    @property
+    def handle(self) -> object: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def server(self) -> object: ...
+    @property
+    def send_timeout(self) -> float: ...
+    @property
+    def peer_address(self) -> Any: ...
+    @property
+    def stopping(self) -> bool: ...
+    def take_out(self) -> None:
+        """No events from the poller until the connection is parked again."""
+
+    def interrupt(self) -> int | None:
+        """The descriptor that becomes readable when waiting reads shall end, if any."""
+
+    def close_asked(self) -> None:
+        """`Socket.close()` was called, for the first time; on any thread."""
+
+
+class _WouldBlock(SocketTimeout, BlockingIOError):
+    """A call that must not wait would have to; libraries look for BlockingIOError."""
+
+
+class SocketCore:
+    """The fields of a `Socket`, and the calls that are about neither direction."""
+
+    __slots__ = (
+        "_answered",
+        "_buffer",
+        "_bytes_received",
+        "_bytes_sent",
+        "_channel",
+        "_closed",
+        "_connection",
+        "_cut",
+        "_default_timeout",
+        "_eof",
+        "_guard",
+        "_interrupted",
+        "_receiving",
+        "_recv_count",
+        "_send_count",
+        "_sending",
+        "_sock",
+        "_write_shut",
+    )
+
+    def __init__(self, connection: Owner, sock: stdlib_socket.socket, channel: Channel) -> None:
+        self._connection = connection
+        self._sock = sock
+        self._channel = channel
+        self._guard = threading.Lock()
+        self._receiving = threading.Lock()
+        self._sending = threading.Lock()
+        self._buffer: ReadBuffer | None = None
+        self._closed = False
+        self._cut = False  # shut down from outside, by a stop
+        self._interrupted = False  # reads shall end, by Connection.close()
+        self._eof = False
+        self._write_shut = False
+        self._default_timeout: float | None | Missing = MISSING
+        self._bytes_received = 0
+        self._recv_count = 0
+        self._bytes_sent = 0
+        self._send_count = 0
+        self._answered = 0  # bytes received before the last send
+
+    # ---- errors ---------------------------------------------------------------
+
+    def _who(self) -> str:
+        return _addresses.show(self._connection.peer_address)
+
+    def _made(self, error: SocketError) -> SocketError:
+        error._origin = self
+        return error
+
+    def _closed_error(self, doing: str) -> SocketError:
+        return self._made(
+            SocketClosed(errno.EBADF, f"{doing}: this socket ({self._who()}) was closed here")
+        )
+
+    def _stopping_error(self, doing: str) -> SocketError:
+        why = "the server is stopping" if self._connection.stopping else "Connection.close()"
+        return self._made(
+            ServerStopping(errno.ESHUTDOWN, f"{doing} {self._who()}: ended, {why}")
+        )
+
+    def _gone(self, doing: str, what: str, number: int = errno.ECONNRESET) -> SocketClosed:
+        if self._closed:
+            what = "closed by another thread"
+        elif self._cut:
+            what = "cut, the server's stop has run out of time"
+        error = SocketClosed(number, f"{doing} {self._who()}: {what}")
+        error._origin = self
+        return error
+
+    def _failed(self, doing: str, cause: OSError) -> SocketError:
+        """The system's error as one of ours."""
+        if isinstance(cause, SocketError):
+            return cause
+        number = cause.errno or errno.EIO
+        if number in _PEER_HAS_GONE:
+            error: SocketError = self._gone(doing, "the peer has gone", number)
+        else:
+            error = SocketError(number, f"{doing} {self._who()}: {cause.strerror or cause}")
+        error.__cause__ = cause
+        return self._made(error)
+
+    def _timed_out(self, doing: str, timeout: float, what: str, hint: str) -> SocketTimeout:
+        if timeout == 0:
+            error: SocketTimeout = _WouldBlock(
+                errno.EAGAIN, f"{doing} {self._who()}: would have to wait; {what}"
+            )
+        else:
+            error = SocketTimeout(
+                errno.ETIMEDOUT,
+                f"{doing} {self._who()}: timed out after {timeout * 1000:g} ms; {what} ({hint})",
+            )
+        error._origin = self
+        return error
+
+    # ---- times ----------------------------------------------------------------
+
+    def _timeout(self, given: float | None | Missing, otherwise: float) -> float:
+        """Seconds, from `timeout_ms`, or `settimeout`, or the connection's own."""
+        if given is not MISSING:
+            if given is not None and not is_milliseconds(given):
+                raise ValueError(f"timeout_ms: got {given!r}, takes milliseconds, 0 or more")
+            return seconds(given)  # type: ignore[arg-type]
+        if self._default_timeout is not MISSING:
+            chosen = self._default_timeout
+            return FOREVER if chosen is None else chosen  # type: ignore[return-value]
+        return otherwise
+
+    @staticmethod
+    def _left(deadline: float) -> float:
+        return FOREVER if deadline == FOREVER else max(0.0, deadline - now())
+
+    def settimeout(self, value: float | None) -> None:
+        """Sets the default time of every later call here, in **seconds**; `None`: no limit.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        if value is not None:
+            value = float(value)
+            if not value >= 0:
+                raise ValueError("settimeout: takes seconds, 0 or more, or None")
+        self._default_timeout = value
+
+    def gettimeout(self) -> float | None:
+        """What `settimeout` was given, in seconds; `None` before."""
+        return None if self._default_timeout is MISSING else self._default_timeout  # type: ignore[return-value]
+
+    def setblocking(self, flag: bool) -> None:
+        """`settimeout(None)` or `settimeout(0.0)`."""
+        self.settimeout(None if flag else 0.0)
+
+    def getblocking(self) -> bool:
+        """Whether calls wait."""
+        return self.gettimeout() != 0.0
+
+    # ---- the end --------------------------------------------------------------
+
+    def _open(self, doing: str) -> None:
+        if self._closed:
+            raise self._closed_error(doing)
+
+    def close(self) -> None:
+        """Closes the connection; idempotent. No last callback runs then.
+
+        Thread: any. The connection's own thread closes the descriptor, now or as soon
+        as it comes to it; another thread only ends the traffic.
+        """
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+        if _waits.current_task() is not self._connection:
+            self._shut_both()
+        self._connection.close_asked()
+
+    def _shut_both(self) -> None:
+        """Ends what other threads wait for. Thread: any."""
+        with self._guard:
+            if self._sock.fileno() >= 0:
+                try:
+                    self._sock.shutdown(stdlib_socket.SHUT_RDWR)
+                except OSError:
+                    pass  # the peer was quicker
+
+    def _cut_off(self) -> None:
+        """A stop has run out of time. Thread: any."""
+        self._cut = True
+        self._shut_both()
+
+    def _interrupt_read(self) -> None:
+        """Ends a read that waits, now or later; sends go on. Thread: any."""
+        self._interrupted = True
+        with self._guard:
+            if self._sock.fileno() >= 0:
+                try:
+                    self._sock.shutdown(stdlib_socket.SHUT_RD)
+                except OSError:
+                    pass
+
+    def _send_home(self) -> None:
+        """No call is under way after this, and none begins: the descriptor may be closed.
+
+        Thread: the owner's.
+        """
+        self._closed = True
+        for lock in (self._sending, self._receiving):
+            if not lock.acquire(blocking=False):
+                self._shut_both()
+                _waits.give_way()
+                lock.acquire()
+            lock.release()
+
+    def _close_descriptor(self) -> None:
+        """Thread: the owner's, after `_send_home`."""
+        with self._guard:
+            self._sock.close()
+
+    def _give_descriptor_away(self) -> stdlib_socket.socket:
+        """The descriptor in a new socket; this one is closed. Thread: as above."""
+        with self._guard:
+            old = self._sock
+            kind = (old.family, old.type, old.proto)
+            return stdlib_socket.socket(*kind, fileno=old.detach())

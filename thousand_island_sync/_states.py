@@ -1,0 +1,82 @@
+"""The life of a connection, as two tables. Every rule about it must live here.
+
+Rule 1: a connection is in exactly one `State`; it moves only along `TRANSITIONS`.
+Rule 2: what ends it is one `Cause`; `LAST_CALLBACK` and `REASON` say what the
+handler and the telemetry get to see of it.
+
+    NEW ---------> HANDSHAKING ------> RUNNING <-----> PARKED
+     |                  |   ^             |               |
+     |                  |   +-(upgrade)---+               |
+     |                  v                 v               |
+     |               CLOSING <------------+---------------+
+     v                  v
+    CLOSED <------------+
+
+NEW: accepted, its handler not made yet. HANDSHAKING: a handler exists, bytes do
+not flow yet; it may be parked meanwhile. RUNNING: one thread is in it. PARKED: no
+thread is; the poller or a timer will bring it back. CLOSING: its last callback
+runs. CLOSED: the descriptor is gone.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class State(Enum):
+    NEW = "new"
+    HANDSHAKING = "handshaking"
+    RUNNING = "running"
+    PARKED = "parked"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Cause(Enum):
+    """Why a connection ends."""
+
+    PEER = "the peer has gone"
+    HANDLER = "a callback returned Close()"
+    LOCAL = "socket.close() was called"
+    TIMEOUT = "no bytes for the read timeout, or the deadline passed"
+    SHUTDOWN = "the server stops, or Connection.close() was called"
+    ERROR = "an error"
+    REFUSED = "the handler could not be made"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.NEW: frozenset({State.HANDSHAKING, State.CLOSED}),
+    State.HANDSHAKING: frozenset({State.RUNNING, State.CLOSING}),
+    State.RUNNING: frozenset({State.PARKED, State.HANDSHAKING, State.CLOSING}),
+    State.PARKED: frozenset({State.RUNNING, State.CLOSING}),
+    State.CLOSING: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+
+_ESTABLISHED = (State.RUNNING, State.PARKED)
+
+#: (state, cause) -> the last callback's name; `None`: the handler gets none.
+LAST_CALLBACK: dict[tuple[State, Cause], str | None] = {
+    (State.NEW, Cause.REFUSED): None,
+    (State.HANDSHAKING, Cause.PEER): "handle_error",
+    (State.HANDSHAKING, Cause.TIMEOUT): "handle_error",
+    (State.HANDSHAKING, Cause.ERROR): "handle_error",
+    (State.HANDSHAKING, Cause.SHUTDOWN): "handle_shutdown",
+    (State.HANDSHAKING, Cause.LOCAL): None,
+}
+for _state in _ESTABLISHED:
+    LAST_CALLBACK[_state, Cause.PEER] = "handle_close"
+    LAST_CALLBACK[_state, Cause.HANDLER] = "handle_close"
+    LAST_CALLBACK[_state, Cause.LOCAL] = None
+    LAST_CALLBACK[_state, Cause.TIMEOUT] = "handle_timeout"
+    LAST_CALLBACK[_state, Cause.SHUTDOWN] = "handle_shutdown"
+    LAST_CALLBACK[_state, Cause.ERROR] = "handle_error"
+
+#: What `handler.shutdown` tells; causes that are not here are `handler.error`.
+REASON: dict[Cause, str] = {
+    Cause.PEER: "peer_closed",
+    Cause.HANDLER: "local_closed",
+    Cause.LOCAL: "local_closed",
+    Cause.TIMEOUT: "timeout",
+    Cause.SHUTDOWN: "shutdown",
+}

@@ -1,0 +1,53 @@
+"""Whether a handler tends to block: the policy that decides when to hand over early.
+
+A permit that is handed over after the fact costs the others up to two ticks of the
+stall watch; one that is handed over before a callback costs a thread switch. So the
+second pays as soon as a callback usually blocks for longer than the switch takes.
+
+How long did a callback block? Its wall time less its thread's CPU time is the most
+it can have been, for waiting for the GIL is in there too. Its wall time less the
+whole *process's* CPU time is the least: while it waited for the GIL, another thread
+used the processor. So a sample is a range. A high lower end proves blocking, however
+busy the others were; a low upper end proves the contrary; what lies between says
+nothing and is dropped, unless it is so short that a few GIL switches explain it.
+"""
+
+from __future__ import annotations
+
+#: What a hand-over costs, in seconds: blocking for longer makes it worth while.
+HAND_OVER_COST = 50e-6
+#: One callback in this many is measured while the average is low; a power of two.
+SAMPLE_EVERY = 16
+#: One very long wait must not outweigh the next hundred callbacks.
+_CEILING = 1e-3
+_WEIGHT = 0.25
+_GIL_SWITCHES = 4 * HAND_OVER_COST
+
+
+class Tendency:
+    """The running average of a handler class, from which its connections start.
+
+    Not locked: the scheduler's lock guards it.
+    """
+
+    __slots__ = ("average",)
+
+    def __init__(self) -> None:
+        self.average = 0.0
+
+    def learn(self, average: float, at_least: float, at_most: float) -> float:
+        """A connection's new average after a sample; all in seconds.
+
+        Args:
+            average: its average so far.
+            at_least: wall time less the process's CPU time.
+            at_most: wall time less the thread's CPU time.
+        """
+        if at_least > HAND_OVER_COST:
+            sample = min(at_least, _CEILING)
+        elif at_most <= _GIL_SWITCHES:
+            sample = max(at_least, 0.0)
+        else:
+            return average
+        self.average += (sample - self.average) * _WEIGHT
+        return average + (sample - average) * _WEIGHT

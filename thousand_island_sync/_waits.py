@@ -1,0 +1,84 @@
+"""Waiting: what a thread of the pool does before it, and waiting for a descriptor.
+
+The scheduler puts each of its workers here for its thread; every wait of ours
+calls `give_way` first. On any other thread that is one attribute look-up.
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import threading
+from typing import Protocol
+
+from ._clock import FOREVER
+
+
+class GivesWay(Protocol):
+    """What the scheduler leaves here: the worker of this thread."""
+
+    permit: bool
+    waited: bool
+
+    @property
+    def task(self) -> object: ...
+
+    def give_way(self) -> None: ...
+
+
+class _Here(threading.local):
+    worker: GivesWay | None = None
+
+
+_here = _Here()
+
+
+def this_thread_is(worker: GivesWay | None) -> None:
+    """Names the calling thread's worker (`None`: it is none any more)."""
+    _here.worker = worker
+
+
+def current_worker() -> GivesWay | None:
+    """The calling thread's worker, or `None` outside a pool."""
+    return _here.worker
+
+
+def current_task() -> object:
+    """What the calling thread's worker runs at this moment, or `None`."""
+    worker = _here.worker
+    return None if worker is None else worker.task
+
+
+def give_way() -> None:
+    """Called before every wait of ours; hands the thread's permit over if it has one."""
+    worker = _here.worker
+    if worker is not None:
+        worker.waited = True
+        if worker.permit:
+            worker.give_way()
+
+
+def wait_for(fd: int, *, write: bool, timeout: float, also: int | None = None) -> bool:
+    """Waits until a descriptor is readable (or writable), or `also` is readable.
+
+    Args:
+        fd: the descriptor; a hang-up or an error on it counts as ready.
+        write: wait for writability instead of readability.
+        timeout: seconds, or `FOREVER`.
+        also: a second descriptor whose readability ends the wait.
+
+    Returns:
+        `False` if the time ran out.
+    """
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT if write else select.POLLIN)
+        if also is not None:
+            poller.register(also, select.POLLIN)
+        # Rounded up by poll itself: it never returns before the time.
+        return bool(poller.poll(None if timeout == FOREVER else max(0.0, timeout) * 1000))
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
+        if also is not None:
+            selector.register(also, selectors.EVENT_READ)
+        return bool(selector.select(None if timeout == FOREVER else max(0.0, timeout)))

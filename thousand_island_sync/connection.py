@@ -1,0 +1,101 @@
+"""`Connection`: the handle of a connection, for every thread and for as long as wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._connection import Lifecycle
+
+
+class Connection:
+    """A handle that outlives the callback and may be used from any thread.
+
+    Handles hash and compare by identity; a connection has one.
+    """
+
+    __slots__ = ("__weakref__", "_lifecycle")
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<Connection {self.id} {self._lifecycle.peer_shown()} {state}>"
+
+    @property
+    def id(self) -> str:
+        """What the events call it; unique among all servers of the process."""
+        return self._lifecycle.id
+
+    @property
+    def server(self) -> Any:
+        """The `ThousandIsland`."""
+        return self._lifecycle.server
+
+    @property
+    def peername(self) -> Any:
+        """`(host, port)` of the peer; a Unix peer's path, as a rule `""`."""
+        return self._lifecycle.peername
+
+    @property
+    def sockname(self) -> Any:
+        """`(host, port)` on this side, or the Unix socket's path."""
+        return self._lifecycle.sockname
+
+    @property
+    def accepted_at_ns(self) -> int:
+        """When it was accepted, on the clock of `time.monotonic_ns`."""
+        return self._lifecycle.accepted_at_ns
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._lifecycle.closed
+
+    @property
+    def pending(self) -> int:
+        """How many messages and calls wait, those with a delay included."""
+        return self._lifecycle.pending()
+
+    def post(self, message: Any, delay_ms: float = 0) -> None:
+        """Queues a message for `handle_info`.
+
+        Args:
+            message: anything.
+            delay_ms: milliseconds from now.
+
+        Raises:
+            SocketClosed: the connection has ended.
+            MailboxFull: `max_pending_messages` wait already.
+            ValueError: `delay_ms` is no number of milliseconds.
+
+        Thread: any.
+        """
+        self._lifecycle.post(message, delay_ms)
+
+    def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
+        """Runs `handle_call` in the connection and returns what it returns.
+
+        Args:
+            message: anything.
+            timeout_ms: milliseconds to wait; `None`: no limit.
+
+        Raises:
+            SocketTimeout: no answer in time.
+            SocketClosed: the connection has ended, or ends before it comes to it.
+            MailboxFull: `max_pending_messages` wait already.
+            ThousandIslandError: called from a callback of the same connection.
+            BaseException: whatever `handle_call` raised.
+
+        Thread: any.
+        """
+        return self._lifecycle.call(message, timeout_ms)
+
+    def close(self) -> None:
+        """Ends the connection; its handler sees it as `handle_shutdown`. A read that
+        waits is ended with `ServerStopping`. Idempotent.
+
+        Thread: any.
+        """
+        self._lifecycle.close_from_outside()

@@ -1,0 +1,103 @@
+"""Every exception that this library raises.
+
+One small tree. `ThousandIslandError` is the root; what a program may want to
+treat as a standard error is one as well (`ConfigError` is a `ValueError`,
+`ListenError` an `OSError`, `SocketTimeout` a `TimeoutError`, ...), so code that
+was written for the standard library's sockets keeps working.
+
+Where the system is the cause, `errno` and `__cause__` are kept.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectionOverflow",
+    "HandlerResultError",
+    "HandshakeError",
+    "LimitExceeded",
+    "ListenError",
+    "MailboxFull",
+    "NotSupported",
+    "ServerNotRunning",
+    "ServerStopping",
+    "SocketClosed",
+    "SocketError",
+    "SocketTimeout",
+    "ThousandIslandError",
+]
+
+
+class ThousandIslandError(Exception):
+    """The root of every error of this library; also raised itself for misuse."""
+
+
+class ConfigError(ThousandIslandError, ValueError):
+    """An option has a wrong value or an unknown name."""
+
+
+class ListenError(ThousandIslandError, OSError):
+    """The address cannot be had. `errno` is the system's."""
+
+
+class HandshakeError(ThousandIslandError):
+    """A TLS handshake failed, timed out, or was refused."""
+
+
+class HandlerResultError(ThousandIslandError, TypeError):
+    """A callback returned something that is not one of the documented values."""
+
+
+class SocketError(ThousandIslandError, OSError):
+    """A call on a `Socket` failed. `errno` and `__cause__` are the system's."""
+
+    # The Socket that raised it: a callback may also fail on another connection's.
+    _origin: object = None
+
+
+class SocketClosed(SocketError, BrokenPipeError, ConnectionResetError):
+    """The peer has gone, or this side has closed the socket.
+
+    Attributes:
+        partial: `bytes` that `recv_exactly` and `recv_until` had read before.
+        bytes_sent: `int`, how much of a send had gone out.
+    """
+
+    partial: bytes = b""
+    bytes_sent: int = 0
+
+
+class ServerStopping(SocketClosed):
+    """A waiting read was ended: the server stops, or `Connection.close()` was called."""
+
+
+class SocketTimeout(SocketError, TimeoutError):
+    """A call did not finish within its time. What was read so far is kept.
+
+    Attributes:
+        bytes_sent: `int`, how much of a send had gone out.
+    """
+
+    bytes_sent: int = 0
+    # Set on a send's: a receive's ends the connection as a timeout, a send's as an error.
+    _sending: bool = False
+
+
+class LimitExceeded(SocketError):
+    """A limit on bytes was passed: `recv_until`'s, or the 1 MiB of `unread`."""
+
+
+class ConnectionOverflow(ThousandIslandError):
+    """A client was refused because `max_connections` were open."""
+
+
+class MailboxFull(ThousandIslandError):
+    """`max_pending_messages` already wait for this connection."""
+
+
+class ServerNotRunning(ThousandIslandError):
+    """The call needs a server that listens."""
+
+
+class NotSupported(ThousandIslandError):
+    """This transport, platform or handler cannot do what was asked."""

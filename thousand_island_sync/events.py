@@ -1,0 +1,132 @@
+"""Telemetry: one blinker signal for each event, and the guard around its receivers.
+
+Each signal is an attribute, its name with `_` for `.` (`events.handler_start`);
+`events.ALL` maps the dotted name to the signal. A receiver is called as
+`receiver(server, *, event, measurements, metadata)` on the thread where the event
+happened: it may be any of the server's, and must not take long.
+
+blinker holds receivers weakly. A lambda, or a function inside a function, is gone
+at once unless it is connected with `connect(receiver, weak=False)`.
+
+Senders test `if signal.receivers:` first, so an event that nobody hears costs one
+truth test. A receiver that raises is logged once and disconnected; the server and
+the other receivers never notice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from blinker import Signal
+
+from ._clock import now_ns
+
+_NAMES = (
+    "listener.start",
+    "listener.error",
+    "listener.shutdown",
+    "listener.suspend",
+    "listener.resume",
+    "acceptor.start",
+    "acceptor.accept",
+    "acceptor.accept_error",
+    "acceptor.spawn_error",
+    "acceptor.limit_reached",
+    "acceptor.limit_cleared",
+    "acceptor.shutdown",
+    "handler.start",
+    "handler.async_recv",
+    "handler.shutdown",
+    "handler.error",
+    "socket.handshake",
+    "socket.handshake_error",
+    "socket.recv",
+    "socket.recv_error",
+    "socket.send",
+    "socket.send_error",
+    "socket.sendfile",
+    "socket.sendfile_error",
+    "socket.shutdown",
+    "socket.close",
+    "pool.saturated",
+    "pool.relieved",
+)
+
+#: The dotted name of every event -> its signal.
+ALL: Mapping[str, Signal] = {name: Signal(f"The event {name}.") for name in _NAMES}
+
+listener_start = ALL["listener.start"]
+listener_error = ALL["listener.error"]
+listener_shutdown = ALL["listener.shutdown"]
+listener_suspend = ALL["listener.suspend"]
+listener_resume = ALL["listener.resume"]
+acceptor_start = ALL["acceptor.start"]
+acceptor_accept = ALL["acceptor.accept"]
+acceptor_accept_error = ALL["acceptor.accept_error"]
+acceptor_spawn_error = ALL["acceptor.spawn_error"]
+acceptor_limit_reached = ALL["acceptor.limit_reached"]
+acceptor_limit_cleared = ALL["acceptor.limit_cleared"]
+acceptor_shutdown = ALL["acceptor.shutdown"]
+handler_start = ALL["handler.start"]
+handler_async_recv = ALL["handler.async_recv"]
+handler_shutdown = ALL["handler.shutdown"]
+handler_error = ALL["handler.error"]
+socket_handshake = ALL["socket.handshake"]
+socket_handshake_error = ALL["socket.handshake_error"]
+socket_recv = ALL["socket.recv"]
+socket_recv_error = ALL["socket.recv_error"]
+socket_send = ALL["socket.send"]
+socket_send_error = ALL["socket.send_error"]
+socket_sendfile = ALL["socket.sendfile"]
+socket_sendfile_error = ALL["socket.sendfile_error"]
+socket_shutdown = ALL["socket.shutdown"]
+socket_close = ALL["socket.close"]
+pool_saturated = ALL["pool.saturated"]
+pool_relieved = ALL["pool.relieved"]
+
+_names_of = {id(signal): name for name, signal in ALL.items()}
+_disconnecting = threading.Lock()
+_log = logging.getLogger("thousand_island_sync")
+
+
+def emit(
+    signal: Signal,
+    server: object,
+    measurements: dict[str, Any],
+    metadata: dict[str, Any],
+) -> None:
+    """Calls every receiver of `signal` that listens to `server`.
+
+    Thread: any of the server's, or a user's that calls into it; never under a lock.
+    """
+    if signal.is_muted:
+        return
+    event = _names_of[id(signal)]
+    measurements["monotonic_time_ns"] = now_ns()
+    for receiver in _receivers(signal, server):
+        try:
+            receiver(server, event=event, measurements=measurements, metadata=metadata)
+        except BaseException:  # whatever it is, it is the receiver's fault
+            if _disconnect(signal, server, receiver):
+                _log.exception(
+                    "a receiver of %s raised and was disconnected from it: %r", event, receiver
+                )
+
+
+def _receivers(signal: Signal, server: object) -> list[Callable[..., Any]]:
+    while True:
+        try:
+            return list(signal.receivers_for(server))
+        except RuntimeError:  # another thread connected or disconnected meanwhile
+            continue
+
+
+def _disconnect(signal: Signal, server: object, receiver: Callable[..., Any]) -> bool:
+    """Whether it was this call that disconnected it: two threads may meet its error."""
+    with _disconnecting:
+        connected = any(other == receiver for other in _receivers(signal, server))
+        signal.disconnect(receiver)
+        return connected

@@ -1,0 +1,173 @@
+"""`Handler`, and what its callbacks may return."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ._options import MISSING, Missing, is_bool, is_milliseconds
+from .errors import ConfigError, NotSupported
+
+if TYPE_CHECKING:
+    from .socket import Socket
+
+
+class Continue:
+    """Wait for more.
+
+    Args:
+        timeout_ms: the read timeout in milliseconds until the next bytes; `None` is no
+            limit. Not given: the connection's own.
+        persistent: `timeout_ms` replaces the connection's read timeout from now on.
+        deadline_ms: `handle_timeout` that many milliseconds after this callback
+            returned, however many bytes come meanwhile; kept over callbacks that give
+            none, removed by `None`.
+
+    Raises:
+        ConfigError: a value is no number of milliseconds.
+    """
+
+    __slots__ = ("deadline_ms", "persistent", "timeout_ms")
+
+    def __init__(
+        self,
+        timeout_ms: float | None | Missing = MISSING,
+        persistent: bool = False,
+        deadline_ms: float | None | Missing = MISSING,
+    ) -> None:
+        _check_time("Continue", "timeout_ms", timeout_ms)
+        _check_time("Continue", "deadline_ms", deadline_ms)
+        if not is_bool(persistent):
+            raise ConfigError(f"Continue: persistent: got {persistent!r}, takes True or False")
+        if persistent and timeout_ms is MISSING:
+            raise ConfigError("Continue: persistent=True needs a timeout_ms that shall persist")
+        self.timeout_ms: Final = timeout_ms
+        self.persistent: Final = persistent
+        self.deadline_ms: Final = deadline_ms
+
+    def __repr__(self) -> str:
+        return (
+            f"Continue(timeout_ms={self.timeout_ms!r}, persistent={self.persistent!r},"
+            f" deadline_ms={self.deadline_ms!r})"
+        )
+
+
+class Close:
+    """`handle_close`, then close."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Close()"
+
+
+class Error:
+    """`handle_error(reason)`, then close.
+
+    Args:
+        reason: anything; what `handle_error` and the event `handler.error` get.
+    """
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: Any) -> None:
+        self.reason: Final = reason
+
+    def __repr__(self) -> str:
+        return f"Error({self.reason!r})"
+
+
+class SwitchTransport:
+    """Upgrade this connection in place (STARTTLS), then go on.
+
+    Args:
+        transport_cls: the transport to go on with, as a rule `TLS`.
+        transport_options: its options, or what its `prepare` made.
+        timeout_ms: the read timeout afterwards, until the next bytes.
+
+    Raises:
+        ConfigError: `timeout_ms` is no number of milliseconds.
+    """
+
+    __slots__ = ("timeout_ms", "transport_cls", "transport_options")
+
+    def __init__(
+        self,
+        transport_cls: type,
+        transport_options: Any = MISSING,
+        timeout_ms: float | None | Missing = MISSING,
+    ) -> None:
+        _check_time("SwitchTransport", "timeout_ms", timeout_ms)
+        self.transport_cls: Final = transport_cls
+        self.transport_options: Final = {} if transport_options is MISSING else transport_options
+        self.timeout_ms: Final = timeout_ms
+
+    def __repr__(self) -> str:  # the options may hold a key
+        return f"SwitchTransport({getattr(self.transport_cls, '__name__', '?')}, ...)"
+
+
+#: What a callback may return besides `None`.
+Result = Continue | Close | Error | SwitchTransport
+
+
+def _check_time(where: str, name: str, value: object) -> None:
+    if value is not MISSING and value is not None and not is_milliseconds(value):
+        raise ConfigError(
+            f"{where}: {name}: got {value!r}, takes a number of milliseconds, 0 or more,"
+            " or None for no limit"
+        )
+
+
+class Handler:
+    """One connection. Subclass it; there is one instance for each, so state is `self`.
+
+    Callbacks of one connection never run at the same time; they may run on different
+    threads of the pool, and each may block. They are called with positional arguments.
+
+    Args:
+        options: the server's `handler_options`.
+    """
+
+    options: Any
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def handle_connection(self, socket: Socket) -> Result | None:
+        """The handshake is done. Returns a `Result`, or `None` to wait for bytes."""
+        return None
+
+    def handle_data(self, data: bytes, socket: Socket) -> Result | None:
+        """Bytes came while no callback ran. Returns a `Result`, or `None` to wait for more."""
+        return None
+
+    def handle_eof(self, socket: Socket) -> Result | None:
+        """The peer has ended its sending side. `Continue()` keeps the connection, to go
+        on sending; the default, `Close()`, ends it as closed by the peer."""
+        return Close()
+
+    def handle_upgrade(self, socket: Socket) -> Result | None:
+        """A `SwitchTransport` has succeeded; `socket` is the same, and now secure."""
+        return None
+
+    def handle_info(self, message: Any, socket: Socket) -> Result | None:
+        """A message of `Connection.post`."""
+        return None
+
+    def handle_call(self, message: Any, socket: Socket) -> Any:
+        """A message of `Connection.call`; what it returns or raises goes to the caller."""
+        raise NotSupported(f"{type(self).__name__} has no handle_call")
+
+    def handle_close(self, socket: Socket) -> None:
+        """Last callback: the peer closed, or a callback returned `Close()`."""
+
+    def handle_error(self, reason: Any, socket: Socket) -> None:
+        """Last callback: `reason` is the exception, or what `Error` held."""
+
+    def handle_timeout(self, socket: Socket) -> None:
+        """Last callback: no bytes for the read timeout, or the deadline passed."""
+
+    def handle_shutdown(self, socket: Socket) -> None:
+        """Last callback: the server stops, or `Connection.close()` was called."""
+
+    def handle_end(self, socket: Socket) -> None:
+        """Always, once, after everything else, with the socket closed: clean up here."""

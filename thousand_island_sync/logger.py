@@ -1,0 +1,133 @@
+"""A logger that is only a set of receivers: attach it to servers that run already.
+
+Each level is a list of events, and includes the levels before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from . import events
+from .errors import ConfigError
+
+_ERROR = (
+    "listener.error",
+    "handler.error",
+    "socket.handshake_error",
+    "acceptor.spawn_error",
+    "acceptor.accept_error",
+    "pool.saturated",
+)
+_INFO = ("listener.start", "listener.shutdown", "listener.suspend", "listener.resume")
+_DEBUG = (
+    "acceptor.start",
+    "acceptor.accept",
+    "acceptor.limit_reached",
+    "acceptor.limit_cleared",
+    "acceptor.shutdown",
+    "handler.start",
+    "handler.shutdown",
+    "pool.relieved",
+)
+_TRACE = tuple(name for name in events.ALL if name not in (*_ERROR, *_INFO, *_DEBUG))
+
+#: Each level's own events, in the order in which the levels include one another.
+LEVELS: dict[str, tuple[str, ...]] = {
+    "error": _ERROR,
+    "info": _INFO,
+    "debug": _DEBUG,
+    "trace": _TRACE,
+}
+_LOGGED_AT = {"error": logging.ERROR, "info": logging.INFO}
+_WARNINGS = {"acceptor.spawn_error", "acceptor.accept_error", "pool.saturated"}
+
+_lock = threading.Lock()
+_attached: dict[str, Callable[..., None]] = {}
+_logger = logging.getLogger("thousand_island_sync")
+
+
+def attach_logger(level: str = "error", logger: logging.Logger | None = None) -> None:
+    """Writes events to stdlib logging from now on, of every server of the process.
+
+    Args:
+        level: `"error"`, `"info"`, `"debug"` or `"trace"`; each includes those before.
+        logger: where to; the logger `thousand_island_sync` unless given. Attaching
+            with another replaces the one before.
+
+    Raises:
+        ConfigError: an unknown level.
+    """
+    global _logger
+    names = _through(level)
+    with _lock:
+        _logger = logger or logging.getLogger("thousand_island_sync")
+        for name in names:
+            if name not in _attached:
+                receiver = _receiver(name)
+                _attached[name] = receiver
+                events.ALL[name].connect(receiver, weak=False)
+
+
+def detach_logger(level: str = "error") -> None:
+    """Stops writing the events of a level and of those after it.
+
+    Raises:
+        ConfigError: an unknown level.
+    """
+    _check(level)
+    order = list(LEVELS)
+    with _lock:
+        for later in order[order.index(level) :]:
+            for name in LEVELS[later]:
+                receiver = _attached.pop(name, None)
+                if receiver is not None:
+                    events.ALL[name].disconnect(receiver)
+
+
+def _check(level: str) -> None:
+    if level not in LEVELS:
+        raise ConfigError(f"level: got {level!r}, takes {', '.join(map(repr, LEVELS))}")
+
+
+def _through(level: str) -> list[str]:
+    _check(level)
+    names: list[str] = []
+    for each, own in LEVELS.items():
+        names.extend(own)
+        if each == level:
+            break
+    return names
+
+
+def _receiver(name: str) -> Callable[..., None]:
+    level = next(each for each, own in LEVELS.items() if name in own)
+    at = logging.WARNING if name in _WARNINGS else _LOGGED_AT.get(level, logging.DEBUG)
+
+    def receiver(
+        server: Any, *, event: str, measurements: dict[str, Any], metadata: dict[str, Any]
+    ) -> None:
+        if _logger.isEnabledFor(at):
+            _logger.log(at, "%s %s", event, _told(server, measurements, metadata))
+
+    return receiver
+
+
+def _told(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """An event's facts on one line."""
+    parts = [f"server={getattr(server, 'name', server)}"]
+    for name, value in {**metadata, **measurements}.items():
+        if name != "monotonic_time_ns":
+            parts.append(f"{name}={_shown(value)}")
+    return " ".join(parts)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}({value})"
+    if isinstance(value, type):
+        return value.__name__
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,0 +1,425 @@
+"""`ThousandIsland`: the server. The only module that wires the others together."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket as stdlib_socket
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from . import _waits, events
+from ._clock import FOREVER, now, seconds
+from ._config import config
+from ._options import MISSING, Missing, is_milliseconds
+from ._run import Run
+from .connection import Connection
+from .errors import ConfigError, ListenError, NotSupported, ServerNotRunning, ThousandIslandError
+
+#: What suspending waits for acceptors that are in a receiver, in seconds.
+_ACCEPTORS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """A snapshot of a server; see `ThousandIsland.info`."""
+
+    status: str
+    local_address: Any
+    active_connections: int
+    peak_connections: int
+    accepted_total: int
+    rejected_total: int
+    handler_threads: int
+    busy_threads: int
+    waiting_connections: int
+
+
+class ThousandIsland:
+    """A socket server. See the README for the options, all keyword-only.
+
+    Every method may be called from any thread, callbacks and receivers included,
+    unless it says otherwise. Nothing is opened before `start()`.
+
+    Raises:
+        ConfigError: an option has a wrong value, or there is none of that name.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._config = config(options)
+        self._transport = self._config.transport
+        self._status = "new"
+        self._run: Run | None = None
+        self._port = self._config.port
+        self._pid: int | None = None
+        self._changing = threading.Lock()  # held while the status changes
+        self._waiting: dict[int, int] = {}  # threads that wait for `_changing`
+        self._waiting_lock = threading.Lock()
+        self._stopped = threading.Condition()
+
+    def __repr__(self) -> str:
+        return f"<ThousandIsland {self.name!r} {self._status}>"
+
+    @property
+    def name(self) -> str:
+        """The option `name`."""
+        return self._config.name
+
+    @property
+    def status(self) -> str:
+        """`"new"`, `"running"`, `"suspended"`, `"stopping"` or `"stopped"`."""
+        self._check_process()
+        return self._status
+
+    # ---- starting and stopping ------------------------------------------------
+
+    def start(self) -> ThousandIsland:
+        """Binds, listens, and starts the threads.
+
+        Returns:
+            This server.
+
+        Raises:
+            ListenError: the address cannot be had; nothing is left behind.
+            ThousandIslandError: it has been started, or a thread cannot be.
+        """
+        self._check_process()
+        with _Turn(self):
+            if self._status not in ("new", "stopped"):
+                raise ThousandIslandError(f"start: the server is {self._status} already")
+            run = Run(self, self._config, lambda: self._transport, self._blocked)
+            before, self._run, self._port = self._run, run, self._config.port
+            try:
+                run.open(self._port)
+            except BaseException as error:
+                self._run = before
+                failure: BaseException = error
+            else:
+                self._pid = os.getpid()
+                self._status = "running"
+                self._remember_port(run)
+                failure = None  # type: ignore[assignment]
+        if failure is None:
+            self._tell_start(run)
+            return self
+        if isinstance(failure, ListenError):
+            self._tell_listen_error(failure)
+        if isinstance(failure, RuntimeError):
+            raise ThousandIslandError(f"start: no thread can be started: {failure}") from failure
+        raise failure
+
+    def _remember_port(self, run: Run) -> None:
+        address = run.listener.address
+        if isinstance(address, tuple):
+            self._port = address[1]
+
+    def _tell_start(self, run: Run) -> None:
+        if events.listener_start.receivers:
+            events.emit(
+                events.listener_start,
+                self,
+                {"port": self._port if isinstance(run.listener.address, tuple) else None},
+                {
+                    "transport_cls": type(self._transport),
+                    "transport_options": self._transport.redacted(),
+                    "local_address": run.listener.address,
+                },
+            )
+
+    def _tell_listen_error(self, error: ListenError) -> None:
+        if events.listener_error.receivers:
+            events.emit(
+                events.listener_error,
+                self,
+                {"error": error},
+                {
+                    "transport_cls": type(self._transport),
+                    "transport_options": self._transport.redacted(),
+                },
+            )
+
+    def __enter__(self) -> ThousandIsland:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self, timeout_ms: float | None | Missing = MISSING) -> bool:
+        """Stops gracefully, within one deadline.
+
+        Args:
+            timeout_ms: milliseconds in all; not given: `shutdown_timeout_ms`.
+
+        Returns:
+            `True` if every connection ended by itself, `False` if any was cut. Called
+            from a callback or a receiver it waits for the other connections only.
+
+        Raises:
+            ValueError: `timeout_ms` is no number of milliseconds.
+        """
+        self._check_process()
+        if timeout_ms is MISSING:
+            timeout_ms = self._config.shutdown_timeout_ms
+        if timeout_ms is not None and not is_milliseconds(timeout_ms):
+            raise ValueError(f"stop: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
+        deadline = now() + seconds(timeout_ms)  # type: ignore[arg-type]
+        with _Turn(self):
+            run = self._run
+            if run is None or self._status in ("new", "stopped"):
+                return True
+            self._status = "stopping"
+        result = run.stop(max(0.0, deadline - now()) if deadline != FOREVER else FOREVER)
+        with self._stopped:
+            if self._run is run and self._status == "stopping" and run.over:
+                self._status = "stopped"
+            self._stopped.notify_all()
+        return result
+
+    def wait(self, timeout_ms: float | None = None) -> bool:
+        """Blocks until the server is stopped (a new one: started and stopped).
+
+        Args:
+            timeout_ms: milliseconds; `None`: no limit.
+
+        Returns:
+            Whether it is stopped.
+        """
+        self._check_process()
+        limit = seconds(timeout_ms)
+        _waits.give_way()
+        with self._stopped:
+            return self._stopped.wait_for(
+                lambda: self._status == "stopped", None if limit == FOREVER else limit
+            )
+
+    def serve_forever(self, *others: ThousandIsland) -> None:
+        """Serves until stopped; SIGINT and SIGTERM begin a graceful stop, a second one
+        cuts at once.
+
+        Args:
+            others: servers that live and stop with this one.
+
+        Raises:
+            ListenError: as for `start`; what had been started is stopped again.
+            ThousandIslandError: not on the main thread.
+
+        Thread: the main thread only.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise ThousandIslandError("serve_forever: main thread only; elsewhere: start, wait")
+        servers = (self, *others)
+        ours, theirs = stdlib_socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+
+            def note(what: bytes) -> None:
+                try:
+                    theirs.send(what)
+                except OSError:
+                    pass  # nobody listens any more, or plenty is noted
+
+            before = {
+                number: signal.signal(number, lambda *_: note(b"s"))
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+            try:
+                _serve(servers, ours, note)
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    # ---- suspending -----------------------------------------------------------
+
+    def suspend(self) -> None:
+        """Closes the listening sockets and keeps the connections. Does nothing when
+        suspended already.
+
+        Raises:
+            ServerNotRunning: not started.
+        """
+        self._check_process()
+        with _Turn(self):
+            if self._status in ("new", "stopped"):
+                raise ServerNotRunning(f"suspend: the server is {self._status}")
+            run = self._run
+            if self._status != "running" or run is None:
+                return
+            address = run.listener.address
+            run.listener.close("suspend", now() + _ACCEPTORS_S)
+            self._status = "suspended"
+        run.tell_listener(events.listener_suspend, address, {})
+
+    def resume(self) -> None:
+        """Listens again on the same address and port. Does nothing when running.
+
+        Raises:
+            ListenError: the address cannot be had; it stays suspended.
+            ServerNotRunning: not started.
+        """
+        self._check_process()
+        with _Turn(self):
+            if self._status in ("new", "stopped"):
+                raise ServerNotRunning(f"resume: the server is {self._status}")
+            run = self._run
+            if self._status != "suspended" or run is None:
+                return
+            run.listener.open(self._transport, self._port)
+            run.listener.start_acceptors()
+            self._status = "running"
+        run.tell_listener(events.listener_resume, run.listener.address, {})
+
+    def reload_transport(self, **transport_options: Any) -> None:
+        """New connections get these options, merged over the present ones.
+
+        Raises:
+            ConfigError: they are bad, or belong to the listening socket; the old stay.
+        """
+        self._check_process()
+        if "transport_options" in transport_options:
+            raise ConfigError("transport_options: give the options themselves, by name")
+        self._transport = self._transport.merged(transport_options)
+
+    # ---- what it is doing -----------------------------------------------------
+
+    def _listening(self) -> Any:
+        self._check_process()
+        run = self._run
+        address = None if run is None else run.listener.address
+        if address is None:
+            raise ServerNotRunning(f"the server is {self._status}: it has no address")
+        return address
+
+    @property
+    def local_address(self) -> Any:
+        """`(host, port)`, or the Unix path, `"@name"` for an abstract one.
+
+        Raises:
+            ServerNotRunning: not listening.
+        """
+        return self._listening()
+
+    @property
+    def local_port(self) -> int:
+        """The TCP port.
+
+        Raises:
+            ServerNotRunning: not listening.
+            NotSupported: a Unix socket.
+        """
+        address = self._listening()
+        if not isinstance(address, tuple):
+            raise NotSupported(f"local_port: the Unix socket {address} has none")
+        return int(address[1])
+
+    def connections(self) -> list[Connection]:
+        """The open connections, a snapshot."""
+        self._check_process()
+        run = self._run
+        return [] if run is None else [one.handle for one in run.registry.snapshot()]  # type: ignore[attr-defined]
+
+    def info(self) -> Info:
+        """Counts, in constant time."""
+        self._check_process()
+        run = self._run
+        if run is None:
+            return Info(self._status, None, 0, 0, 0, 0, 0, 0, 0)
+        registry = run.registry
+        return Info(
+            self._status,
+            run.listener.address,
+            registry.active,
+            registry.peak,
+            registry.accepted,
+            registry.rejected,
+            *run.scheduler.counts(),
+        )
+
+    # ---- inside ---------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        if self._pid is not None and self._pid != os.getpid():
+            raise ThousandIslandError(
+                "this server was started before the fork and belongs to the parent process;"
+                " make a new one in the child"
+            )
+
+    def _blocked(self) -> set[int]:
+        with self._waiting_lock:
+            return set(self._waiting)
+
+
+class _Turn:
+    """The right to change a server's status; who waits for it is known, so that whoever
+    has it does not wait for them in turn."""
+
+    def __init__(self, server: ThousandIsland) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        server, me = self._server, threading.get_ident()
+        if server._changing.acquire(blocking=False):
+            return
+        with server._waiting_lock:
+            server._waiting[me] = server._waiting.get(me, 0) + 1
+        _waits.give_way()
+        try:
+            server._changing.acquire()
+        finally:
+            with server._waiting_lock:
+                del server._waiting[me]
+
+    def __exit__(self, *exc: object) -> None:
+        self._server._changing.release()
+
+
+def _serve(servers: tuple[ThousandIsland, ...], ours: stdlib_socket.socket, note: Any) -> None:
+    """Waits for signals (`s`) and for servers that have stopped (`x`)."""
+    threads: list[threading.Thread] = []
+
+    def begin(target: Any, *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, name="serve-forever", daemon=True)
+        threads.append(thread)
+        thread.start()
+
+    def watch(server: ThousandIsland) -> None:
+        server.wait()
+        note(b"x")
+
+    try:
+        for server in servers:
+            if server.status in ("new", "stopped"):
+                server.start()
+        for server in servers:
+            begin(watch, server)
+        signals = 0
+        stopped = 0
+        stopping = False
+        poller = select.poll()
+        poller.register(ours.fileno(), select.POLLIN)
+        while stopped < len(servers):
+            poller.poll()
+            noted = ours.recv(4096)
+            signals += noted.count(b"s")
+            stopped += noted.count(b"x")
+            if not stopping:
+                stopping = True
+                for server in servers:
+                    begin(server.stop)
+            if signals > 1:
+                for server in servers:
+                    begin(server.stop, 0)
+    except BaseException:
+        for server in servers:
+            server.stop()
+        raise
+    for thread in threads:
+        thread.join()

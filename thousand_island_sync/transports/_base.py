@@ -1,0 +1,211 @@
+"""What a transport is: how to listen, and what carries one connection's bytes.
+
+A `Transport` is a checked set of options. It makes the listening sockets, and for
+every accepted socket a `Channel`. A channel never waits: it says what it would have
+to wait for, and whoever called decides on which thread, and for how long. All the
+waiting of the library is in two places, the scheduler and `Socket`.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from .._options import Option, checked
+from ..errors import ConfigError, NotSupported
+
+#: What a channel may have to wait for.
+READ, WRITE = 1, 4
+
+
+class Channel(ABC):
+    """One connection's bytes, without waiting.
+
+    Errors are `OSError`s as the system gives them; `Socket` makes ours of them. One
+    thread may receive while another sends; each of the two is one thread at a time.
+
+    Attributes:
+        secure: whether the bytes are encrypted.
+        truncated: whether the peer's stream ended without saying that it does.
+        kernel_waits: whether the descriptor is a blocking one, so that `wait_recv` works.
+        unfinished: whether bytes that count as sent wait for the next `flush`.
+        recv_wants: `READ` or `WRITE`: what a receive, or the handshake, has to wait for.
+        send_wants: what a send or a flush has to wait for.
+    """
+
+    __slots__ = ()
+
+    secure: bool = False
+    truncated: bool = False
+    kernel_waits: bool = False
+    unfinished: bool = False
+    recv_wants: int = READ
+    send_wants: int = WRITE
+
+    @abstractmethod
+    def handshake(self) -> bool:
+        """Goes as far as it can; `True` when done.
+
+        Raises:
+            HandshakeError: it failed.
+        """
+
+    @abstractmethod
+    def recv(self, length: int, flags: int = 0) -> bytes | None:
+        """At most `length` bytes; `b""` at the end of the stream, `None`: nothing yet."""
+
+    @abstractmethod
+    def send(self, data: Any, flags: int = 0) -> int:
+        """How many bytes of a bytes-like were taken; 0: none yet."""
+
+    def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
+        """How many bytes of several buffers were taken."""
+        return self.send(buffers[0], flags)
+
+    def flush(self) -> bool:
+        """Finishes what an earlier `send` had to leave; `True` when nothing is left."""
+        return True
+
+    def wait_recv(self, length: int, timeout: float) -> bytes | None:
+        """Receives, waiting in the kernel; only where `kernel_waits`."""
+        raise NotSupported("this transport cannot wait in the kernel")
+
+    def sendfile(self, file: int, offset: int, count: int) -> int | None:
+        """Sends from a file's descriptor without copying; `None`: not yet.
+
+        Raises:
+            NotSupported: it cannot; the caller reads and sends.
+        """
+        raise NotSupported("this transport has no sendfile")
+
+    def drained(self, received: int, asked: int) -> bool:
+        """Whether nothing is left to receive, after `received` of `asked` bytes came; if
+        more arrives later, the descriptor gives an event."""
+        return received < asked
+
+    @abstractmethod
+    def shutdown(self, how: int) -> None:
+        """`SHUT_RD`, `SHUT_WR` or `SHUT_RDWR`."""
+
+    def say_goodbye(self) -> None:
+        """Tells the peer, once and without waiting, that the stream ends here."""
+
+    def check_flags(self, flags: int) -> None:
+        """Raises NotSupported: a flag that cannot be honoured."""
+        if flags:
+            raise NotSupported(f"flags={flags:#x}: this transport takes none")
+
+    def negotiated_protocol(self) -> str | None:
+        return None
+
+    def peer_certificate(self) -> Any:
+        return None
+
+    def tls_info(self) -> Any:
+        raise NotSupported("tls_info() needs TLS; this connection is not encrypted")
+
+
+class ListenSocket:
+    """A listening socket, and what goes with it when it closes."""
+
+    __slots__ = ("address", "inherited", "socket", "unlink")
+
+    def __init__(self, sock: socket.socket, *, inherited: bool = False, unlink: Any = None) -> None:
+        self.socket = sock
+        self.inherited = inherited
+        self.unlink = unlink
+        self.address = sock.getsockname()
+
+    def close(self) -> None:
+        """The file first: a new server may bind the path as soon as this one is gone."""
+        if self.unlink is not None:
+            self.unlink.remove()
+        self.socket.close()
+
+
+class Transport(ABC):
+    """A checked set of options. Subclass it (or `TCP`) for a transport of your own.
+
+    Args:
+        options: the user's `transport_options`.
+
+    Raises:
+        ConfigError: an option is unknown or has a wrong value.
+    """
+
+    #: Its options.
+    OPTIONS: ClassVar[Mapping[str, Option]] = {}
+    #: Those that belong to the listening socket; `reload_transport` refuses them.
+    LISTENING: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.given = dict(options)
+        self.options = checked(self.given, self.OPTIONS, self.where())
+
+    @classmethod
+    def where(cls) -> str:
+        """How error messages name an option of this transport."""
+        return "transport_options: "
+
+    @classmethod
+    def of(cls, options: Any) -> Transport:
+        """From what a user gave: a mapping, or for some transports something prepared."""
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"transport_options: got {type(options).__name__}, takes a mapping")
+        return cls(options)
+
+    def merged(self, options: Mapping[str, Any]) -> Transport:
+        """A transport with these options over the present ones.
+
+        Raises:
+            ConfigError: they are bad, or belong to the listening socket.
+        """
+        for name in options:
+            if name in self.LISTENING:
+                raise ConfigError(
+                    f"{name}: belongs to the listening socket and cannot be reloaded;"
+                    " stop the server and start one with the new value"
+                )
+        return type(self)({**self.given, **options})
+
+    def with_host(self, host: str) -> Transport:
+        """The same with another `host`, as the server's own option gives it."""
+        return type(self)({**self.given, "host": host})
+
+    def redacted(self) -> dict[str, Any]:
+        """The given options, fit to be shown."""
+        return {name: self._shown(name, value) for name, value in self.given.items()}
+
+    def _shown(self, name: str, value: Any) -> Any:
+        option = self.OPTIONS.get(name)
+        if (option is not None and option.secret) or isinstance(value, (bytes, bytearray)):
+            return "<redacted>"
+        return value
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.redacted()}>"
+
+    @abstractmethod
+    def listen(self, port: int, count: int) -> list[ListenSocket]:
+        """`count` listening, non-blocking sockets on one address; none if one fails.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+
+    @abstractmethod
+    def channel(self, sock: socket.socket) -> Channel:
+        """Carries an accepted socket's bytes; must not wait.
+
+        Thread: a handler thread.
+        """
+
+    @abstractmethod
+    def upgrade(self, sock: socket.socket, old: Channel) -> Channel:
+        """Takes a connection over from another transport (`SwitchTransport`).
+
+        Raises:
+            NotSupported: from there it cannot be done.
+        """
