@@ -42,7 +42,11 @@ from .errors import (
 )
 from .handler import Close, Continue, Error, SwitchTransport
 from .socket import Socket
-from .transports._base import WRITE, Transport
+from .transports._base import WRITE, Channel, Transport
+
+_DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
+_PARKED, _RUNNING = State.PARKED, State.RUNNING
+_async_recv = events.handler_async_recv
 
 #: Bytes that a stop still delivers to one connection.
 _DRAIN_MOST = 1 << 20
@@ -58,39 +62,46 @@ class Lifecycle(Ending):
     # ---- the hot path ---------------------------------------------------------
 
     def run(self) -> int:
-        """One step. Each line of the first half is paid for every message."""
-        if self._state is not State.PARKED or self.alert:
+        """One step. Each line of the first half is paid for every message: what can be
+        looked up once (`_recv_now`, `_on_data`, `_in_context`) was, at the start."""
+        if self.alert or self._state is not _PARKED:
             return self._step()
-        self._state = State.RUNNING
-        socket = self._socket
+        self._state = _RUNNING
         try:
-            data = socket._channel.recv(CHUNK)
+            data = self._recv_now(CHUNK, _DONTWAIT)
+        except BlockingIOError:
+            return self._nothing_there()
         except OSError as error:
             return self._receive_failed(error)
         if not data:
             return self._nothing_there() if data is None else self._end_of_stream()
         size = len(data)
+        socket = self._socket
         socket._bytes_received += size
         socket._recv_count += 1
         if socket._buffer is not None:
             data = socket._behind_unread(data)
-        if events.handler_async_recv.receivers:
+        if _async_recv.receivers:
             self._tell_arrival(data)
         try:
-            result = self._context.run(self._handler.handle_data, data, socket)
+            result = self._in_context(self._on_data, data, socket)
         except BaseException as error:
             return self._raised(error, "handle_data")
         if result is None and not self.alert:
-            clock_now = self._env.clock()
-            self._read_deadline = deadline = clock_now + self.read_timeout
-            self._state = State.PARKED
-            self.deadline = deadline
-            if self.hung_up or not socket._channel.drained(size, CHUNK):
-                return AGAIN
-            return PARK
-        return self._settle(result, "handle_data") or self._go_on(
-            socket._channel.drained(size, CHUNK) and not self.hung_up
-        )
+            self._read_deadline = self.deadline = self._clock() + self.read_timeout
+            self._state = _PARKED
+            if size < CHUNK and self._short_proves:
+                return PARK
+            return PARK if self._drained_after(size) else AGAIN
+        return self._settle(result, "handle_data") or self._go_on(self._drained_after(size))
+
+    def _drained_after(self, size: int) -> bool:
+        """Whether nothing is left to receive: a short read proves it, but not where the
+        end of the stream came with it, nor where a channel keeps bytes of its own."""
+        channel = self._socket._channel
+        if self.hung_up:
+            return False
+        return size < CHUNK if channel.kernel_waits else channel.drained()
 
     # ---- the other steps ------------------------------------------------------
 
@@ -107,7 +118,7 @@ class Lifecycle(Ending):
         ending = self._asked_to_end()
         if ending is not None:
             return self._finish(ending)
-        if self._env.clock() >= self._total_deadline:
+        if self._clock() >= self._total_deadline:
             return self._finish(Cause.TIMEOUT)
         if self._mail is not None and self._mail.waiting() and self._mail_left > 0:
             verdict = self._deliver_message()
@@ -130,7 +141,9 @@ class Lifecycle(Ending):
         try:
             channel = env.transport_channel(self._transport, self._sock)
             self._socket = Socket(self, self._sock, channel)
-            self._handler = self._context.run(env.handler_cls, env.handler_options)
+            self._use(channel)
+            self._handler = self._in_context(env.handler_cls, env.handler_options)
+            self._on_data = self._handler.handle_data
         except BaseException as error:
             self._refuse(error)
             return True
@@ -154,9 +167,15 @@ class Lifecycle(Ending):
         self._handshake_began()
         return False
 
+    def _use(self, channel: Channel) -> None:
+        self._socket._channel = channel
+        self._socket._send_now = channel.direct_send()
+        self._recv_now = channel.direct_recv()
+        self._short_proves = channel.kernel_waits
+
     def _handshake_began(self) -> None:
         self._handshake_ns = now_ns()
-        self._handshake_deadline = self._env.clock() + self._env.handshake_timeout
+        self._handshake_deadline = self._clock() + self._env.handshake_timeout
 
     def _shake_hands(self) -> int:
         ending = self._asked_to_end()
@@ -171,7 +190,7 @@ class Lifecycle(Ending):
             return self._hands_shaken()
         if self._env.stopping:
             return self._finish(Cause.SHUTDOWN)
-        if self._env.clock() >= self._handshake_deadline:
+        if self._clock() >= self._handshake_deadline:
             limit = _in_ms(self._env.handshake_timeout)
             return self._handshake_failed(
                 HandshakeError(
@@ -213,7 +232,7 @@ class Lifecycle(Ending):
         else:
             given = switch.timeout_ms
             timeout = self.read_timeout if given is MISSING else seconds(given)  # type: ignore[arg-type]
-            self._read_deadline = self._env.clock() + timeout
+            self._read_deadline = self._clock() + timeout
             verdict = self._callback("handle_upgrade")
         if verdict is not None:
             return verdict
@@ -232,7 +251,7 @@ class Lifecycle(Ending):
         if not isinstance(message, Call):
             return self._callback("handle_info", message)
         try:
-            result = self._context.run(self._handler.handle_call, message.message, self._socket)
+            result = self._in_context(self._handler.handle_call, message.message, self._socket)
         except BaseException as error:
             message.finish(None, error)
         else:
@@ -257,7 +276,7 @@ class Lifecycle(Ending):
             if not data:
                 return self._end_of_stream()
             size = len(data)
-            drained = channel.drained(size, CHUNK) and not self.hung_up
+            drained = self._drained_after(size)
             socket._bytes_received += size
             socket._recv_count += 1
             if socket._buffer is not None:
@@ -281,7 +300,7 @@ class Lifecycle(Ending):
 
     def _nothing_there(self) -> int:
         """A receive found nothing, so the deadlines are believed."""
-        time_now = self._env.clock()
+        time_now = self._clock()
         if time_now >= min(self._read_deadline, self._total_deadline):
             return self._finish(Cause.TIMEOUT)
         if self._env.stopping:
@@ -346,7 +365,7 @@ class Lifecycle(Ending):
     def _callback(self, name: str, *message: Any) -> int | None:
         """Runs one that is not a last one; a verdict, or `None` to go on."""
         try:
-            result = self._context.run(getattr(self._handler, name), *message, self._socket)
+            result = self._in_context(getattr(self._handler, name), *message, self._socket)
         except BaseException as error:
             return self._raised(error, name)
         return self._settle(result, name)
@@ -375,7 +394,7 @@ class Lifecycle(Ending):
         return self._finish(Cause.ERROR, error)
 
     def _set_deadlines(self, result: Continue | None, name: str) -> None:
-        time_now = self._env.clock()
+        time_now = self._clock()
         timeout = MISSING if result is None else result.timeout_ms
         if timeout is not MISSING:
             limit = seconds(timeout)  # type: ignore[arg-type]
@@ -406,7 +425,7 @@ class Lifecycle(Ending):
         except Exception as error:
             self._log_error(error, "SwitchTransport")
             return self._finish(Cause.ERROR, error)
-        socket._channel = channel
+        self._use(channel)
         socket._drop_read()
         self._switch = switch
         self._become(State.HANDSHAKING)

@@ -100,7 +100,7 @@ class Ending(Task):
         "_acceptor_id",
         "_accepted_at",
         "_asked",
-        "_context",
+        "_clock",
         "_drained",
         "_env",
         "_eof_told",
@@ -109,10 +109,14 @@ class Ending(Task):
         "_handler",
         "_handshake_deadline",
         "_handshake_ns",
+        "_in_context",
         "_mail",
         "_mail_left",
+        "_on_data",
         "_read_deadline",
+        "_recv_now",
         "_serial",
+        "_short_proves",
         "_sock",
         "_socket",
         "_started_ns",
@@ -121,13 +125,15 @@ class Ending(Task):
         "_total_deadline",
         "_transport",
         "accepted_at_ns",
-        "alert",
         "peer_address",
         "read_timeout",
     )
 
     _handler: Handler
     _socket: Socket
+    _on_data: Callable[[bytes, Socket], Any]
+    _recv_now: Callable[[int, int], bytes | None]
+    _short_proves: bool
 
     def __init__(
         self,
@@ -145,9 +151,10 @@ class Ending(Task):
         self._acceptor_id = acceptor_id
         self._serial = next(_serials)
         self.accepted_at_ns = now_ns()
+        self._clock = env.clock
         self._accepted_at = env.clock()
         self._started_ns = self.accepted_at_ns
-        self._context = env.context.copy()
+        self._in_context = env.context.copy().run
         self._state = State.NEW
         self._handle: Connection | None = None
         self._mail: Mailbox | None = None
@@ -162,7 +169,6 @@ class Ending(Task):
         self._read_deadline = FOREVER
         self._total_deadline = FOREVER
         self.read_timeout = env.read_timeout
-        self.alert = False
 
     def _become(self, state: State) -> None:
         if state is not self._state:
@@ -284,7 +290,7 @@ class Ending(Task):
         if not mail.put_delayed(key):
             raise self._ended_error("post")
         arrive = functools.partial(self._arrive, mail, key, message)
-        when = self._env.clock() + seconds(delay_ms)
+        when = self._clock() + seconds(delay_ms)
         mail.remember(key, self._env.pool.later(when, arrive))
 
     def _arrive(self, mail: Mailbox, key: object, message: Any) -> None:
@@ -334,7 +340,7 @@ class Ending(Task):
 
     def _last_callback(self, name: str, *reason: Any) -> None:
         try:
-            self._context.run(getattr(self._handler, name), *reason, self._socket)
+            self._in_context(getattr(self._handler, name), *reason, self._socket)
         except BaseException as error:
             self._log_error(error, name)
 
@@ -381,7 +387,7 @@ class Ending(Task):
             if not socket._eof and unread_bytes(self._sock) and self._shut_writing():
                 if not self._env.stopping:
                     sock = socket._give_descriptor_away()
-                    pool.replace(self, Linger(sock, pool, self._env.clock))
+                    pool.replace(self, Linger(sock, pool, self._clock))
                     return
                 read_away(self._sock, MOST_BYTES)
         pool.forget(self)

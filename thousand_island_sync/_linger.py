@@ -21,7 +21,7 @@ MOST_BYTES = 256 * 1024
 MOST_S = 1.0
 _PIECE = 65_536
 _NOTHING = bytes(4)
-_DONTWAIT = socket.MSG_DONTWAIT
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 
 
 class _Pool(Protocol):

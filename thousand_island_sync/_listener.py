@@ -50,6 +50,7 @@ class Listener:
         self._acceptors: list[Acceptor] = []
         self._threads: dict[Acceptor, threading.Thread] = {}
         self._restarts = 0
+        self._died = False
         self._acceptors_bell: WakeUp | None = None
         self._lock = threading.Lock()  # guards the acceptors
         self._bell = WakeUp()
@@ -106,6 +107,7 @@ class Listener:
         except BaseException as error:
             _log.exception("an acceptor died and is started again")
             self.intake.tell_accept_error(error, acceptor.number)
+            self._died = True
             self._bell.ring()
 
     def close(self, reason: str, deadline: float) -> None:
@@ -176,7 +178,8 @@ class Listener:
         try:
             while not self._over:
                 timeout = self.scheduler.tend()
-                self._supervise()
+                if self._died:
+                    self._supervise()
                 if timeout and not self._over:
                     self._wait(timeout)
             self.scheduler.tend()  # what is over now is told
@@ -198,6 +201,7 @@ class Listener:
 
     def _supervise(self) -> None:
         """Starts acceptors again that have died."""
+        self._died = False
         with self._lock:
             dead = [
                 acceptor
@@ -211,4 +215,4 @@ class Listener:
             try:
                 self._start_acceptor(acceptor)
             except RuntimeError:
-                self._bell.ring()  # no thread now; the next look tries again
+                self._died = True  # no thread now; a later look tries again

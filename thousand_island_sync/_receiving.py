@@ -16,9 +16,9 @@ from .transports._base import WRITE
 #: What one receive asks for when the caller names no length.
 CHUNK = 65_536
 _UNREAD_MOST = 1 << 20
-_PEEK = stdlib_socket.MSG_PEEK
-_DONTWAIT = getattr(stdlib_socket, "MSG_DONTWAIT", 0)
-_WAITALL = getattr(stdlib_socket, "MSG_WAITALL", 0)
+_PEEK = int(stdlib_socket.MSG_PEEK)
+_DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
+_WAITALL = int(getattr(stdlib_socket, "MSG_WAITALL", 0))
 
 
 class ReadBuffer:

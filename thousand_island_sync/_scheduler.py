@@ -45,9 +45,9 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter, process_time, thread_time
 from typing import Protocol
 
 from . import _waits
@@ -65,19 +65,22 @@ TICK = 0.002
 _SATURATED_TICK = 0.01
 #: A thread that had nothing to do for this long ends.
 _IDLE_S = 30.0
-_BATCH = 64
+#: Tasks that a thread runs between two looks; where other threads look, too.
+_BATCH, _SHARED_BATCH = 64, 4
 _SAMPLE_MASK = SAMPLE_EVERY - 1
 
 _log = logging.getLogger("thousand_island_sync")
 
 
 class Task:
-    """What the scheduler runs. Its fields are the scheduler's, but for the four
-    that the task sets while it is run: `deadline`, `wants_write`, `hung_up`, `average`."""
+    """What the scheduler runs. Its fields are the scheduler's, but for those that the
+    task sets while it is run: `deadline`, `wants_write` and `alert`."""
 
     __slots__ = (
+        "alert",
         "attached",
         "average",
+        "blocks",
         "deadline",
         "fd",
         "hung_up",
@@ -95,6 +98,8 @@ class Task:
         self.marked = False
         self.attached = False
         self.hung_up = False
+        # There is more to look at than the descriptor.
+        self.alert = False
         # The event that woke it told of no bytes: later ones will be a new event.
         self.only_writable = False
         # True until the first run: registering for writing is what wakes a new task.
@@ -102,7 +107,8 @@ class Task:
         self.deadline = FOREVER
         self.timer: Timer | None = None
         self.timer_at = FOREVER
-        self.average = 0.0
+        self.average = 0.0  # seconds that its callbacks block
+        self.blocks = False  # whether that is more than a hand-over costs
 
     def run(self) -> int:
         """One step; returns a verdict and never raises. Thread: the pool's."""
@@ -126,12 +132,14 @@ class Saturation(Protocol):
 class Worker:
     """A thread of the pool, and whether it holds a permit."""
 
-    __slots__ = ("bell", "permit", "sample", "scheduler", "seen", "task", "turn", "waited")
+    __slots__ = ("bell", "parked", "permit", "sample", "scheduler", "seen", "task", "turn", "waited")
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.permit = True
         self.task: Task | None = None
+        # What it ran and what shall be parked: settled together, with the lock taken once.
+        self.parked: deque[Task] = deque()
         self.turn = 0  # counts tasks run
         self.seen = -1  # the turn in which the stall watch saw it last
         self.sample = False  # measure the next one
@@ -181,6 +189,7 @@ class Scheduler:
         self._tell = saturation
         self._clock = clock
         self._permits = default_permits() if permits is None else permits
+        self._batch = _BATCH if self._permits == 1 else _SHARED_BATCH
 
         self._lock = threading.Lock()
         # All below is guarded by the lock, but for taking from the ready queue.
@@ -212,6 +221,7 @@ class Scheduler:
             RuntimeError: the pool has no thread and none can be started.
         """
         task.average = self.tendency.average
+        task.blocks = task.average > HAND_OVER_COST
         with self._lock:
             self._tasks[task.fd] = task
             task.attached = True
@@ -347,6 +357,8 @@ class Scheduler:
             self._ring()  # nobody is left: the listener's thread stands in
 
     def _revoke(self, worker: Worker) -> None:
+        """With the lock. What the worker has run must not wait for its present task."""
+        self._settle(worker)
         worker.permit = False
         self._holders.remove(worker)
         self._free += 1
@@ -402,7 +414,7 @@ class Scheduler:
                     break
                 if self._closing and not self._tasks:
                     break
-                self._look()
+                self._look(worker)
                 try:
                     self._run_batch(worker)
                 except BaseException:
@@ -461,14 +473,13 @@ class Scheduler:
             for _ in range(sleepers):
                 self._poller.wake()
 
-    def _look(self) -> None:
+    def _look(self, worker: Worker) -> None:
         """Polls; waits only when nothing is ready. Fires the timers that are due."""
-        if self._ready:
-            self._absorb(self._poller.poll(0), 0)
-            return
         with self._lock:
-            timeout = 0.0
-            if not self._ready and not (self._closing and not self._tasks):
+            self._settle(worker)
+            if self._ready or (self._closing and not self._tasks):
+                timeout = 0.0
+            else:
                 timeout = self._next_timer
                 if timeout != FOREVER:
                     timeout = max(0.0, timeout - self._clock())
@@ -485,16 +496,16 @@ class Scheduler:
         ready = self._ready
         with self._lock:
             self._sleepers -= sleepers
-            tasks = self._tasks
+            find, hang_up, write = self._tasks.get, HANGUP, WRITE
             for fd, bits in events:
-                task = tasks.get(fd)
+                task = find(fd)
                 if task is None:
                     continue  # the wake-up, or just forgotten
-                if bits & HANGUP:
-                    task.hung_up = True
+                if bits & hang_up:
+                    task.hung_up = task.alert = True
                 if task.owned:
                     task.marked = True
-                elif bits != WRITE:
+                elif bits != write:
                     task.owned = True
                     ready.append(task)
                 elif task.wants_write:
@@ -551,52 +562,68 @@ class Scheduler:
     def _run_batch(self, worker: Worker) -> None:
         """The hot path: runs what is ready now, at most 64, then it is time to look again.
 
-        Each line here is paid for every message.
+        Each line here is paid for every message. So what shall be parked is collected,
+        and settled with the lock taken once: nobody else looks at events meanwhile, or
+        settles it for us when taking the permit. Without the GIL others do look, and
+        the batches are short.
         """
         ready = self._ready
-        lock = self._lock
-        for _ in range(min(len(ready), _BATCH)):
+        take, park = ready.popleft, worker.parked.append
+        for _ in range(min(len(ready), self._batch)):
             try:
-                task = ready.popleft()
+                task = take()
             except IndexError:  # another thread was quicker
-                return
+                break
             task.marked = False
             worker.task = task
             worker.turn = turn = worker.turn + 1
-            if task.average > HAND_OVER_COST or not turn & _SAMPLE_MASK or worker.sample:
-                verdict = self._run_measured(worker, task)
-            else:
+            if turn & _SAMPLE_MASK and not task.blocks:
                 verdict = task.run()
-            if verdict == PARK:
-                with lock:
-                    if task.marked:
-                        ready.append(task)
-                    else:
-                        task.owned = False
-                        wake = task.deadline < task.timer_at and self._arm(task)
-                        if wake or not task.attached or self._poller.needs_rearm:
-                            self._park_slowly(task, wake)
+            else:
+                verdict = self._run_measured(worker, task)
+            if not verdict:  # PARK
+                park(task)
             elif verdict == AGAIN:
                 ready.append(task)
-            worker.task = None
             if not worker.permit:
+                worker.task = None
                 self._help(worker)
                 return
+        worker.task = None
 
-    def _park_slowly(self, task: Task, wake: bool) -> None:
+    def _settle(self, worker: Worker) -> None:
+        """With the lock: parks what the worker has run. What was marked goes on."""
+        parked, ready = worker.parked, self._ready
+        rearm = self._poller.needs_rearm
+        while parked:
+            task = parked.popleft()
+            if task.marked:
+                ready.append(task)
+                continue
+            task.owned = False
+            if task.deadline < task.timer_at and self._arm(task):
+                self._poller.wake()
+            if rearm or not task.attached:
+                self._put_back(task)
+
+    def _put_back(self, task: Task) -> None:
         """With the lock: a descriptor that was taken out, or must always be put back."""
-        if not task.attached:
-            task.attached = True
-            self._poller.register(task.fd, write=task.wants_write)
-        elif self._poller.needs_rearm:
-            self._poller.rearm(task.fd, write=task.wants_write)
-        if wake:
-            self._poller.wake()
+        try:
+            if not task.attached:
+                task.attached = True
+                self._poller.register(task.fd, write=task.wants_write)
+            else:
+                self._poller.rearm(task.fd, write=task.wants_write)
+        except OSError:  # no room in the poller: the task finds out when it is run
+            task.attached = False
+            task.owned = True
+            self._ready.append(task)
 
     def _help(self, worker: Worker) -> None:
         """A thread without a permit has finished: takes a free one, or sees that what it
         put into the queue is found."""
         with self._lock:
+            self._settle(worker)
             if self._free and not worker.permit:
                 self._grant(worker)
                 return
@@ -605,19 +632,32 @@ class Scheduler:
             self._poller.wake()
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
-        """Runs a task that tends to block without a permit, and measures it."""
-        if task.average > HAND_OVER_COST:
+        """Runs a task that tends to block without a permit, and measures it.
+
+        The clocks of the process and the thread are system calls; they are asked only
+        of a task that was seen to take long.
+        """
+        blocks = task.blocks
+        if not blocks and not worker.sample:
+            began = perf_counter()
+            verdict = task.run()
+            if perf_counter() - began > HAND_OVER_COST:
+                worker.sample = True
+                worker.turn |= _SAMPLE_MASK  # the next one
+            return verdict
+        if blocks:
             self._hand_over(worker)
         worker.sample = False
         worker.waited = False
-        wall, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
+        wall, process, thread = perf_counter(), process_time(), thread_time()
         verdict = task.run()
         if not worker.waited:  # its waits in calls of ours were handed over for exactly
-            thread = time.thread_time() - thread
-            process = time.process_time() - process
-            wall = time.perf_counter() - wall
+            thread = thread_time() - thread
+            process = process_time() - process
+            wall = perf_counter() - wall
             with self._lock:
                 task.average = self.tendency.learn(task.average, wall - process, wall - thread)
+                task.blocks = task.average > HAND_OVER_COST
         return verdict
 
     def _run_broke(self, worker: Worker) -> None:
@@ -652,7 +692,7 @@ class Scheduler:
                 busy = True
                 if worker.turn == worker.seen:
                     self._revoke(worker)
-                    worker.sample = True
+                    worker.sample = True  # it notices with one of its next tasks
                     heirs.append(self._employ())
                 worker.seen = worker.turn
             standing_in = not self._holders and bool(self._tasks)

@@ -13,7 +13,8 @@ from ._socket_core import SocketCore
 from .errors import SocketClosed, SocketError, SocketTimeout
 from .transports._base import WRITE
 
-_DONTWAIT = getattr(stdlib_socket, "MSG_DONTWAIT", 0)
+_sent = events.socket_send
+_DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 
 
 def _views(data: Any) -> tuple[Any, list[memoryview]]:
@@ -77,22 +78,21 @@ class Sending(SocketCore):
             and not flags
             and self._sending.acquire(False)
         ):
-            channel = self._channel
             try:
+                sent = 0 if self._closed else self._send_now(data, _DONTWAIT)
+            except BlockingIOError:
                 sent = 0
-                if not self._closed and not channel.unfinished:
-                    sent = channel.send(data)
             except BaseException as cause:
                 self._sending.release()
                 if isinstance(cause, OSError):
                     raise self._send_failed("send", cause) from cause
                 raise
-            if sent == len(data) and not channel.unfinished and not self._closed:
+            if sent == len(data):
                 self._bytes_sent += sent
                 self._send_count += 1
                 self._answered = self._bytes_received
                 self._sending.release()
-                if events.socket_send.receivers:
+                if _sent.receivers:
                     self._tell_sent(data, sent)
                 return sent
             return self._send(data, sent, 0, MISSING, False, True)

@@ -86,6 +86,7 @@ class SocketCore:
         "_receiving",
         "_recv_count",
         "_send_count",
+        "_send_now",
         "_sending",
         "_sock",
         "_write_shut",
@@ -95,6 +96,7 @@ class SocketCore:
         self._connection = connection
         self._sock = sock
         self._channel = channel
+        self._send_now = channel.direct_send()
         self._guard = threading.Lock()
         self._receiving = threading.Lock()
         self._sending = threading.Lock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from .._options import Option, checked
@@ -60,6 +60,16 @@ class Channel(ABC):
     def send(self, data: Any, flags: int = 0) -> int:
         """How many bytes of a bytes-like were taken; 0: none yet."""
 
+    def direct_recv(self) -> Callable[[int, int], bytes | None]:
+        """What is called with a length and `MSG_DONTWAIT` for each message: `recv`, or
+        something quicker; it may also raise `BlockingIOError` for nothing yet."""
+        return self.recv
+
+    def direct_send(self) -> Callable[[bytes, int], int]:
+        """What is called with bytes and `MSG_DONTWAIT` by a plain `Socket.send`: `send`, or
+        something quicker; it may also raise `BlockingIOError` for none taken."""
+        return self.send
+
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
         """How many bytes of several buffers were taken."""
         return self.send(buffers[0], flags)
@@ -80,10 +90,10 @@ class Channel(ABC):
         """
         raise NotSupported("this transport has no sendfile")
 
-    def drained(self, received: int, asked: int) -> bool:
-        """Whether nothing is left to receive, after `received` of `asked` bytes came; if
-        more arrives later, the descriptor gives an event."""
-        return received < asked
+    def drained(self) -> bool:
+        """Whether nothing is left to receive; if more arrives later, the descriptor gives
+        an event. Not asked where `kernel_waits`: a short read proves it there."""
+        return False
 
     @abstractmethod
     def shutdown(self, how: int) -> None:

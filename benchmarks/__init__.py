@@ -1,0 +1,1 @@
+"""Measures this library beside its peers; `python -m benchmarks` prints the table."""
