@@ -113,6 +113,7 @@ class Lifecycle(Ending):
         if self._state is State.HANDSHAKING:
             return self._shake_hands()
         self._become(State.RUNNING)
+        self._socket._waiter = 0
         # Cleared before looking: what is left from now on sets it again.
         self.alert = self._total_deadline != FOREVER or self._env.stopping
         ending = self._asked_to_end()

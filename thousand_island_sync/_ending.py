@@ -228,6 +228,7 @@ class Ending(Task):
         """Only the owner may: one that is parked must be told of events."""
         if self.attached and _waits.current_task() is self:
             self._env.pool.detach(self)
+            self.alert = True  # the next step forgets how this callback waited
 
     def interrupt(self) -> int | None:
         return self._env.interrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket as stdlib_socket
+from threading import get_ident
 from typing import Any
 
 from . import _waits, events
@@ -15,6 +16,7 @@ from .transports._base import WRITE
 
 #: What one receive asks for when the caller names no length.
 CHUNK = 65_536
+_received = events.socket_recv
 _UNREAD_MOST = 1 << 20
 _PEEK = int(stdlib_socket.MSG_PEEK)
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
@@ -90,6 +92,27 @@ class Receiving(SocketCore):
 
         Thread: any, one at a time.
         """
+        # A handler that loops over recv: it has waited in this callback already, so it
+        # has no permit to give away and waits in the kernel at once. Whatever is not
+        # bytes is left to the code below.
+        if (
+            self._waiter == get_ident()
+            and not self._connection.attached
+            and self._buffer is None
+            and timeout_ms is MISSING
+            and not flags
+            and length >= 0
+        ):
+            try:
+                data = self._sock.recv(length or CHUNK)
+            except OSError:
+                data = b""
+            if data:
+                self._bytes_received += len(data)
+                self._recv_count += 1
+                if _received.receivers:
+                    self._tell(data)
+                return data
         if length < 0:
             raise ValueError(f"recv: length: got {length}, takes 0 or more")
         if flags:
@@ -355,6 +378,12 @@ class Receiving(SocketCore):
                 deadline = now() + timeout
             if channel.kernel_waits and bell is None:
                 data = channel.wait_recv(length, left)
+                if (
+                    timeout == connection.read_timeout
+                    and not connection.attached
+                    and self._default_timeout is MISSING
+                ):
+                    self._waiter = get_ident()
             else:
                 write = channel.recv_wants == WRITE
                 _waits.wait_for(self._sock.fileno(), write=write, timeout=left, also=bell)

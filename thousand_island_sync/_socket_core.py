@@ -89,6 +89,7 @@ class SocketCore:
         "_send_now",
         "_sending",
         "_sock",
+        "_waiter",
         "_write_shut",
     )
 
@@ -106,6 +107,7 @@ class SocketCore:
         self._interrupted = False  # reads shall end, by Connection.close()
         self._eof = False
         self._write_shut = False
+        self._waiter = 0  # the thread that waits in the kernel in this callback
         self._default_timeout: float | None | Missing = MISSING
         self._bytes_received = 0
         self._recv_count = 0
@@ -195,6 +197,7 @@ class SocketCore:
             if not value >= 0:
                 raise ValueError("settimeout: takes seconds, 0 or more, or None")
         self._default_timeout = value
+        self._waiter = 0
 
     def gettimeout(self) -> float | None:
         """What `settimeout` was given, in seconds; `None` before."""
