@@ -32,10 +32,11 @@ from .handler import Close, Continue, Error, Handler, Result, SwitchTransport
 from .logger import attach_logger, detach_logger
 from .server import ThousandIsland
 from .socket import Socket
-from .transports import TCP
+from .transports import TCP, TLS
 
 __all__ = [
     "TCP",
+    "TLS",
     "Close",
     "ConfigError",
     "Connection",

@@ -19,12 +19,13 @@ from typing import Any, Protocol
 
 from . import _addresses, _waits, events
 from ._clock import FOREVER, Clock, now_ns, seconds
-from ._linger import MOST_BYTES, Linger, read_away, unread_bytes
+from ._linger import MOST_BYTES, Linger
 from ._mailbox import CLOSED, Call, Mailbox
 from ._options import is_milliseconds
 from ._scheduler import DONE, Task
 from ._states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
 from ._timers import Timer
+from ._unread import read_away, unread_bytes
 from .connection import Connection
 from .errors import SocketClosed, SocketTimeout, ThousandIslandError
 from .handler import Handler, SwitchTransport

@@ -8,48 +8,21 @@ counts as no connection.
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import termios
 from typing import Protocol
 
 from ._clock import Clock
 from ._scheduler import AGAIN, DONE, PARK, Task
+from ._unread import read_away
 
 #: What is read away at most, in bytes and in seconds.
 MOST_BYTES = 256 * 1024
 MOST_S = 1.0
-_PIECE = 65_536
-_NOTHING = bytes(4)
-_DONTWAIT = int(socket.MSG_DONTWAIT)
+_AT_ONCE = 64 * 1024
 
 
 class _Pool(Protocol):
     def forget(self, task: Task) -> None: ...
-
-
-def unread_bytes(sock: socket.socket) -> bool:
-    """Whether bytes of the peer lie unread in the kernel."""
-    try:
-        return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING
-    except OSError:
-        return False
-
-
-def read_away(sock: socket.socket, most: int) -> tuple[int, bool]:
-    """Reads what is there, at most `most` bytes; how many, and whether more may come."""
-    count = 0
-    while count < most:
-        try:
-            data = sock.recv(_PIECE, _DONTWAIT)
-        except BlockingIOError:
-            return count, True
-        except OSError:
-            return count, False
-        if not data:
-            return count, False
-        count += len(data)
-    return count, False
 
 
 class Linger(Task):
@@ -69,10 +42,14 @@ class Linger(Task):
 
     def run(self) -> int:
         hurry = self._hurry  # before looking: what came until now is still read
-        count, more = read_away(self._sock, min(self._bytes_left, 4 * _PIECE))
+        count, more = read_away(self._sock, min(self._bytes_left, _AT_ONCE))
         self._bytes_left -= count
-        if more and self._bytes_left > 0 and not hurry and self._clock() < self._end:
-            return PARK if not self._hurry else AGAIN
+        some_left = count >= _AT_ONCE
+        if (more or some_left) and self._bytes_left > 0 and self._clock() < self._end:
+            if some_left:
+                return AGAIN
+            if not hurry:
+                return PARK
         self.broke()
         return DONE
 

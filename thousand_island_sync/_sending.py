@@ -95,7 +95,8 @@ class Sending(SocketCore):
                 if _sent.receivers:
                     self._tell_sent(data, sent)
                 return sent
-            return self._send(data, sent, 0, MISSING, False, True)
+            # Negative: all that was taken counts as sent, but a rest waits to be flushed.
+            return self._send(data, sent if sent >= 0 else ~sent, 0, MISSING, False, True)
         return self._send(data, 0, flags, timeout_ms, False, False)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
@@ -138,7 +139,7 @@ class Sending(SocketCore):
                 my_turn = True
             self._open("send")
             if already:
-                views = [views[0][already:]]
+                views = [views[0][already:]] if already < len(views[0]) else []
             self._push(views, flags, timeout, deadline, partly, progress)
             self._send_count += 1
             self._answered = self._bytes_received

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from ._base import Channel, ListenSocket, Transport
 from .tcp import TCP, TCPChannel
+from .tls import TLS
 
-__all__ = ["TCP", "Channel", "ListenSocket", "TCPChannel", "Transport"]
+__all__ = ["TCP", "TLS", "Channel", "ListenSocket", "TCPChannel", "Transport"]

@@ -67,7 +67,8 @@ class Channel(ABC):
 
     def direct_send(self) -> Callable[[bytes, int], int]:
         """What is called with bytes and `MSG_DONTWAIT` by a plain `Socket.send`: `send`, or
-        something quicker; it may also raise `BlockingIOError` for none taken."""
+        something quicker; it may also raise `BlockingIOError` for none taken, and gives
+        `~count` where a rest of what counts as sent waits for `flush`."""
         return self.send
 
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:

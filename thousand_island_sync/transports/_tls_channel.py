@@ -1,0 +1,291 @@
+"""One TLS connection over a non-blocking descriptor, with pyOpenSSL.
+
+The facts. pyOpenSSL hands the descriptor's number to OpenSSL, which reads and writes
+it by itself; so it must be non-blocking, and nothing here may be called once it is
+closed, or a record ends up in whatever got the number next. A timeout on the socket
+makes every call raise `WantReadError` at once. One SSL object bears one thread at a
+time. Decrypted bytes can wait in it while the poller is silent. `sendall` loses its
+place when it would have to wait. And after an `SSL_write` that could not finish,
+OpenSSL still holds that record and wants the very same bytes again: giving it others
+makes it report the new ones as sent and send the old.
+
+What others do. The standard library holds a lock for each SSL object and waits outside
+of it; Twisted feeds memory buffers from its loop.
+
+Our decision. A lock around each single call into OpenSSL, never around a wait; what a
+call wants (readable, writable) is left in `recv_wants` or `send_wants`, and the caller
+waits. What was given to an unfinished write is kept (`_held`, one record at most),
+counts as sent as bytes in the kernel's buffer do, and is finished before anything
+else. Before a connection is parked, `drained` looks into the SSL object and the kernel.
+
+`close_notify` is said once and not waited for (RFC 8446, 6.1). An end of the stream
+without the peer's is reported as `truncated`.
+
+pyOpenSSL keeps what a callback raised with the *context*, and raises it out of whatever
+connection comes next; so our callbacks never raise. What they have to say they leave
+in the connection's `Notes`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL import SSL
+
+from .._unread import unread_bytes
+from ..errors import HandshakeError, NotSupported
+from ._base import READ, WRITE, Channel
+
+_RECORD = 16_384
+_HARMLESS_FLAGS = 0
+for _name in ("MSG_DONTWAIT", "MSG_PEEK", "MSG_WAITALL", "MSG_NOSIGNAL"):
+    _HARMLESS_FLAGS |= int(getattr(socket, _name, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class TLSInfo:
+    """What the handshake agreed on."""
+
+    version: str
+    cipher: str | None
+    group: str | None
+    server_name: str | None
+    resumed: bool
+    alpn: str | None
+
+
+@dataclass(slots=True)
+class Notes:
+    """What OpenSSL's callbacks leave on their connection, as they must not raise."""
+
+    error: BaseException | None = None
+    reason: str | None = None
+    sent_certificate: bool = False
+
+
+_REASONS = {
+    "http request": "the client spoke plain HTTP to a TLS port",
+    "https proxy request": "the client spoke HTTP CONNECT to a TLS port",
+    "wrong version number": "the client did not speak TLS",
+    "packet length too long": "the client did not speak TLS",
+    "bad record type": "the client did not speak TLS",
+    "unsupported protocol": "no shared protocol version (see min_version)",
+    "no shared cipher": "no shared cipher (see ciphers, and the certificate's key type)",
+    "peer did not return a certificate": "the client showed no certificate (verify='required')",
+    "no suitable signature algorithm": "no shared signature algorithm with our certificate",
+}
+
+
+def _reasons(error: SSL.Error) -> list[str]:
+    """OpenSSL's own words, of which pyOpenSSL gives (library, function, reason)."""
+    queue = error.args[0] if error.args else ()
+    if isinstance(queue, (list, tuple)):
+        return [str(entry[-1]) for entry in queue if entry]
+    return [str(queue)]
+
+
+def explain(error: SSL.Error) -> str:
+    """Why a handshake failed, for a person."""
+    if isinstance(error, SSL.SysCallError):
+        if error.args[0] == -1:
+            return "the client went away in the middle of it"
+        return f"the connection failed: {os.strerror(error.args[0])}"
+    if isinstance(error, SSL.ZeroReturnError):
+        return "the client ended it"
+    reasons = _reasons(error)
+    for reason in reasons:
+        if reason in _REASONS:
+            return _REASONS[reason]
+        if reason.startswith(("tlsv1 alert", "tlsv13 alert", "sslv3 alert", "tls alert")):
+            return f"the client refused: {reason.partition('alert ')[2] or reason}"
+    return "; ".join(reasons) or "no reason given"
+
+
+class TLSChannel(Channel):
+    """See the module's essay. The descriptor is made non-blocking."""
+
+    __slots__ = (
+        "_connection",
+        "_established",
+        "_held",
+        "_lock",
+        "_said_goodbye",
+        "_sock",
+        "recv_wants",
+        "send_wants",
+        "truncated",
+    )
+
+    secure = True
+
+    def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._connection = SSL.Connection(context, sock)
+        self._connection.set_app_data(Notes())
+        self._connection.set_accept_state()
+        self._held: bytes | None = None
+        self._established = False
+        self._said_goodbye = False
+        self.truncated = False
+        self.recv_wants = READ
+        self.send_wants = WRITE
+
+    @property
+    def unfinished(self) -> bool:  # type: ignore[override]
+        return self._held is not None
+
+    def handshake(self) -> bool:
+        with self._lock:
+            try:
+                self._connection.do_handshake()
+            except SSL.WantReadError:
+                self.recv_wants = READ
+                return False
+            except SSL.WantWriteError:
+                self.recv_wants = WRITE
+                return False
+            except SSL.Error as error:
+                raise self._refused(explain(error)) from (self._notes().error or error)
+            except Exception as error:
+                raise self._refused(str(error)) from error
+            if self._notes().error is not None:
+                raise self._refused("refused by the sni callable") from self._notes().error
+            self._established = True
+            self.recv_wants = READ
+            return True
+
+    def _notes(self) -> Notes:
+        notes = self._connection.get_app_data()
+        assert isinstance(notes, Notes)
+        return notes
+
+    def _refused(self, why: str) -> HandshakeError:
+        notes = self._notes()
+        if notes.error is not None:
+            why = f"the sni callable raised {type(notes.error).__name__}"
+        elif notes.reason is not None:
+            why = notes.reason
+        return HandshakeError(f"the TLS handshake failed: {why}")
+
+    def recv(self, length: int, flags: int = 0) -> bytes | None:
+        with self._lock:
+            try:
+                return self._connection.recv(min(length, _RECORD))
+            except SSL.WantReadError:
+                self.recv_wants = READ
+                return None
+            except SSL.WantWriteError:
+                self.recv_wants = WRITE
+                return None
+            except SSL.ZeroReturnError:
+                return b""
+            except SSL.SysCallError as error:
+                if error.args[0] != -1:
+                    raise _system_error(error) from error
+                self.truncated = True
+                return b""
+            except SSL.Error as error:
+                raise _protocol_error(error) from error
+
+    def drained(self) -> bool:
+        with self._lock:
+            return not self._connection.pending() and not unread_bytes(self._sock)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        with self._lock:
+            if self._held is not None and not self._flush():
+                return 0
+            piece = data if len(data) <= _RECORD else data[:_RECORD]
+            try:
+                return self._connection.send(piece)
+            except (SSL.WantWriteError, SSL.WantReadError) as error:
+                self.send_wants = READ if isinstance(error, SSL.WantReadError) else WRITE
+                self._held = bytes(piece)
+                return len(piece)
+            except SSL.ZeroReturnError as error:
+                raise OSError(errno.EPIPE, "the peer has ended the TLS session") from error
+            except SSL.SysCallError as error:
+                raise _system_error(error) from error
+            except SSL.Error as error:
+                raise _protocol_error(error) from error
+
+    def direct_send(self) -> Any:
+        return self._send_now
+
+    def _send_now(self, data: bytes, flags: int) -> int:
+        sent = self.send(data)
+        return sent if self._held is None else ~sent
+
+    def flush(self) -> bool:
+        with self._lock:
+            return self._flush()
+
+    def _flush(self) -> bool:
+        held = self._held
+        while held is not None:
+            try:
+                sent = self._connection.send(held)
+            except (SSL.WantWriteError, SSL.WantReadError) as error:
+                self.send_wants = READ if isinstance(error, SSL.WantReadError) else WRITE
+                return False
+            except SSL.SysCallError as error:
+                raise _system_error(error) from error
+            except SSL.Error as error:
+                raise _protocol_error(error) from error
+            held = self._held = held[sent:] or None
+        return True
+
+    def shutdown(self, how: int) -> None:
+        if how != socket.SHUT_RD:
+            self.say_goodbye()
+        self._sock.shutdown(how)
+
+    def say_goodbye(self) -> None:
+        with self._lock:
+            if self._said_goodbye or not self._established or self._held is not None:
+                return
+            self._said_goodbye = True
+            try:
+                self._connection.shutdown()
+            except SSL.Error:
+                pass  # there is nobody to say it to, or no room to say it
+
+    def check_flags(self, flags: int) -> None:
+        if flags & ~_HARMLESS_FLAGS:
+            raise NotSupported(f"flags={flags:#x}: TLS cannot honour them")
+
+    def negotiated_protocol(self) -> str | None:
+        return self._connection.get_alpn_proto_negotiated().decode("latin-1") or None
+
+    def peer_certificate(self) -> Any:
+        return self._connection.get_peer_certificate(as_cryptography=True)
+
+    def tls_info(self) -> TLSInfo:
+        connection = self._connection
+        name = connection.get_servername()
+        return TLSInfo(
+            version=connection.get_protocol_version_name(),
+            cipher=connection.get_cipher_name(),
+            group=connection.get_group_name(),
+            server_name=None if name is None else name.decode("latin-1"),
+            resumed=self._established and not self._notes().sent_certificate,
+            alpn=self.negotiated_protocol(),
+        )
+
+
+def _system_error(error: SSL.SysCallError) -> OSError:
+    number = error.args[0]
+    if number == -1:
+        number = errno.ECONNRESET
+    return OSError(number, os.strerror(number))
+
+
+def _protocol_error(error: SSL.Error) -> OSError:
+    return OSError(errno.EPROTO, f"TLS: {'; '.join(_reasons(error)) or 'protocol error'}")

@@ -1,0 +1,267 @@
+"""From TLS options to an `OpenSSL.SSL.Context`, with every mistake found here.
+
+A context that has served a connection may not be changed (pyOpenSSL refuses); a new
+certificate is a new context. The verify mode does not come along when an SNI callback
+changes a connection's context, so it is set on the connection too. Sessions resume
+across contexts with different CAs unless tickets and the cache are off (nginx had
+CVE-2025-23419 from that), so they are off where several hosts share a port and any of
+them verifies. A client that shows a certificate fails its second connection unless the
+context has a session id (SSL_CTX_set_session_id_context(3)).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL, crypto
+
+from ..errors import ConfigError
+from ._tls_channel import Notes
+
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+_MODES = {
+    "none": SSL.VERIFY_NONE,
+    "optional": SSL.VERIFY_PEER,
+    "required": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+}
+# Forward secrecy and authenticated encryption only (RFC 9325, 4.2); TLS 1.3 has no others.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+_CRL_CHECK = 0x4  # X509_V_FLAG_CRL_CHECK
+_WRITES_CERTIFICATE = b"write certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A context and what an SNI callback must set on a connection beside it."""
+
+    context: SSL.Context
+    mode: int
+
+
+#: Finds what to serve for a server name (lower case, `None`: none was given).
+Chooser = Callable[[str | None], Built | None]
+
+
+def _pem(value: Any, name: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    try:
+        with open(value, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError(
+            f"{name}: cannot read {os.fspath(value)!r}: {error.strerror}; check the path and"
+            " its permissions"
+        ) from error
+
+
+def _shown(value: Any) -> str:
+    return "the given bytes" if isinstance(value, bytes) else repr(os.fspath(value))
+
+
+def _certificates(value: Any, name: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_pem(value, name))
+    except ValueError as error:
+        raise ConfigError(f"{name}: no PEM certificate in {_shown(value)}") from error
+
+
+def _key(value: Any, password: Any, name: str) -> Any:
+    data = _pem(value, name)
+    secret = password.encode() if isinstance(password, str) else password
+    try:
+        try:
+            return serialization.load_pem_private_key(data, secret)
+        except TypeError:
+            if secret is None:
+                raise ConfigError(
+                    f"{name}: the key in {_shown(value)} is encrypted; give its password"
+                ) from None
+            return serialization.load_pem_private_key(data, None)  # it is not encrypted
+    except ConfigError:
+        raise
+    except Exception:  # its text may quote the file
+        raise ConfigError(
+            f"{name}: no usable PEM private key in {_shown(value)}, or a wrong password"
+        ) from None
+
+
+def build(options: Mapping[str, Any], *, shares_port: bool) -> Built:
+    """The context for checked options, without SNI.
+
+    Args:
+        shares_port: several hosts are told apart by SNI and one of them verifies.
+
+    Raises:
+        ConfigError: says which file or option, and what to do. Shows no key.
+    """
+    mode = _MODES[options["verify"]]
+    if options["context"] is not None:
+        context = options["context"]
+        _set_keylog(context, options["keylog_file"])
+        return Built(context, context.get_verify_mode())
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(_VERSIONS[options["min_version"]])
+    context.set_options(
+        SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+    )
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # idle connections: 50 -> 32 KiB
+    _set_certificate(context, options)
+    _set_ciphers(context, options["ciphers"])
+    _set_verification(context, options, mode)
+    if options["session_tickets"] is False or shares_port:
+        context.set_options(SSL.OP_NO_TICKET)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    if options["alpn_protocols"]:
+        context.set_alpn_select_callback(_alpn(options["alpn_protocols"]))
+    context.set_info_callback(_note_certificate)
+    _set_keylog(context, options["keylog_file"])
+    return Built(context, mode)
+
+
+def _set_certificate(context: SSL.Context, options: Mapping[str, Any]) -> None:
+    certfile, keyfile = options["certfile"], options["keyfile"]
+    chain = _certificates(certfile, "certfile")
+    key = _key(
+        certfile if keyfile is None else keyfile,
+        options["password"],
+        "certfile" if keyfile is None else "keyfile",
+    )
+    try:
+        context.use_certificate(chain[0])
+        for certificate in chain[1:]:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(key)
+        context.check_privatekey()
+    except SSL.Error:
+        raise ConfigError(
+            f"keyfile: the key does not belong to the certificate in {_shown(certfile)}"
+        ) from None
+    ended = chain[0].not_valid_after_utc
+    if ended < datetime.datetime.now(datetime.timezone.utc):
+        warnings.warn(
+            f"certfile: the certificate in {_shown(certfile)} expired on {ended:%Y-%m-%d};"
+            " it is served all the same, clients will refuse it",
+            stacklevel=2,
+        )
+
+
+def _set_ciphers(context: SSL.Context, ciphers: str | None) -> None:
+    names = (ciphers or _CIPHERS).split(":")
+    modern = [name for name in names if name.startswith("TLS_")]
+    older = [name for name in names if not name.startswith("TLS_")]
+    try:
+        if modern:
+            context.set_tls13_ciphersuites(":".join(modern).encode())
+        if older:
+            context.set_cipher_list(":".join(older).encode())
+    except (SSL.Error, UnicodeError):
+        raise ConfigError(
+            f"ciphers: got {ciphers!r}, takes OpenSSL cipher names joined by ':'"
+            " (openssl ciphers -s -v lists them)"
+        ) from None
+
+
+def _set_verification(context: SSL.Context, options: Mapping[str, Any], mode: int) -> None:
+    context.set_verify(mode)
+    identity = hashlib.sha256(repr((options["verify"], options["certfile"])).encode())
+    if options["ca_certs"] == "system":
+        context.set_default_verify_paths()
+    elif options["ca_certs"] is not None:
+        store = context.get_cert_store()
+        assert store is not None
+        for certificate in _certificates(options["ca_certs"], "ca_certs"):
+            store.add_cert(crypto.X509.from_cryptography(certificate))
+            if mode != SSL.VERIFY_NONE:
+                context.add_client_ca(certificate)
+            identity.update(certificate.public_bytes(serialization.Encoding.DER))
+    if options["crl"] is not None:
+        _set_revocations(context, options["crl"])
+    context.set_session_id(identity.digest())
+
+
+def _set_revocations(context: SSL.Context, crl: Any) -> None:
+    try:
+        revoked = x509.load_pem_x509_crl(_pem(crl, "crl"))
+    except ValueError as error:
+        raise ConfigError(f"crl: no PEM revocation list in {_shown(crl)}") from error
+    store = context.get_cert_store()
+    assert store is not None
+    store.add_crl(revoked)
+    store.set_flags(_CRL_CHECK)
+
+
+def _alpn(ours: Any) -> Callable[[Any, list[bytes]], bytes]:
+    wanted = [name.encode("ascii") for name in ours]
+
+    def choose(connection: Any, offered: list[bytes]) -> bytes:
+        for name in wanted:
+            if name in offered:
+                return name
+        notes = connection.get_app_data()
+        if isinstance(notes, Notes):
+            notes.reason = "the client offers none of our alpn_protocols"
+        return b""  # refuses this client, and leaves nothing behind in the context
+
+    return choose
+
+
+def _note_certificate(connection: Any, where: int, result: int) -> None:
+    """A handshake that resumes a session sends no certificate."""
+    if connection.get_state_string().endswith(_WRITES_CERTIFICATE):
+        notes = connection.get_app_data()
+        if isinstance(notes, Notes):
+            notes.sent_certificate = True
+
+
+def _set_keylog(context: SSL.Context, path: Any) -> None:
+    if path is None:
+        return
+    lock = threading.Lock()
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"keylog_file: cannot write {os.fspath(path)!r}: {error.strerror}"
+        ) from error
+
+    def write(connection: Any, line: bytes) -> None:
+        try:
+            with lock, open(path, "ab") as file:
+                file.write(line + b"\n")
+        except OSError:
+            pass  # callbacks must not raise
+
+    context.set_keylog_callback(write)
+
+
+def serve_names(built: Built, chooser: Chooser) -> None:
+    """Makes a context choose another by the client's server name."""
+    refusing = SSL.Context(SSL.TLS_SERVER_METHOD)  # without a certificate: a clean refusal
+
+    def choose(connection: Any) -> None:
+        notes = connection.get_app_data()
+        try:
+            name = connection.get_servername()
+            text = None if name is None else name.decode("ascii").lower().rstrip(".")
+            chosen = chooser(text)
+        except BaseException as error:
+            if isinstance(notes, Notes):
+                notes.error = error
+            connection.set_context(refusing)
+            return
+        if chosen is not None:
+            connection.set_context(chosen.context)
+            connection.set_verify(chosen.mode)
+
+    built.context.set_tlsext_servername_callback(choose)

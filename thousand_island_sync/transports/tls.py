@@ -1,0 +1,244 @@
+"""TLS: TCP (or a Unix socket) with an encrypted channel.
+
+OpenSSL is imported when the first `TLS` is made, not with the package.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .._options import (
+    Option,
+    is_bool,
+    is_mapping,
+    is_path,
+    is_path_or_bytes,
+    is_sequence,
+    is_text,
+    one_of,
+    optional,
+)
+from ..errors import ConfigError, NotSupported
+from ._base import Channel
+from .tcp import TCP
+
+if TYPE_CHECKING:
+    from ._tls_context import Built
+
+
+def _are_protocols(value: Any) -> bool:
+    return is_sequence(value) and all(
+        is_text(name) and name.isascii() and len(name) <= 255 for name in value
+    )
+
+
+_PEM = "a path to a PEM file, or its bytes"
+
+_TLS: dict[str, Option] = {
+    "certfile": Option(None, optional(is_path_or_bytes), _PEM),
+    "keyfile": Option(None, optional(is_path_or_bytes), _PEM, secret=True),
+    "password": Option(
+        None,
+        lambda value: value is None or isinstance(value, (str, bytes)),
+        "a text or bytes",
+        secret=True,
+    ),
+    "ca_certs": Option(None, optional(is_path_or_bytes), _PEM + ', or "system"'),
+    "verify": Option(
+        "none", one_of("none", "optional", "required"), '"none", "optional" or "required"'
+    ),
+    "alpn_protocols": Option((), _are_protocols, 'a list of texts such as "http/1.1"'),
+    "sni": Option(
+        None,
+        lambda value: value is None or is_mapping(value) or callable(value),
+        "a mapping of host names to TLS options, or a callable",
+    ),
+    "min_version": Option("1.2", one_of("1.2", "1.3"), '"1.2" or "1.3"'),
+    "ciphers": Option(None, optional(is_text), "OpenSSL cipher names joined by ':'"),
+    "session_tickets": Option(None, optional(is_bool), "True or False"),
+    "crl": Option(None, optional(is_path_or_bytes), _PEM),
+    "keylog_file": Option(None, optional(is_path), "a path"),
+    "context": Option(None, lambda value: True, "an OpenSSL.SSL.Context"),
+}
+_BESIDE_CONTEXT = {"context", "keylog_file"}
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+class Prepared:
+    """What `TLS.prepare` made: checked, built, and replaceable for later handshakes."""
+
+    def __init__(self, transport: TLS) -> None:
+        self.current = transport
+
+    def __repr__(self) -> str:
+        return f"<TLS options {self.current.redacted()}>"
+
+    def reload(self, **options: Any) -> None:
+        """Builds anew with these options over the present ones, and swaps.
+
+        Raises:
+            ConfigError: they are bad; the old ones stay.
+        """
+        self.current = TLS({**self.current.given, **options})
+
+
+class TLS(TCP):
+    """TLS 1.2 and 1.3 through pyOpenSSL.
+
+    Raises:
+        ConfigError: an option is wrong, or a file is missing, unreadable or does not
+            fit; before a port is bound.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {**TCP.OPTIONS, **_TLS}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._prepared: Prepared | None = None
+        self._check()
+        self._built = self._build()
+
+    @classmethod
+    def of(cls, options: Any) -> TLS:
+        if not isinstance(options, Prepared):
+            made = super().of(options)
+            assert isinstance(made, TLS)
+            return made
+        transport = copy.copy(options.current)
+        transport._prepared = options
+        return transport
+
+    @classmethod
+    def prepare(cls, **options: Any) -> Prepared:
+        """Checks a set of options once and returns it built.
+
+        Raises:
+            ConfigError: as the constructor of a server.
+        """
+        return Prepared(cls(options))
+
+    def with_host(self, host: str) -> TLS:
+        transport = copy.copy(self)
+        transport.given = {**self.given, "host": host}
+        transport.options = TCP({"host": host, **self._listening()}).options | {
+            name: self.options[name] for name in _TLS
+        }
+        return transport
+
+    def _listening(self) -> dict[str, Any]:
+        return {name: value for name, value in self.given.items() if name in TCP.OPTIONS}
+
+    def _check(self) -> None:
+        options, where = self.options, self.where()
+        if options["context"] is not None:
+            self._check_context()
+        elif options["certfile"] is None:
+            raise ConfigError(f"{where}certfile: is required for TLS; {_PEM}")
+        if options["verify"] != "none" and options["ca_certs"] is None:
+            raise ConfigError(
+                f"{where}verify: {options['verify']!r} needs ca_certs: a PEM file of the CAs that"
+                ' sign the clients\' certificates, or "system"'
+            )
+
+    def _check_context(self) -> None:
+        from OpenSSL import SSL
+
+        if not isinstance(self.options["context"], SSL.Context):
+            raise ConfigError(f"{self.where()}context: takes an OpenSSL.SSL.Context")
+        others = sorted(name for name in self.given if name in _TLS and name not in _BESIDE_CONTEXT)
+        if others:
+            raise ConfigError(
+                f"{self.where()}context: excludes {', '.join(others)}; set them on the context"
+            )
+
+    # ---- contexts -------------------------------------------------------------
+
+    def _build(self) -> Built:
+        from . import _tls_context
+
+        sni = self.options["sni"]
+        names = self._names(sni) if is_mapping(sni) else {}
+        verifies = [self.options["verify"] != "none"]
+        verifies += [found().options["verify"] != "none" for found in names.values()]
+        built = _tls_context.build(self.options, shares_port=bool(names) and any(verifies))
+        if names:
+            _tls_context.serve_names(built, lambda name: _by_name(names, name))
+        elif callable(sni):
+            _tls_context.serve_names(built, lambda name: _by_callable(sni, name))
+        return built
+
+    def _names(self, sni: Mapping[str, Any]) -> dict[str, Callable[[], TLS]]:
+        found: dict[str, Callable[[], TLS]] = {}
+        for name, entry in sni.items():
+            found[_host_name(name)] = self._entry(name, entry)
+        return found
+
+    def _entry(self, name: str, entry: Any) -> Callable[[], TLS]:
+        if isinstance(entry, Prepared):
+            return lambda: entry.current
+        if not is_mapping(entry):
+            raise ConfigError(f"sni: {name}: takes a mapping of TLS options, or TLS.prepare(...)")
+        for option in entry:
+            if option in TCP.OPTIONS or option == "sni":
+                raise ConfigError(f"sni: {name}: {option}: belongs to the server, not to one host")
+        try:
+            made = TLS(entry)
+        except ConfigError as error:
+            raise ConfigError(f"sni: {name}: {error}") from error
+        return lambda: made
+
+    def now(self) -> Built:
+        """The context for the next handshake."""
+        prepared = self._prepared
+        return self._built if prepared is None else prepared.current._built
+
+    # ---- channels -------------------------------------------------------------
+
+    def channel(self, sock: socket.socket) -> Channel:
+        from ._tls_channel import TLSChannel
+
+        return TLSChannel(sock, self.now().context)
+
+    def upgrade(self, sock: socket.socket, old: Channel) -> Channel:
+        if old.secure:
+            raise NotSupported("SwitchTransport: the connection is encrypted already")
+        return self.channel(sock)
+
+
+def _host_name(name: Any) -> str:
+    """A host name or a `*.` wildcard, in lower case (RFC 6066, 3; RFC 6125, 6.4.3)."""
+    if isinstance(name, str):
+        lowered = name.lower().rstrip(".")
+        labels = (lowered[2:] if lowered.startswith("*.") else lowered).split(".")
+        if all(_LABEL.fullmatch(label) for label in labels):
+            return lowered
+    raise ConfigError(f"sni: got {name!r}, takes host names such as 'a.example' or '*.example'")
+
+
+def _by_name(names: Mapping[str, Callable[[], TLS]], name: str | None) -> Built | None:
+    if name is None:
+        return None
+    found = names.get(name) or names.get("*." + name.partition(".")[2])
+    return None if found is None else found()._built
+
+
+def _by_callable(sni: Callable[[str | None], Any], name: str | None) -> Built | None:
+    from OpenSSL import SSL
+
+    from ._tls_context import Built
+
+    chosen = sni(name)
+    if chosen is None:
+        return None
+    if isinstance(chosen, Prepared):
+        return chosen.current._built
+    if isinstance(chosen, SSL.Context):
+        return Built(chosen, chosen.get_verify_mode())
+    raise ConfigError(
+        f"sni: the callable returned {type(chosen).__name__}, takes what TLS.prepare made,"
+        " an OpenSSL.SSL.Context, or None"
+    )
