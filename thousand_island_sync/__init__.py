@@ -1,13 +1,13 @@
 """A threaded TCP, TLS and Unix-socket server for code that blocks.
 
-    from thousand_island_sync import Handler, ThousandIsland
+from thousand_island_sync import Handler, ThousandIsland
 
-    class Echo(Handler):
-        def handle_data(self, data, socket):
-            socket.send(data)
+class Echo(Handler):
+    def handle_data(self, data, socket):
+        socket.send(data)
 
-    with ThousandIsland(port=4000, handler_cls=Echo) as server:
-        server.wait()
+with ThousandIsland(port=4000, handler_cls=Echo) as server:
+    server.wait()
 """
 
 from . import events

@@ -365,8 +365,9 @@ class Lifecycle(Ending):
 
     def _callback(self, name: str, *message: Any) -> int | None:
         """Runs one that is not a last one; a verdict, or `None` to go on."""
+        arguments = (*message, self._socket)
         try:
-            result = self._in_context(getattr(self._handler, name), *message, self._socket)
+            result = self._in_context(getattr(self._handler, name), *arguments)
         except BaseException as error:
             return self._raised(error, name)
         return self._settle(result, name)

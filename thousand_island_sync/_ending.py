@@ -98,8 +98,8 @@ class Ending(Task):
     """The fields of a connection, its end, and what any thread may ask of it."""
 
     __slots__ = (
-        "_acceptor_id",
         "_accepted_at",
+        "_acceptor_id",
         "_asked",
         "_clock",
         "_drained",
@@ -341,8 +341,9 @@ class Ending(Task):
         return DONE
 
     def _last_callback(self, name: str, *reason: Any) -> None:
+        arguments = (*reason, self._socket)
         try:
-            self._in_context(getattr(self._handler, name), *reason, self._socket)
+            self._in_context(getattr(self._handler, name), *arguments)
         except BaseException as error:
             self._log_error(error, name)
 

@@ -70,7 +70,7 @@ class Receiving(SocketCore):
     __slots__ = ()
 
     def recv(
-        self, length: int = 0, flags: int = 0, *, timeout_ms: float | None | Missing = MISSING
+        self, length: int = 0, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
     ) -> bytes:
         """The next available bytes.
 
@@ -130,7 +130,7 @@ class Receiving(SocketCore):
         self._tell(data)
         return data
 
-    def recv_exactly(self, length: int, *, timeout_ms: float | None | Missing = MISSING) -> bytes:
+    def recv_exactly(self, length: int, *, timeout_ms: float | Missing | None = MISSING) -> bytes:
         """That many bytes, within `timeout_ms` in all.
 
         Raises:
@@ -185,7 +185,7 @@ class Receiving(SocketCore):
         delimiter: bytes,
         limit: int = 65_536,
         *,
-        timeout_ms: float | None | Missing = MISSING,
+        timeout_ms: float | Missing | None = MISSING,
     ) -> bytes:
         """The bytes up to and including `delimiter`, within `timeout_ms` in all.
 
@@ -257,7 +257,7 @@ class Receiving(SocketCore):
         nbytes: int = 0,
         flags: int = 0,
         *,
-        timeout_ms: float | None | Missing = MISSING,
+        timeout_ms: float | Missing | None = MISSING,
     ) -> int:
         """The next available bytes into a writable buffer.
 
@@ -398,7 +398,7 @@ class Receiving(SocketCore):
         )
 
     def _recv_with_flags(
-        self, length: int, flags: int, timeout_ms: float | None | Missing
+        self, length: int, flags: int, timeout_ms: float | Missing | None
     ) -> bytes:
         """What the buffer holds answers `MSG_PEEK`; the rest is the transport's."""
         self._channel.check_flags(flags)

@@ -132,7 +132,17 @@ class Saturation(Protocol):
 class Worker:
     """A thread of the pool, and whether it holds a permit."""
 
-    __slots__ = ("bell", "parked", "permit", "sample", "scheduler", "seen", "task", "turn", "waited")
+    __slots__ = (
+        "bell",
+        "parked",
+        "permit",
+        "sample",
+        "scheduler",
+        "seen",
+        "task",
+        "turn",
+        "waited",
+    )
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler

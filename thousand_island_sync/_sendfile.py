@@ -198,9 +198,7 @@ class SendingFiles(Sending):
             if error is not None:
                 measurements["error"] = error
             connection = self._connection
-            events.emit(
-                signal, connection.server, measurements, {"connection_id": connection.id}
-            )
+            events.emit(signal, connection.server, measurements, {"connection_id": connection.id})
 
 
 class _FileError(Exception):

@@ -46,7 +46,7 @@ class Sending(SocketCore):
     __slots__ = ()
 
     def send(
-        self, data: Any, flags: int = 0, *, timeout_ms: float | None | Missing = MISSING
+        self, data: Any, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
     ) -> int:
         """Sends all of `data`.
 
@@ -114,7 +114,7 @@ class Sending(SocketCore):
         data: Any,
         already: int,
         flags: int,
-        timeout_ms: float | None | Missing,
+        timeout_ms: float | Missing | None,
         all_: bool,
         my_turn: bool,
     ) -> int:

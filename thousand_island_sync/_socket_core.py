@@ -108,7 +108,7 @@ class SocketCore:
         self._eof = False
         self._write_shut = False
         self._waiter = 0  # the thread that waits in the kernel in this callback
-        self._default_timeout: float | None | Missing = MISSING
+        self._default_timeout: float | Missing | None = MISSING
         self._bytes_received = 0
         self._recv_count = 0
         self._bytes_sent = 0
@@ -131,9 +131,7 @@ class SocketCore:
 
     def _stopping_error(self, doing: str) -> SocketError:
         why = "the server is stopping" if self._connection.stopping else "Connection.close()"
-        return self._made(
-            ServerStopping(errno.ESHUTDOWN, f"{doing} {self._who()}: ended, {why}")
-        )
+        return self._made(ServerStopping(errno.ESHUTDOWN, f"{doing} {self._who()}: ended, {why}"))
 
     def _gone(self, doing: str, what: str, number: int = errno.ECONNRESET) -> SocketClosed:
         if self._closed:
@@ -171,7 +169,7 @@ class SocketCore:
 
     # ---- times ----------------------------------------------------------------
 
-    def _timeout(self, given: float | None | Missing, otherwise: float) -> float:
+    def _timeout(self, given: float | Missing | None, otherwise: float) -> float:
         """Seconds, from `timeout_ms`, or `settimeout`, or the connection's own."""
         if given is not MISSING:
             if given is not None and not is_milliseconds(given):

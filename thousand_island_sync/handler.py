@@ -30,9 +30,9 @@ class Continue:
 
     def __init__(
         self,
-        timeout_ms: float | None | Missing = MISSING,
+        timeout_ms: float | Missing | None = MISSING,
         persistent: bool = False,
-        deadline_ms: float | None | Missing = MISSING,
+        deadline_ms: float | Missing | None = MISSING,
     ) -> None:
         _check_time("Continue", "timeout_ms", timeout_ms)
         _check_time("Continue", "deadline_ms", deadline_ms)
@@ -94,7 +94,7 @@ class SwitchTransport:
         self,
         transport_cls: type,
         transport_options: Any = MISSING,
-        timeout_ms: float | None | Missing = MISSING,
+        timeout_ms: float | Missing | None = MISSING,
     ) -> None:
         _check_time("SwitchTransport", "timeout_ms", timeout_ms)
         self.transport_cls: Final = transport_cls

@@ -92,16 +92,9 @@ class ThousandIsland:
                 raise ThousandIslandError(f"start: the server is {self._status} already")
             run = Run(self, self._config, lambda: self._transport, self._blocked)
             before, self._run, self._port = self._run, run, self._config.port
-            try:
-                run.open(self._port)
-            except BaseException as error:
+            failure = self._open(run)
+            if failure is not None:
                 self._run = before
-                failure: BaseException = error
-            else:
-                self._pid = os.getpid()
-                self._status = "running"
-                self._remember_port(run)
-                failure = None  # type: ignore[assignment]
         if failure is None:
             self._tell_start(run)
             return self
@@ -110,6 +103,16 @@ class ThousandIsland:
         if isinstance(failure, RuntimeError):
             raise ThousandIslandError(f"start: no thread can be started: {failure}") from failure
         raise failure
+
+    def _open(self, run: Run) -> BaseException | None:
+        try:
+            run.open(self._port)
+        except BaseException as error:
+            return error
+        self._pid = os.getpid()
+        self._status = "running"
+        self._remember_port(run)
+        return None
 
     def _remember_port(self, run: Run) -> None:
         address = run.listener.address
@@ -152,7 +155,7 @@ class ThousandIsland:
     ) -> None:
         self.stop()
 
-    def stop(self, timeout_ms: float | None | Missing = MISSING) -> bool:
+    def stop(self, timeout_ms: float | Missing | None = MISSING) -> bool:
         """Stops gracefully, within one deadline.
 
         Args:

@@ -264,4 +264,3 @@ class _RawFile(io.RawIOBase):
             raise ValueError("I/O operation on a closed file")
         if not allowed:
             raise io.UnsupportedOperation(what)
-

@@ -201,7 +201,7 @@ def _set_revocations(context: SSL.Context, crl: Any) -> None:
 
 
 def _alpn(ours: Any) -> Callable[[Any, list[bytes]], bytes]:
-    wanted = [name.encode("ascii") for name in ours]
+    wanted: list[bytes] = [name.encode("ascii") for name in ours]
 
     def choose(connection: Any, offered: list[bytes]) -> bytes:
         for name in wanted:

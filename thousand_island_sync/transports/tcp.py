@@ -275,7 +275,9 @@ class TCP(Transport):
                 ("user_timeout_ms", "TCP_USER_TIMEOUT"),
             ):
                 if options[name] is not None:
-                    wanted.append((socket.IPPROTO_TCP, self._constant(constant), int(options[name])))
+                    wanted.append(
+                        (socket.IPPROTO_TCP, self._constant(constant), int(options[name]))
+                    )
         if options["recv_buffer"] is not None:
             wanted.append((socket.SOL_SOCKET, socket.SO_RCVBUF, options["recv_buffer"]))
         if options["send_buffer"] is not None:

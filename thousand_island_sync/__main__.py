@@ -1,0 +1,143 @@
+"""The command line: `python -m thousand_island_sync [package.module:HandlerClass]`.
+
+Serves echo, or a handler of the user's, until Ctrl-C or SIGTERM. Whatever the user got
+wrong is one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from . import _addresses
+from .errors import ThousandIslandError
+from .handler import Handler
+from .logger import LEVELS, attach_logger
+from .server import ThousandIsland
+from .socket import Socket
+from .transports import TCP, TLS
+
+_LOGGING = {"error": logging.WARNING, "info": logging.INFO}
+
+
+class Echo(Handler):
+    """Sends back what it gets."""
+
+    def handle_data(self, data: bytes, socket: Socket) -> None:
+        socket.send(data)
+
+
+class _UsageError(Exception):
+    """What the user got wrong, as one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message} (--help shows the options)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m thousand_island_sync",
+        description="Serve a handler over TCP, TLS or a Unix socket; echo unless one is named.",
+    )
+    parser.add_argument(
+        "handler",
+        nargs="?",
+        metavar="package.module:HandlerClass",
+        help="a subclass of Handler; found from the current directory, too",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help='or "unix:/path" (%(default)s)')
+    parser.add_argument("--port", type=int, help="0: a free one (4000)")
+    parser.add_argument("--certfile", help="PEM certificate chain: serves TLS")
+    parser.add_argument("--keyfile", help="PEM private key, unless it is in the certfile")
+    parser.add_argument(
+        "--log-level", choices=tuple(LEVELS), default="debug", help="what is logged (%(default)s)"
+    )
+    parser.add_argument("--max-connections", type=int, help="open connections at once")
+    parser.add_argument("--max-handler-threads", type=int, help="threads that run handlers")
+    parser.add_argument("--read-timeout-ms", type=float, help="longest silence of a client")
+    parser.add_argument("--shutdown-timeout-ms", type=float, help="longest graceful stop")
+    return parser
+
+
+def _handler(name: str | None) -> type[Handler]:
+    if name is None:
+        return Echo
+    module_name, colon, class_name = name.partition(":")
+    if not (module_name and colon and class_name):
+        raise _UsageError(f"{name}: takes package.module:HandlerClass")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in class_name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise _UsageError(f"{name}: {error}") from error
+    except Exception as error:
+        raise _UsageError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Handler)):
+        raise _UsageError(f"{name}: is not a subclass of thousand_island_sync.Handler")
+    return found
+
+
+def _server(given: argparse.Namespace) -> ThousandIsland:
+    options: dict[str, Any] = {
+        name: getattr(given, name)
+        for name in (
+            "port",
+            "max_connections",
+            "max_handler_threads",
+            "read_timeout_ms",
+            "shutdown_timeout_ms",
+        )
+        if getattr(given, name) is not None
+    }
+    if given.keyfile and not given.certfile:
+        raise _UsageError("--keyfile: needs --certfile")
+    if given.certfile:
+        transport = {"certfile": given.certfile, "keyfile": given.keyfile}
+        options["transport_cls"] = TLS
+        options["transport_options"] = {k: v for k, v in transport.items() if v}
+    else:
+        options["transport_cls"] = TCP
+    return ThousandIsland(handler_cls=_handler(given.handler), host=given.host, **options)
+
+
+def _serve(arguments: Sequence[str] | None) -> None:
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=_LOGGING.get(given.log_level, logging.DEBUG),
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    attach_logger(given.log_level)
+    server = _server(given)
+    server.start()
+    where = _addresses.show(server.local_address)
+    print(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it", flush=True)
+    server.serve_forever()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        The exit code: 0 after a stop, 2 for whatever the user got wrong.
+    """
+    try:
+        _serve(arguments)
+    except (_UsageError, ThousandIslandError, OSError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        print(f"thousand_island_sync: {' '.join(text.split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
