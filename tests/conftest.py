@@ -1,0 +1,206 @@
+"""Fixtures: servers, clients, certificates, recorded events, and the leak check.
+
+A test that leaves a thread or a descriptor behind fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.support import Recorder, eventually
+from thousand_island_sync import TCP, TLS, ThousandIsland, detach_logger, events
+
+
+def _descriptors() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        # Anonymous ones have numbers that change; files and pipes of pytest do not matter.
+        kind = target.partition(":")[0]
+        if kind in ("socket", "anon_inode", "pipe"):
+            found[target if kind == "anon_inode" else kind] += 1
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fails a test after which a thread or a descriptor is left that was not there before."""
+    threads = set(threading.enumerate())
+    before = _descriptors()
+    yield
+    detach_logger("error")
+    left: list[str] = []
+
+    def clean() -> bool:
+        extra = [one for one in threading.enumerate() if one not in threads and one.is_alive()]
+        left[:] = [one.name for one in extra]
+        return not extra
+
+    assert eventually(clean, 5), f"threads left behind: {left}"
+    if (_descriptors() - before).total():
+        gc.collect()
+    assert eventually(lambda: not _descriptors() - before, 5), (
+        f"descriptors left behind: {_descriptors() - before}"
+    )
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ThousandIsland]]:
+    """Starts servers on free ports of 127.0.0.1; stops them afterwards."""
+    servers: list[ThousandIsland] = []
+
+    def start(handler_cls: type, **options: Any) -> ThousandIsland:
+        options.setdefault("num_acceptors", 2)
+        transport_options = options.get("transport_options", {})
+        if "host" not in transport_options and "sockets" not in transport_options:
+            options.setdefault("host", "127.0.0.1")
+        if not str(options.get("host", transport_options.get("host"))).startswith("unix:"):
+            options.setdefault("port", 0)
+        server = ThousandIsland(handler_cls=handler_cls, **options)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.stop(2_000)
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[..., socket.socket]]:
+    """Connects plain clients; closes them afterwards."""
+    made: list[socket.socket] = []
+
+    def connect(server: ThousandIsland, timeout: float = 10) -> socket.socket:
+        address = server.local_address
+        if isinstance(address, str):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(timeout)
+            made.append(sock)
+            sock.connect("\0" + address[1:] if address.startswith("@") else address)
+            return sock
+        host = "127.0.0.1" if address[0] == "0.0.0.0" else address[0]
+        sock = socket.create_connection((host, address[1]), timeout=timeout)
+        made.append(sock)
+        return sock
+
+    yield connect
+    for sock in made:
+        sock.close()
+
+
+@pytest.fixture
+def record() -> Iterator[Callable[..., Recorder]]:
+    """Connects recorders to events; disconnects them afterwards."""
+    recorders: list[Recorder] = []
+
+    def start(*names: str) -> Recorder:
+        recorder = Recorder(names or tuple(events.ALL))
+        recorders.append(recorder)
+        return recorder
+
+    yield start
+    for recorder in recorders:
+        recorder.disconnect()
+
+
+class Authority:
+    """A certificate authority of the tests."""
+
+    def __init__(self) -> None:
+        self.ca = trustme.CA()
+        issued = self.ca.issue_cert("localhost", "127.0.0.1", "a.example", "b.example")
+        self.chain = b"".join(part.bytes() for part in issued.cert_chain_pems)
+        self.key = issued.private_key_pem.bytes()
+        self.ca_pem = self.ca.cert_pem.bytes()
+        self.options: dict[str, Any] = {"certfile": self.chain, "keyfile": self.key}
+
+    def client_context(
+        self, version: ssl.TLSVersion | None = None, with_certificate: bool = False
+    ) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
+        if with_certificate:
+            self.ca.issue_cert("client@example.org").configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+class Wire:
+    """One kind of connection: how to serve it, and how to connect a client to it."""
+
+    def __init__(
+        self,
+        name: str,
+        serve: Callable[..., ThousandIsland],
+        client: Callable[..., socket.socket],
+        authority: Authority,
+        path: str,
+    ) -> None:
+        self.name = name
+        self._serve, self._client, self._authority, self._path = serve, client, authority, path
+        self.secure = name.startswith("tls")
+        self._closing: list[ssl.SSLSocket] = []
+
+    def serve(self, handler_cls: type, **options: Any) -> ThousandIsland:
+        given = dict(options.pop("transport_options", {}))
+        if self.secure:
+            given = {**self._authority.options, **given}
+        if self.name == "unix":
+            given["host"] = f"unix:{self._path}"
+        transport = TLS if self.secure else TCP
+        return self._serve(handler_cls, transport_cls=transport, transport_options=given, **options)
+
+    def connect(self, server: ThousandIsland) -> socket.socket:
+        sock = self._client(server)
+        if not self.secure:
+            return sock
+        version = ssl.TLSVersion.TLSv1_2 if self.name == "tls1.2" else ssl.TLSVersion.TLSv1_3
+        context = self._authority.client_context(version)
+        wrapped = context.wrap_socket(sock, server_hostname="localhost")
+        self._closing.append(wrapped)
+        return wrapped
+
+    def close(self) -> None:
+        for sock in self._closing:
+            sock.close()
+
+
+@pytest.fixture(params=["tcp", "unix", "tls1.2", "tls1.3"])
+def wire(
+    request: pytest.FixtureRequest,
+    serve: Callable[..., ThousandIsland],
+    client: Callable[..., socket.socket],
+    authority: Authority,
+    tmp_path: Any,
+) -> Iterator[Wire]:
+    """Every kind of connection: what is said of one holds for all."""
+    made = Wire(request.param, serve, client, authority, str(tmp_path / "socket"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stopwatch() -> Callable[[], float]:
+    """Seconds since the fixture was made."""
+    began = time.monotonic()
+    return lambda: time.monotonic() - began

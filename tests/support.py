@@ -1,0 +1,173 @@
+"""Small helpers of the tests: waiting with a deadline, recording events."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from thousand_island_sync import Handler, events
+
+
+def eventually(condition: Callable[[], object], timeout: float = 5) -> bool:
+    """Whether a condition comes true within `timeout` seconds; looks often, sleeps little."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(0.002)
+    return True
+
+
+def receive(sock: socket.socket, length: int) -> bytes:
+    """Exactly that many bytes, or what came before the end."""
+    parts = []
+    while length:
+        data = sock.recv(min(length, 1 << 20))
+        if not data:
+            break
+        parts.append(data)
+        length -= len(data)
+    return b"".join(parts)
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    """Everything until the end of the stream."""
+    parts = []
+    while data := sock.recv(1 << 16):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def reset(sock: socket.socket) -> None:
+    """Closes with RST."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+
+
+class Told:
+    """One event that was sent."""
+
+    def __init__(
+        self, event: str, measurements: dict[str, Any], metadata: dict[str, Any], server: Any
+    ) -> None:
+        self.event = event
+        self.measurements = measurements
+        self.metadata = metadata
+        self.server = server
+
+    def __repr__(self) -> str:
+        return f"{self.event} {self.measurements} {self.metadata}"
+
+
+class Recorder:
+    """Collects events; a list of `Told` in the order sent."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._lock = threading.Lock()
+        self.told: list[Told] = []
+        for name in names:
+            events.ALL[name].connect(self._receive)
+
+    def _receive(
+        self, server: Any, *, event: str, measurements: dict[str, Any], metadata: dict[str, Any]
+    ) -> None:
+        with self._lock:
+            self.told.append(Told(event, measurements, metadata, server))
+
+    def names(self) -> list[str]:
+        with self._lock:
+            return [one.event for one in self.told]
+
+    def of(self, name: str) -> list[Told]:
+        with self._lock:
+            return [one for one in self.told if one.event == name]
+
+    def wait_for(self, name: str, count: int = 1, timeout: float = 5) -> list[Told]:
+        assert eventually(lambda: len(self.of(name)) >= count, timeout), (
+            f"{count} x {name} did not come; there were {self.names()}"
+        )
+        return self.of(name)
+
+    def disconnect(self) -> None:
+        for name in self._names:
+            events.ALL[name].disconnect(self._receive)
+
+
+class Echo(Handler):
+    """Sends back what it gets."""
+
+    def handle_data(self, data, socket):
+        socket.send(data)
+
+
+def journal(base: type = Handler) -> type:
+    """A handler class that writes each callback's name, and what it got, to `cls.lines`."""
+
+    class Journal(base):  # type: ignore[misc, valid-type]
+        lines: list[tuple[str, Any]] = []
+
+        def note(self, name: str, what: Any = None) -> None:
+            type(self).lines.append((name, what))
+
+        def handle_close(self, socket):
+            self.note("close")
+
+        def handle_error(self, reason, socket):
+            self.note("error", reason)
+
+        def handle_timeout(self, socket):
+            self.note("timeout")
+
+        def handle_shutdown(self, socket):
+            self.note("shutdown")
+
+        def handle_end(self, socket):
+            self.note("end", socket.fileno())
+
+        @classmethod
+        def names(cls):
+            return [name for name, _ in cls.lines]
+
+        @classmethod
+        def ended(cls):
+            return eventually(lambda: "end" in cls.names())
+
+    Journal.lines = []
+    return Journal
+
+
+def exchange(sock: socket.socket, data: bytes, length: int, timeout: float = 20) -> bytes:
+    """Sends `data` while it receives `length` bytes, on one thread: an `ssl.SSLSocket` does
+    not bear two."""
+    sock.setblocking(False)
+    deadline = time.monotonic() + timeout
+    left, parts, missing = memoryview(data), [], length
+    while (left or missing) and time.monotonic() < deadline:
+        waiting = 0
+        try:
+            if left:
+                left = left[sock.send(left[:16_384]) :]
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            waiting += 1
+        try:
+            if missing:
+                got = sock.recv(min(missing, 1 << 16))
+                if not got:
+                    break
+                parts.append(got)
+                missing -= len(got)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            waiting += 1
+        if waiting == 2:
+            select.select([sock], [sock] if left else [], [], 1)
+    sock.setblocking(True)
+    return b"".join(parts)

@@ -1,0 +1,212 @@
+"""What is said of one transport holds for all: TCP, Unix, TLS 1.2 and TLS 1.3."""
+
+import threading
+
+import pytest
+
+from tests.support import Echo, eventually, exchange, journal, receive, receive_all
+from thousand_island_sync import Close, Continue, Handler, SocketClosed, SocketTimeout
+
+
+def test_bytes_come_back(wire):
+    server = wire.serve(Echo)
+    sock = wire.connect(server)
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+
+
+def test_many_bytes_come_back_exactly(wire):
+    server = wire.serve(Echo)
+    sock = wire.connect(server)
+    sent = bytes(range(256)) * 20_000
+    assert exchange(sock, sent, len(sent)) == sent
+
+
+def test_one_byte_at_a_time(wire):
+    server = wire.serve(Echo)
+    sock = wire.connect(server)
+    for byte in b"a slow but steady client":
+        sock.sendall(bytes([byte]))
+        assert receive(sock, 1) == bytes([byte])
+
+
+class Twice(Handler):
+    def handle_data(self, data, socket):
+        socket.send(data)
+        if data.endswith(b"!"):
+            return Close()
+        return None
+
+
+def test_the_end_of_a_reply_reaches_the_client_before_the_close(wire):
+    server = wire.serve(Twice)
+    sock = wire.connect(server)
+    sock.sendall(b"x" * 50_000 + b"!")
+    assert len(receive_all(sock)) == 50_001
+
+
+def test_the_peers_end_of_stream_is_handle_eof_then_handle_close(wire):
+    Recording = journal()
+    server = wire.serve(Recording)
+    sock = wire.connect(server)
+    if wire.secure:
+        sock.unwrap()
+    sock.close()
+    assert Recording.ended()
+    assert Recording.names() == ["close", "end"]
+
+
+class SendsOnAfterTheirEnd(Handler):
+    def handle_eof(self, socket):
+        socket.connection.post("go on")
+        return Continue()
+
+    def handle_info(self, message, socket):
+        socket.send(b"still here")
+        return Close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_continue_after_the_end_of_their_stream_keeps_ours_open(kind, serve, client, tmp_path):
+    options = {"host": f"unix:{tmp_path}/s"} if kind == "unix" else {}
+    server = serve(SendsOnAfterTheirEnd, **options)
+    sock = client(server)
+    sock.shutdown(1)
+    assert receive_all(sock) == b"still here"
+
+
+def test_recv_exactly_and_recv_until_within_a_callback(wire):
+    class Framed(Handler):
+        def handle_connection(self, socket):
+            name = socket.recv_until(b"\n")
+            body = socket.recv_exactly(int(socket.recv_until(b"\n")))
+            socket.send(name + body[::-1])
+            return Close()
+
+    server = wire.serve(Framed)
+    sock = wire.connect(server)
+    sock.sendall(b"rev\n5\nab")
+    sock.sendall(b"cde")
+    assert receive_all(sock) == b"rev\nedcba"
+
+
+def test_a_recv_that_gets_nothing_times_out_and_keeps_the_connection_usable(wire):
+    class Patient(Handler):
+        def handle_connection(self, socket):
+            with pytest.raises(SocketTimeout):
+                socket.recv(timeout_ms=20)
+            with pytest.raises(TimeoutError):
+                socket.recv_exactly(3, timeout_ms=20)
+            socket.send(b"go")
+
+        handle_data = Echo.handle_data
+
+    server = wire.serve(Patient)
+    sock = wire.connect(server)
+    assert receive(sock, 2) == b"go"
+    sock.sendall(b"on")
+    assert receive(sock, 2) == b"on"
+
+
+def test_a_peer_that_never_reads_ends_a_send_in_time_and_says_how_much_went_out(wire):
+    Base = journal()
+    seen = []
+
+    class Sends(Base):
+        def handle_connection(self, socket):
+            try:
+                socket.send(b"x" * 30_000_000, timeout_ms=150)
+            except SocketTimeout as error:
+                seen.append(error.bytes_sent)
+                raise
+
+    server = wire.serve(Sends)
+    sock = wire.connect(server)
+    assert Base.ended() or Sends.ended()
+    assert Sends.names() == ["error", "end"]
+    assert 0 < seen[0] < 30_000_000
+    sock.close()
+
+
+def test_sends_of_several_threads_do_not_interleave(wire):
+    done = threading.Event()
+
+    class Sink(Handler):
+        def handle_connection(self, socket):
+            threads = [
+                threading.Thread(target=self.send_many, args=(socket, bytes([65 + i]) * 999))
+                for i in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            done.set()
+            return Close()
+
+        def send_many(self, socket, message):
+            for _ in range(50):
+                socket.send(message + b"\n")
+
+    server = wire.serve(Sink)
+    sock = wire.connect(server)
+    lines = receive_all(sock).split(b"\n")
+    assert done.wait(5)
+    assert len(lines) == 201
+    assert all(len(set(line)) == 1 and len(line) == 999 for line in lines[:-1])
+
+
+def test_stop_says_goodbye_to_idle_connections(wire):
+    Recording = journal(Echo)
+    server = wire.serve(Recording)
+    sock = wire.connect(server)
+    sock.sendall(b"hi")
+    assert receive(sock, 2) == b"hi"
+    assert server.stop(2_000) is True
+    assert receive_all(sock) == b""
+    assert Recording.names() == ["shutdown", "end"]
+
+
+def test_a_socket_closed_by_its_handler_sees_no_last_callback(wire):
+    Base = journal()
+    errors = []
+
+    class Closes(Base):
+        def handle_connection(self, socket):
+            socket.close()
+            assert socket.fileno() == -1
+            for call in (
+                lambda: socket.send(b"x"),
+                lambda: socket.recv(),
+                lambda: socket.shutdown("both"),
+                lambda: socket.getpeername(),
+                lambda: socket.setsockopt(1, 2, 3),
+            ):
+                try:
+                    call()
+                except SocketClosed as error:
+                    errors.append(error)
+            socket.close()
+            socket.stats()
+
+    server = wire.serve(Closes)
+    sock = wire.connect(server)
+    assert receive_all(sock) == b""
+    assert eventually(lambda: Closes.names() == ["end"])
+    assert len(errors) == 5
+
+
+def test_a_file_arrives_as_it_is(wire, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 5_000)
+
+    class SendsFile(Handler):
+        def handle_connection(self, socket):
+            assert socket.sendfile(path, 10, 100) == 100
+            assert socket.sendfile(str(path)) == 1_280_000
+            return Close()
+
+    server = wire.serve(SendsFile)
+    sock = wire.connect(server)
+    expected = path.read_bytes()
+    assert receive_all(sock) == expected[10:110] + expected
