@@ -182,14 +182,37 @@ class Spawner:
         pass
 
 
-class Acceptor:
-    """One acceptor and its thread."""
+class SharedBell(WakeUp):
+    """Ends the acceptors of one listener; closed by whoever lets go of it last, as a stop
+    may leave an acceptor behind that is in a receiver."""
 
-    def __init__(self, number: int, listener: ListenSocket, intake: Intake, bell: WakeUp) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self._holding = threading.Lock()
+        self._holders = 1
+
+    def hold(self) -> None:
+        with self._holding:
+            self._holders += 1
+
+    def release(self) -> None:
+        with self._holding:
+            self._holders -= 1
+            last = not self._holders
+        if last:
+            self.close()
+
+
+class Acceptor:
+    """One acceptor; `run` is its thread's."""
+
+    def __init__(
+        self, number: int, listener: ListenSocket, intake: Intake, bell: SharedBell
+    ) -> None:
         self.number = number
         self._listener = listener.socket
         self._intake = intake
-        self._bell = bell
+        self.bell = bell
         self.over = False
         self.reason = "shutdown"
         self._accepted = 0
@@ -201,12 +224,8 @@ class Acceptor:
         _waits.this_thread_is(Spawner())
         self._tell(events.acceptor_start, server, {})
         try:
-            with _ClientWait(self._listener, self._bell) as clients:
-                while not self.over:
-                    asked = now_ns()
-                    clients.wait()
-                    if not self.over and self._may_accept():
-                        self._accept(asked)
+            if not self.over:
+                self._accept_clients()
         finally:
             self._tell(
                 events.acceptor_shutdown,
@@ -214,6 +233,14 @@ class Acceptor:
                 {"duration_ns": now_ns() - started, "accepted": self._accepted},
                 {"reason": self.reason},
             )
+
+    def _accept_clients(self) -> None:
+        with _ClientWait(self._listener, self.bell) as clients:
+            while not self.over:
+                asked = now_ns()
+                clients.wait()
+                if not self.over and self._may_accept():
+                    self._accept(asked)
 
     def _tell(
         self,
@@ -272,7 +299,7 @@ class Acceptor:
             self._pause(_PAUSE_S)
 
     def _pause(self, limit: float) -> None:
-        _waits.wait_for(self._bell.fileno(), write=False, timeout=limit)
+        _waits.wait_for(self.bell.fileno(), write=False, timeout=limit)
 
 
 class _ClientWait:
@@ -284,8 +311,12 @@ class _ClientWait:
         self._epoll: Any = None
         if hasattr(select, "EPOLLEXCLUSIVE"):
             self._epoll = select.epoll()
-            self._epoll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            self._epoll.register(bell.fileno(), select.EPOLLIN)
+            try:
+                self._epoll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
+                self._epoll.register(bell.fileno(), select.EPOLLIN)
+            except BaseException:
+                self._epoll.close()
+                raise
 
     def wait(self) -> None:
         if self._epoll is not None:

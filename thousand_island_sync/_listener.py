@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _addresses, _waits
-from ._acceptor import Acceptor, Intake
+from ._acceptor import Acceptor, Intake, SharedBell
 from ._clock import FOREVER, now
 from ._poller import WakeUp
 from ._scheduler import Scheduler
@@ -51,7 +51,7 @@ class Listener:
         self._threads: dict[Acceptor, threading.Thread] = {}
         self._restarts = 0
         self._died = False
-        self._acceptors_bell: WakeUp | None = None
+        self._acceptors_bell: SharedBell | None = None
         self._lock = threading.Lock()  # guards the acceptors
         self._bell = WakeUp()
         self._over = False
@@ -82,7 +82,7 @@ class Listener:
 
     def start_acceptors(self) -> None:
         """Raises RuntimeError: no thread can be started."""
-        bell = self._acceptors_bell = WakeUp()
+        bell = self._acceptors_bell = SharedBell()
         for index in range(self._num_acceptors):
             listener = self._sockets[index % len(self._sockets)]
             acceptor = Acceptor(index + 1, listener, self.intake, bell)
@@ -97,9 +97,14 @@ class Listener:
             name=f"{self._name}-acceptor-{acceptor.number}",
             daemon=True,
         )
+        acceptor.bell.hold()
         with self._lock:
             self._threads[acceptor] = thread
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            acceptor.bell.release()
+            raise
 
     def _run_acceptor(self, acceptor: Acceptor) -> None:
         try:
@@ -109,6 +114,8 @@ class Listener:
             self.intake.tell_accept_error(error, acceptor.number)
             self._died = True
             self._bell.ring()
+        finally:
+            acceptor.bell.release()
 
     def close(self, reason: str, deadline: float) -> None:
         """Stops accepting: acceptors end, the backlog is drained, the sockets close.
@@ -127,30 +134,30 @@ class Listener:
         if bell is not None:
             bell.ring()
         self.intake.registry.wake_all()
-        ended = [self._join(self._threads.pop(acceptor), deadline) for acceptor in acceptors]
+        for acceptor in acceptors:
+            self._join(self._threads.pop(acceptor), deadline)
         for sock in self._sockets:
             if not sock.inherited:
                 self.intake.drain(sock, self._backlog())
             sock.close()
         self._sockets = []
         self.address = None
-        if bell is not None and all(ended):
-            bell.close()
+        if bell is not None:
+            bell.release()
 
     def _backlog(self) -> int:
         return int(self.intake.transport().options.get("backlog", 1024))
 
-    def _join(self, thread: threading.Thread, deadline: float) -> bool:
-        """Whether it has ended; one that waits for us is not waited for."""
+    def _join(self, thread: threading.Thread, deadline: float) -> None:
+        """Waits for a thread's end; not for one that waits for us."""
         if thread is threading.current_thread() or thread.ident is None:
-            return False
+            return
         _waits.give_way()
         while thread.is_alive():
             left = deadline - now()
             if left <= 0 or thread.ident in self._blocked():
-                return False
+                return
             thread.join(min(left, 0.05))
-        return True
 
     # ---- the listener's thread ------------------------------------------------
 

@@ -52,12 +52,14 @@ class Run:
             count=config.num_listen_sockets,
             num_acceptors=config.num_acceptors,
             name=config.name,
-            blocked=blocked,
+            blocked=lambda: blocked() | self._in_stop.keys(),
         )
         self.registry = Registry(config.max_connections, self._tell_limit)
         self._interrupt = WakeUp() if config.interrupt_reads else None
         self._stop_lock = threading.Lock()
         self._begun = False
+        self._stopper = 0  # the thread that does it
+        self._in_stop: dict[int, None] = {}  # threads that wait for it to be done
         self._deadline = FOREVER  # of the stop, on the monotonic clock
         self._callers: set[int] = set()  # connections whose callbacks are in a stop
         self._over = threading.Event()
@@ -162,10 +164,14 @@ class Run:
         The caller's own connection, if it is a callback, is not waited for; nor is
         any other whose callback has called this.
         """
-        caller = _waits.current_task()
+        caller, me = _waits.current_task(), threading.get_ident()
         deadline = now() + timeout
         with self._stop_lock:
             first, self._begun = not self._begun, True
+            if first:
+                self._stopper = me
+            elif self._stopper == me:
+                return True  # a receiver, called by the very stop that it asks for
             self._deadline = min(self._deadline, deadline)
             if isinstance(caller, Lifecycle) and caller.server is self._server:
                 self._callers.add(id(caller))
@@ -178,7 +184,9 @@ class Run:
                 self._over.set()
             return self._all_ended
         left = deadline + _GRACE_S - now()
+        self._in_stop[me] = None
         done = self._over.wait(None if left == FOREVER else max(0.0, left))
+        self._in_stop.pop(me, None)
         with self._stop_lock:
             self._callers.discard(id(caller))
         return done and self._all_ended

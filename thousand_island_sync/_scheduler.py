@@ -228,11 +228,13 @@ class Scheduler:
 
         Raises:
             OSError: the poller has no room for it.
-            RuntimeError: the pool has no thread and none can be started.
+            RuntimeError: the pool has no thread and none can be started, or it is closed.
         """
         task.average = self.tendency.average
         task.blocks = task.average > HAND_OVER_COST
         with self._lock:
+            if self._closing:
+                raise RuntimeError("the server has stopped")
             self._tasks[task.fd] = task
             task.attached = True
             heir = self._employ() if self._free else None
