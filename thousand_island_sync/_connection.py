@@ -121,7 +121,7 @@ class Lifecycle(Ending):
             return self._finish(ending)
         if self._clock() >= self._total_deadline:
             return self._finish(Cause.TIMEOUT)
-        if self._mail is not None and self._mail.waiting() and self._mail_left > 0:
+        if self._mail_waits():
             verdict = self._deliver_message()
             if verdict is not None:
                 return verdict
@@ -304,6 +304,8 @@ class Lifecycle(Ending):
         time_now = self._clock()
         if time_now >= min(self._read_deadline, self._total_deadline):
             return self._finish(Cause.TIMEOUT)
+        if self._mail_waits():
+            return self._again()
         if self._env.stopping:
             young_until = self._accepted_at + _YOUNG_S
             if self._socket._bytes_received or time_now >= young_until:
@@ -319,12 +321,21 @@ class Lifecycle(Ending):
         if socket._channel.truncated:
             return self._finish(Cause.PEER)
         if self._eof_told:
-            if self._env.stopping:
-                return self._finish(Cause.SHUTDOWN)
-            return self._park()
+            if self._reset():
+                return self._finish(Cause.PEER)
+            if self._mail_waits():
+                return self._again()
+            return self._finish(Cause.SHUTDOWN) if self._env.stopping else self._park()
         self._eof_told = True
         verdict = self._callback("handle_eof")
         return verdict if verdict is not None else self._go_on(True)
+
+    def _reset(self) -> bool:
+        """Whether the peer has reset what we still could send on."""
+        try:
+            return self._sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR) != 0
+        except OSError:
+            return True
 
     def _receive_failed(self, error: OSError) -> int:
         failure = self._socket._failed("receiving from", error)
@@ -348,13 +359,20 @@ class Lifecycle(Ending):
             or self._asked
             or (socket._eof and not self._eof_told)
             or (buffer is not None and buffer.fresh)
-            or (self._mail is not None and self._mail.waiting() and self._mail_left > 0)
+            or self._mail_waits()
             or self._env.stopping
         ):
-            self.alert = True
-            self._become(State.PARKED)
-            return AGAIN
+            return self._again()
         return self._park()
+
+    def _mail_waits(self) -> bool:
+        mail = self._mail
+        return mail is not None and mail.waiting() > 0 and self._mail_left > 0
+
+    def _again(self) -> int:
+        self.alert = True
+        self._become(State.PARKED)
+        return AGAIN
 
     def _park(self) -> int:
         self._become(State.PARKED)
