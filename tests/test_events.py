@@ -1,0 +1,253 @@
+"""Telemetry: what is sent, in what order, and that receivers cannot do harm."""
+
+import logging
+
+import pytest
+
+from tests.support import Echo, Recorder, eventually, journal, receive, receive_all, reset
+from thousand_island_sync import (
+    ConfigError,
+    Handler,
+    ListenError,
+    ThousandIsland,
+    attach_logger,
+    detach_logger,
+    events,
+)
+
+LIFE = ["handler.start", "socket.handshake", "handler.async_recv", "socket.send"]
+
+
+def test_the_names_are_attributes_and_in_all():
+    assert len(events.ALL) == 28
+    for name, signal in events.ALL.items():
+        assert getattr(events, name.replace(".", "_")) is signal
+
+
+def test_a_connections_events_come_in_order(wire, record):
+    recorder = record()
+    server = wire.serve(Echo)
+    sock = wire.connect(server)
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    sock.close()
+    recorder.wait_for("socket.close")
+    names = [one for one in recorder.names() if one.partition(".")[0] in ("handler", "socket")]
+    assert names == [*LIFE, "handler.shutdown", "socket.close"]
+    server.stop()
+    assert recorder.names()[-1] == "listener.shutdown"
+    assert len(recorder.of("acceptor.shutdown")) == 2
+    ids = {one.metadata["connection_id"] for one in recorder.of("socket.close")}
+    for one in recorder.told:
+        assert one.server is server
+        assert isinstance(one.measurements["monotonic_time_ns"], int)
+        if "connection_id" in one.metadata:
+            assert one.metadata["connection_id"] in ids
+    start = recorder.of("listener.start")[0]
+    assert start.metadata["local_address"]
+    assert start.metadata["transport_cls"].__name__ in ("TCP", "TLS")
+    accept = recorder.of("acceptor.accept")[0]
+    assert accept.measurements["wait_time_ns"] >= 0
+    if wire.name == "unix":
+        assert (accept.metadata["remote_address"], accept.metadata["remote_port"]) == ("", None)
+    else:
+        assert accept.metadata["remote_address"] == "127.0.0.1"
+    assert recorder.of("handler.async_recv")[0].measurements["data"] == b"hello"
+    assert recorder.of("socket.send")[0].measurements["bytes_sent"] == 5
+    assert recorder.of("acceptor.shutdown")[0].metadata["reason"] == "shutdown"
+
+
+def test_a_callbacks_own_receives_are_socket_recv(serve, client, record):
+    recorder = record("socket.recv", "socket.recv_error", "handler.async_recv")
+
+    class Reads(Handler):
+        def handle_connection(self, socket):
+            socket.recv()
+            socket.recv(timeout_ms=0)
+
+    server = serve(Reads)
+    client(server).sendall(b"x")
+    recorder.wait_for("socket.recv_error")
+    assert recorder.names() == ["socket.recv", "socket.recv_error"]
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "error", "timeout", "stop", "local"])
+def test_whatever_ends_it_each_connection_has_one_start_one_end_and_one_close(
+    end, serve, client, record
+):
+    recorder = record()
+    Base = journal()
+
+    class Ends(Base):
+        def handle_connection(self, socket):
+            if end == "error":
+                raise ValueError
+            if end == "local":
+                socket.close()
+
+    server = serve(Ends, read_timeout_ms=50 if end == "timeout" else None)
+    socks = [client(server) for _ in range(20)]
+    for sock in socks:
+        if end == "close":
+            sock.close()
+        elif end == "reset":
+            reset(sock)
+    if end == "stop":
+        server.stop()
+    recorder.wait_for("socket.close", 20)
+    assert eventually(lambda: server.info().active_connections == 0)
+    by_id = {}
+    for one in recorder.told:
+        if "connection_id" in one.metadata:
+            by_id.setdefault(one.metadata["connection_id"], []).append(one.event)
+    assert len(by_id) == 20
+    ending = "handler.error" if end == "error" else "handler.shutdown"
+    expected = ["acceptor.accept", "handler.start", "socket.handshake", ending, "socket.close"]
+    assert list(by_id.values()) == [expected] * 20
+    assert Ends.names().count("end") == 20
+
+
+def test_a_receiver_that_raises_is_logged_once_and_disconnected(serve, client, caplog, record):
+    def bad(server, **rest):
+        raise SystemExit("bad receiver")
+
+    for signal in events.ALL.values():
+        signal.connect(bad)
+    recorder = record("socket.close")
+    try:
+        server = serve(Echo)
+        for _ in range(3):
+            sock = client(server)
+            sock.sendall(b"x")
+            assert receive(sock, 1) == b"x"
+            sock.close()
+        recorder.wait_for("socket.close", 3)
+        server.stop()
+        logged = [one.args[0] for one in caplog.records if "was disconnected" in one.message]
+        assert len(logged) == len(set(logged)) >= 10
+        assert all(one.exc_info for one in caplog.records)
+        assert bad not in [*events.ALL["socket.close"].receivers_for(server)]
+    finally:
+        for signal in events.ALL.values():
+            signal.disconnect(bad)
+
+
+def test_a_receiver_may_listen_to_one_server(serve, client):
+    seen = []
+
+    def receiver(server, **rest):
+        seen.append(server)
+
+    first, second = serve(Echo), serve(Echo)
+    events.handler_start.connect(receiver, sender=second)
+    try:
+        client(first)
+        client(second)
+        assert eventually(lambda: seen)
+        assert seen == [second]
+    finally:
+        events.handler_start.disconnect(receiver)
+
+
+def test_a_listener_that_fails_tells(serve, record):
+    recorder = record("listener.error", "listener.start")
+    server = serve(Echo)
+    other = ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=server.local_port)
+    with pytest.raises(ListenError):
+        other.start()
+    assert recorder.names() == ["listener.start", "listener.error"]
+    assert recorder.told[1].server is other
+
+
+# ---- the logger -------------------------------------------------------------
+
+
+def lines(caplog):
+    return [one.message.partition(" ")[0] for one in caplog.records]
+
+
+def talk(serve, client):
+    server = serve(Echo)
+    sock = client(server)
+    sock.sendall(b"x")
+    assert receive(sock, 1) == b"x"
+    sock.close()
+    assert eventually(lambda: server.info().active_connections == 0)
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("level", "has", "has_not"),
+    [
+        ("error", [], ["listener.start"]),
+        ("info", ["listener.start", "listener.shutdown"], ["handler.start"]),
+        ("debug", ["listener.start", "handler.start", "handler.shutdown"], ["socket.send"]),
+        ("trace", ["handler.start", "handler.async_recv", "socket.send", "socket.close"], []),
+    ],
+)
+def test_each_level_includes_those_before(level, has, has_not, serve, client, caplog):
+    caplog.set_level(logging.DEBUG, logger="thousand_island_sync")
+    attach_logger(level)
+    attach_logger(level)
+    talk(serve, client)
+    found = lines(caplog)
+    assert set(has) <= set(found)
+    assert not set(has_not) & set(found)
+    assert found.count("listener.start") <= 1
+
+
+def test_attaching_to_a_running_server_and_detaching_again(serve, client, caplog):
+    caplog.set_level(logging.DEBUG, logger="thousand_island_sync")
+    server = serve(Echo)
+    receive_all_of_one(client(server))
+    attach_logger("trace")
+    receive_all_of_one(client(server))
+    assert eventually(lambda: "socket.close" in lines(caplog))
+    detach_logger("info")
+    count = len(caplog.records)
+    receive_all_of_one(client(server))
+    assert eventually(lambda: server.info().accepted_total == 3)
+    assert len(caplog.records) == count
+    assert events.handler_error.receivers
+    detach_logger()
+    detach_logger()
+    assert not events.handler_error.receivers
+
+
+def receive_all_of_one(sock):
+    sock.shutdown(1)
+    assert receive_all(sock) == b""
+
+
+def test_another_logger_replaces_the_one_before(serve, caplog):
+    caplog.set_level(logging.DEBUG)
+    attach_logger("info", logging.getLogger("first"))
+    attach_logger("info", logging.getLogger("second"))
+    serve(Echo)
+    assert [one.name for one in caplog.records] == ["second"]
+
+
+def test_an_unknown_level_is_a_config_error():
+    for call in (attach_logger, detach_logger):
+        with pytest.raises(ConfigError, match="loud"):
+            call("loud")
+
+
+def test_errors_are_logged_at_their_levels(serve, client, caplog):
+    class Fails(Handler):
+        def __init__(self, options):
+            raise ValueError
+
+    attach_logger("error")
+    server = serve(Fails)
+    receive_all(client(server))
+    assert eventually(lambda: "acceptor.spawn_error" in lines(caplog))
+    (told,) = [one for one in caplog.records if one.message.startswith("acceptor.spawn_error")]
+    assert told.levelno == logging.WARNING
+
+
+def test_recorders_are_receivers_like_any_other():
+    recorder = Recorder(("handler.start",))
+    assert events.handler_start.receivers
+    recorder.disconnect()
+    assert not events.handler_start.receivers
