@@ -65,7 +65,8 @@ def serve() -> Iterator[Callable[..., ThousandIsland]]:
 
     def start(handler_cls: type, **options: Any) -> ThousandIsland:
         options.setdefault("num_acceptors", 2)
-        transport_options = options.get("transport_options", {})
+        given = options.get("transport_options", {})
+        transport_options = getattr(given, "given", given)
         if "host" not in transport_options and "sockets" not in transport_options:
             options.setdefault("host", "127.0.0.1")
         if not str(options.get("host", transport_options.get("host"))).startswith("unix:"):

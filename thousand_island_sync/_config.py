@@ -137,12 +137,14 @@ def _transport(values: Mapping[str, Any]) -> Transport:
         values["transport_options"],
         values["host"],
     )
-    transport: Transport = transport_cls.of(given)
     if host is MISSING:
-        return transport
-    if "host" in transport.given:
+        return transport_cls.of(given)  # type: ignore[no-any-return]
+    named = given if isinstance(given, Mapping) else getattr(given, "given", {})
+    if "host" in named:
         raise ConfigError("host: given twice, here and in transport_options; leave one out")
-    return transport.with_host(host)
+    if isinstance(given, Mapping):
+        return transport_cls.of({**given, "host": host})  # type: ignore[no-any-return]
+    return transport_cls.of(given).with_host(host)  # type: ignore[no-any-return]
 
 
 def _port(values: Mapping[str, Any], host: str) -> int:

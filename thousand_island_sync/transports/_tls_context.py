@@ -69,8 +69,9 @@ def _shown(value: Any) -> str:
 
 
 def _certificates(value: Any, name: str) -> list[x509.Certificate]:
+    data = _pem(value, name)
     try:
-        return x509.load_pem_x509_certificates(_pem(value, name))
+        return x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise ConfigError(f"{name}: no PEM certificate in {_shown(value)}") from error
 
@@ -190,8 +191,9 @@ def _set_verification(context: SSL.Context, options: Mapping[str, Any], mode: in
 
 
 def _set_revocations(context: SSL.Context, crl: Any) -> None:
+    data = _pem(crl, "crl")
     try:
-        revoked = x509.load_pem_x509_crl(_pem(crl, "crl"))
+        revoked = x509.load_pem_x509_crl(data)
     except ValueError as error:
         raise ConfigError(f"crl: no PEM revocation list in {_shown(crl)}") from error
     store = context.get_cert_store()

@@ -182,7 +182,16 @@ class TCP(Transport):
                 raise ConfigError(f"{self.where()}{name}: needs a host of 'unix:/path'")
 
     def channel(self, sock: socket.socket) -> Channel:
+        self._set_own(sock)
         return TCPChannel(sock)
+
+    def _set_own(self, sock: socket.socket) -> None:
+        """Not every option is inherited; those that only a listener has fail here."""
+        for level, name, value in self.options["socket_options"]:
+            try:
+                sock.setsockopt(level, name, value)
+            except OSError:
+                pass  # the listening socket took it
 
     def upgrade(self, sock: socket.socket, old: Channel) -> Channel:
         if old.secure:

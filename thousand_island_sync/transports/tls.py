@@ -74,6 +74,11 @@ class Prepared:
     def __init__(self, transport: TLS) -> None:
         self.current = transport
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given."""
+        return self.current.given
+
     def __repr__(self) -> str:
         return f"<TLS options {self.current.redacted()}>"
 
@@ -174,7 +179,8 @@ class TLS(TCP):
     def _names(self, sni: Mapping[str, Any]) -> dict[str, Callable[[], TLS]]:
         found: dict[str, Callable[[], TLS]] = {}
         for name, entry in sni.items():
-            found[_host_name(name)] = self._entry(name, entry)
+            host = _host_name(name)
+            found[host] = self._entry(name, entry)
         return found
 
     def _entry(self, name: str, entry: Any) -> Callable[[], TLS]:
@@ -201,6 +207,7 @@ class TLS(TCP):
     def channel(self, sock: socket.socket) -> Channel:
         from ._tls_channel import TLSChannel
 
+        self._set_own(sock)
         return TLSChannel(sock, self.now().context)
 
     def upgrade(self, sock: socket.socket, old: Channel) -> Channel:

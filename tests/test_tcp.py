@@ -1,0 +1,259 @@
+"""TCP and Unix sockets: addresses, options, inherited sockets."""
+
+import os
+import socket
+import stat
+import threading
+
+import pytest
+
+from tests.support import Echo, eventually, receive, receive_all
+from thousand_island_sync import Handler, ListenError, ThousandIsland
+from thousand_island_sync import _addresses as addresses
+
+# ---- addresses --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "shown", "remote"),
+    [
+        (("1.2.3.4", 5), "1.2.3.4:5", ("1.2.3.4", 5)),
+        (("::ffff:1.2.3.4", 5, 0, 0), "1.2.3.4:5", ("1.2.3.4", 5)),
+        (("::1", 5, 0, 0), "[::1]:5", ("::1", 5)),
+        ("", "a Unix peer", ("", None)),
+        ("/path", "unix:/path", ("", None)),
+        (b"\0name", "unix:@name", ("", None)),
+    ],
+)
+def test_how_addresses_are_shown(given, shown, remote):
+    assert addresses.show(given) == shown
+    assert addresses.remote(given) == remote
+
+
+class Names(Handler):
+    def handle_connection(self, socket):
+        self.options.append((socket.getpeername(), socket.connection.peername))
+
+
+def test_every_interface_of_both_families(serve, record):
+    recorder = record("handler.start")
+    seen = []
+    server = serve(Names, host="::", handler_options=seen)
+    port = server.local_port
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as four,
+        socket.create_connection(("::1", port), 5) as six,
+    ):
+        assert eventually(lambda: len(seen) == 2)
+        by_host = {full[0]: (full, pair) for full, pair in seen}
+        assert by_host["127.0.0.1"] == (four.getsockname(), four.getsockname())
+        assert by_host["::1"][1] == six.getsockname()[:2]
+    assert {one.metadata["remote_address"] for one in recorder.told} == {"127.0.0.1", "::1"}
+
+
+def test_ipv6_alone(serve):
+    server = serve(Echo, host="::", transport_options={"dual_stack": False})
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.local_port), 5)
+    socket.create_connection(("::1", server.local_port), 5).close()
+
+
+def test_a_host_that_cannot_be_found():
+    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid"):
+        ThousandIsland(handler_cls=Echo, host="no.such.host.invalid").start()
+
+
+# ---- options ----------------------------------------------------------------
+
+
+def test_accepted_sockets_have_the_options(serve, client):
+    wanted = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 30,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 10,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 4,
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT): 20_000,
+        (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT): 0,
+        (socket.SOL_SOCKET, socket.SO_PRIORITY): 3,
+    }
+    seen = {}
+
+    class Looks(Handler):
+        def handle_connection(self, socket):
+            seen.update({key: socket.getsockopt(*key) for key in wanted})
+            seen["buffers"] = socket.getsockopt(1, 8), socket.getsockopt(1, 7)
+
+    server = serve(
+        Looks,
+        transport_options={
+            "keepalive_idle_s": 30,
+            "keepalive_interval_s": 10,
+            "keepalive_count": 4,
+            "user_timeout_ms": 20_000,
+            "recv_buffer": 20_000,
+            "send_buffer": 20_000,
+            "socket_options": [(socket.SOL_SOCKET, socket.SO_PRIORITY, 3)],
+        },
+    )
+    client(server)
+    assert eventually(lambda: "buffers" in seen)
+    assert seen.pop("buffers") == (40_000, 40_000)
+    assert seen == wanted
+
+
+def test_a_default_timeout_of_the_process_does_not_reach_our_sockets(serve, client):
+    socket.setdefaulttimeout(0.05)
+    try:
+        server = serve(Echo)
+        sock = client(server)
+        threading.Event().wait(0.1)
+        sock.sendall(b"x")
+        assert receive(sock, 1) == b"x"
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_several_listening_sockets_share_a_port(serve, client):
+    server = serve(
+        Echo, num_listen_sockets=3, num_acceptors=3, transport_options={"reuse_port": True}
+    )
+    socks = [client(server) for _ in range(30)]
+    for sock in socks:
+        sock.sendall(b"x")
+        assert receive(sock, 1) == b"x"
+
+
+def test_an_inherited_socket_is_served_and_left_alone(serve, client):
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        for _ in range(2):
+            server = serve(Echo, transport_options={"sockets": [inherited]})
+            assert server.local_port == inherited.getsockname()[1]
+            sock = client(server)
+            sock.sendall(b"x")
+            assert receive(sock, 1) == b"x"
+            server.suspend()
+            server.resume()
+            assert server.local_port == inherited.getsockname()[1]
+            server.stop()
+        # It still listens: somebody else may accept from it.
+        with socket.create_connection(inherited.getsockname(), 5):
+            inherited.setblocking(True)
+            inherited.accept()[0].close()
+
+
+def test_what_is_no_listening_socket_is_refused():
+    with socket.socket() as sock, pytest.raises(ListenError, match="not a listening socket"):
+        ThousandIsland(handler_cls=Echo, transport_options={"sockets": [sock]}).start()
+
+
+# ---- Unix sockets -----------------------------------------------------------
+
+
+def test_a_unix_socket_has_its_mode_before_anyone_can_connect_and_goes_at_the_stop(
+    serve, client, tmp_path
+):
+    path = tmp_path / "s"
+    server = serve(Echo, host=f"unix:{path}", transport_options={"unix_mode": 0o600})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    sock = client(server)
+    sock.sendall(b"x")
+    assert receive(sock, 1) == b"x"
+    server.suspend()
+    assert not path.exists()
+    server.resume()
+    assert path.exists()
+    server.stop()
+    assert not path.exists()
+
+
+def test_an_abstract_socket(serve, client):
+    server = serve(Echo, host=f"unix:@thousand-island-{os.getpid()}")
+    assert server.local_address == f"@thousand-island-{os.getpid()}"
+    sock = client(server)
+    sock.sendall(b"x")
+    assert receive(sock, 1) == b"x"
+
+
+def test_a_stale_file_is_replaced_and_a_live_server_is_not(serve, tmp_path):
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    server = serve(Echo, host=f"unix:{path}")
+    with pytest.raises(ListenError, match="live server"):
+        ThousandIsland(handler_cls=Echo, host=f"unix:{path}").start()
+    assert path.exists()
+    server.stop()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(ListenError, match="no socket"):
+        ThousandIsland(handler_cls=Echo, host=f"unix:{path}").start()
+    assert path.read_text() == "data"
+
+
+def test_somebody_elses_file_is_not_removed(serve, tmp_path):
+    path = tmp_path / "s"
+    server = serve(Echo, host=f"unix:{path}")
+    path.unlink()
+    path.write_text("another's")
+    server.stop()
+    assert path.read_text() == "another's"
+
+
+def test_of_several_starters_one_wins(tmp_path):
+    servers, failures = [], []
+
+    def start():
+        server = ThousandIsland(handler_cls=Echo, host=f"unix:{tmp_path}/s", num_acceptors=1)
+        try:
+            servers.append(server.start())
+        except ListenError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(servers), len(failures)) == (1, 9)
+    servers[0].stop()
+
+
+def test_unix_unlink_off_leaves_the_file(serve, tmp_path):
+    server = serve(Echo, host=f"unix:{tmp_path}/s", transport_options={"unix_unlink": False})
+    server.stop()
+    assert (tmp_path / "s").exists()
+
+
+def test_descriptors_run_out_and_come_back(serve, client, record, monkeypatch):
+    """EMFILE: reported, the waiting client is closed, no spinning, and served again later."""
+    recorder = record("acceptor.accept_error")
+    server = serve(Echo, num_acceptors=1)
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_sock = client(server)
+    open_sock.sendall(b"x")
+    assert receive(open_sock, 1) == b"x"
+    waiting = socket.socket()
+    waiting.settimeout(5)
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(used)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(*spare, used) + 1, hard))
+    try:
+        waiting.connect(server.local_address)
+        assert receive_all(waiting) == b""
+        assert 1 <= len(recorder.of("acceptor.accept_error")) <= 5
+        open_sock.sendall(b"y")
+        assert receive(open_sock, 1) == b"y"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in spare:
+            os.close(fd)
+        waiting.close()
+    late = client(server)
+    late.sendall(b"z")
+    assert receive(late, 1) == b"z"
