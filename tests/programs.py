@@ -1,0 +1,116 @@
+"""Real programs as clients. Where one is missing the test is skipped, but in CI, which
+sets `REQUIRE_PROGRAMS`, it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def program(name: str) -> str:
+    """The path of a program."""
+    found = shutil.which(name)
+    if found is None:
+        if os.environ.get("REQUIRE_PROGRAMS"):
+            pytest.fail(f"{name} is not installed, and this run requires it")
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+class Script:
+    """A Python program of the project in a process of its own; a context manager.
+
+    `announcement` matches the line on which it says where it listens.
+    """
+
+    def __init__(self, *arguments: str, announcement: str = r"listening on (\S+)") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self.output: list[str] = []
+        self.errors: list[str] = []
+        self._heard = threading.Condition()
+        self._over = 0  # streams that have ended
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self.output)),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.errors)),
+        ]
+        for reader in self._readers:
+            reader.start()
+        try:
+            self.address = self.wait_for(announcement)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _read(self, stream: object, lines: list[str]) -> None:
+        for line in stream:  # type: ignore[attr-defined]
+            with self._heard:
+                lines.append(line)
+                self._heard.notify_all()
+        with self._heard:
+            self._over += 1
+            self._heard.notify_all()
+
+    def wait_for(self, pattern: str, timeout: float = 20) -> str:
+        """The first group of the first match in what it printed."""
+
+        def find() -> re.Match[str] | None:
+            return re.search(pattern, "".join(self.output + self.errors))
+
+        def found_or_over() -> bool:
+            return find() is not None or self._over == 2
+
+        with self._heard:
+            self._heard.wait_for(found_or_over, timeout)
+            if find() is None:
+                raise AssertionError(f"no {pattern!r} in {self.output + self.errors}")
+            found = find()
+            assert found is not None
+            return found.group(1)
+
+    @property
+    def port(self) -> str:
+        return self.address.rpartition(":")[2]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(20)
+        for reader in self._readers:
+            reader.join(10)
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+    def __enter__(self) -> Script:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()

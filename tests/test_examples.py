@@ -1,0 +1,155 @@
+"""Every example, run as a user would, with a real client."""
+
+import re
+import socket
+import subprocess
+
+import pytest
+
+from tests.programs import ROOT, Script, program
+from tests.support import receive, receive_all
+
+
+@pytest.fixture
+def example(tmp_path):
+    scripts = []
+
+    def run(name, *arguments):
+        script = Script(str(ROOT / "examples" / f"{name}.py"), *arguments)
+        scripts.append(script)
+        return script
+
+    yield run
+    for script in scripts:
+        assert script.stop() == 0, script.errors
+        assert not script.errors
+
+
+def connect(script):
+    return socket.create_connection(("127.0.0.1", int(script.port)), timeout=10)
+
+
+def run(*command, **options):
+    return subprocess.run(command, capture_output=True, timeout=60, **options)
+
+
+def test_echo_with_nc_like_client(example):
+    script = example("echo", "--port", "0")
+    with connect(script) as sock:
+        sock.sendall(b"hello")
+        assert receive(sock, 5) == b"hello"
+
+
+def test_daytime(example):
+    script = example("daytime", "--port", "0")
+    with connect(script) as sock:
+        assert re.fullmatch(rb"\w+, \w+ \d\d, \d{4} [\d:]{8}-\w+\r\n", receive_all(sock))
+
+
+def test_http_hello_with_curl(example):
+    curl = program("curl")
+    script = example("http_hello", "--port", "0")
+    url = f"http://127.0.0.1:{script.port}/"
+    result = run(curl, "-sS", "-v", url, url)
+    assert result.stdout == b"Hello, world!\nHello, world!\n"
+    assert b"200 OK" in result.stderr
+    assert b"Re-using existing" in result.stderr
+    assert run(curl, "-sS", "-I", url).stdout.startswith(b"HTTP/1.1 200 OK")
+    assert run(curl, "-sS", "--http1.0", url).stdout == b"Hello, world!\n"
+    code = run(curl, "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-d", "x", url)
+    assert code.stdout == b"405"
+
+
+def test_http_hello_with_cut_and_pipelined_requests(example):
+    script = example("http_hello", "--port", "0")
+    with connect(script) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHo")
+        sock.sendall(b"st: x\r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answer = receive_all(sock)
+    assert answer.count(b"Hello, world!\n") == 2
+    with connect(script) as sock:
+        sock.sendall(b"nonsense\r\n\r\n")
+        assert receive_all(sock).startswith(b"HTTP/1.1 400")
+
+
+def test_messenger(example):
+    script = example("messenger", "--port", "0")
+    with connect(script) as one, connect(script) as two, connect(script) as three:
+        for sock in (one, two, three):
+            assert receive(sock, 8) == b"welcome\n"
+        one.sendall(b"hello ")
+        one.sendall(b"all\nagain\n")
+        for sock in (two, three):
+            assert receive(sock, 16) == b"hello all\nagain\n"
+        two.sendall(b"hi\n")
+        assert receive(one, 3) == b"hi\n"
+
+
+def test_tls_echo_with_openssl(example, tmp_path):
+    openssl = program("openssl")
+    ca = str(tmp_path / "ca.pem")
+    script = example("tls_echo", "--port", "0", "--ca-out", ca)
+    client = subprocess.Popen(
+        [openssl, "s_client", "-connect", f"127.0.0.1:{script.port}", "-CAfile", ca]
+        + ["-quiet", "-verify_return_error", "-no_ign_eof"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    client.stdin.write(b"over TLS\n")
+    client.stdin.flush()
+    assert client.stdout.read(9) == b"over TLS\n"
+    client.stdin.close()
+    assert client.wait(20) == 0
+    client.stdout.close()
+    client.stderr.close()
+
+
+def test_tls_echo_with_a_given_certificate(example, tmp_path, authority):
+    (tmp_path / "cert.pem").write_bytes(authority.chain + authority.key)
+    script = example("tls_echo", "--port", "0", "--certfile", str(tmp_path / "cert.pem"))
+    context = authority.client_context()
+    with connect(script) as sock, context.wrap_socket(sock, server_hostname="localhost") as tls:
+        tls.sendall(b"x")
+        assert tls.recv(1) == b"x"
+
+
+def test_unix_echo_with_socat(example, tmp_path):
+    socat = program("socat")
+    path = str(tmp_path / "s")
+    script = example("unix_echo", "--path", path)
+    assert script.address == path
+    result = run(socat, "-", f"UNIX-CONNECT:{path}", input=b"through socat")
+    assert result.stdout == b"through socat"
+    assert script.wait_for(r"user (\d+) connected").isdigit()
+
+
+def test_line_protocol(example, tmp_path):
+    script = example("line_protocol", "--port", "0", "--database", str(tmp_path / "db"))
+    with connect(script) as one, connect(script) as two:
+        one.sendall(b"SET color green\nGET color\n")
+        assert receive(one, 9) == b"OK\ngreen\n"
+        two.sendall(b"GET color\nGET nothing\nwhat\n")
+        assert receive(two, 11) == b"green\nNONE\n"
+        assert receive(two, 4) == b"ERR "
+        one.sendall(b"x" * 5_000)
+        assert receive_all(one) == b"ERR line too long\n"
+
+
+def test_the_readmes_benchmark_client(serve):
+    """redis-benchmark against a PING handler: every answer right, none lost."""
+    from thousand_island_sync import Handler
+
+    class Ping(Handler):
+        def handle_data(self, data, socket):
+            reply = b"+PONG\r\n" * data.count(b"PING")
+            socket.send(reply or b"-ERR unknown\r\n" * data.count(b"CONFIG"))
+
+    tool = program("redis-benchmark")
+    server = serve(Ping)
+    result = run(
+        tool, "-p", str(server.local_port), "-t", "ping_mbulk", "-c", "20", "-n", "5000", "--csv"
+    )
+    assert result.returncode == 0, result.stderr
+    assert b"PING_MBULK" in result.stdout
+    assert server.info().accepted_total >= 20

@@ -1,0 +1,143 @@
+"""The command line."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.programs import ROOT, Script
+from tests.support import receive
+from thousand_island_sync.__main__ import main
+
+SERVING = r"serving \S+ on (\S+);"
+
+
+def serving(*arguments):
+    return Script("-m", "thousand_island_sync", *arguments, announcement=SERVING)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_echo_logs_connections_and_stops_gracefully(number):
+    with serving("--port", "0") as script:
+        assert script.address.startswith("127.0.0.1:")
+        with socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as sock:
+            sock.sendall(b"hello")
+            assert receive(sock, 5) == b"hello"
+        script.wait_for(r"(handler\.start) .*remote_address='127.0.0.1'")
+        script.wait_for(r"(handler\.shutdown) ")
+        assert script.stop(number) == 0
+    assert "listener.shutdown" in "".join(script.errors)
+
+
+def test_its_default_port_is_4000_of_127_0_0_1():
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 4000))
+        except OSError:
+            pytest.skip("port 4000 is in use on this machine")
+    with serving() as script:
+        assert script.address == "127.0.0.1:4000"
+        assert script.stop() == 0
+
+
+def test_a_second_signal_cuts_at_once():
+    handler = "tests.handlers:Stuck"
+    with serving(handler, "--port", "0") as script:
+        with socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as sock:
+            sock.sendall(b"x")
+            assert receive(sock, 4) == b"busy"
+            script.process.send_signal(signal.SIGTERM)
+            script.wait_for(r"(listener\.shutdown)")
+            assert script.stop(signal.SIGTERM) == 0
+
+
+def test_it_serves_a_handler_over_tls(tmp_path, authority):
+    (tmp_path / "cert.pem").write_bytes(authority.chain)
+    (tmp_path / "key.pem").write_bytes(authority.key)
+    arguments = ["--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem")]
+    with serving("tests.handlers:Upper", "--port", "0", "--log-level", "error", *arguments) as it:
+        context = authority.client_context()
+        with (
+            socket.create_connection(("127.0.0.1", int(it.port)), timeout=10) as sock,
+            context.wrap_socket(sock, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"shout")
+            assert receive(tls, 5) == b"SHOUT"
+        assert it.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["no_such_module:Handler"], "no_such_module"),
+        (["tests.handlers:Missing"], "Missing"),
+        (["tests.handlers"], "package.module:HandlerClass"),
+        (["tests.handlers:NOT_A_HANDLER"], "not a subclass"),
+        (["--port", "many"], "--port"),
+        (["--port", "70000"], "port: got 70000"),
+        (["--host", "192.0.2.1"], "192.0.2.1"),
+        (["--certfile", "/no/such/file"], "/no/such/file"),
+        (["--keyfile", "/no/such/file"], "--certfile"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--bogus"], "--bogus"),
+        (["--max-connections", "0"], "max_connections"),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(arguments, says, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_port_in_use(serve, capsys):
+    from tests.support import Echo
+
+    server = serve(Echo)
+    assert main(["--port", str(server.local_port)]) == 2
+    assert str(server.local_port) in capsys.readouterr().err
+
+
+def test_importing_the_package_is_cheap_and_does_not_import_openssl():
+    code = "import sys, thousand_island_sync; print('OpenSSL' in sys.modules, 'asyncio' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout.split() == ["False", "False"], result.stderr
+
+
+def test_an_interpreter_that_exits_without_a_stop_exits_cleanly():
+    code = (
+        "import socket\n"
+        "from thousand_island_sync import Handler, ThousandIsland\n"
+        "server = ThousandIsland(handler_cls=Handler, host='127.0.0.1', port=0).start()\n"
+        "socks = [socket.create_connection(server.local_address) for _ in range(5)]\n"
+        "socks[0].sendall(b'x')\n"
+    )
+    for _ in range(3):
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_serve_forever_serves_several_until_one_stops_and_restores_the_signal_handlers():
+    code = (
+        "import signal, threading\n"
+        "from thousand_island_sync import Handler, ThousandIsland\n"
+        "make = lambda: ThousandIsland(handler_cls=Handler, host='127.0.0.1', port=0)\n"
+        "one, two = make(), make()\n"
+        "before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)\n"
+        "threading.Timer(0.2, two.stop).start()\n"
+        "one.serve_forever(two)\n"
+        "after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)\n"
+        "print(one.status, two.status, before == after)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
+    assert result.stdout == "stopped stopped True\n", result.stderr

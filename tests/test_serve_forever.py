@@ -1,0 +1,70 @@
+"""`serve_forever` in this process, with signals sent to it."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from tests.support import Echo, eventually
+from thousand_island_sync import ListenError, ThousandIsland, ThousandIslandError
+
+
+def make(**options):
+    return ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=0, num_acceptors=1, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_begins_a_graceful_stop(number):
+    server = make()
+    before = signal.getsignal(number)
+
+    def send():
+        assert eventually(lambda: server.status == "running")
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    server.serve_forever()
+    sender.join()
+    assert server.status == "stopped"
+    assert signal.getsignal(number) is before
+
+
+def test_it_may_have_been_started_and_may_be_stopped_otherwise():
+    server, other = make().start(), make()
+
+    def stop():
+        assert eventually(lambda: other.status == "running")
+        server.stop()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    server.serve_forever(other)
+    stopper.join()
+    assert (server.status, other.status) == ("stopped", "stopped")
+
+
+def test_main_thread_only():
+    seen = []
+
+    def call():
+        try:
+            make().serve_forever()
+        except ThousandIslandError as error:
+            seen.append(str(error))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert "main thread" in seen[0]
+
+
+def test_if_one_cannot_listen_the_others_are_stopped_again(serve):
+    taken = serve(Echo)
+    first = make()
+    second = ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=taken.local_port)
+    with pytest.raises(ListenError):
+        first.serve_forever(second)
+    assert first.status == "stopped"
+    assert second.status == "new"
