@@ -1,0 +1,77 @@
+"""The layers of docs/design.md: each module imports only from rows above its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
+
+ROWS = [
+    {"errors", "_clock", "_states"},
+    {"_options", "_waits", "_unread", "_addresses"},
+    {"events", "_poller", "_timers", "_tendency", "_task", "transports._base"},
+    {"logger", "_mailbox", "_linger", "_pool", "transports.tcp", "transports._tls_channel"},
+    {"_queue", "transports._tls_context"},
+    {"_scheduler", "transports.tls"},
+    {"transports"},
+    {"_buffer", "handler", "connection"},
+    {"_socket_core"},
+    {"_receiving", "_sending"},
+    {"_sendfile"},
+    {"socket"},
+    {"_environment", "_config"},
+    {"_ending"},
+    {"_handshaking"},
+    {"_connection"},
+    {"_registry"},
+    {"_acceptor"},
+    {"_listener"},
+    {"_run"},
+    {"_serving"},
+    {"server"},
+    {"", "__main__"},
+]
+ROW_OF = {module: number for number, row in enumerate(ROWS) for module in row}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imported(path):
+    """The package's own modules that a file imports when it is imported."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    here = path.relative_to(PACKAGE).parent.parts
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not node.level or id(node) in typing_only:
+            continue
+        base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
+        base = [part for part in base if part]
+        for alias in node.names:
+            longer = ".".join([*base, alias.name])
+            yield longer if longer in ROW_OF else ".".join(base)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_module_imports_only_from_rows_above(path):
+    own = ROW_OF[name_of(path)]
+    for other in imported(path):
+        assert ROW_OF[other] < own, f"{name_of(path)} imports {other}"
+
+
+def test_every_module_has_its_row():
+    assert {name_of(path) for path in FILES} == set(ROW_OF)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_file_is_two_things_in_one(path):
+    assert len(path.read_text().splitlines()) <= 400

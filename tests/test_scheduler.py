@@ -1,0 +1,420 @@
+"""The scheduler, with real threads and every poller, and with tasks that are no
+connections."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.support import eventually
+from tests.test_poller import MAKERS
+from thousand_island_sync import _waits
+from thousand_island_sync._scheduler import AGAIN, DONE, PARK, Scheduler, Task
+
+
+class Pipe(Task):
+    """A task that passes what it reads to a function."""
+
+    def __init__(self, react):
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        super().__init__(self.ours.fileno())
+        self.react = react
+        self.running = 0
+        self.overlaps = 0
+        self.runs = 0
+        self.scheduler = None
+        self.broken = threading.Event()
+
+    def run(self):
+        self.wants_write = False
+        self.running += 1
+        self.overlaps += self.running > 1
+        self.runs += 1
+        try:
+            try:
+                data = self.ours.recv(65_536)
+            except BlockingIOError:
+                data = None
+            if data == b"":
+                self.end()
+                return DONE
+            return self.react(self, data) or PARK
+        finally:
+            self.running -= 1
+
+    def end(self):
+        self.scheduler.forget(self)
+        self.ours.close()
+
+    def broke(self):
+        self.end()
+        self.broken.set()
+
+
+@pytest.fixture(params=MAKERS)
+def scheduler_of(request):
+    made = []
+
+    def make(max_threads=8, permits=1, tended=True, poller=None):
+        bell = threading.Semaphore(0)
+        edges = []
+        scheduler = Scheduler(
+            MAKERS[request.param](),
+            max_threads=max_threads,
+            name="test",
+            ring=bell.release,
+            saturation=lambda *edge: edges.append(edge),
+            permits=permits,
+        )
+        scheduler.edges = edges
+        over = threading.Event()
+
+        def tend():
+            while not over.is_set():
+                timeout = scheduler.tend()
+                bell.acquire(timeout=min(timeout, 0.01))
+
+        thread = threading.Thread(target=tend)
+        if tended:
+            thread.start()
+        pipes = []
+
+        def pipe(react):
+            one = Pipe(react)
+            one.scheduler = scheduler
+            pipes.append(one)
+            scheduler.add(one)
+            return one
+
+        scheduler.pipe = pipe
+        made.append((scheduler, over, thread, pipes))
+        return scheduler
+
+    yield make
+    for scheduler, over, thread, pipes in made:
+        for one in pipes:
+            one.theirs.close()
+        scheduler.close()
+        assert eventually(lambda s=scheduler: not s.threads())
+        over.set()
+        if thread.ident:
+            thread.join(5)
+        for one in pipes:
+            one.ours.close()
+
+
+def echo(pipe, data):
+    if data:
+        pipe.ours.send(data)
+
+
+def ask(pipe, data=b"x"):
+    pipe.theirs.settimeout(5)
+    pipe.theirs.send(data)
+    return pipe.theirs.recv(65_536)
+
+
+def test_a_task_runs_for_each_message(scheduler_of):
+    scheduler = scheduler_of()
+    pipe = scheduler.pipe(echo)
+    for number in range(50):
+        assert ask(pipe, b"%d" % number) == b"%d" % number
+    assert not pipe.overlaps
+
+
+def test_quick_tasks_share_one_thread(scheduler_of):
+    scheduler = scheduler_of()
+    pipes = [scheduler.pipe(echo) for _ in range(20)]
+    for _ in range(5):
+        for pipe in pipes:
+            assert ask(pipe) == b"x"
+    assert scheduler.counts()[0] == 1
+
+
+def test_a_task_that_waits_in_a_call_of_ours_hands_its_permit_over(scheduler_of):
+    scheduler = scheduler_of(tended=False)
+    go = threading.Event()
+
+    def wait(pipe, data):
+        if data:
+            _waits.give_way()
+            go.wait(5)
+
+    waiting = [scheduler.pipe(wait) for _ in range(5)]
+    quick = scheduler.pipe(echo)
+    for pipe in waiting:
+        pipe.theirs.send(b"x")
+    assert ask(quick) == b"x"
+    assert scheduler.counts()[1] >= 5
+    go.set()
+    assert eventually(lambda: scheduler.counts()[1] == 0)
+
+
+def test_the_stall_watch_takes_the_permit_of_a_task_that_blocks(scheduler_of):
+    scheduler = scheduler_of()
+    go = threading.Event()
+    stuck = scheduler.pipe(lambda pipe, data: go.wait(5) and None if data else None)
+    quick = scheduler.pipe(echo)
+    assert ask(quick) == b"x"
+    stuck.theirs.send(b"x")
+    before = time.monotonic()
+    assert ask(quick) == b"x"
+    assert time.monotonic() - before < 1
+    go.set()
+
+
+def test_a_task_that_tends_to_block_is_known_and_forgiven(scheduler_of):
+    scheduler = scheduler_of()
+    pause = [0.003]
+
+    def sometimes(pipe, data):
+        if data:
+            threading.Event().wait(pause[0])
+            pipe.ours.send(data)
+
+    pipe = scheduler.pipe(sometimes)
+
+    def blocks():
+        ask(pipe)
+        return pipe.blocks
+
+    assert eventually(blocks)
+    assert scheduler.pipe(sometimes).blocks
+    pipe.react = echo
+    assert eventually(lambda: not blocks())
+
+
+def test_at_the_bound_tasks_wait_and_are_served_in_order(scheduler_of):
+    scheduler = scheduler_of(max_threads=2)
+    go = threading.Event()
+    order = []
+
+    def block(pipe, data):
+        if data:
+            _waits.give_way()
+            go.wait(5)
+
+    for pipe in [scheduler.pipe(block) for _ in range(2)]:
+        pipe.theirs.send(b"x")
+    assert eventually(lambda: scheduler.counts()[1] == 2)
+    late = []
+    for number in range(4):
+        pipe = scheduler.pipe(lambda pipe, data, n=number: order.append(n) if data else None)
+        late.append(pipe)
+        pipe.theirs.send(b"x")
+        assert eventually(lambda n=number: scheduler.counts()[2] == n + 1)
+    assert scheduler.counts()[0] == 2
+    assert eventually(lambda: scheduler.edges)
+    assert scheduler.edges[0][0] is True
+    go.set()
+    assert eventually(lambda: sorted(order) == [0, 1, 2, 3])
+    assert order == [0, 1, 2, 3]
+    assert eventually(lambda: len(scheduler.edges) == 2)
+    assert scheduler.edges[1][0] is False
+
+
+def test_make_ready_runs_a_parked_task_and_marks_a_running_one(scheduler_of):
+    scheduler = scheduler_of()
+    pipe = scheduler.pipe(lambda pipe, data: None)
+    assert eventually(lambda: pipe.runs == 1 and not pipe.owned)
+    scheduler.make_ready(pipe)
+    assert eventually(lambda: pipe.runs == 2)
+
+
+def test_no_wake_up_is_lost(scheduler_of):
+    scheduler = scheduler_of(permits=2)
+    left = [0]
+    lock = threading.Lock()
+    done = [0]
+
+    def take(pipe, data):
+        with lock:
+            done[0] += left[0]
+            left[0] = 0
+
+    pipe = scheduler.pipe(take)
+
+    def leave():
+        for _ in range(300):
+            with lock:
+                left[0] += 1
+            scheduler.make_ready(pipe)
+
+    threads = [threading.Thread(target=leave) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert eventually(lambda: done[0] == 1_200)
+    assert not pipe.overlaps
+
+
+def test_a_deadline_wakes_a_parked_task_and_a_moved_one_does_not(scheduler_of):
+    scheduler = scheduler_of()
+    fired = []
+
+    def arm(pipe, data):
+        now = time.monotonic()
+        if data == b"later":
+            pipe.deadline = now + 30
+        elif data:
+            pipe.deadline = now + 0.05
+        elif now >= pipe.deadline:
+            fired.append(now)
+            pipe.deadline = now + 30
+
+    pipe = scheduler.pipe(arm)
+    pipe.theirs.send(b"soon")
+    assert eventually(lambda: len(fired) == 1)
+    runs = pipe.runs
+    pipe.theirs.send(b"soon")
+    assert eventually(lambda: pipe.runs > runs)
+    pipe.theirs.send(b"later")
+    assert not eventually(lambda: len(fired) == 2, 0.15)
+
+
+def test_later_calls_in_time_and_not_what_was_cancelled(scheduler_of):
+    scheduler = scheduler_of()
+    scheduler.pipe(lambda pipe, data: None)
+    called = []
+    begun = time.monotonic()
+    scheduler.later(begun + 0.03, lambda: called.append(time.monotonic() - begun))
+    cancelled = scheduler.later(begun + 0.01, lambda: called.append("cancelled"))
+    scheduler.cancel(cancelled)
+    assert eventually(lambda: called)
+    assert len(called) == 1
+    assert called[0] >= 0.03
+
+
+def test_a_firehose_does_not_starve_a_quick_task(scheduler_of):
+    scheduler = scheduler_of()
+    busy = [True]
+    hoses = [scheduler.pipe(lambda pipe, data: AGAIN if busy[0] else PARK) for _ in range(2)]
+    quick = scheduler.pipe(echo)
+    slowest = 0.0
+    for _ in range(20):
+        before = time.monotonic()
+        assert ask(quick) == b"x"
+        slowest = max(slowest, time.monotonic() - before)
+    busy[0] = False
+    assert slowest < 0.5
+    assert hoses[0].runs >= 10
+
+
+def test_a_task_that_breaks_costs_itself_only(scheduler_of, caplog):
+    scheduler = scheduler_of()
+
+    def break_off(pipe, data):
+        if data:
+            raise SystemExit
+
+    broken, quick = scheduler.pipe(break_off), scheduler.pipe(echo)
+    broken.theirs.send(b"x")
+    assert broken.broken.wait(5)
+    assert ask(quick) == b"x"
+    assert "bug" in caplog.text
+
+
+def test_a_thread_that_cannot_be_started_counts_as_the_bound(scheduler_of, monkeypatch):
+    scheduler = scheduler_of(max_threads=8)
+    go = threading.Event()
+    quick = scheduler.pipe(echo)
+    assert ask(quick) == b"x"
+    start = threading.Thread.start
+    allowed = [False]
+
+    def refuse(thread):
+        if "handler" in thread.name and not allowed[0]:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    blocked = threading.Event()
+
+    def block(pipe, data):
+        if data:
+            _waits.give_way()
+            blocked.set()
+            go.wait(5)
+
+    scheduler.pipe(block).theirs.send(b"x")
+    assert blocked.wait(5)
+    quick.theirs.send(b"y")
+    assert eventually(lambda: scheduler.counts()[2] == 1)
+    assert scheduler.counts()[0] == 1
+    allowed[0] = True
+    quick.theirs.settimeout(5)
+    assert quick.theirs.recv(10) == b"y"
+    go.set()
+
+
+def test_the_first_thread_that_cannot_be_started_is_an_error(scheduler_of, monkeypatch):
+    scheduler = scheduler_of()
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            scheduler.pipe(echo)
+    assert scheduler.counts() == (0, 0, 0)
+    assert ask(scheduler.pipe(echo)) == b"x"
+
+
+def test_reinforce_starts_a_thread_beyond_the_bound(scheduler_of):
+    scheduler = scheduler_of(max_threads=1)
+    go = threading.Event()
+
+    def block(pipe, data):
+        if data:
+            _waits.give_way()
+            go.wait(5)
+
+    scheduler.pipe(block).theirs.send(b"x")
+    assert eventually(lambda: scheduler.counts()[1] == 1)
+    quick = scheduler.pipe(echo)
+    quick.theirs.send(b"x")
+    assert eventually(lambda: scheduler.counts()[2] == 1)
+    scheduler.reinforce()
+    quick.theirs.settimeout(5)
+    assert quick.theirs.recv(1) == b"x"
+    assert scheduler.counts()[0] == 2
+    go.set()
+
+
+def test_nothing_is_added_to_a_closed_scheduler(scheduler_of):
+    scheduler = scheduler_of()
+    scheduler.close()
+    with pytest.raises(RuntimeError, match="stopped"):
+        scheduler.pipe(echo)
+
+
+def test_several_permits_run_several_tasks_and_each_by_one_thread(scheduler_of):
+    scheduler = scheduler_of(permits=4)
+    pipes = [scheduler.pipe(echo) for _ in range(30)]
+
+    def hammer(mine):
+        for _ in range(30):
+            for pipe in mine:
+                assert ask(pipe) == b"x"
+
+    threads = [threading.Thread(target=hammer, args=(pipes[n::3],)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert sum(pipe.overlaps for pipe in pipes) == 0
+
+
+def test_a_watch_over_an_idle_scheduler_does_not_tick(scheduler_of):
+    scheduler = scheduler_of(tended=False)
+    pipe = scheduler.pipe(echo)
+    assert ask(pipe) == b"x"
+    assert eventually(lambda: scheduler.counts()[1] == 0)
+    scheduler.tend()
+    assert eventually(lambda: scheduler.tend() == float("inf"))

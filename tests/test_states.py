@@ -1,0 +1,40 @@
+"""The tables of a connection's life."""
+
+import itertools
+
+import pytest
+
+from thousand_island_sync import Handler
+from thousand_island_sync._states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
+
+
+def test_every_state_has_its_transitions_and_closed_is_the_end():
+    assert set(TRANSITIONS) == set(State)
+    assert TRANSITIONS[State.CLOSED] == frozenset()
+    reached = {State.NEW}
+    for _ in State:
+        reached |= {target for state in reached for target in TRANSITIONS[state]}
+    assert reached == set(State)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    list(itertools.product((State.HANDSHAKING, State.RUNNING, State.PARKED), Cause)),
+    ids=lambda value: value.name,
+)
+def test_every_state_and_cause_has_one_last_callback(state, cause):
+    if cause is Cause.REFUSED or (state is State.HANDSHAKING and cause is Cause.HANDLER):
+        assert (state, cause) not in LAST_CALLBACK
+        return
+    callback = LAST_CALLBACK[state, cause]
+    assert (callback is None) == (cause is Cause.LOCAL)
+    if callback is not None:
+        assert hasattr(Handler, callback)
+    assert callback == "handle_error" or cause in REASON
+
+
+def test_what_differs_in_a_handshake():
+    assert LAST_CALLBACK[State.HANDSHAKING, Cause.TIMEOUT] == "handle_error"
+    assert LAST_CALLBACK[State.PARKED, Cause.TIMEOUT] == "handle_timeout"
+    assert LAST_CALLBACK[State.HANDSHAKING, Cause.PEER] == "handle_error"
+    assert LAST_CALLBACK[State.PARKED, Cause.PEER] == "handle_close"
