@@ -550,7 +550,9 @@ def test_a_call_that_is_not_answered_in_time(serve, client):
 def test_handlers_may_call_each_other(serve, client):
     class Relays(Listener):
         def handle_data(self, data, socket):
-            others = [c for c in socket.connection.server.connections() if c is not socket.connection]
+            others = [
+                c for c in socket.connection.server.connections() if c is not socket.connection
+            ]
             socket.send(others[0].call("hello")[0].encode())
 
     server = serve(Relays)

@@ -103,7 +103,10 @@ def test_a_port_in_use(serve, capsys):
 
 
 def test_importing_the_package_is_cheap_and_does_not_import_openssl():
-    code = "import sys, thousand_island_sync; print('OpenSSL' in sys.modules, 'asyncio' in sys.modules)"
+    code = (
+        "import sys, thousand_island_sync\n"
+        "print('OpenSSL' in sys.modules, 'asyncio' in sys.modules)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

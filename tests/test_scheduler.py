@@ -10,7 +10,8 @@ import pytest
 from tests.support import eventually
 from tests.test_poller import MAKERS
 from thousand_island_sync import _waits
-from thousand_island_sync._scheduler import AGAIN, DONE, PARK, Scheduler, Task
+from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync._task import AGAIN, DONE, PARK, Task
 
 
 class Pipe(Task):

@@ -58,7 +58,9 @@ def within(serve, client):
 
 
 def test_recv_gives_what_is_there(within):
-    assert within(lambda s: s.recv(3) + b"|" + s.recv_exactly(2) + s.recv(), b"abcdef") == b"abc|def"
+    assert (
+        within(lambda s: s.recv(3) + b"|" + s.recv_exactly(2) + s.recv(), b"abcdef") == b"abc|def"
+    )
 
 
 def test_recv_gives_the_end_of_the_stream_again_and_again(within):

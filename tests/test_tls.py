@@ -29,7 +29,9 @@ class Tells(Handler):
         info = socket.tls_info()
         certificate = socket.peer_certificate()
         subject = certificate.serial_number if certificate else None
-        socket.send(repr((info.version, info.alpn, info.server_name, info.resumed, subject)).encode())
+        socket.send(
+            repr((info.version, info.alpn, info.server_name, info.resumed, subject)).encode()
+        )
 
 
 def tls(serve, authority, handler_cls=Tells, more=None, **options):
@@ -183,9 +185,7 @@ def test_a_prepared_set_is_swapped_for_later_handshakes(serve, authority, secure
 
     before = serial()
     new = authority.ca.issue_cert("localhost")
-    prepared.reload(
-        certfile=new.cert_chain_pems[0].bytes(), keyfile=new.private_key_pem.bytes()
-    )
+    prepared.reload(certfile=new.cert_chain_pems[0].bytes(), keyfile=new.private_key_pem.bytes())
     renewed = serial()
     assert renewed != before
     with pytest.raises(ConfigError):

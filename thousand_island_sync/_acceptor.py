@@ -23,7 +23,7 @@ from typing import Any
 from . import _addresses, _waits, events
 from ._clock import now, now_ns
 from ._connection import Lifecycle
-from ._ending import Environment
+from ._environment import Environment
 from ._poller import WakeUp
 from ._registry import Registry, Room
 from ._scheduler import Scheduler

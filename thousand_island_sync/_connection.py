@@ -24,14 +24,14 @@ from __future__ import annotations
 import socket as stdlib_socket
 from typing import Any
 
-from . import _addresses, events
+from . import events
 from ._clock import FOREVER, now_ns, seconds
-from ._ending import Ending
+from ._handshaking import Handshaking
 from ._mailbox import Call
 from ._options import MISSING
 from ._receiving import CHUNK
-from ._scheduler import AGAIN, DONE, PARK
 from ._states import Cause, State
+from ._task import AGAIN, DONE, PARK
 from .errors import (
     HandlerResultError,
     HandshakeError,
@@ -41,8 +41,7 @@ from .errors import (
     SocketTimeout,
 )
 from .handler import Close, Continue, Error, SwitchTransport
-from .socket import Socket
-from .transports._base import WRITE, Channel, Transport
+from .transports._base import WRITE
 
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 _PARKED, _RUNNING = State.PARKED, State.RUNNING
@@ -54,7 +53,7 @@ _DRAIN_MOST = 1 << 20
 _YOUNG_S = 0.2
 
 
-class Lifecycle(Ending):
+class Lifecycle(Handshaking):
     """Runs one connection from its first step to its last."""
 
     __slots__ = ()
@@ -127,57 +126,6 @@ class Lifecycle(Ending):
                 return verdict
         return self._read()
 
-    def _asked_to_end(self) -> Cause | None:
-        if self._socket._closed:
-            return Cause.LOCAL
-        if self._asked or self._socket._cut:
-            return Cause.SHUTDOWN
-        return None
-
-    def _begin(self) -> bool:
-        """The first step: makes the handler. Whether that failed."""
-        env = self._env
-        self.wants_write = False
-        self._started_ns = now_ns()
-        try:
-            channel = env.transport_channel(self._transport, self._sock)
-            self._socket = Socket(self, self._sock, channel)
-            self._use(channel)
-            self._handler = self._in_context(env.handler_cls, env.handler_options)
-            self._on_data = self._handler.handle_data
-        except BaseException as error:
-            self._refuse(error)
-            return True
-        if channel.kernel_waits and self._sock.family == getattr(stdlib_socket, "AF_UNIX", None):
-            env.pool.watch_reads_only(self)
-        self._become(State.HANDSHAKING)
-        env.opened(self)
-        if events.handler_start.receivers:
-            host, port = _addresses.remote(self.peer_address)
-            events.emit(
-                events.handler_start,
-                env.server,
-                {},
-                {
-                    "connection_id": self.id,
-                    "acceptor_id": self._acceptor_id,
-                    "remote_address": host,
-                    "remote_port": port,
-                },
-            )
-        self._handshake_began()
-        return False
-
-    def _use(self, channel: Channel) -> None:
-        self._socket._channel = channel
-        self._socket._send_now = channel.direct_send()
-        self._recv_now = channel.direct_recv()
-        self._short_proves = channel.kernel_waits
-
-    def _handshake_began(self) -> None:
-        self._handshake_ns = now_ns()
-        self._handshake_deadline = self._clock() + self._env.handshake_timeout
-
     def _shake_hands(self) -> int:
         ending = self._asked_to_end()
         if ending is not None:
@@ -203,17 +151,6 @@ class Lifecycle(Ending):
         self.wants_write = channel.recv_wants == WRITE
         self.deadline = self._handshake_deadline
         return PARK
-
-    def _handshake_failed(self, error: HandshakeError, cause: Cause = Cause.ERROR) -> int:
-        if events.socket_handshake_error.receivers:
-            host, port = _addresses.remote(self.peer_address)
-            events.emit(
-                events.socket_handshake_error,
-                self._env.server,
-                {"error": error, "duration_ns": now_ns() - self._handshake_ns},
-                {"connection_id": self.id, "remote_address": host, "remote_port": port},
-            )
-        return self._finish(cause, error)
 
     def _hands_shaken(self) -> int:
         self.wants_write = False
@@ -428,29 +365,6 @@ class Lifecycle(Ending):
         if result is not None and result.deadline_ms is not MISSING:
             self._total_deadline = time_now + seconds(result.deadline_ms)  # type: ignore[arg-type]
             self.alert = self.alert or self._total_deadline != FOREVER
-
-    def _switch_transport(self, switch: SwitchTransport) -> int:
-        """Everything of the old transport that was read is dropped here (RFC 3207, 5)."""
-        socket = self._socket
-        try:
-            if not (
-                isinstance(switch.transport_cls, type)
-                and issubclass(switch.transport_cls, Transport)
-            ):
-                raise HandlerResultError(
-                    f"SwitchTransport: got {switch.transport_cls!r}, takes a Transport such as TLS"
-                )
-            transport = switch.transport_cls.of(switch.transport_options)
-            channel = transport.upgrade(self._sock, socket._channel)
-        except Exception as error:
-            self._log_error(error, "SwitchTransport")
-            return self._finish(Cause.ERROR, error)
-        self._use(channel)
-        socket._drop_read()
-        self._switch = switch
-        self._become(State.HANDSHAKING)
-        self._handshake_began()
-        return AGAIN
 
     def _raised(self, error: BaseException, name: str) -> int:
         """What a callback raised; the table in the documentation of `Handler`."""

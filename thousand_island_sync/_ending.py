@@ -7,7 +7,6 @@ socket itself, the descriptor goes at once and the rest follows when it returns.
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import itertools
 import logging
@@ -15,83 +14,26 @@ import os
 import socket as stdlib_socket
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from . import _addresses, _waits, events
-from ._clock import FOREVER, Clock, now_ns, seconds
+from ._clock import FOREVER, now_ns, seconds
+from ._environment import Environment
 from ._linger import MOST_BYTES, Linger
 from ._mailbox import CLOSED, Call, Mailbox
 from ._options import is_milliseconds
-from ._scheduler import DONE, Task
 from ._states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
-from ._timers import Timer
+from ._task import DONE, Task
 from ._unread import read_away, unread_bytes
 from .connection import Connection
 from .errors import SocketClosed, SocketTimeout, ThousandIslandError
 from .handler import Handler, SwitchTransport
 from .socket import Socket
-from .transports._base import Channel, Transport
+from .transports._base import Transport
 
 _log = logging.getLogger("thousand_island_sync")
 _serials = itertools.count(1)
 _making_mailboxes = threading.Lock()
-
-
-class Pool(Protocol):
-    """What a connection needs of the scheduler."""
-
-    def make_ready(self, task: Task) -> None: ...
-    def later(self, when: float, call: Callable[[], None]) -> Timer: ...
-    def cancel(self, timer: Timer) -> None: ...
-    def detach(self, task: Task) -> None: ...
-    def forget(self, task: Task) -> None: ...
-    def replace(self, task: Task, successor: Task) -> None: ...
-    def watch_reads_only(self, task: Task) -> None: ...
-
-
-class Environment:
-    """What the connections of one run of a server share.
-
-    Times are seconds. `stopping` is set once, by the stop, before it makes the
-    connections ready; `interrupt` is the descriptor that ends waiting reads then.
-    """
-
-    def __init__(
-        self,
-        *,
-        server: Any,
-        handler_cls: type[Handler],
-        handler_options: Any,
-        context: contextvars.Context,
-        read_timeout: float,
-        send_timeout: float,
-        handshake_timeout: float,
-        max_pending: int | None,
-        clock: Clock,
-        opened: Callable[[Any], None],
-        ended: Callable[[Any], None],
-        refused: Callable[[Any, BaseException], None],
-        interrupt: int | None = None,
-    ) -> None:
-        self.server = server
-        self.handler_cls = handler_cls
-        self.handler_options = handler_options
-        self.context = context
-        self.read_timeout = read_timeout
-        self.send_timeout = send_timeout
-        self.handshake_timeout = handshake_timeout
-        self.max_pending = max_pending
-        self.clock = clock
-        self.opened = opened
-        self.ended = ended
-        self.refused = refused
-        self.interrupt = interrupt
-        self.stopping = False
-        self.pool: Pool
-
-    @staticmethod
-    def transport_channel(transport: Transport, sock: stdlib_socket.socket) -> Channel:
-        return transport.channel(sock)
 
 
 class Ending(Task):

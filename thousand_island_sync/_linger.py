@@ -12,7 +12,7 @@ import socket
 from typing import Protocol
 
 from ._clock import Clock
-from ._scheduler import AGAIN, DONE, PARK, Task
+from ._task import AGAIN, DONE, PARK, Task
 from ._unread import read_away
 
 #: What is read away at most, in bytes and in seconds.

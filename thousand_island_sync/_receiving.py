@@ -7,12 +7,12 @@ import socket as stdlib_socket
 from threading import get_ident
 from typing import Any
 
-from . import _waits, events
+from . import events
+from ._arrivals import Arrivals
+from ._buffer import ReadBuffer
 from ._clock import FOREVER, now
 from ._options import MISSING, Missing
-from ._socket_core import SocketCore
 from .errors import LimitExceeded, SocketClosed, SocketError
-from .transports._base import WRITE
 
 #: What one receive asks for when the caller names no length.
 CHUNK = 65_536
@@ -23,48 +23,7 @@ _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 _WAITALL = int(getattr(stdlib_socket, "MSG_WAITALL", 0))
 
 
-class ReadBuffer:
-    """Bytes that were read and not handed out: some put back, then some fresh.
-
-    Attributes:
-        fresh: how many, at the end, no callback has seen yet.
-    """
-
-    __slots__ = ("_data", "_start", "fresh")
-
-    def __init__(self, data: bytes, fresh: int) -> None:
-        self._data = data
-        self._start = 0
-        self.fresh = fresh
-
-    def __len__(self) -> int:
-        return len(self._data) - self._start
-
-    def peek(self, length: int) -> bytes:
-        return self._data[self._start : self._start + length]
-
-    def take(self, length: int) -> bytes:
-        taken = self._data[self._start : self._start + length]
-        self._start += len(taken)
-        self.fresh = min(self.fresh, len(self))
-        return taken
-
-    def put_back(self, data: bytes) -> None:
-        self._data = data + self._data[self._start :]
-        self._start = 0
-
-    def add(self, data: bytes) -> None:
-        self._data = self._data[self._start :] + data
-        self._start = 0
-        self.fresh += len(data)
-
-    def find(self, delimiter: bytes, start: int) -> int:
-        """Where the delimiter ends, counted from the front; -1: it is not there."""
-        found = self._data.find(delimiter, self._start + start)
-        return -1 if found < 0 else found + len(delimiter) - self._start
-
-
-class Receiving(SocketCore):
+class Receiving(Arrivals):
     """`recv` and what is built on it."""
 
     __slots__ = ()
@@ -173,12 +132,6 @@ class Receiving(SocketCore):
             parts.append(data)
             missing -= len(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _keep(self, data: bytes, seen: int) -> None:
-        """Keeps what no call has returned; `seen` of it, in front, a callback knows."""
-        if data:
-            self._buffer = ReadBuffer(data, len(data) - min(seen, len(data)))
-            self._connection.alert = True
 
     def recv_until(
         self,
@@ -321,82 +274,6 @@ class Receiving(SocketCore):
             else:
                 buffer.put_back(data)
 
-    # ---- the one place that waits for bytes -----------------------------------
-
-    def _receive(self, doing: str, length: int, timeout: float, deadline: float) -> bytes:
-        """Bytes from the channel, waiting; holds `_receiving`.
-
-        `timeout` is the whole call's; where it makes several receives, `deadline` says
-        when it ends, else `FOREVER`.
-        """
-        channel = self._channel
-        if self._interrupted:
-            raise self._stopping_error(doing)
-        try:
-            data: bytes | None = None
-            # Once this callback has waited, the next bytes are probably not there either.
-            if self._connection.attached or not channel.kernel_waits:
-                data = channel.recv(length)
-            if data is None:
-                data = self._wait_for_bytes(doing, length, timeout, deadline)
-        except SocketError:
-            raise
-        except OSError as error:
-            raise self._failed(doing, error) from error
-        if data:
-            self._bytes_received += len(data)
-            self._recv_count += 1
-        else:
-            if self._interrupted:
-                raise self._stopping_error(doing)
-            if self._closed:
-                raise self._closed_error(doing)
-            if self._cut:
-                raise self._gone(doing, "cut")
-            self._eof = self._connection.alert = True
-        return data
-
-    def _wait_for_bytes(self, doing: str, length: int, timeout: float, deadline: float) -> bytes:
-        connection, channel = self._connection, self._channel
-        if timeout == 0:
-            raise self._nothing_came(doing, timeout)
-        connection.take_out()
-        _waits.give_way()
-        while True:
-            bell = connection.interrupt()
-            if bell is not None:
-                if self._bytes_received != self._answered:
-                    bell = None  # a request is under way: it may be finished
-                elif connection.stopping:
-                    raise self._stopping_error(doing)
-            if self._interrupted:
-                raise self._stopping_error(doing)
-            left = timeout if deadline == FOREVER else self._left(deadline)
-            if left <= 0:
-                raise self._nothing_came(doing, timeout)
-            if deadline == FOREVER and timeout != FOREVER:
-                deadline = now() + timeout
-            if channel.kernel_waits and bell is None:
-                data = channel.wait_recv(length, left)
-                if (
-                    timeout == connection.read_timeout
-                    and not connection.attached
-                    and self._default_timeout is MISSING
-                ):
-                    self._waiter = get_ident()
-            else:
-                write = channel.recv_wants == WRITE
-                _waits.wait_for(self._sock.fileno(), write=write, timeout=left, also=bell)
-                # A TLS session that met the end of an interrupted read could send no more.
-                data = None if self._interrupted else channel.recv(length)
-            if data is not None:
-                return data
-
-    def _nothing_came(self, doing: str, timeout: float) -> SocketError:
-        return self._timed_out(
-            doing, timeout, "nothing came", "read_timeout_ms, or timeout_ms of the call"
-        )
-
     def _recv_with_flags(
         self, length: int, flags: int, timeout_ms: float | Missing | None
     ) -> bytes:
@@ -428,34 +305,6 @@ class Receiving(SocketCore):
                 return self._channel.recv(length, flags) or b""
             except OSError as error:
                 raise self._failed("recv", error) from error
-
-    # ---- the buffer -----------------------------------------------------------
-
-    def _take(self, length: int) -> bytes:
-        buffer = self._buffer
-        assert buffer is not None
-        data = buffer.take(length)
-        if not len(buffer):
-            self._buffer = None
-        return data
-
-    def _take_fresh(self) -> bytes:
-        """All that waits here, if some of it no callback has seen. Thread: the owner's."""
-        buffer = self._buffer
-        if buffer is None or not buffer.fresh:
-            return b""
-        self._buffer = None
-        return buffer.take(len(buffer))
-
-    def _behind_unread(self, data: bytes) -> bytes:
-        """New bytes, with what was put back in front. Thread: the owner's."""
-        buffer, self._buffer = self._buffer, None
-        assert buffer is not None
-        return buffer.take(len(buffer)) + data
-
-    def _drop_read(self) -> None:
-        """An upgrade: plaintext is never taken for encrypted. Thread: the owner's."""
-        self._buffer = None
 
     # ---- events ---------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from ._acceptor import Intake
 from ._clock import FOREVER, now, now_ns
 from ._config import Config
 from ._connection import Lifecycle
-from ._ending import Environment
+from ._environment import Environment
 from ._listener import Listener
 from ._poller import WakeUp, new_poller
 from ._registry import Registry

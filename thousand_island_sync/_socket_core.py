@@ -22,7 +22,7 @@ from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from .transports._base import Channel
 
 if TYPE_CHECKING:
-    from ._receiving import ReadBuffer
+    from ._buffer import ReadBuffer
 
 _PEER_HAS_GONE = {
     errno.ECONNRESET,

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
-import socket as stdlib_socket
 import threading
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,6 +13,7 @@ from ._clock import FOREVER, now, seconds
 from ._config import config
 from ._options import MISSING, Missing, is_milliseconds
 from ._run import Run
+from ._serving import serve_until_signalled
 from .connection import Connection
 from .errors import ConfigError, ListenError, NotSupported, ServerNotRunning, ThousandIslandError
 
@@ -218,27 +216,7 @@ class ThousandIsland:
         """
         if threading.current_thread() is not threading.main_thread():
             raise ThousandIslandError("serve_forever: main thread only; elsewhere: start, wait")
-        servers = (self, *others)
-        ours, theirs = stdlib_socket.socketpair()
-        with ours, theirs:
-            ours.setblocking(False)
-            theirs.setblocking(False)
-
-            def note(what: bytes) -> None:
-                try:
-                    theirs.send(what)
-                except OSError:
-                    pass  # nobody listens any more, or plenty is noted
-
-            before = {
-                number: signal.signal(number, lambda *_: note(b"s"))
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-            try:
-                _serve(servers, ours, note)
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+        serve_until_signalled((self, *others))
 
     # ---- suspending -----------------------------------------------------------
 
@@ -382,47 +360,3 @@ class _Turn:
 
     def __exit__(self, *exc: object) -> None:
         self._server._changing.release()
-
-
-def _serve(servers: tuple[ThousandIsland, ...], ours: stdlib_socket.socket, note: Any) -> None:
-    """Waits for signals (`s`) and for servers that have stopped (`x`)."""
-    threads: list[threading.Thread] = []
-
-    def begin(target: Any, *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args, name="serve-forever", daemon=True)
-        threads.append(thread)
-        thread.start()
-
-    def watch(server: ThousandIsland) -> None:
-        server.wait()
-        note(b"x")
-
-    try:
-        for server in servers:
-            if server.status in ("new", "stopped"):
-                server.start()
-        for server in servers:
-            begin(watch, server)
-        signals = 0
-        stopped = 0
-        stopping = False
-        poller = select.poll()
-        poller.register(ours.fileno(), select.POLLIN)
-        while stopped < len(servers):
-            poller.poll()
-            noted = ours.recv(4096)
-            signals += noted.count(b"s")
-            stopped += noted.count(b"x")
-            if not stopping:
-                stopping = True
-                for server in servers:
-                    begin(server.stop)
-            if signals > 1:
-                for server in servers:
-                    begin(server.stop, 0)
-    except BaseException:
-        for server in servers:
-            server.stop()
-        raise
-    for thread in threads:
-        thread.join()

@@ -1,0 +1,128 @@
+"""Bytes on their way in: the one place that waits for them, and where they are kept.
+
+`_receiving` has the calls that users see; all of them end here.
+"""
+
+from __future__ import annotations
+
+from threading import get_ident
+
+from . import _waits
+from ._buffer import ReadBuffer
+from ._clock import FOREVER, now
+from ._options import MISSING
+from ._socket_core import SocketCore
+from .errors import SocketError
+from .transports._base import WRITE
+
+
+class Arrivals(SocketCore):
+    """Waiting for bytes, and the buffer of those that no call has returned."""
+
+    __slots__ = ()
+
+    def _receive(self, doing: str, length: int, timeout: float, deadline: float) -> bytes:
+        """Bytes from the channel, waiting; holds `_receiving`.
+
+        `timeout` is the whole call's; where it makes several receives, `deadline` says
+        when it ends, else `FOREVER`.
+        """
+        channel = self._channel
+        if self._interrupted:
+            raise self._stopping_error(doing)
+        try:
+            data: bytes | None = None
+            # Once this callback has waited, the next bytes are probably not there either.
+            if self._connection.attached or not channel.kernel_waits:
+                data = channel.recv(length)
+            if data is None:
+                data = self._wait_for_bytes(doing, length, timeout, deadline)
+        except SocketError:
+            raise
+        except OSError as error:
+            raise self._failed(doing, error) from error
+        if data:
+            self._bytes_received += len(data)
+            self._recv_count += 1
+        else:
+            if self._interrupted:
+                raise self._stopping_error(doing)
+            if self._closed:
+                raise self._closed_error(doing)
+            if self._cut:
+                raise self._gone(doing, "cut")
+            self._eof = self._connection.alert = True
+        return data
+
+    def _wait_for_bytes(self, doing: str, length: int, timeout: float, deadline: float) -> bytes:
+        connection, channel = self._connection, self._channel
+        if timeout == 0:
+            raise self._nothing_came(doing, timeout)
+        connection.take_out()
+        _waits.give_way()
+        while True:
+            bell = connection.interrupt()
+            if bell is not None:
+                if self._bytes_received != self._answered:
+                    bell = None  # a request is under way: it may be finished
+                elif connection.stopping:
+                    raise self._stopping_error(doing)
+            if self._interrupted:
+                raise self._stopping_error(doing)
+            left = timeout if deadline == FOREVER else self._left(deadline)
+            if left <= 0:
+                raise self._nothing_came(doing, timeout)
+            if deadline == FOREVER and timeout != FOREVER:
+                deadline = now() + timeout
+            if channel.kernel_waits and bell is None:
+                data = channel.wait_recv(length, left)
+                if (
+                    timeout == connection.read_timeout
+                    and not connection.attached
+                    and self._default_timeout is MISSING
+                ):
+                    self._waiter = get_ident()
+            else:
+                write = channel.recv_wants == WRITE
+                _waits.wait_for(self._sock.fileno(), write=write, timeout=left, also=bell)
+                # A TLS session that met the end of an interrupted read could send no more.
+                data = None if self._interrupted else channel.recv(length)
+            if data is not None:
+                return data
+
+    def _nothing_came(self, doing: str, timeout: float) -> SocketError:
+        return self._timed_out(
+            doing, timeout, "nothing came", "read_timeout_ms, or timeout_ms of the call"
+        )
+
+    def _keep(self, data: bytes, seen: int) -> None:
+        """Keeps what no call has returned; `seen` of it, in front, a callback knows."""
+        if data:
+            self._buffer = ReadBuffer(data, len(data) - min(seen, len(data)))
+            self._connection.alert = True
+
+    def _take(self, length: int) -> bytes:
+        buffer = self._buffer
+        assert buffer is not None
+        data = buffer.take(length)
+        if not len(buffer):
+            self._buffer = None
+        return data
+
+    def _take_fresh(self) -> bytes:
+        """All that waits here, if some of it no callback has seen. Thread: the owner's."""
+        buffer = self._buffer
+        if buffer is None or not buffer.fresh:
+            return b""
+        self._buffer = None
+        return buffer.take(len(buffer))
+
+    def _behind_unread(self, data: bytes) -> bytes:
+        """New bytes, with what was put back in front. Thread: the owner's."""
+        buffer, self._buffer = self._buffer, None
+        assert buffer is not None
+        return buffer.take(len(buffer)) + data
+
+    def _drop_read(self) -> None:
+        """An upgrade: plaintext is never taken for encrypted. Thread: the owner's."""
+        self._buffer = None

@@ -1,0 +1,107 @@
+"""The way from an accepted socket to a connection that may exchange bytes: the handler
+is made, hands are shaken, and later perhaps once more over another transport."""
+
+from __future__ import annotations
+
+import socket as stdlib_socket
+
+from . import _addresses, events
+from ._clock import now_ns
+from ._ending import Ending
+from ._states import Cause, State
+from ._task import AGAIN
+from .errors import HandlerResultError, HandshakeError
+from .handler import SwitchTransport
+from .socket import Socket
+from .transports._base import Channel, Transport
+
+
+class Handshaking(Ending):
+    """The first step, and the fate of handshakes."""
+
+    __slots__ = ()
+
+    def _begin(self) -> bool:
+        """The first step: makes the handler. Whether that failed."""
+        env = self._env
+        self.wants_write = False
+        self._started_ns = now_ns()
+        try:
+            channel = self._transport.channel(self._sock)
+            self._socket = Socket(self, self._sock, channel)
+            self._use(channel)
+            self._handler = self._in_context(env.handler_cls, env.handler_options)
+            self._on_data = self._handler.handle_data
+        except BaseException as error:
+            self._refuse(error)
+            return True
+        if channel.kernel_waits and self._sock.family == getattr(stdlib_socket, "AF_UNIX", None):
+            env.pool.watch_reads_only(self)
+        self._become(State.HANDSHAKING)
+        env.opened(self)
+        if events.handler_start.receivers:
+            host, port = _addresses.remote(self.peer_address)
+            events.emit(
+                events.handler_start,
+                env.server,
+                {},
+                {
+                    "connection_id": self.id,
+                    "acceptor_id": self._acceptor_id,
+                    "remote_address": host,
+                    "remote_port": port,
+                },
+            )
+        self._handshake_began()
+        return False
+
+    def _use(self, channel: Channel) -> None:
+        self._socket._channel = channel
+        self._socket._send_now = channel.direct_send()
+        self._recv_now = channel.direct_recv()
+        self._short_proves = channel.kernel_waits
+
+    def _handshake_began(self) -> None:
+        self._handshake_ns = now_ns()
+        self._handshake_deadline = self._clock() + self._env.handshake_timeout
+
+    def _handshake_failed(self, error: HandshakeError, cause: Cause = Cause.ERROR) -> int:
+        if events.socket_handshake_error.receivers:
+            host, port = _addresses.remote(self.peer_address)
+            events.emit(
+                events.socket_handshake_error,
+                self._env.server,
+                {"error": error, "duration_ns": now_ns() - self._handshake_ns},
+                {"connection_id": self.id, "remote_address": host, "remote_port": port},
+            )
+        return self._finish(cause, error)
+
+    def _switch_transport(self, switch: SwitchTransport) -> int:
+        """Everything of the old transport that was read is dropped here (RFC 3207, 5)."""
+        socket = self._socket
+        try:
+            if not (
+                isinstance(switch.transport_cls, type)
+                and issubclass(switch.transport_cls, Transport)
+            ):
+                raise HandlerResultError(
+                    f"SwitchTransport: got {switch.transport_cls!r}, takes a Transport such as TLS"
+                )
+            transport = switch.transport_cls.of(switch.transport_options)
+            channel = transport.upgrade(self._sock, socket._channel)
+        except Exception as error:
+            self._log_error(error, "SwitchTransport")
+            return self._finish(Cause.ERROR, error)
+        self._use(channel)
+        socket._drop_read()
+        self._switch = switch
+        self._become(State.HANDSHAKING)
+        self._handshake_began()
+        return AGAIN
+
+    def _asked_to_end(self) -> Cause | None:
+        if self._socket._closed:
+            return Cause.LOCAL
+        if self._asked or self._socket._cut:
+            return Cause.SHUTDOWN
+        return None

@@ -1,0 +1,277 @@
+"""The pool: threads, and the permits to take work that they pass among themselves.
+
+See the essay in `_scheduler`. Here is who holds a permit, who gets one that was given
+away, and how a thread begins, rests and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from ._clock import FOREVER, Clock, now
+from ._poller import Poller
+from ._task import Task
+from ._tendency import Tendency
+from ._timers import Timers
+
+#: A thread that had nothing to do for this long ends.
+_IDLE_S = 30.0
+#: Tasks that a thread runs between two looks; where other threads look, too.
+_BATCH, _SHARED_BATCH = 64, 4
+
+
+class Saturation(Protocol):
+    """Told by the listener's thread when a ready connection finds no thread, and when
+    that is over."""
+
+    def __call__(self, saturated: bool, busy_threads: int, waiting: int, /) -> None: ...
+
+
+class Worker:
+    """A thread of the pool, and whether it holds a permit."""
+
+    __slots__ = (
+        "bell",
+        "parked",
+        "permit",
+        "pool",
+        "sample",
+        "scheduler",
+        "seen",
+        "task",
+        "turn",
+        "waited",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.permit = True
+        self.task: Task | None = None
+        # What it ran and what shall be parked: settled together, with the lock taken once.
+        self.parked: deque[Task] = deque()
+        self.turn = 0  # counts tasks run
+        self.seen = -1  # the turn in which the stall watch saw it last
+        self.sample = False  # measure the next one
+        self.waited = False  # the present task waited in a call of ours
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+    def give_way(self) -> None:
+        self.pool._hand_over(self)
+
+
+def default_permits() -> int:
+    """As many threads as can run Python at once."""
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        return 1
+    return os.cpu_count() or 1
+
+
+class Pool:
+    """The fields of a scheduler, and its threads.
+
+    Args:
+        poller: reports ready descriptors; closed by the pool.
+        max_threads: the bound of the pool.
+        name: prefix of the threads' names.
+        ring: wakes the thread that calls `tend`.
+        saturation: told when the pool is saturated and when it is relieved.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        max_threads: int,
+        name: str,
+        ring: Callable[[], None],
+        saturation: Saturation,
+        permits: int | None = None,
+        clock: Clock = now,
+    ) -> None:
+        self._poller = poller
+        self._bound = max_threads
+        self._name = name
+        self._ring = ring
+        self._tell = saturation
+        self._clock = clock
+        self._permits = default_permits() if permits is None else permits
+        self._batch = _BATCH if self._permits == 1 else _SHARED_BATCH
+
+        self._lock = threading.Lock()
+        # All below is guarded by the lock, but for taking from the ready queue.
+        self._ready: deque[Task] = deque()
+        self._tasks: dict[int, Task] = {}
+        self._timers = Timers()
+        self._next_timer = FOREVER
+        self.tendency = Tendency()
+        self._free = self._permits
+        self._holders: list[Worker] = []
+        self._idle: list[Worker] = []
+        self._threads: set[threading.Thread] = set()
+        self._count = 0  # threads, those about to start included
+        self._made = 0
+        self._sleepers = 0  # threads that wait in the poller
+        self._watching = False
+        self._seen_turns = -1
+        self._saturated = False
+        self._closing = False
+        self._poller_closed = False
+
+    def _work(self, worker: Worker) -> None:
+        """The life of a pool thread."""
+        raise NotImplementedError
+
+    def _settle(self, worker: Worker) -> None:
+        """With the lock: parks what the worker has run."""
+        raise NotImplementedError
+
+    def counts(self) -> tuple[int, int, int]:
+        """Threads, busy threads, ready tasks that no thread has come to. O(1)."""
+        with self._lock:
+            return (
+                self._count,
+                max(0, self._count - len(self._idle) - self._sleepers),
+                len(self._ready),
+            )
+
+    def threads(self) -> list[threading.Thread]:
+        with self._lock:
+            return list(self._threads)
+
+    def reinforce(self) -> None:
+        """Starts a thread beyond the bound if a ready task finds none (in a stop)."""
+        with self._lock:
+            if not (self._ready and self._free and not self._holders):
+                return
+            self._bound = max(self._bound, self._count + 1)
+            heir = self._employ()
+        if heir is not None:
+            self._wake(heir)
+
+    def close(self) -> None:
+        """No task will be added any more; threads end when the last task has."""
+        with self._lock:
+            self._closing = True
+            last = not self._tasks
+        if last:
+            self._dismiss()
+
+    # ---- permits --------------------------------------------------------------
+
+    def _hand_over(self, worker: Worker) -> None:
+        """Thread: the worker's own."""
+        with self._lock:
+            if not worker.permit:
+                return
+            self._revoke(worker)
+            heir = self._employ()
+        if heir is not None:
+            self._wake(heir)
+        else:
+            self._ring()  # nobody is left: the listener's thread stands in
+
+    def _revoke(self, worker: Worker) -> None:
+        """With the lock. What the worker has run must not wait for its present task."""
+        self._settle(worker)
+        worker.permit = False
+        self._holders.remove(worker)
+        self._free += 1
+
+    def _grant(self, worker: Worker) -> None:
+        worker.permit = True
+        self._holders.append(worker)
+        self._free -= 1
+
+    def _employ(self) -> Worker | None:
+        """With the lock: gives a free permit to somebody, whom the caller then wakes."""
+        if self._idle:
+            worker = self._idle.pop()
+        elif self._count < self._bound:
+            worker = Worker(self)
+            self._count += 1
+        else:
+            return None
+        self._grant(worker)
+        return worker
+
+    def _wake(self, heir: Worker) -> bool:
+        """Without the lock. False if it was a new one and could not be started."""
+        if heir.turn:
+            heir.bell.release()
+            return True
+        heir.turn = 1
+        with self._lock:
+            self._made += 1
+            name = f"{self._name}-handler-{self._made}"
+        thread = threading.Thread(target=self._work, args=(heir,), name=name, daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # "can't start new thread": that is the bound, then
+            with self._lock:
+                self._threads.discard(thread)
+                self._revoke(heir)
+                self._count -= 1
+            self._ring()
+            return False
+        return True
+
+    # ---- the threads ----------------------------------------------------------
+
+    def _rest(self, worker: Worker) -> bool:
+        """Waits for a permit; False: the thread shall end."""
+        with self._lock:
+            if worker.permit:
+                return True
+            if self._closing and not self._tasks:
+                return False
+            if self._free:
+                self._grant(worker)
+                return True
+            self._idle.append(worker)
+        if not worker.bell.acquire(timeout=_IDLE_S):
+            with self._lock:
+                if worker in self._idle:
+                    self._idle.remove(worker)
+                    return False
+            worker.bell.acquire()  # granted a moment ago: the bell is about to ring
+        return worker.permit
+
+    def _leave(self, worker: Worker) -> None:
+        with self._lock:
+            if worker.permit:
+                self._revoke(worker)
+            self._count -= 1
+            self._threads.discard(threading.current_thread())
+            last = self._closing and not self._count and not self._tasks
+            last = last and not self._poller_closed
+            if last:
+                self._poller_closed = True
+            others = self._closing and self._sleepers > 0
+        if last:
+            self._poller.close()
+        elif others:
+            self._poller.wake()  # each that leaves wakes the next
+
+    def _dismiss(self) -> None:
+        """Nothing is left to do: every thread may end, the last closes the poller."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            sleepers = self._sleepers
+            last = not self._count and not self._poller_closed
+            if last:
+                self._poller_closed = True
+        for worker in idle:
+            worker.bell.release()
+        if last:
+            self._poller.close()
+        else:
+            for _ in range(sleepers):
+                self._poller.wake()

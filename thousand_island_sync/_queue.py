@@ -1,0 +1,238 @@
+"""The ready queue: what makes a task ready, and what parks it again.
+
+See the essay in `_scheduler`. Every change of a task's ownership is here, under the
+lock: it becomes owned when it is put into the queue, and is given up in `_settle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ._clock import FOREVER
+from ._poller import HANGUP, WRITE, Events
+from ._pool import Pool, Worker
+from ._task import Task
+from ._tendency import HAND_OVER_COST
+from ._timers import Timer
+
+
+class Queue(Pool):
+    """What others ask of the scheduler, and the way from an event to the queue and back."""
+
+    def add(self, task: Task) -> None:
+        """Takes a new task; it is run as soon as a thread comes to it.
+
+        Raises:
+            OSError: the poller has no room for it.
+            RuntimeError: the pool has no thread and none can be started, or it is closed.
+        """
+        task.average = self.tendency.average
+        task.blocks = task.average > HAND_OVER_COST
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("the server has stopped")
+            self._tasks[task.fd] = task
+            task.attached = True
+            heir = self._employ() if self._free else None
+        try:
+            if heir is not None and not self._wake(heir) and not self._count:
+                raise RuntimeError("no handler thread can be started")
+            self._poller.register(task.fd, write=True)
+        except BaseException:
+            self.forget(task)
+            raise
+
+    def make_ready(self, task: Task) -> None:
+        """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
+        with self._lock:
+            if task.owned:
+                task.marked = True
+                return
+            if self._tasks.get(task.fd) is not task:
+                return
+            task.owned = True
+            self._ready.append(task)
+            sleeper = self._sleepers > 0
+            heir = self._employ() if self._free and not sleeper else None
+        if sleeper:
+            self._poller.wake()
+        elif heir is not None:
+            self._wake(heir)
+
+    def later(self, when: float, call: Callable[[], None]) -> Timer:
+        """Calls `call`, which must be quick, on a thread of the pool at `when`."""
+        with self._lock:
+            timer = self._timers.add(when, call)
+            wake = self._note_timer(when)
+            unattended = not self._holders
+        if wake:
+            self._poller.wake()
+        elif unattended:
+            self._ring()
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        with self._lock:
+            self._timers.cancel(timer)
+
+    def detach(self, task: Task) -> None:
+        """Takes a task's descriptor out of the poller until it is parked again, so that
+        what its own thread waits for does not wake another. Thread: any that uses it."""
+        with self._lock:
+            attached, task.attached = task.attached, False
+        if attached:
+            self._poller.unregister(task.fd)
+
+    def forget(self, task: Task) -> None:
+        """The last word of a task, before its descriptor is closed. Thread: its owner."""
+        if task.attached:
+            self._poller.unregister(task.fd)
+        with self._lock:
+            task.attached = False
+            if self._tasks.get(task.fd) is task:
+                del self._tasks[task.fd]
+            if task.timer is not None:
+                self._timers.cancel(task.timer)
+                task.timer = None
+            last = self._closing and not self._tasks
+        if last:
+            self._dismiss()
+
+    def replace(self, task: Task, successor: Task) -> None:
+        """Another task takes over a descriptor and runs next. Thread: the task's owner."""
+        with self._lock:
+            successor.attached, task.attached = task.attached, False
+            if task.timer is not None:
+                self._timers.cancel(task.timer)
+                task.timer = None
+            successor.owned = True
+            self._tasks[task.fd] = successor
+            self._ready.append(successor)
+
+    def watch_reads_only(self, task: Task) -> None:
+        """No write edges from now on: a Unix socket gives one for each read of its peer.
+        Thread: the task's owner."""
+        if task.attached:
+            self._poller.modify(task.fd, write=False)
+
+    def tasks(self) -> list[Task]:
+        with self._lock:
+            return list(self._tasks.values())
+
+    # ---- from an event to the queue -------------------------------------------
+
+    def _look(self, worker: Worker) -> None:
+        """Polls; waits only when nothing is ready. Fires the timers that are due."""
+        with self._lock:
+            self._settle(worker)
+            if self._ready or (self._closing and not self._tasks):
+                timeout = 0.0
+            else:
+                timeout = self._next_timer
+                if timeout != FOREVER:
+                    timeout = max(0.0, timeout - self._clock())
+            self._sleepers += 1
+        events: Events = []
+        try:
+            events = self._poller.poll(timeout)
+        finally:
+            self._absorb(events, 1)
+
+    def _absorb(self, events: Events, sleepers: int) -> None:
+        """Puts what an event or a timer made ready into the queue."""
+        calls: list[Callable[[], None]] = []
+        ready = self._ready
+        with self._lock:
+            self._sleepers -= sleepers
+            find, hang_up, write = self._tasks.get, HANGUP, WRITE
+            for fd, bits in events:
+                task = find(fd)
+                if task is None:
+                    continue  # the wake-up, or just forgotten
+                if bits & hang_up:
+                    task.hung_up = task.alert = True
+                if task.owned:
+                    task.marked = True
+                elif bits != write:
+                    task.owned = True
+                    ready.append(task)
+                elif task.wants_write:
+                    task.owned = task.only_writable = True
+                    ready.append(task)
+            if self._next_timer != FOREVER and self._next_timer <= self._clock():
+                calls = self._fire()
+            ring = bool(ready) and not self._watching
+            if ring:
+                self._watching = True
+            # Without the GIL others may sleep while there is work for several.
+            wake = self._sleepers > 0 and len(ready) > 1
+        if ring:
+            self._ring()
+        if wake:
+            self._poller.wake()
+        for call in calls:
+            call()
+
+    def _fire(self) -> list[Callable[[], None]]:
+        """With the lock. A deadline that was moved meanwhile goes back to sleep."""
+        time_now = self._clock()
+        calls = []
+        for target in self._timers.due(time_now):
+            if not isinstance(target, Task):
+                calls.append(target)
+                continue
+            target.timer = None
+            target.timer_at = FOREVER
+            if target.owned:
+                continue  # it looks at its deadlines itself when it parks
+            if target.deadline > time_now:
+                self._arm(target)
+            else:
+                target.owned = True
+                self._ready.append(target)
+        self._next_timer = self._timers.next()
+        return calls
+
+    def _arm(self, task: Task) -> bool:
+        """With the lock: sets the task's timer to its deadline. Whether to wake a sleeper."""
+        if task.timer is not None:
+            self._timers.cancel(task.timer)
+        task.timer = self._timers.add(task.deadline, task)
+        task.timer_at = task.deadline
+        return self._note_timer(task.deadline)
+
+    def _note_timer(self, when: float) -> bool:
+        if when >= self._next_timer:
+            return False
+        self._next_timer = when
+        return self._sleepers > 0
+
+    # ---- and back -------------------------------------------------------------
+
+    def _settle(self, worker: Worker) -> None:
+        """With the lock: parks what the worker has run. What was marked goes on."""
+        parked, ready = worker.parked, self._ready
+        rearm = self._poller.needs_rearm
+        while parked:
+            task = parked.popleft()
+            if task.marked:
+                ready.append(task)
+                continue
+            task.owned = False
+            if task.deadline < task.timer_at and self._arm(task):
+                self._poller.wake()
+            if rearm or not task.attached:
+                self._put_back(task)
+
+    def _put_back(self, task: Task) -> None:
+        """With the lock: a descriptor that was taken out, or must always be put back."""
+        try:
+            if not task.attached:
+                task.attached = True
+                self._poller.register(task.fd, write=task.wants_write)
+            else:
+                self._poller.rearm(task.fd, write=task.wants_write)
+        except OSError:  # no room in the poller: the task finds out when it is run
+            task.attached = False
+            task.owned = True
+            self._ready.append(task)

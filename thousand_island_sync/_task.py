@@ -1,0 +1,63 @@
+"""What the scheduler runs: a descriptor, and one step at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._clock import FOREVER
+
+if TYPE_CHECKING:
+    from ._timers import Timer
+
+#: Verdicts of `Task.run`: wait for an event or the deadline; run again soon; over.
+PARK, AGAIN, DONE = 0, 1, 2
+
+
+class Task:
+    """What the scheduler runs. Its fields are the scheduler's, but for those that the
+    task sets while it is run: `deadline`, `wants_write` and `alert`."""
+
+    __slots__ = (
+        "alert",
+        "attached",
+        "average",
+        "blocks",
+        "deadline",
+        "fd",
+        "hung_up",
+        "marked",
+        "only_writable",
+        "owned",
+        "timer",
+        "timer_at",
+        "wants_write",
+    )
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.owned = False
+        self.marked = False
+        self.attached = False
+        self.hung_up = False
+        # There is more to look at than the descriptor.
+        self.alert = False
+        # The event that woke it told of no bytes: later ones will be a new event.
+        self.only_writable = False
+        # True until the first run: registering for writing is what wakes a new task.
+        self.wants_write = True
+        self.deadline = FOREVER
+        self.timer: Timer | None = None
+        self.timer_at = FOREVER
+        self.average = 0.0  # seconds that its callbacks block
+        self.blocks = False  # whether that is more than a hand-over costs
+
+    def run(self) -> int:
+        """One step; returns a verdict and never raises. Thread: the pool's."""
+        raise NotImplementedError
+
+    def broke(self) -> None:
+        """Called when `run` raised all the same: must let go of everything."""
+        raise NotImplementedError
+
+    def stop_begins(self) -> None:
+        """The server stops; the task is made ready afterwards. Thread: any."""
