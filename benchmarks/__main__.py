@@ -21,8 +21,14 @@ import time
 
 from .measure import ROOT, Server, ping
 
-PINGS = ("ours", "ours, looping", "raw threads", "socketserver", "asyncio Protocol")
-PINGS = (*PINGS, "uvloop Protocol")
+PINGS: tuple[str, ...] = (
+    "ours",
+    "ours, looping",
+    "raw threads",
+    "socketserver",
+    "asyncio Protocol",
+    "uvloop Protocol",
+)
 
 #: (ours, the peer, at most)
 PING_TARGETS = (
@@ -113,13 +119,11 @@ def measure_import(rounds: int) -> None:
     differences = []
     for _ in range(rounds * 3):
         bare = seconds("import socket, threading, logging")
-        differences.append(
-            seconds("import thousand_island_sync, socket, threading, logging") - bare
-        )
+        ours = seconds("import socket, threading, logging, thousand_island_sync")
+        differences.append(ours - bare)
     cost = statistics.median(differences) * 1000
-    row(
-        "`import thousand_island_sync`, over its stdlib", f"{cost:.0f} ms", "at most 60", cost <= 60
-    )
+    what = "`import thousand_island_sync`, over socket, threading and logging"
+    row(what, f"{cost:.0f} ms", "at most 60", cost <= 60)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Callbacks: what they may return, what they may raise, and what follows."""
 
+import contextlib
 import contextvars
 import logging
 import threading
@@ -33,9 +34,10 @@ def test_close_is_handle_close_then_the_end(callback, serve, client, record):
     Closes = type("Closes", (Base,), {callback: lambda self, *args: Close()})
     server = serve(Closes)
     sock = client(server)
-    sock.sendall(b"x")
-    sock.shutdown(1)
-    receive_all(sock)
+    with contextlib.suppress(OSError):  # the server may have ended it already
+        sock.sendall(b"x")
+        sock.shutdown(1)
+        receive_all(sock)
     assert Closes.ended()
     assert Closes.lines == [("close", None), ("end", -1)]
     (told,) = recorder.wait_for("handler.shutdown")
@@ -267,15 +269,13 @@ def test_whatever_a_callback_raises_ends_its_own_connection_only(
     class Raises(Base):
         guilty = True
 
-    def make(options):
-        return None
-
     setattr(Raises, callback, raises)
     server = serve(Raises)
     sock = client(server)
-    sock.sendall(b"x")
-    sock.shutdown(1)
-    receive_all(sock)
+    with contextlib.suppress(OSError):  # the server may have ended it already
+        sock.sendall(b"x")
+        sock.shutdown(1)
+        receive_all(sock)
     assert Raises.ended()
     assert Raises.lines == [("error", error), ("end", -1)]
     assert recorder.wait_for("handler.error")[0].measurements["error"] is error
@@ -350,8 +350,6 @@ def test_errors_of_the_own_socket_lead_to_their_callback_and_are_not_logged(
 
     server = serve(Raises)
     sock = client(server)
-    if "limit" in str(raises.__code__.co_consts):
-        pass
     sock.sendall(b"xy") if last == "error" else None
     assert Raises.ended()
     assert Raises.names() == [last, "end"]

@@ -131,7 +131,8 @@ def test_quick_tasks_share_one_thread(scheduler_of):
     for _ in range(5):
         for pipe in pipes:
             assert ask(pipe) == b"x"
-    assert scheduler.counts()[0] == 1
+    # One as a rule; where everything is slow (coverage, valgrind) the stall watch may step in.
+    assert scheduler.counts()[0] <= 3
 
 
 def test_a_task_that_waits_in_a_call_of_ours_hands_its_permit_over(scheduler_of):

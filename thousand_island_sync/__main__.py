@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import _addresses
+from . import _addresses, events
 from .errors import ThousandIslandError
 from .handler import Handler
 from .logger import LEVELS, attach_logger
@@ -118,9 +118,13 @@ def _serve(arguments: Sequence[str] | None) -> None:
     )
     attach_logger(given.log_level)
     server = _server(given)
-    server.start()
-    where = _addresses.show(server.local_address)
-    print(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it", flush=True)
+
+    # By the event, as signals are handled by then: who reads the line may send one.
+    def announce(server: ThousandIsland, **event: Any) -> None:
+        where = _addresses.show(server.local_address)
+        print(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it", flush=True)
+
+    events.listener_start.connect(announce, sender=server)
     server.serve_forever()
 
 
