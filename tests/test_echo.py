@@ -123,6 +123,7 @@ def test_a_peer_that_never_reads_ends_a_send_in_time_and_says_how_much_went_out(
     server = wire.serve(Sends)
     sock = wire.connect(server)
     assert Base.ended() or Sends.ended()
+    assert Sends.ended()
     assert Sends.names() == ["error", "end"]
     assert 0 < seen[0] < 30_000_000
     sock.close()
@@ -164,6 +165,7 @@ def test_stop_says_goodbye_to_idle_connections(wire):
     assert receive(sock, 2) == b"hi"
     assert server.stop(2_000) is True
     assert receive_all(sock) == b""
+    assert Recording.ended()
     assert Recording.names() == ["shutdown", "end"]
 
 

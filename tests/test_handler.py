@@ -124,6 +124,7 @@ def test_continue_with_a_timeout_holds_until_the_next_bytes_only(serve, client):
     server = serve(Once, read_timeout_ms=5_000)
     silent = client(server)
     assert receive_all(silent) == b""
+    assert Once.ended()
     assert Once.names() == ["timeout", "end"]
     spoken = client(server)
     spoken.sendall(b"x")
@@ -148,6 +149,7 @@ def test_a_persistent_timeout_replaces_the_connections_own(serve, client):
     sock.sendall(b"x")
     assert receive(sock, 1) == b"x"
     assert receive_all(sock) == b""
+    assert Short.ended()
     assert Short.names() == ["timeout", "end"]
 
 

@@ -144,6 +144,7 @@ def test_a_callback_that_finishes_in_time_is_waited_for(serve, client):
     stopping.join(5)
     assert result == [True]
     assert receive_all(sock) == b"done"
+    assert Slow.ended()
     assert Slow.names() == ["shutdown", "end"]
 
 
@@ -216,6 +217,7 @@ def test_interrupt_reads_wakes_a_recv_between_requests(serve, client):
     assert receive(sock, 4) == b"ping"
     assert server.stop(5_000) is True
     assert receive_all(sock) == b"bye"
+    assert Loops.ended()
     assert Loops.names() == ["shutdown", "end"]
 
 

@@ -395,6 +395,7 @@ def test_the_time_after_an_upgrade(serve, authority, client):
     assert receive(sock, 3) == b"go\n"
     wrapped = authority.client_context().wrap_socket(sock, server_hostname="localhost")
     assert receive_all(wrapped) == b"secure"
+    assert Base.ended()
     assert Base.names() == ["timeout", "end"]
     wrapped.close()
 

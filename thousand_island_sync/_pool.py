@@ -37,11 +37,11 @@ class Worker:
 
     __slots__ = (
         "bell",
+        "looking",
         "parked",
         "permit",
         "pool",
         "sample",
-        "scheduler",
         "seen",
         "task",
         "turn",
@@ -52,6 +52,8 @@ class Worker:
         self.pool = pool
         self.permit = True
         self.task: Task | None = None
+        # It is in the poller. Changes under the lock: the stall watch goes by it.
+        self.looking = False
         # What it ran and what shall be parked: settled together, with the lock taken once.
         self.parked: deque[Task] = deque()
         self.turn = 0  # counts tasks run

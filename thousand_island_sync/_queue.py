@@ -121,29 +121,41 @@ class Queue(Pool):
 
     # ---- from an event to the queue -------------------------------------------
 
-    def _look(self, worker: Worker) -> None:
-        """Polls; waits only when nothing is ready. Fires the timers that are due."""
+    def _look(self, worker: Worker) -> bool:
+        """Polls; waits only when nothing is ready. Fires the timers that are due.
+
+        `False`: the permit was taken a moment ago, and the worker must not look.
+        """
         with self._lock:
             self._settle(worker)
+            if not worker.permit:
+                return False
             if self._ready or (self._closing and not self._tasks):
                 timeout = 0.0
             else:
                 timeout = self._next_timer
                 if timeout != FOREVER:
                     timeout = max(0.0, timeout - self._clock())
+            worker.looking = True
             self._sleepers += 1
         events: Events = []
         try:
             events = self._poller.poll(timeout)
         finally:
-            self._absorb(events, 1)
+            self._absorb(events, worker)
+        return True
 
-    def _absorb(self, events: Events, sleepers: int) -> None:
-        """Puts what an event or a timer made ready into the queue."""
+    def _absorb(self, events: Events, worker: Worker | None) -> None:
+        """Puts what an event or a timer made ready into the queue.
+
+        `worker` is who looked, and will run one of them; `None`: the listener's thread.
+        """
         calls: list[Callable[[], None]] = []
         ready = self._ready
         with self._lock:
-            self._sleepers -= sleepers
+            if worker is not None:
+                worker.looking = False
+                self._sleepers -= 1
             find, hang_up, write = self._tasks.get, HANGUP, WRITE
             for fd, bits in events:
                 task = find(fd)
@@ -152,6 +164,8 @@ class Queue(Pool):
                 if bits & hang_up:
                     task.hung_up = task.alert = True
                 if task.owned:
+                    # The mark is cleared when the run begins; what it said is kept here.
+                    task.only_writable = False
                     task.marked = True
                 elif bits != write:
                     task.owned = True
@@ -165,7 +179,7 @@ class Queue(Pool):
             if ring:
                 self._watching = True
             # Without the GIL others may sleep while there is work for several.
-            wake = self._sleepers > 0 and len(ready) > 1
+            wake = self._sleepers > 0 and len(ready) > (worker is not None)
         if ring:
             self._ring()
         if wake:

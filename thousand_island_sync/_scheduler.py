@@ -73,7 +73,8 @@ class Scheduler(Queue):
                     break
                 if self._closing and not self._tasks:
                     break
-                self._look(worker)
+                if not self._look(worker):
+                    continue
                 try:
                     self._run_batch(worker)
                 except BaseException:
@@ -177,14 +178,16 @@ class Scheduler(Queue):
         """
         heirs: list[Worker | None] = []
         with self._lock:
+            # By `looking`, not by `task`: a task that was just taken off the queue is
+            # nowhere to be seen until its worker has noted it.
             busy = False
             turns = 0
             for worker in list(self._holders):
                 turns += worker.turn
-                if worker.task is None:
+                if worker.looking:
                     continue
                 busy = True
-                if worker.turn == worker.seen:
+                if worker.task is not None and worker.turn == worker.seen:
                     self._revoke(worker)
                     worker.sample = True  # it notices with one of its next tasks
                     heirs.append(self._employ())
@@ -209,15 +212,20 @@ class Scheduler(Queue):
         return self._poller.fileno()
 
     def _stand_in(self) -> float:
-        self._absorb(self._poller.poll(0), 0)
+        self._absorb(self._poller.poll(0), None)
         with self._lock:
             # A thread that could not be started before may start now.
             heir = self._employ() if self._ready and self._free else None
-            timer = self._next_timer
         if heir is not None:
             self._wake(heir)
         self._tell_saturation()
-        if self._saturated or self._poller.fileno() is None:
+        with self._lock:
+            # Whoever says here that it watches must come back: nobody rings meanwhile.
+            self._watching = bool(self._holders or self._ready)
+            if self._watching:
+                return TICK if self._holders else _SATURATED_TICK
+            timer = self._next_timer
+        if self._poller.fileno() is None:
             return _SATURATED_TICK
         return FOREVER if timer == FOREVER else max(TICK, timer - self._clock())
 
