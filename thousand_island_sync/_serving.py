@@ -1,7 +1,8 @@
 """`serve_forever`: signals, and several servers that live and stop together.
 
-A signal handler runs between any two steps of the main thread, which may hold a lock;
-so it does nothing but send a byte to the main thread itself.
+A signal that arrives just before the main thread begins to wait would be noticed only
+when the wait ends; so the interpreter writes it to a descriptor that the wait includes
+(`signal.set_wakeup_fd`), and the handlers themselves do nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPED = b"\xff"  # no signal's number
 
 
 class Server(Protocol):
@@ -37,19 +42,18 @@ def serve_until_signalled(servers: tuple[Server, ...]) -> None:
             except OSError:
                 pass  # nobody listens any more, or plenty is noted
 
-        before = {
-            number: signal.signal(number, lambda *_: note(b"s"))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        descriptor = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         try:
             _serve(servers, ours, note)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(descriptor)
 
 
 def _serve(servers: tuple[Server, ...], ours: socket.socket, note: Callable[[bytes], None]) -> None:
-    """Waits for signals (`s`) and for servers that have stopped (`x`)."""
+    """Waits for signals, which come as bytes, and for servers that have stopped."""
     threads: list[threading.Thread] = []
 
     def begin(target: Any, *args: Any) -> None:
@@ -59,7 +63,7 @@ def _serve(servers: tuple[Server, ...], ours: socket.socket, note: Callable[[byt
 
     def watch(server: Server) -> None:
         server.wait()
-        note(b"x")
+        note(_STOPPED)
 
     try:
         for server in servers:
@@ -75,8 +79,8 @@ def _serve(servers: tuple[Server, ...], ours: socket.socket, note: Callable[[byt
         while stopped < len(servers):
             poller.poll()
             noted = ours.recv(4096)
-            signals += noted.count(b"s")
-            stopped += noted.count(b"x")
+            signals += sum(map(noted.count, _SIGNALS))
+            stopped += noted.count(_STOPPED)
             if not stopping:
                 stopping = True
                 for server in servers:
