@@ -32,6 +32,7 @@ from ._options import MISSING
 from ._receiving import CHUNK
 from ._states import Cause, State
 from ._task import AGAIN, DONE, PARK
+from ._waits import make_way
 from .errors import (
     HandlerResultError,
     HandshakeError,
@@ -82,6 +83,8 @@ class Lifecycle(Handshaking):
             data = socket._behind_unread(data)
         if _async_recv.receivers:
             self._tell_arrival(data)
+        if self.blocks:
+            make_way()
         try:
             result = self._in_context(self._on_data, data, socket)
         except BaseException as error:
@@ -105,6 +108,7 @@ class Lifecycle(Handshaking):
     # ---- the other steps ------------------------------------------------------
 
     def _step(self) -> int:
+        self.no_sample = True
         if self._state is State.NEW:
             refused = self._begin()
             if refused:
@@ -188,6 +192,8 @@ class Lifecycle(Handshaking):
             self._mail_left -= 1
         if not isinstance(message, Call):
             return self._callback("handle_info", message)
+        if self.blocks:
+            make_way()
         try:
             result = self._in_context(self._handler.handle_call, message.message, self._socket)
         except BaseException as error:
@@ -320,6 +326,10 @@ class Lifecycle(Handshaking):
 
     def _callback(self, name: str, *message: Any) -> int | None:
         """Runs one that is not a last one; a verdict, or `None` to go on."""
+        if message:
+            self.no_sample = False
+            if self.blocks:
+                make_way()
         arguments = (*message, self._socket)
         try:
             result = self._in_context(getattr(self._handler, name), *arguments)

@@ -16,7 +16,7 @@ from typing import Protocol
 from ._clock import FOREVER, Clock, now
 from ._poller import Poller
 from ._task import Task
-from ._tendency import Tendency
+from ._tendency import SAMPLE_EVERY, Tendency
 from ._timers import Timers
 
 #: A thread that had nothing to do for this long ends.
@@ -103,6 +103,7 @@ class Pool:
         self._tell = saturation
         self._clock = clock
         self._permits = default_permits() if permits is None else permits
+        self._sample_mask = SAMPLE_EVERY - 1
         self._batch = _BATCH if self._permits == 1 else _SHARED_BATCH
 
         self._lock = threading.Lock()
@@ -119,6 +120,7 @@ class Pool:
         self._count = 0  # threads, those about to start included
         self._made = 0
         self._sleepers = 0  # threads that wait in the poller
+        self._unlooked = 0  # tasks that were run since the last look
         self._watching = False
         self._seen_turns = -1
         self._saturated = False

@@ -137,6 +137,7 @@ class Queue(Pool):
                 if timeout != FOREVER:
                     timeout = max(0.0, timeout - self._clock())
             worker.looking = True
+            self._unlooked = 0
             self._sleepers += 1
         events: Events = []
         try:

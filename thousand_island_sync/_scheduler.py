@@ -56,7 +56,6 @@ from ._tendency import HAND_OVER_COST, SAMPLE_EVERY
 TICK = 0.002
 #: Between two looks while a ready connection waits for a thread.
 _SATURATED_TICK = 0.01
-_SAMPLE_MASK = SAMPLE_EVERY - 1
 
 _log = logging.getLogger("thousand_island_sync")
 
@@ -73,7 +72,8 @@ class Scheduler(Queue):
                     break
                 if self._closing and not self._tasks:
                     break
-                if not self._look(worker):
+                # Where every task makes way for the next, each look would cost a GIL switch.
+                if (not self._ready or self._unlooked >= self._batch) and not self._look(worker):
                     continue
                 try:
                     self._run_batch(worker)
@@ -91,7 +91,7 @@ class Scheduler(Queue):
         the batches are short.
         """
         ready = self._ready
-        take, park = ready.popleft, worker.parked.append
+        take, park, mask = ready.popleft, worker.parked.append, self._sample_mask
         for _ in range(min(len(ready), self._batch)):
             try:
                 task = take()
@@ -100,7 +100,7 @@ class Scheduler(Queue):
             task.marked = False
             worker.task = task
             worker.turn = turn = worker.turn + 1
-            if turn & _SAMPLE_MASK and not task.blocks:
+            if turn & mask and not task.blocks:
                 verdict = task.run()
             else:
                 verdict = self._run_measured(worker, task)
@@ -110,9 +110,11 @@ class Scheduler(Queue):
                 ready.append(task)
             if not worker.permit:
                 worker.task = None
+                self._unlooked += 1  # about: it only says when to look again
                 self._help(worker)
                 return
         worker.task = None
+        self._unlooked = self._batch
 
     def _help(self, worker: Worker) -> None:
         """A thread without a permit has finished: takes a free one, or sees that what it
@@ -132,27 +134,35 @@ class Scheduler(Queue):
         The clocks of the process and the thread are system calls; they are asked only
         of a task that was seen to take long.
         """
+        if not task.sampled and self.tendency.average > HAND_OVER_COST:
+            task.average, task.blocks = self.tendency.average, True
         blocks = task.blocks
+        task.no_sample = False
         if not blocks and not worker.sample:
             began = perf_counter()
             verdict = task.run()
             if perf_counter() - began > HAND_OVER_COST:
                 worker.sample = True
-                worker.turn |= _SAMPLE_MASK  # the next one
+                worker.turn |= SAMPLE_EVERY - 1  # the next one
             return verdict
-        if blocks:
-            self._hand_over(worker)
+        if blocks and task.sampled and worker.turn & (SAMPLE_EVERY - 1):
+            return task.run()
         worker.sample = False
         worker.waited = False
         wall, process, thread = perf_counter(), process_time(), thread_time()
         verdict = task.run()
-        if not worker.waited:  # its waits in calls of ours were handed over for exactly
+        # Its waits in calls of ours were handed over for exactly.
+        if not worker.waited and not task.no_sample:
             thread = thread_time() - thread
             process = process_time() - process
             wall = perf_counter() - wall
             with self._lock:
                 task.average = self.tendency.learn(task.average, wall - process, wall - thread)
                 task.blocks = task.average > HAND_OVER_COST
+                task.sampled = True
+                # Where the class tends to block, every callback is looked at.
+                tends = self.tendency.average > HAND_OVER_COST
+                self._sample_mask = 0 if tends else SAMPLE_EVERY - 1
         return verdict
 
     def _run_broke(self, worker: Worker) -> None:
@@ -189,7 +199,8 @@ class Scheduler(Queue):
                 busy = True
                 if worker.task is not None and worker.turn == worker.seen:
                     self._revoke(worker)
-                    worker.sample = True  # it notices with one of its next tasks
+                    # A suspect until its next run is measured, for which others make way.
+                    worker.task.blocks, worker.task.sampled = True, False
                     heirs.append(self._employ())
                 worker.seen = worker.turn
             standing_in = not self._holders and bool(self._tasks)

@@ -26,8 +26,10 @@ class Task:
         "fd",
         "hung_up",
         "marked",
+        "no_sample",
         "only_writable",
         "owned",
+        "sampled",
         "timer",
         "timer_at",
         "wants_write",
@@ -50,6 +52,8 @@ class Task:
         self.timer_at = FOREVER
         self.average = 0.0  # seconds that its callbacks block
         self.blocks = False  # whether that is more than a hand-over costs
+        self.sampled = False  # whether the average is its own, not its class's
+        self.no_sample = False  # this run was no callback that tells anything
 
     def run(self) -> int:
         """One step; returns a verdict and never raises. Thread: the pool's."""

@@ -58,6 +58,13 @@ def give_way() -> None:
             worker.give_way()
 
 
+def make_way() -> None:
+    """Called before a callback that tends to block: as `give_way`, but no wait of ours."""
+    worker = _here.worker
+    if worker is not None and worker.permit:
+        worker.give_way()
+
+
 def wait_for(fd: int, *, write: bool, timeout: float, also: int | None = None) -> bool:
     """Waits until a descriptor is readable (or writable), or `also` is readable.
 
