@@ -62,7 +62,6 @@ class Ending(Task):
         "_short_proves",
         "_sock",
         "_socket",
-        "_started_ns",
         "_state",
         "_switch",
         "_total_deadline",
@@ -96,7 +95,6 @@ class Ending(Task):
         self.accepted_at_ns = now_ns()
         self._clock = env.clock
         self._accepted_at = env.clock()
-        self._started_ns = self.accepted_at_ns
         self._in_context = env.context.copy().run
         self._state = State.NEW
         self._handle: Connection | None = None

@@ -25,7 +25,6 @@ class Handshaking(Ending):
         """The first step: makes the handler. Whether that failed."""
         env = self._env
         self.wants_write = False
-        self._started_ns = now_ns()
         try:
             channel = self._transport.channel(self._sock)
             self._socket = Socket(self, self._sock, channel)

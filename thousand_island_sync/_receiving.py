@@ -78,7 +78,7 @@ class Receiving(Arrivals):
             return self._recv_with_flags(length or CHUNK, flags, timeout_ms)
         timeout = self._timeout(timeout_ms, self._connection.read_timeout)
         try:
-            with self._receiving:
+            with self._reading():
                 self._open("recv")
                 if self._buffer is not None:
                     return self._take(length or CHUNK)
@@ -104,7 +104,7 @@ class Receiving(Arrivals):
             raise ValueError(f"recv_exactly: length: got {length}, takes 0 or more")
         timeout = self._timeout(timeout_ms, self._connection.read_timeout)
         try:
-            with self._receiving:
+            with self._reading():
                 self._open("recv_exactly")
                 data = self._exactly(length, timeout)
         except SocketError as error:
@@ -164,7 +164,7 @@ class Receiving(Arrivals):
             raise ValueError(f"recv_until: limit: got {limit}, less than the delimiter's length")
         timeout = self._timeout(timeout_ms, self._connection.read_timeout)
         try:
-            with self._receiving:
+            with self._reading():
                 self._open("recv_until")
                 data = self._until(bytes(delimiter), limit, timeout)
         except SocketError as error:
@@ -255,7 +255,7 @@ class Receiving(Arrivals):
         if isinstance(data, str):
             raise TypeError("unread: got str, takes bytes")
         data = bytes(memoryview(data))
-        with self._receiving:
+        with self._reading():
             self._open("unread")
             if not data:
                 return
@@ -283,7 +283,7 @@ class Receiving(Arrivals):
         if flags & _DONTWAIT:
             flags &= ~_DONTWAIT
             timeout = 0.0
-        with self._receiving:
+        with self._reading():
             self._open("recv")
             if flags & _PEEK:
                 if self._buffer is None:

@@ -2,7 +2,7 @@
 
 Three locks, each short or held by one kind of call only:
 
-- `_guard` is held for a moment around `shutdown` by others and around the close of
+- `_guard`, which all share, is held for a moment around `shutdown` by others and around the close of
   the descriptor, so that nobody touches a number that is already somebody else's.
 - `_receiving` and `_sending` are held for a whole call, waits included: sends do not
   interleave, and the owner takes both before it closes the descriptor.
@@ -63,6 +63,9 @@ class Owner(Protocol):
         """`Socket.close()` was called, for the first time; on any thread."""
 
 
+_guard = threading.Lock()
+
+
 class _WouldBlock(SocketTimeout, BlockingIOError):
     """A call that must not wait would have to; libraries look for BlockingIOError."""
 
@@ -81,7 +84,6 @@ class SocketCore:
         "_cut",
         "_default_timeout",
         "_eof",
-        "_guard",
         "_interrupted",
         "_receiving",
         "_recv_count",
@@ -98,8 +100,7 @@ class SocketCore:
         self._sock = sock
         self._channel = channel
         self._send_now = channel.direct_send()
-        self._guard = threading.Lock()
-        self._receiving = threading.Lock()
+        self._receiving: threading.Lock | None = None  # made when first used
         self._sending = threading.Lock()
         self._buffer: ReadBuffer | None = None
         self._closed = False
@@ -114,6 +115,16 @@ class SocketCore:
         self._bytes_sent = 0
         self._send_count = 0
         self._answered = 0  # bytes received before the last send
+
+    def _reading(self) -> threading.Lock:
+        """The lock of receiving. Most connections are only ever delivered to: 88 bytes."""
+        lock = self._receiving
+        if lock is None:
+            with _guard:
+                lock = self._receiving
+                if lock is None:
+                    lock = self._receiving = threading.Lock()
+        return lock
 
     # ---- errors ---------------------------------------------------------------
 
@@ -221,7 +232,7 @@ class SocketCore:
         Thread: any. The connection's own thread closes the descriptor, now or as soon
         as it comes to it; another thread only ends the traffic.
         """
-        with self._guard:
+        with _guard:
             if self._closed:
                 return
             self._closed = True
@@ -231,7 +242,7 @@ class SocketCore:
 
     def _shut_both(self) -> None:
         """Ends what other threads wait for. Thread: any."""
-        with self._guard:
+        with _guard:
             if self._sock.fileno() >= 0:
                 try:
                     self._sock.shutdown(stdlib_socket.SHUT_RDWR)
@@ -246,7 +257,7 @@ class SocketCore:
     def _interrupt_read(self) -> None:
         """Ends a read that waits, now or later; sends go on. Thread: any."""
         self._interrupted = True
-        with self._guard:
+        with _guard:
             if self._sock.fileno() >= 0:
                 try:
                     self._sock.shutdown(stdlib_socket.SHUT_RD)
@@ -260,6 +271,8 @@ class SocketCore:
         """
         self._closed = True
         for lock in (self._sending, self._receiving):
+            if lock is None:
+                continue
             if not lock.acquire(blocking=False):
                 self._shut_both()
                 _waits.give_way()
@@ -268,12 +281,12 @@ class SocketCore:
 
     def _close_descriptor(self) -> None:
         """Thread: the owner's, after `_send_home`."""
-        with self._guard:
+        with _guard:
             self._sock.close()
 
     def _give_descriptor_away(self) -> stdlib_socket.socket:
         """The descriptor in a new socket; this one is closed. Thread: as above."""
-        with self._guard:
+        with _guard:
             old = self._sock
             kind = (old.family, old.type, old.proto)
             return stdlib_socket.socket(*kind, fileno=old.detach())

@@ -12,6 +12,7 @@ from typing import Any
 from . import _addresses, events
 from ._receiving import Receiving
 from ._sendfile import SendingFiles
+from ._socket_core import _guard
 from .errors import NotSupported
 
 _HOW = {
@@ -66,7 +67,7 @@ class Socket(Receiving, SendingFiles):
             raise ValueError(
                 f'shutdown: how: got {how!r}, takes "read", "write", "both" or SHUT_RD, ...'
             )
-        with self._guard:
+        with _guard:
             self._open("shutdown")
             try:
                 self._channel.shutdown(chosen)
@@ -216,7 +217,7 @@ class Socket(Receiving, SendingFiles):
         return self._asked("getsockopt", *args)
 
     def _asked(self, call: str, *args: Any) -> Any:
-        with self._guard:
+        with _guard:
             self._open(call)
             try:
                 return getattr(self._sock, call)(*args)
