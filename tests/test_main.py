@@ -75,6 +75,7 @@ def test_it_serves_a_handler_over_tls(tmp_path, authority):
         (["no_such_module:Handler"], "no_such_module"),
         (["tests.handlers:Missing"], "Missing"),
         (["tests.handlers"], "package.module:HandlerClass"),
+        (["tests.broken:Handler"], "ZeroDivisionError"),
         (["tests.handlers:NOT_A_HANDLER"], "not a subclass"),
         (["--port", "many"], "--port"),
         (["--port", "70000"], "port: got 70000"),

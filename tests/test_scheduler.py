@@ -12,6 +12,7 @@ from tests.test_poller import MAKERS
 from thousand_island_sync import _waits
 from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
+from thousand_island_sync._tendency import HAND_OVER_COST
 
 
 class Pipe(Task):
@@ -182,7 +183,7 @@ def test_a_task_that_tends_to_block_is_known_and_forgiven(scheduler_of):
         ask(pipe)
         return pipe.blocks
 
-    assert eventually(blocks)
+    assert eventually(lambda: blocks() and scheduler.tendency.average > HAND_OVER_COST)
     assert scheduler.pipe(sometimes).blocks
     pipe.react = echo
     assert eventually(lambda: not blocks())
@@ -215,6 +216,22 @@ def test_at_the_bound_tasks_wait_and_are_served_in_order(scheduler_of):
     assert order == [0, 1, 2, 3]
     assert eventually(lambda: len(scheduler.edges) == 2)
     assert scheduler.edges[1][0] is False
+
+
+def test_a_thread_with_nothing_to_do_for_long_ends(scheduler_of, monkeypatch):
+    monkeypatch.setattr("thousand_island_sync._pool._IDLE_S", 0.02)
+    scheduler = scheduler_of()
+
+    def wait(pipe, data):
+        if data:
+            _waits.give_way()
+            threading.Event().wait(0.02)
+            pipe.ours.send(data)
+
+    pipe = scheduler.pipe(wait)
+    assert ask(pipe) == b"x"
+    assert eventually(lambda: scheduler.counts()[0] == 1)
+    assert ask(pipe) == b"x"
 
 
 def test_make_ready_runs_a_parked_task_and_marks_a_running_one(scheduler_of):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +65,8 @@ def checked(
 
 def unknown(name: object, names: Iterable[str], where: str = "") -> ConfigError:
     """The error for an option that does not exist."""
+    import difflib  # here: it is needed for a mistake only
+
     near = difflib.get_close_matches(str(name), list(names), n=1)
     hint = f"; did you mean {where}{near[0]}?" if near else ""
     return ConfigError(

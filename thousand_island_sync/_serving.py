@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPED = b"\xff"  # no signal's number
 

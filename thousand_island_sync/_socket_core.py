@@ -2,8 +2,8 @@
 
 Three locks, each short or held by one kind of call only:
 
-- `_guard`, which all share, is held for a moment around `shutdown` by others and around the close of
-  the descriptor, so that nobody touches a number that is already somebody else's.
+- `_guard`, which all share, is held for a moment around `shutdown` by others and around
+  the close of the descriptor, so that nobody touches a number that is somebody else's.
 - `_receiving` and `_sending` are held for a whole call, waits included: sends do not
   interleave, and the owner takes both before it closes the descriptor.
 """

@@ -15,7 +15,7 @@ def unread_bytes(sock: socket.socket) -> bool:
     """Whether there are any (FIONREAD, tcp(7))."""
     try:
         return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING
-    except OSError:
+    except (OSError, ValueError):  # it is closed
         return False
 
 
