@@ -230,7 +230,7 @@ class Pool:
     # ---- the threads ----------------------------------------------------------
 
     def _rest(self, worker: Worker) -> bool:
-        """Waits for a permit; False: the thread shall end."""
+        """Waits for a permit, or finds a task it may run without; False: it shall end."""
         with self._lock:
             if worker.permit:
                 return True
@@ -239,6 +239,8 @@ class Pool:
             if self._free:
                 self._grant(worker)
                 return True
+            if self._ready and not self._sample_mask:
+                return True  # where callbacks tend to block it takes one more as it is
             self._idle.append(worker)
         if not worker.bell.acquire(timeout=_IDLE_S):
             with self._lock:

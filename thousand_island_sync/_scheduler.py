@@ -73,7 +73,8 @@ class Scheduler(Queue):
                 if self._closing and not self._tasks:
                     break
                 # Where every task makes way for the next, each look would cost a GIL switch.
-                if (not self._ready or self._unlooked >= self._batch) and not self._look(worker):
+                look = not self._ready or self._unlooked >= self._batch
+                if look and worker.permit and not self._look(worker):
                     continue
                 try:
                     self._run_batch(worker)
