@@ -15,6 +15,8 @@ from types import TracebackType
 
 import pytest
 
+from tests.support import eventually
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -91,7 +93,8 @@ class Script:
         return self.address.rpartition(":")[2]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal; the exit code."""
+        """Sends a signal, once the process handles it; the exit code."""
+        eventually(lambda: self.process.poll() is not None or self._catches(number), 10)
         if self.process.poll() is None:
             self.process.send_signal(number)
         code = self.process.wait(20)
@@ -102,6 +105,16 @@ class Script:
         self.process.stdout.close()
         self.process.stderr.close()
         return code
+
+    def _catches(self, number: int) -> bool:
+        """Whether a handler is installed (proc(5), SigCgt): what announces its address may
+        not have come to `serve_forever` yet."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return False
+        found = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
+        return found is not None and bool(int(found.group(1), 16) >> (number - 1) & 1)
 
     def __enter__(self) -> Script:
         return self
