@@ -279,7 +279,8 @@ def test_an_end_without_close_notify_is_truncated(serve, authority, secure):
             super().handle_close(socket)
 
     server = tls(serve, authority, Looks)
-    secure(server, authority.client_context()).close()
+    # TLS 1.2: with 1.3 the session tickets lie unread here, and the close is a reset.
+    secure(server, authority.client_context(ssl.TLSVersion.TLSv1_2)).close()
     assert Looks.ended()
     assert (Looks.names(), seen) == (["close", "end"], [True])
 
