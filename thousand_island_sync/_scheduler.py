@@ -221,10 +221,19 @@ class Scheduler(Queue):
         with self._lock:
             if self._holders or not self._tasks:
                 return None
-        return self._poller.fileno()
+        return self._poller_fileno()
+
+    def _poller_fileno(self) -> int | None:
+        try:
+            return self._poller.fileno()
+        except ValueError:  # as above
+            return None
 
     def _stand_in(self) -> float:
-        self._absorb(self._poller.poll(0), None)
+        try:
+            self._absorb(self._poller.poll(0), None)
+        except (OSError, ValueError):
+            return TICK  # the last thread has just left, and closed it
         with self._lock:
             # A thread that could not be started before may start now.
             heir = self._employ() if self._ready and self._free else None
@@ -237,7 +246,7 @@ class Scheduler(Queue):
             if self._watching:
                 return TICK if self._holders else _SATURATED_TICK
             timer = self._next_timer
-        if self._poller.fileno() is None:
+        if self._poller_fileno() is None:
             return _SATURATED_TICK
         return FOREVER if timer == FOREVER else max(TICK, timer - self._clock())
 
