@@ -14,19 +14,18 @@ from .errors import MailboxFull
 class Call:
     """A `Connection.call` on its way: the message, then what came of it."""
 
-    __slots__ = ("_done", "error", "finished", "message", "result")
+    __slots__ = ("_done", "error", "message", "result")
 
     def __init__(self, message: Any) -> None:
         self.message = message
         self.result: Any = None
         self.error: BaseException | None = None
-        self.finished = False
         self._done = threading.Lock()
         self._done.acquire()
 
     def finish(self, result: Any, error: BaseException | None) -> None:
         """Thread: the connection's owner, once."""
-        self.result, self.error, self.finished = result, error, True
+        self.result, self.error = result, error
         self._done.release()
 
     def wait(self, timeout: float) -> bool:

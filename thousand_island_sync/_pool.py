@@ -138,11 +138,11 @@ class Pool:
     def counts(self) -> tuple[int, int, int]:
         """Threads, busy threads, ready tasks that no thread has come to. O(1)."""
         with self._lock:
-            return (
-                self._count,
-                max(0, self._count - len(self._idle) - self._sleepers),
-                len(self._ready),
-            )
+            return self._count, self._busy(), len(self._ready)
+
+    def _busy(self) -> int:
+        """With the lock: threads that neither rest nor wait in the poller."""
+        return max(0, self._count - len(self._idle) - self._sleepers)
 
     def threads(self) -> list[threading.Thread]:
         with self._lock:

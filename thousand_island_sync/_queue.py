@@ -91,9 +91,7 @@ class Queue(Pool):
             task.attached = False
             if self._tasks.get(task.fd) is task:
                 del self._tasks[task.fd]
-            if task.timer is not None:
-                self._timers.cancel(task.timer)
-                task.timer = None
+            self._drop_timer(task)
             last = self._closing and not self._tasks
         if last:
             self._dismiss()
@@ -102,12 +100,16 @@ class Queue(Pool):
         """Another task takes over a descriptor and runs next. Thread: the task's owner."""
         with self._lock:
             successor.attached, task.attached = task.attached, False
-            if task.timer is not None:
-                self._timers.cancel(task.timer)
-                task.timer = None
+            self._drop_timer(task)
             successor.owned = True
             self._tasks[task.fd] = successor
             self._ready.append(successor)
+
+    def _drop_timer(self, task: Task) -> None:
+        """With the lock: a task that is over must not be held by its timer."""
+        if task.timer is not None:
+            self._timers.cancel(task.timer)
+            task.timer = None
 
     def watch_reads_only(self, task: Task) -> None:
         """No write edges from now on: a Unix socket gives one for each read of its peer.

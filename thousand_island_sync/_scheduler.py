@@ -253,7 +253,7 @@ class Scheduler(Queue):
     def _tell_saturation(self) -> None:
         with self._lock:
             waiting = len(self._ready)
-            busy = max(0, self._count - len(self._idle) - self._sleepers)
+            busy = self._busy()
             if self._saturated:
                 over = not waiting or bool(self._idle) or self._sleepers > 0
                 if not over:
