@@ -51,6 +51,8 @@ def ours_looping(announce: Announce) -> None:
     class Ping(Handler):
         def handle_connection(self, socket: Any) -> Close:
             while data := socket.recv():
+                if SLEEP_S:
+                    time.sleep(SLEEP_S)
                 socket.send(answer(data))
             return Close()
 

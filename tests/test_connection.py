@@ -38,9 +38,14 @@ class Script(Channel):
         if not self.incoming:
             return None
         item = self.incoming.pop(0)
+        if callable(item):
+            item = item()
         if isinstance(item, Exception):
             raise item
         return item
+
+    def wait_recv(self, length, timeout):
+        return self.recv(length)
 
     def send(self, data, flags=0):
         self.sent += bytes(data)
@@ -121,6 +126,7 @@ class World:
 
     def __init__(self, *, handler_cls=Recorder, read_timeout=10.0, shakes=None):
         self.time = 1_000.0
+        self.stays = False
         self.calls, self.opened, self.ended, self.refused = [], [], [], []
         self.reactions = {}
         self.pool = Pool()
@@ -157,7 +163,10 @@ class World:
         """Lets bytes arrive and runs the connection until it parks or ends."""
         self.channel.incoming.extend(incoming)
         for _ in range(1_000):
-            verdict = self.connection.run()
+            if self.stays and self.connection.may_stay():
+                verdict, _ = self.connection.stay(0.004, lambda duration: True)
+            else:
+                verdict = self.connection.run()
             if verdict != AGAIN:
                 return verdict
         raise AssertionError("it never parks")
@@ -415,7 +424,8 @@ def test_a_write_that_was_shut_after_their_end_ends_it(world):
 
 
 STEPS = st.sampled_from(
-    ["data", "empty", "eof", "reset", "post", "close", "local", "time", "stop", "cut"]
+    ["data", "data and post", "empty", "eof", "reset"]
+    + ["post", "close", "local", "time", "stop", "cut"]
 )
 REACTIONS = st.sampled_from(
     [None, Continue(), Continue(deadline_ms=3_000), Close(), Error("x"), ValueError("x"), 5]
@@ -423,13 +433,14 @@ REACTIONS = st.sampled_from(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(STEPS, max_size=12), st.lists(REACTIONS, min_size=4, max_size=4))
-def test_whatever_happens_in_whatever_order(steps, reactions):
+@given(st.lists(STEPS, max_size=12), st.lists(REACTIONS, min_size=4, max_size=4), st.booleans())
+def test_whatever_happens_in_whatever_order(steps, reactions, stays):
     """One last callback at most, `handle_end` once and nothing after it, no state but
     the table's, and every verdict is true."""
     with World() as world:
         names = ("handle_connection", "handle_data", "handle_info", "handle_eof")
         world.reactions = dict(zip(names, reactions, strict=True))
+        world.stays = stays
         verdict = world.run()
         for step in steps:
             if verdict == DONE:
@@ -459,6 +470,9 @@ def step_of(world, step):
     connection = world.connection
     if step == "data":
         return world.run(b"data")
+    if step == "data and post":
+        # The message comes while a thread waits for the data.
+        return world.run(lambda: world.connection.post("message", 0) or b"data")
     if step == "eof":
         return world.run(b"")
     if step == "reset":

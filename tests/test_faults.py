@@ -4,6 +4,7 @@ are those of the project's catalogue of failures."""
 import errno
 import io
 import os
+import queue
 import select
 import socket
 import ssl
@@ -375,19 +376,20 @@ def test_a_send_waits_for_its_turn_no_longer_than_its_time(serve, client):
 
 
 def test_a_close_from_another_thread_ends_a_send_that_waits(serve, client):
-    seen = []
+    sockets, seen = queue.SimpleQueue(), queue.SimpleQueue()
 
     class Sends(Handler):
         def handle_connection(self, socket):
-            threading.Timer(0.05, socket.close).start()
+            sockets.put(socket)
             try:
-                socket.send(b"x" * 50_000_000)
+                socket.send(bytes(50_000_000))
             except SocketClosed as error:
-                seen.append(error.bytes_sent)
+                seen.put(error.bytes_sent)
 
-    client(serve(Sends))
-    assert eventually(lambda: seen)
-    assert 0 < seen[0] < 50_000_000
+    sock = client(serve(Sends))
+    assert receive(sock, 1) == b"\0"  # so it has begun
+    sockets.get(timeout=5).close()
+    assert 0 < seen.get(timeout=5) < 50_000_000
 
 
 def test_files_that_only_read(serve, client, tmp_path):

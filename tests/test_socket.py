@@ -3,6 +3,8 @@
 import contextlib
 import io
 import os
+import queue
+import select
 import socket as stdlib_socket
 import tempfile
 import threading
@@ -640,3 +642,57 @@ def test_a_callback_that_waited_in_recv_gets_later_data_as_handle_data(serve, cl
     assert receive(sock, 5) == b"what?"
     sock.sendall(b"more")
     assert receive(sock, 12) == b"joeagainmore"
+
+
+# ---- reads of a callback that has waited before ------------------------------
+
+
+def test_a_read_that_must_not_wait_finds_what_came_since_the_last_wait(serve, client):
+    """Once a callback has waited, the descriptor is out of the poller, and a read goes
+    straight to the kernel: one that must not wait has to look there all the same."""
+    seen = queue.SimpleQueue()
+
+    class Looks(Handler):
+        def handle_connection(self, socket):
+            seen.put(socket.recv())
+            select.select([socket.fileno()], [], [], 5)
+            seen.put(socket.recv(timeout_ms=0))
+
+    sock = client(serve(Looks))
+    sock.sendall(b"one")
+    assert seen.get(timeout=5) == b"one"
+    sock.sendall(b"two")
+    assert seen.get(timeout=5) == b"two"
+
+
+@pytest.mark.parametrize("leave", ["recv_until", "peek", "unread"])
+def test_after_a_wait_buffered_bytes_still_come_first(serve, client, leave):
+    seen = queue.SimpleQueue()
+
+    class Mixes(Handler):
+        def handle_connection(self, socket):
+            seen.put(socket.recv())
+            if leave == "recv_until":
+                seen.put(socket.recv_until(b"\n"))
+                seen.put(socket.recv_until(b"\n"))
+            elif leave == "peek":
+                seen.put(socket.recv(64, stdlib_socket.MSG_PEEK))
+            else:
+                socket.unread(socket.recv())
+            seen.put(socket.recv(1))
+            seen.put(socket.recv())
+
+    sock = client(serve(Mixes))
+    sock.sendall(b"begin")
+    assert seen.get(timeout=5) == b"begin"
+    if leave == "recv_until":
+        for part in (b"half ", b"a line\nhalf ", b"another\nrest"):
+            sock.sendall(part)
+        assert seen.get(timeout=5) == b"half a line\n"
+        assert seen.get(timeout=5) == b"half another\n"
+    else:
+        sock.sendall(b"rest")
+        if leave == "peek":
+            assert seen.get(timeout=5) == b"rest"
+    assert seen.get(timeout=5) == b"r"
+    assert seen.get(timeout=5) == b"est"

@@ -281,6 +281,9 @@ class Acceptor:
             intake.registry.cancel()
             self._failed(error)
             return
+        except BaseException:
+            intake.registry.cancel()
+            raise
         self._failures = 0
         self._accepted += 1
         intake.spawn(self.number, sock, address, now_ns() - asked)

@@ -33,7 +33,7 @@ class Arrivals(SocketCore):
         try:
             data: bytes | None = None
             # Once this callback has waited, the next bytes are probably not there either.
-            if self._connection.attached or not channel.kernel_waits:
+            if self._connection.attached or timeout == 0 or not channel.kernel_waits:
                 data = channel.recv(length)
             if data is None:
                 data = self._wait_for_bytes(doing, length, timeout, deadline)
@@ -82,6 +82,7 @@ class Arrivals(SocketCore):
                     and self._default_timeout is MISSING
                 ):
                     self._waiter = get_ident()
+                    connection.alert = True  # the next step forgets it
             else:
                 write = channel.recv_wants == WRITE
                 _waits.wait_for(self._sock.fileno(), write=write, timeout=left, also=bell)
@@ -99,7 +100,16 @@ class Arrivals(SocketCore):
         """Keeps what no call has returned; `seen` of it, in front, a callback knows."""
         if data:
             self._buffer = ReadBuffer(data, len(data) - min(seen, len(data)))
+            self._waiter = 0
             self._connection.alert = True
+
+    def _add_fresh(self, data: bytes) -> None:
+        """Bytes that no callback has seen, behind what is there. Thread: the owner's."""
+        if self._buffer is None:
+            self._keep(data, 0)
+        else:
+            self._buffer.add(data)
+            self._waiter = 0
 
     def _take(self, length: int) -> bytes:
         buffer = self._buffer

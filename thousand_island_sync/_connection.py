@@ -22,26 +22,18 @@ nothing gets until that age: its request may be on the way.
 from __future__ import annotations
 
 import socket as stdlib_socket
-from typing import Any
+from collections.abc import Callable
 
 from . import events
 from ._clock import FOREVER, now_ns, seconds
-from ._handshaking import Handshaking
 from ._mailbox import Call
 from ._options import MISSING
+from ._outcomes import Outcomes
 from ._receiving import CHUNK
 from ._states import Cause, State
 from ._task import AGAIN, DONE, PARK
 from ._waits import make_way
-from .errors import (
-    HandlerResultError,
-    HandshakeError,
-    ServerStopping,
-    SocketClosed,
-    SocketError,
-    SocketTimeout,
-)
-from .handler import Close, Continue, Error, SwitchTransport
+from .errors import HandshakeError, SocketClosed
 from .transports._base import WRITE
 
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
@@ -50,11 +42,13 @@ _async_recv = events.handler_async_recv
 
 #: Bytes that a stop still delivers to one connection.
 _DRAIN_MOST = 1 << 20
+#: Steps of a stay after which it is measured whether callbacks still block.
+_STAY_STEPS = 64
 #: Seconds that a silent new connection gets at a stop, counted from its accept.
 _YOUNG_S = 0.2
 
 
-class Lifecycle(Handshaking):
+class Lifecycle(Outcomes):
     """Runs one connection from its first step to its last."""
 
     __slots__ = ()
@@ -104,6 +98,50 @@ class Lifecycle(Handshaking):
         if self.hung_up:
             return False
         return size < CHUNK if channel.kernel_waits else channel.drained()
+
+    def may_stay(self) -> bool:
+        return (
+            self._state is _PARKED and not self.alert and self._mail is None and self._short_proves
+        )
+
+    def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
+        """`run` with a wait in the kernel, again and again. Other threads do the same at
+        this moment, and each holds the GIL for as long as these lines take: so they are few.
+        """
+        socket, clock = self._socket, self._clock
+        wait_recv = socket._channel.wait_recv
+        in_context, on_data = self._in_context, self._on_data
+        for _ in range(_STAY_STEPS):
+            try:
+                data = wait_recv(CHUNK, timeout)
+            except OSError as error:
+                return self._receive_failed(error), True
+            if data is None:
+                return self._nothing_there(), False
+            self._state = _RUNNING
+            size = len(data)
+            socket._bytes_received += size
+            socket._recv_count += 1
+            if self.alert or not size or socket._buffer is not None:
+                return self._came_early(data), True
+            if _async_recv.receivers:
+                self._tell_arrival(data)
+            began = clock()
+            try:
+                result = in_context(on_data, data, socket)
+            except BaseException as error:
+                return self._raised(error, "handle_data"), True
+            if result is not None or self.alert:
+                verdict = self._settle(result, "handle_data")
+                return verdict or self._go_on(self._drained_after(size)), True
+            ended = clock()
+            self._read_deadline = self.deadline = ended + self.read_timeout
+            self._state = _PARKED
+            if size == CHUNK:
+                return AGAIN, True
+            if wanted(ended - began):
+                break
+        return PARK, True
 
     # ---- the other steps ------------------------------------------------------
 
@@ -234,6 +272,14 @@ class Lifecycle(Handshaking):
         verdict = self._callback("handle_data", data)
         return verdict if verdict is not None else self._go_on(drained)
 
+    def _came_early(self, data: bytes) -> int:
+        """What was received before the step that would ask for it."""
+        if data:
+            self._socket._add_fresh(data)
+        else:
+            self._socket._eof = True
+        return self._step()
+
     def _tell_arrival(self, data: bytes) -> None:
         events.emit(
             events.handler_async_recv,
@@ -321,78 +367,6 @@ class Lifecycle(Handshaking):
         self._become(State.PARKED)
         self.deadline = min(self._read_deadline, self._total_deadline)
         return PARK
-
-    # ---- callbacks ------------------------------------------------------------
-
-    def _callback(self, name: str, *message: Any) -> int | None:
-        """Runs one that is not a last one; a verdict, or `None` to go on."""
-        if message:
-            self.no_sample = False
-            if self.blocks:
-                make_way()
-        arguments = (*message, self._socket)
-        try:
-            result = self._in_context(getattr(self._handler, name), *arguments)
-        except BaseException as error:
-            return self._raised(error, name)
-        return self._settle(result, name)
-
-    def _settle(self, result: object, name: str) -> int | None:
-        """What a callback returned; a verdict if that ends or switches, else `None`."""
-        ending = self._asked_to_end()
-        if ending is not None:
-            return self._finish(ending)
-        if result is None or isinstance(result, Continue):
-            self._set_deadlines(result, name)
-            if self._eof_told and self._socket._write_shut:
-                return self._finish(Cause.PEER)  # both directions have ended
-            return None
-        if isinstance(result, Close):
-            return self._finish(Cause.PEER if name == "handle_eof" else Cause.HANDLER)
-        if isinstance(result, Error):
-            return self._finish(Cause.ERROR, result.reason)
-        if isinstance(result, SwitchTransport):
-            return self._switch_transport(result)
-        error = HandlerResultError(
-            f"{type(self._handler).__name__}.{name} returned {result!r}; it takes None,"
-            " Continue(), Close(), Error(reason) or SwitchTransport(...)"
-        )
-        self._log_error(error, name)
-        return self._finish(Cause.ERROR, error)
-
-    def _set_deadlines(self, result: Continue | None, name: str) -> None:
-        time_now = self._clock()
-        timeout = MISSING if result is None else result.timeout_ms
-        if timeout is not MISSING:
-            limit = seconds(timeout)  # type: ignore[arg-type]
-            if result is not None and result.persistent:
-                self.read_timeout = limit
-            self._read_deadline = time_now + limit
-        elif name in ("handle_connection", "handle_data"):
-            self._read_deadline = time_now + self.read_timeout
-        if self._eof_told:
-            self._read_deadline = FOREVER
-        if result is not None and result.deadline_ms is not MISSING:
-            self._total_deadline = time_now + seconds(result.deadline_ms)  # type: ignore[arg-type]
-            self.alert = self.alert or self._total_deadline != FOREVER
-
-    def _raised(self, error: BaseException, name: str) -> int:
-        """What a callback raised; the table in the documentation of `Handler`."""
-        socket = self._socket
-        own = isinstance(error, SocketError) and error._origin is socket
-        ending = self._asked_to_end()
-        if not own:
-            self._log_error(error, name)
-            return self._finish(ending if ending is Cause.LOCAL else Cause.ERROR, error)
-        if ending is not None:
-            return self._finish(ending)
-        if isinstance(error, ServerStopping):
-            return self._finish(Cause.SHUTDOWN)
-        if isinstance(error, SocketClosed):
-            return self._finish(Cause.PEER)
-        if isinstance(error, SocketTimeout) and not error._sending:
-            return self._finish(Cause.TIMEOUT)
-        return self._finish(Cause.ERROR, error)
 
 
 def _in_ms(limit: float) -> str:

@@ -25,6 +25,8 @@ from .transports._base import ListenSocket, Transport
 
 #: How often one acceptor is started again after it has died.
 _RESTARTS = 100
+#: Seconds until that is tried again where no thread could be started.
+_RETRY_S = 0.1
 
 _log = logging.getLogger("thousand_island_sync")
 
@@ -50,7 +52,7 @@ class Listener:
         self._acceptors: list[Acceptor] = []
         self._threads: dict[Acceptor, threading.Thread] = {}
         self._restarts = 0
-        self._died = False
+        self._dead: list[Acceptor] = []
         self._acceptors_bell: SharedBell | None = None
         self._lock = threading.Lock()  # guards the acceptors
         self._bell = WakeUp()
@@ -112,7 +114,9 @@ class Listener:
         except BaseException as error:
             _log.exception("an acceptor died and is started again")
             self.intake.tell_accept_error(error, acceptor.number)
-            self._died = True
+            # By name: its thread may look alive to whoever the bell wakes.
+            with self._lock:
+                self._dead.append(acceptor)
             self._bell.ring()
         finally:
             acceptor.bell.release()
@@ -185,8 +189,10 @@ class Listener:
         try:
             while not self._over:
                 timeout = self.scheduler.tend()
-                if self._died:
+                if self._dead:
                     self._supervise()
+                    if self._dead:
+                        timeout = min(timeout, _RETRY_S)
                 if timeout and not self._over:
                     self._wait(timeout)
             self.scheduler.tend()  # what is over now is told
@@ -208,18 +214,14 @@ class Listener:
 
     def _supervise(self) -> None:
         """Starts acceptors again that have died."""
-        self._died = False
         with self._lock:
-            dead = [
-                acceptor
-                for acceptor in self._acceptors
-                if acceptor in self._threads and not self._threads[acceptor].is_alive()
-            ]
+            dead, self._dead = self._dead, []
         for acceptor in dead:
             if acceptor.over or self._over or self._restarts >= _RESTARTS:
                 continue
             self._restarts += 1
             try:
                 self._start_acceptor(acceptor)
-            except RuntimeError:
-                self._died = True  # no thread now; a later look tries again
+            except RuntimeError:  # no thread now; a later look tries again
+                with self._lock:
+                    self._dead.append(acceptor)

@@ -116,6 +116,8 @@ class Pool:
         self._free = self._permits
         self._holders: list[Worker] = []
         self._idle: list[Worker] = []
+        self._stays = 0  # how often a thread might have stayed, see `_staying`
+        self._stay_pays = 1.0  # the share of stays that brought bytes
         self._threads: set[threading.Thread] = set()
         self._count = 0  # threads, those about to start included
         self._made = 0

@@ -52,16 +52,9 @@ class Receiving(Arrivals):
         Thread: any, one at a time.
         """
         # A handler that loops over recv: it has waited in this callback already, so it
-        # has no permit to give away and waits in the kernel at once. Whatever is not
-        # bytes is left to the code below.
-        if (
-            self._waiter == get_ident()
-            and not self._connection.attached
-            and self._buffer is None
-            and timeout_ms is MISSING
-            and not flags
-            and length >= 0
-        ):
+        # has no permit to give away, nothing is buffered, and it waits in the kernel at
+        # once. Whatever is not bytes is left to the code below.
+        if self._waiter == get_ident() and timeout_ms is MISSING and not flags and length >= 0:
             try:
                 data = self._sock.recv(length or CHUNK)
             except OSError:
@@ -199,10 +192,7 @@ class Receiving(Arrivals):
                 if self._buffer is not None:
                     error.partial = self._take(len(self._buffer))
                 raise
-            if self._buffer is None:
-                self._keep(data, 0)
-            else:
-                self._buffer.add(data)
+            self._add_fresh(data)
 
     def recv_into(
         self,
@@ -269,6 +259,7 @@ class Receiving(Arrivals):
                         f" {_UNREAD_MOST}; keep more than that in the handler",
                     )
                 )
+            self._waiter = 0
             if buffer is None:
                 self._buffer = ReadBuffer(data, 0)
             else:

@@ -48,7 +48,7 @@ from time import perf_counter, process_time, thread_time
 from . import _waits
 from ._clock import FOREVER
 from ._pool import Worker
-from ._queue import Queue
+from ._staying import Staying
 from ._task import AGAIN, Task
 from ._tendency import HAND_OVER_COST, SAMPLE_EVERY
 
@@ -60,7 +60,7 @@ _SATURATED_TICK = 0.01
 _log = logging.getLogger("thousand_island_sync")
 
 
-class Scheduler(Queue):
+class Scheduler(Staying):
     """See the module's essay. Every method may be called from any thread unless it says so."""
 
     def _work(self, worker: Worker) -> None:
@@ -105,6 +105,8 @@ class Scheduler(Queue):
                 verdict = task.run()
             else:
                 verdict = self._run_measured(worker, task)
+            if not worker.permit and not verdict and task.blocks:
+                verdict = self._stay(worker, task)
             if not verdict:  # PARK
                 park(task)
             elif verdict == AGAIN:

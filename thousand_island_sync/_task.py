@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._clock import FOREVER
@@ -57,6 +58,22 @@ class Task:
 
     def run(self) -> int:
         """One step; returns a verdict and never raises. Thread: the pool's."""
+        raise NotImplementedError
+
+    def may_stay(self) -> bool:
+        """Whether `stay` may be called, when `run` has said that it parks."""
+        return False
+
+    def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
+        """Steps with waits in the kernel, each of `timeout` seconds at most, until nothing
+        came in time, or `wanted`, which gets the seconds that a callback took, says that
+        the thread has something better to do.
+
+        Returns:
+            A verdict as of `run`, and whether bytes had come in time.
+
+        Thread: the pool's, without a permit, the descriptor not in the poller.
+        """
         raise NotImplementedError
 
     def broke(self) -> None:

@@ -1,0 +1,287 @@
+"""Threads that stay with a connection whose callbacks block."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.support import eventually, receive
+from tests.test_connection import World
+from thousand_island_sync import Close, Continue, Handler
+from thousand_island_sync._poller import EpollPoller
+from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync._task import AGAIN, DONE, PARK, Task
+
+ALWAYS, NEVER = (lambda duration: True), (lambda duration: False)
+
+
+@pytest.fixture
+def world():
+    with World() as made:
+        made.run()
+        made.calls.clear()
+        yield made
+
+
+def stay(world, *incoming, wanted=NEVER):
+    world.channel.incoming.extend(incoming)
+    return world.connection.stay(0.004, wanted)
+
+
+# ---- the connection ---------------------------------------------------------
+
+
+def test_it_delivers_until_nothing_more_comes(world):
+    assert stay(world, b"one", b"two") == (PARK, False)
+    assert world.calls == [("handle_data", b"one"), ("handle_data", b"two")]
+    assert world.connection._socket.stats().bytes_received == 6
+
+
+def test_it_ends_when_the_thread_is_wanted(world):
+    assert stay(world, b"one", b"two", wanted=ALWAYS) == (PARK, True)
+    assert world.calls == [("handle_data", b"one")]
+
+
+def test_it_ends_after_a_while_whatever_comes(world):
+    verdict, came = stay(world, *[b"x"] * 1_000)
+    assert (verdict, came) == (PARK, True)
+    assert len(world.calls) < 1_000
+
+
+def test_each_callback_moves_the_read_deadline(world):
+    world.time += 3
+    stay(world, b"one")
+    assert world.connection.deadline == world.time + 10
+
+
+def test_what_a_callback_returns_counts(world):
+    world.reactions["handle_data"] = Continue(timeout_ms=500)
+    assert stay(world, b"one", b"two") == (PARK, True)
+    assert world.connection.deadline == world.time + 0.5
+
+
+def test_what_a_callback_raises_ends_it(world):
+    world.reactions["handle_data"] = ValueError("a bug")
+    assert stay(world, b"one", b"two") == (DONE, True)
+    assert world.names() == ["handle_data", "handle_error", "handle_end"]
+
+
+def test_an_end_of_the_stream(world):
+    world.reactions["handle_eof"] = Close()
+    assert stay(world, b"one", b"") == (DONE, True)
+    assert world.names() == ["handle_data", "handle_eof", "handle_close", "handle_end"]
+
+
+def test_a_reset(world):
+    assert stay(world, ConnectionResetError(104, "reset")) == (DONE, True)
+    assert world.names() == ["handle_close", "handle_end"]
+
+
+def test_a_message_that_comes_meanwhile_is_seen_and_no_byte_is_lost(world):
+    def arrive():
+        world.connection.post("message", 0)
+        return b"data"
+
+    verdict, _ = stay(world, arrive)
+    while verdict == AGAIN:
+        verdict = world.connection.run()
+    assert world.calls == [("handle_info", "message"), ("handle_data", b"data")]
+
+
+def test_bytes_that_came_with_a_message_are_read_by_its_callback(world):
+    read = []
+    world.reactions["handle_info"] = lambda socket: read.append(socket.recv(2))
+
+    def arrive():
+        world.connection.post("message", 0)
+        return b"data"
+
+    verdict, _ = stay(world, arrive, b"more")
+    while verdict == AGAIN:
+        verdict = world.connection.run()
+    assert read == [b"da"]
+    assert b"".join(data for name, data in world.calls if name == "handle_data") == b"tamore"
+
+
+def test_unread_bytes_come_in_front(world):
+    world.reactions["handle_data"] = lambda socket: None
+    world.connection._socket.unread(b"half ")
+    verdict, _ = stay(world, b"a line")
+    while verdict == AGAIN:
+        verdict = world.connection.run()
+    assert world.calls == [("handle_data", b"half a line")]
+
+
+def test_a_connection_that_gets_messages_is_not_stayed_with(world):
+    assert world.connection.may_stay()
+    world.connection.post("message", 0)
+    world.run()
+    assert not world.connection.may_stay()
+
+
+def test_nor_one_with_a_deadline_nor_a_stopping_one(world):
+    world.connection.stop_begins()
+    assert not world.connection.may_stay()
+
+
+# ---- the policy -------------------------------------------------------------
+
+
+class Silent(Task):
+    """A task whose stays are all in vain, or all not."""
+
+    came = False
+    duration = 1.0
+
+    def __init__(self, fd):
+        super().__init__(fd)
+        self.average, self.blocks, self.sampled = 1.0, True, True
+
+    def may_stay(self):
+        return True
+
+    def stay(self, timeout, wanted):
+        if self.came:
+            wanted(self.duration)
+        return PARK, self.came
+
+
+@pytest.fixture
+def scheduler():
+    made = Scheduler(
+        EpollPoller(), max_threads=4, name="test", ring=lambda: None, saturation=lambda *_: None
+    )
+    yield made
+    made.close()
+
+
+@contextlib.contextmanager
+def somebody_polls(scheduler):
+    """As far as the policy can see."""
+    scheduler._holders.append(object())
+    yield
+    scheduler._holders.clear()
+
+
+def stays(scheduler, task, times):
+    """How many of so many chances to stay are taken."""
+
+    class One:
+        turn = 0
+
+    taken = []
+    begin = scheduler._begin_stay
+    scheduler._begin_stay = lambda task: taken.append(begin(task)) or taken[-1]
+    for _ in range(times):
+        task.sampled = True
+        scheduler._stay(One(), task)
+    del scheduler._begin_stay
+    return sum(taken)
+
+
+@pytest.fixture
+def silent(scheduler):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        task = Silent(ours.fileno())
+        yield task
+        scheduler._poller.unregister(task.fd)
+
+
+def test_stays_that_do_not_pay_become_rare_and_come_back(scheduler, silent):
+    with somebody_polls(scheduler):
+        assert stays(scheduler, silent, 10) == 10
+        assert stays(scheduler, silent, 1_000) < 60
+        silent.came = True
+        stays(scheduler, silent, 1_000)
+        assert stays(scheduler, silent, 100) == 100
+
+
+def test_callbacks_that_do_not_block_after_all_end_it(scheduler, silent):
+    silent.average, silent.came, silent.duration = 1e-3, True, 5e-6
+    with somebody_polls(scheduler):
+        stays(scheduler, silent, 1)
+        assert silent.average < 1e-3
+        stays(scheduler, silent, 12)
+    assert not silent.blocks
+
+
+def test_a_connection_that_is_only_suspected_of_blocking_is_not_stayed_with(scheduler, silent):
+    silent.sampled = False
+    with somebody_polls(scheduler):
+        assert not scheduler._begin_stay(silent)
+
+
+def test_nobody_stays_where_no_thread_is_to_spare_or_nobody_polls(scheduler, silent):
+    assert stays(scheduler, silent, 10) == 0
+    with somebody_polls(scheduler):
+        scheduler._count = scheduler._bound
+        assert stays(scheduler, silent, 10) == 0
+        scheduler._count = 0
+
+
+# ---- a server ---------------------------------------------------------------
+
+
+class Slow(Handler):
+    """Blocks for two milliseconds, as a database would make it."""
+
+    def handle_data(self, data, socket):
+        time.sleep(0.002)
+        socket.send(data)
+
+    def handle_info(self, message, socket):
+        socket.send(message)
+
+
+def talk(sock, rounds):
+    for number in range(rounds):
+        request = b"%06d" % number
+        sock.sendall(request)
+        assert receive(sock, 6) == request
+
+
+def talk_all(clients, rounds):
+    threads = [threading.Thread(target=talk, args=(one, rounds)) for one in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_handler_that_blocks_is_served_by_threads_that_stay(serve, client):
+    server = serve(Slow)
+    scheduler = server._run.scheduler
+    clients = [client(server) for _ in range(8)]
+    talk_all(clients, 100)
+    assert scheduler._stays > 8
+    # All that is left of it is over in no time: no thread is busy, all are parked again.
+    assert eventually(lambda: server.info().busy_threads == 0)
+    talk_all(clients, 3)
+
+
+def test_a_message_and_an_end_reach_a_connection_that_is_stayed_with(serve, client):
+    server = serve(Slow)
+    clients = [client(server) for _ in range(4)]
+    talk_all(clients, 50)
+    for connection in server.connections():
+        connection.post(b"hello")
+    for sock in clients:
+        assert receive(sock, 5) == b"hello"
+    talk_all(clients, 20)
+    for connection in server.connections():
+        connection.close()
+    for sock in clients:
+        assert sock.recv(1) == b""
+
+
+def test_a_stop_finds_them_all(serve, client):
+    server = serve(Slow)
+    clients = [client(server) for _ in range(8)]
+    talk_all(clients, 50)
+    assert server.stop(2_000)
+    for sock in clients:
+        assert sock.recv(1) == b""

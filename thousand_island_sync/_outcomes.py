@@ -1,0 +1,99 @@
+"""What callbacks of a connection return and raise, and what follows from it.
+
+The tables are in the documentation of `Handler`; where a connection goes is in those of
+`_states`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._clock import FOREVER, seconds
+from ._handshaking import Handshaking
+from ._options import MISSING
+from ._states import Cause
+from ._waits import make_way
+from .errors import (
+    HandlerResultError,
+    ServerStopping,
+    SocketClosed,
+    SocketError,
+    SocketTimeout,
+)
+from .handler import Close, Continue, Error, SwitchTransport
+
+
+class Outcomes(Handshaking):
+    """Calls the handler, and draws the consequences."""
+
+    __slots__ = ()
+
+    def _callback(self, name: str, *message: Any) -> int | None:
+        """Runs one that is not a last one; a verdict, or `None` to go on."""
+        if message:
+            self.no_sample = False
+            if self.blocks:
+                make_way()
+        arguments = (*message, self._socket)
+        try:
+            result = self._in_context(getattr(self._handler, name), *arguments)
+        except BaseException as error:
+            return self._raised(error, name)
+        return self._settle(result, name)
+
+    def _settle(self, result: object, name: str) -> int | None:
+        """What a callback returned; a verdict if that ends or switches, else `None`."""
+        ending = self._asked_to_end()
+        if ending is not None:
+            return self._finish(ending)
+        if result is None or isinstance(result, Continue):
+            self._set_deadlines(result, name)
+            if self._eof_told and self._socket._write_shut:
+                return self._finish(Cause.PEER)  # both directions have ended
+            return None
+        if isinstance(result, Close):
+            return self._finish(Cause.PEER if name == "handle_eof" else Cause.HANDLER)
+        if isinstance(result, Error):
+            return self._finish(Cause.ERROR, result.reason)
+        if isinstance(result, SwitchTransport):
+            return self._switch_transport(result)
+        error = HandlerResultError(
+            f"{type(self._handler).__name__}.{name} returned {result!r}; it takes None,"
+            " Continue(), Close(), Error(reason) or SwitchTransport(...)"
+        )
+        self._log_error(error, name)
+        return self._finish(Cause.ERROR, error)
+
+    def _set_deadlines(self, result: Continue | None, name: str) -> None:
+        time_now = self._clock()
+        timeout = MISSING if result is None else result.timeout_ms
+        if timeout is not MISSING:
+            limit = seconds(timeout)  # type: ignore[arg-type]
+            if result is not None and result.persistent:
+                self.read_timeout = limit
+            self._read_deadline = time_now + limit
+        elif name in ("handle_connection", "handle_data"):
+            self._read_deadline = time_now + self.read_timeout
+        if self._eof_told:
+            self._read_deadline = FOREVER
+        if result is not None and result.deadline_ms is not MISSING:
+            self._total_deadline = time_now + seconds(result.deadline_ms)  # type: ignore[arg-type]
+            self.alert = self.alert or self._total_deadline != FOREVER
+
+    def _raised(self, error: BaseException, name: str) -> int:
+        """What a callback raised; the table in the documentation of `Handler`."""
+        socket = self._socket
+        own = isinstance(error, SocketError) and error._origin is socket
+        ending = self._asked_to_end()
+        if not own:
+            self._log_error(error, name)
+            return self._finish(ending if ending is Cause.LOCAL else Cause.ERROR, error)
+        if ending is not None:
+            return self._finish(ending)
+        if isinstance(error, ServerStopping):
+            return self._finish(Cause.SHUTDOWN)
+        if isinstance(error, SocketClosed):
+            return self._finish(Cause.PEER)
+        if isinstance(error, SocketTimeout) and not error._sending:
+            return self._finish(Cause.TIMEOUT)
+        return self._finish(Cause.ERROR, error)

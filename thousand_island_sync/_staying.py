@@ -1,0 +1,82 @@
+"""A thread that stays with the connection it has just served.
+
+The facts. Where callbacks block, each request is served by a thread without a permit.
+Parking its connection then means that the next request comes to whoever polls, who
+wakes another thread to poll before it runs the callback. That is a thread switch more
+than a thread per connection pays, and worse, these switches follow one another: with
+fifty clients that chain is the limit, not the processor.
+
+Our decision. Such a thread waits in the kernel for its connection's next bytes, with
+the descriptor out of the poller: exactly what a thread per connection does. But it
+only *stays*: for `STAY_S` without bytes, while the pool has threads to spare and
+somebody else polls, and only where it pays, that is, while most stays end with bytes.
+Clients that think for a second between requests are parked at once. The first callback
+that does not block after all ends it: threads that hold each other up over the GIL
+look as if they blocked, and would never get out of that by themselves.
+
+A thread that stays cannot be called back. So a connection that others have sent
+messages to is never stayed with, and what else they may ask of it (an end, a stop)
+waits for `STAY_S` at most.
+"""
+
+from __future__ import annotations
+
+from ._pool import Worker
+from ._queue import Queue
+from ._task import PARK, Task
+from ._tendency import HAND_OVER_COST
+
+#: Seconds that a thread stays without bytes.
+STAY_S = 0.004
+#: Below this share of stays that end with bytes, one in `_TRY_EVERY` is tried.
+_PAYS, _TRY_EVERY = 0.5, 32
+_WEIGHT = 1 / 16
+
+
+class Staying(Queue):
+    """Serving one connection as a thread per connection would, for a while."""
+
+    def _stay(self, worker: Worker, task: Task) -> int:
+        """Goes on with a task that was run without a permit and would be parked; the
+        verdict that ends it. Thread: the worker's own."""
+        if not task.may_stay() or not self._begin_stay(task):
+            return PARK
+        quick = False
+
+        def wanted(duration: float) -> bool:
+            nonlocal quick
+            quick = duration < HAND_OVER_COST
+            return quick or self._wanted()
+
+        verdict, came = task.stay(STAY_S, wanted)
+        worker.turn += 1
+        with self._lock:
+            self._stay_pays += (came - self._stay_pays) * _WEIGHT
+            if quick:
+                task.average = self.tendency.learn(task.average, 0.0, 0.0)
+                task.blocks = task.average > HAND_OVER_COST
+        if came:
+            task.sampled = False  # the next run is measured: does it still block?
+        if verdict == PARK:
+            # `_settle` would do it with the lock held, and the call drops the GIL.
+            try:
+                self._poller.register(task.fd, write=task.wants_write)
+                task.attached = True
+            except OSError:
+                pass  # it will do it after all
+        return verdict
+
+    def _begin_stay(self, task: Task) -> bool:
+        with self._lock:
+            if not task.sampled or self._wanted():
+                return False
+            self._stays += 1
+            if self._stay_pays < _PAYS and self._stays % _TRY_EVERY:
+                return False
+        self.detach(task)
+        return True
+
+    def _wanted(self) -> bool:
+        """Whether the thread has something better to do; without the lock, a hint."""
+        spare = bool(self._idle) or self._count < self._bound
+        return not spare or not self._holders or self._closing
