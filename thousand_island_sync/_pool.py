@@ -38,6 +38,7 @@ class Worker:
     __slots__ = (
         "bell",
         "looking",
+        "looks",
         "parked",
         "permit",
         "pool",
@@ -58,6 +59,7 @@ class Worker:
         self.parked: deque[Task] = deque()
         self.turn = 0  # counts tasks run
         self.seen = -1  # the turn in which the stall watch saw it last
+        self.looks = 0  # further looks that found it in the same turn
         self.sample = False  # measure the next one
         self.waited = False  # the present task waited in a call of ours
         self.bell = threading.Lock()
@@ -125,6 +127,7 @@ class Pool:
         self._unlooked = 0  # tasks that were run since the last look
         self._watching = False
         self._seen_turns = -1
+        self._seen_at = self._seen_cpu = 0.0
         self._saturated = False
         self._closing = False
         self._poller_closed = False

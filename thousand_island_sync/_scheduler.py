@@ -18,7 +18,8 @@ callback, and gives it away before it waits, in one of three ways:
    when nothing blocks.
 2. Its connection *tends* to block (`_tendency`): it gives the permit away before the
    callback starts.
-3. The stall watch finds it in one callback at two ticks in a row, and takes it.
+3. The stall watch finds it in one callback at two ticks in a row, and takes it; at
+   five, if the processor was busy meanwhile.
 
 A thread that gave its permit away finishes its callback without one. A permit that
 is given away goes to the idle thread that slept last (its cache is warm) or to a new
@@ -54,6 +55,8 @@ from ._tendency import HAND_OVER_COST, SAMPLE_EVERY
 
 #: Seconds between two looks of the stall watch.
 TICK = 0.002
+#: Looks at one callback after which its permit is taken though the processor is busy.
+_BUSY_LOOKS = 4
 #: Between two looks while a ready connection waits for a thread.
 _SATURATED_TICK = 0.01
 
@@ -190,6 +193,10 @@ class Scheduler(Staying):
         Thread: the listener's alone.
         """
         heirs: list[Worker | None] = []
+        # Where the processor was busy the callback may just be at work, or wait for the
+        # GIL: another thread would only wait with it.
+        idle = self._was_idle()
+        patience = 1 if idle else _BUSY_LOOKS
         with self._lock:
             # By `looking`, not by `task`: a task that was just taken off the queue is
             # nowhere to be seen until its worker has noted it.
@@ -200,12 +207,14 @@ class Scheduler(Staying):
                 if worker.looking:
                     continue
                 busy = True
-                if worker.task is not None and worker.turn == worker.seen:
-                    self._revoke(worker)
-                    # A suspect until its next run is measured, for which others make way.
-                    worker.task.blocks, worker.task.sampled = True, False
-                    heirs.append(self._employ())
+                worker.looks = worker.looks + 1 if worker.turn == worker.seen else 0
                 worker.seen = worker.turn
+                if worker.task is not None and worker.looks >= patience:
+                    self._revoke(worker)
+                    if idle:
+                        # A suspect until its next run is measured; others make way for it.
+                        worker.task.blocks, worker.task.sampled = True, False
+                    heirs.append(self._employ())
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
             self._seen_turns = turns
@@ -217,6 +226,13 @@ class Scheduler(Staying):
             return self._stand_in()
         self._tell_saturation()
         return FOREVER if quiet else TICK
+
+    def _was_idle(self) -> bool:
+        """Whether the process used less than half a processor since this was asked last."""
+        wall, process = perf_counter(), process_time()
+        idle = process - self._seen_cpu < (wall - self._seen_at) / 2
+        self._seen_at, self._seen_cpu = wall, process
+        return idle
 
     def stand_in_fileno(self) -> int | None:
         """What the listener's thread waits for beside its bell. Thread: the listener's."""
