@@ -2,11 +2,12 @@
 
 A context that has served a connection may not be changed (pyOpenSSL refuses); a new
 certificate is a new context. The verify mode does not come along when an SNI callback
-changes a connection's context, so it is set on the connection too. Sessions resume
-across contexts with different CAs unless tickets and the cache are off (nginx had
-CVE-2025-23419 from that), so they are off where several hosts share a port and any of
-them verifies. A client that shows a certificate fails its second connection unless the
-context has a session id (SSL_CTX_set_session_id_context(3)).
+changes a connection's context, nor does the lowest version: the one is set on the
+connection too, the other is looked at there. Sessions resume across contexts with
+different CAs unless tickets and the cache are off (nginx had CVE-2025-23419 from that),
+so they are off where several hosts share a port and any of them verifies, or might later:
+a callable's, and those that can be reloaded. A client that shows a certificate fails its
+second connection unless the context has a session id (SSL_CTX_set_session_id_context(3)).
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from ..errors import ConfigError
 from ._tls_channel import Notes
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+VERIFY_NONE = SSL.VERIFY_NONE
 _MODES = {
-    "none": SSL.VERIFY_NONE,
+    "none": VERIFY_NONE,
     "optional": SSL.VERIFY_PEER,
     "required": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
 }
@@ -45,6 +47,7 @@ class Built:
 
     context: SSL.Context
     mode: int
+    min_version: int
 
 
 #: Finds what to serve for a server name (lower case, `None`: none was given).
@@ -96,11 +99,11 @@ def _key(value: Any, password: Any, name: str) -> Any:
         ) from None
 
 
-def build(options: Mapping[str, Any], *, shares_port: bool) -> Built:
+def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
     """The context for checked options, without SNI.
 
     Args:
-        shares_port: several hosts are told apart by SNI and one of them verifies.
+        resumes: whether sessions may be resumed.
 
     Raises:
         ConfigError: says which file or option, and what to do. Shows no key.
@@ -109,9 +112,10 @@ def build(options: Mapping[str, Any], *, shares_port: bool) -> Built:
     if options["context"] is not None:
         context = options["context"]
         _set_keylog(context, options["keylog_file"])
-        return Built(context, context.get_verify_mode())
+        return Built(context, context.get_verify_mode(), 0)
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(_VERSIONS[options["min_version"]])
+    min_version = _VERSIONS[options["min_version"]]
+    context.set_min_proto_version(min_version)
     context.set_options(
         SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
     )
@@ -119,14 +123,14 @@ def build(options: Mapping[str, Any], *, shares_port: bool) -> Built:
     _set_certificate(context, options)
     _set_ciphers(context, options["ciphers"])
     _set_verification(context, options, mode)
-    if options["session_tickets"] is False or shares_port:
+    if not resumes:
         context.set_options(SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     if options["alpn_protocols"]:
         context.set_alpn_select_callback(_alpn(options["alpn_protocols"]))
     context.set_info_callback(_note_certificate)
     _set_keylog(context, options["keylog_file"])
-    return Built(context, mode)
+    return Built(context, mode, min_version)
 
 
 def _set_certificate(context: SSL.Context, options: Mapping[str, Any]) -> None:
@@ -182,7 +186,7 @@ def _set_verification(context: SSL.Context, options: Mapping[str, Any], mode: in
         assert store is not None
         for certificate in _certificates(options["ca_certs"], "ca_certs"):
             store.add_cert(crypto.X509.from_cryptography(certificate))
-            if mode != SSL.VERIFY_NONE:
+            if mode != VERIFY_NONE:
                 context.add_client_ca(certificate)
             identity.update(certificate.public_bytes(serialization.Encoding.DER))
     if options["crl"] is not None:
@@ -262,8 +266,14 @@ def serve_names(built: Built, chooser: Chooser) -> None:
                 notes.error = error
             connection.set_context(refusing)
             return
-        if chosen is not None:
-            connection.set_context(chosen.context)
-            connection.set_verify(chosen.mode)
+        if chosen is None:
+            return
+        if connection.get_protocol_version() < chosen.min_version:
+            if isinstance(notes, Notes):
+                notes.reason = f"no shared protocol version (see min_version of {text})"
+            connection.set_context(refusing)
+            return
+        connection.set_context(chosen.context)
+        connection.set_verify(chosen.mode)
 
     built.context.set_tlsext_servername_callback(choose)

@@ -167,9 +167,17 @@ class TLS(TCP):
 
         sni = self.options["sni"]
         names = self._names(sni) if is_mapping(sni) else {}
-        verifies = [self.options["verify"] != "none"]
-        verifies += [found().options["verify"] != "none" for found in names.values()]
-        built = _tls_context.build(self.options, shares_port=bool(names) and any(verifies))
+        hosts = [self.options, *(found().options for found in names.values())]
+        # A callable, or a host that can be reloaded, may turn strict at any time.
+        changes = callable(sni) or (
+            is_mapping(sni) and any(isinstance(entry, Prepared) for entry in sni.values())
+        )
+        strict = self.options["verify"] != "none" or any(
+            found()._built.mode != _tls_context.VERIFY_NONE for found in names.values()
+        )
+        resumes = not changes and not (names and strict)
+        resumes = resumes and all(host["session_tickets"] is not False for host in hosts)
+        built = _tls_context.build(self.options, resumes=resumes)
         if names:
             _tls_context.serve_names(built, lambda name: _by_name(names, name))
         elif callable(sni):
@@ -244,7 +252,7 @@ def _by_callable(sni: Callable[[str | None], Any], name: str | None) -> Built | 
     if isinstance(chosen, Prepared):
         return chosen.current._built
     if isinstance(chosen, SSL.Context):
-        return Built(chosen, chosen.get_verify_mode())
+        return Built(chosen, chosen.get_verify_mode(), 0)
     raise ConfigError(
         f"sni: the callable returned {type(chosen).__name__}, takes what TLS.prepare made,"
         " an OpenSSL.SSL.Context, or None"
