@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
     {"errors", "_clock", "_states"},
-    {"_options", "_waits", "_unread", "_addresses"},
+    {"_options", "_waits", "_unread", "_addresses", "_renewal"},
     {"events", "_poller", "_timers", "_tendency", "_task", "transports._base"},
     {"logger", "_mailbox", "_linger", "_pool", "transports.tcp", "transports._tls_channel"},
     {"_queue", "transports._tls_context"},

@@ -2,13 +2,14 @@
 
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 
 import pytest
 
 from tests.programs import ROOT, Script
-from tests.support import receive
+from tests.support import eventually, receive
 from thousand_island_sync.__main__ import main
 
 SERVING = r"serving \S+ on (\S+);"
@@ -69,6 +70,45 @@ def test_it_serves_a_handler_over_tls(tmp_path, authority):
         assert it.stop() == 0
 
 
+def write_certificate(folder, authority):
+    issued = authority.ca.issue_cert("localhost")
+    (folder / "cert.pem").write_bytes(issued.cert_chain_pems[0].bytes())
+    (folder / "key.pem").write_bytes(issued.private_key_pem.bytes())
+    return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+
+def certificate_of(script, authority):
+    context = authority.client_context()
+    with (
+        socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
+        return tls.getpeercert(binary_form=True)
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "watching"])
+def test_d8_renewed_certificates_are_served_without_a_restart(how, tmp_path, authority):
+    old = write_certificate(tmp_path, authority)
+    files = ["--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem")]
+    watch = ["--watch-certificates", "0.02"] if how == "watching" else []
+    with serving("--port", "0", "--log-level", "info", *files, *watch) as script:
+        eventually(lambda: script._catches(signal.SIGHUP), 10)
+        assert certificate_of(script, authority) == old
+
+        def renew():
+            if how == "SIGHUP":
+                script.process.send_signal(signal.SIGHUP)
+
+        (tmp_path / "cert.pem").write_bytes(b"half a certif")
+        renew()
+        script.wait_for(r"(no PEM certificate in .*cert\.pem)")
+        assert certificate_of(script, authority) == old
+        new = write_certificate(tmp_path, authority)
+        renew()
+        assert eventually(lambda: certificate_of(script, authority) == new, 10)
+        assert script.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -82,6 +122,8 @@ def test_it_serves_a_handler_over_tls(tmp_path, authority):
         (["--host", "192.0.2.1"], "192.0.2.1"),
         (["--certfile", "/no/such/file"], "/no/such/file"),
         (["--keyfile", "/no/such/file"], "--certfile"),
+        (["--watch-certificates"], "--certfile"),
+        (["--certfile", "x", "--watch-certificates", "0"], "more than 0"),
         (["--log-level", "loud"], "--log-level"),
         (["--bogus"], "--bogus"),
         (["--max-connections", "0"], "max_connections"),

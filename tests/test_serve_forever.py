@@ -31,6 +31,29 @@ def test_a_signal_begins_a_graceful_stop(number):
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_of_somebody_else_is_no_reason_to_stop(client):
+    server, seen = make(), []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(server.status))
+
+    def send():
+        assert eventually(lambda: server.status == "running")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert eventually(lambda: seen)
+        sock = client(server)
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        server.serve_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        sender.join()
+    assert seen == ["running"]
+
+
 def test_it_may_have_been_started_and_may_be_stopped_otherwise():
     server, other = make().start(), make()
 

@@ -10,11 +10,13 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import _addresses, events
+from ._renewal import Renewal
 from .errors import ThousandIslandError
 from .handler import Handler
 from .logger import LEVELS, attach_logger
@@ -56,6 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help="0: a free one (4000)")
     parser.add_argument("--certfile", help="PEM certificate chain: serves TLS")
     parser.add_argument("--keyfile", help="PEM private key, unless it is in the certfile")
+    parser.add_argument(
+        "--watch-certificates",
+        nargs="?",
+        type=float,
+        const=10.0,
+        metavar="SECONDS",
+        help="look whether these files have changed, every 10 seconds unless it says otherwise,"
+        " and serve the new ones; SIGHUP does so at once, watched or not",
+    )
     parser.add_argument(
         "--log-level", choices=tuple(LEVELS), default="debug", help="what is logged (%(default)s)"
     )
@@ -99,8 +110,11 @@ def _server(given: argparse.Namespace) -> ThousandIsland:
         )
         if getattr(given, name) is not None
     }
-    if given.keyfile and not given.certfile:
-        raise _UsageError("--keyfile: needs --certfile")
+    for name in ("keyfile", "watch_certificates"):
+        if getattr(given, name) is not None and not given.certfile:
+            raise _UsageError(f"--{name.replace('_', '-')}: needs --certfile")
+    if given.watch_certificates is not None and not given.watch_certificates > 0:
+        raise _UsageError("--watch-certificates: takes seconds, more than 0")
     if given.certfile:
         transport = {"certfile": given.certfile, "keyfile": given.keyfile}
         options["transport_cls"] = TLS
@@ -125,7 +139,14 @@ def _serve(arguments: Sequence[str] | None) -> None:
         print(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it", flush=True)
 
     events.listener_start.connect(announce, sender=server)
-    server.serve_forever()
+    if not given.certfile:
+        server.serve_forever()
+        return
+    files = [path for path in (given.certfile, given.keyfile) if path]
+    with Renewal(server.reload_transport, files, given.watch_certificates) as renewal:
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda *_: renewal.ask())
+        server.serve_forever()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

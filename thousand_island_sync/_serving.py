@@ -80,7 +80,8 @@ def _serve(servers: tuple[Server, ...], ours: socket.socket, note: Callable[[byt
             noted = ours.recv(4096)
             signals += sum(map(noted.count, _SIGNALS))
             stopped += noted.count(_STOPPED)
-            if not stopping:
+            # Other signals that somebody handles are noted as well, and are no reason to stop.
+            if not stopping and (signals or stopped):
                 stopping = True
                 for server in servers:
                     begin(server.stop)

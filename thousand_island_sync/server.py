@@ -56,6 +56,7 @@ class ThousandIsland:
         self._changing = threading.Lock()  # held while the status changes
         self._waiting: dict[int, int] = {}  # threads that wait for `_changing`
         self._waiting_lock = threading.Lock()
+        self._reloading = threading.Lock()
         self._stopped = threading.Condition()
 
     def __repr__(self) -> str:
@@ -267,7 +268,8 @@ class ThousandIsland:
         self._check_process()
         if "transport_options" in transport_options:
             raise ConfigError("transport_options: give the options themselves, by name")
-        self._transport = self._transport.merged(transport_options)
+        with self._reloading:  # of two at once, the second is merged over the first
+            self._transport = self._transport.merged(transport_options)
 
     # ---- what it is doing -----------------------------------------------------
 

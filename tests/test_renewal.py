@@ -1,0 +1,61 @@
+"""Loading certificates again, without a server."""
+
+import logging
+
+import pytest
+
+from tests.support import eventually
+from thousand_island_sync import ConfigError
+from thousand_island_sync._renewal import Renewal
+
+
+@pytest.fixture
+def loads():
+    """A loader that counts, and raises what it is told to."""
+
+    class Loads:
+        count, error = 0, None
+
+        def __call__(self):
+            self.count += 1
+            if self.error is not None:
+                raise self.error
+
+    return Loads()
+
+
+def test_it_loads_when_asked(loads):
+    with Renewal(loads, []) as renewal:
+        for number in range(1, 4):
+            renewal.ask()
+            assert eventually(lambda n=number: loads.count == n)
+
+
+def test_it_loads_when_a_file_changes_and_not_otherwise(loads, tmp_path):
+    first, second = tmp_path / "cert", tmp_path / "key"
+    first.write_bytes(b"1")
+    with Renewal(loads, [str(first), str(second)], 0.005) as renewal:
+        second.write_bytes(b"appears")
+        assert eventually(lambda: loads.count == 1)
+        first.write_bytes(b"longer")
+        assert eventually(lambda: loads.count == 2)
+        second.unlink()
+        assert eventually(lambda: loads.count == 3)
+        looked = renewal._stamps
+        looks = []
+        renewal._stamps = lambda: looks.append(1) or looked()
+        assert eventually(lambda: len(looks) > 3)
+        assert loads.count == 3
+
+
+@pytest.mark.parametrize("error", [ConfigError("certfile: bad"), RuntimeError("a bug")])
+def test_what_goes_wrong_is_logged_once_and_it_goes_on(error, loads, tmp_path, caplog):
+    file = tmp_path / "cert"
+    loads.error = error
+    with caplog.at_level(logging.INFO), Renewal(loads, [str(file)], 0.005):
+        file.write_bytes(b"bad")
+        assert eventually(lambda: "old ones are served on" in caplog.text)
+        loads.error = None
+        file.write_bytes(b"better now")
+        assert eventually(lambda: "loaded again" in caplog.text.replace("not loaded again", ""))
+    assert caplog.text.count("old ones are served on") == 1
