@@ -1,7 +1,9 @@
 """Every example, run as a user would, with a real client."""
 
 import re
+import smtplib
 import socket
+import ssl
 import subprocess
 
 import pytest
@@ -112,6 +114,34 @@ def test_tls_echo_with_a_given_certificate(example, tmp_path, authority):
     with connect(script) as sock, context.wrap_socket(sock, server_hostname="localhost") as tls:
         tls.sendall(b"x")
         assert tls.recv(1) == b"x"
+
+
+def test_smtp_sink_with_smtplib(example, tmp_path):
+    ca = str(tmp_path / "ca.pem")
+    script = example("smtp_sink", "--port", "0", "--ca-out", ca)
+    context = ssl.create_default_context(cafile=ca)
+    with smtplib.SMTP("localhost", int(script.port), timeout=10) as mail:
+        mail.sendmail("a@example.org", ["b@example.org"], "Subject: plain\r\n\r\none\r\n")
+        script.wait_for(r"(3 lines, plain)")
+        assert mail.starttls(context=context)[0] == 220
+        mail.ehlo()
+        assert not mail.has_extn("starttls")
+        mail.sendmail("a@example.org", ["b@example.org"], "Subject: x\r\n\r\n" + "y\r\n" * 5000)
+        script.wait_for(r"(5002 lines, TLS)")
+
+
+def test_smtp_sink_takes_no_plaintext_for_encrypted(example, tmp_path):
+    """The injection of CVE-2011-0411: commands behind STARTTLS in the same packet."""
+    ca = str(tmp_path / "ca.pem")
+    script = example("smtp_sink", "--port", "0", "--ca-out", ca)
+    context = ssl.create_default_context(cafile=ca)
+    with connect(script) as sock:
+        assert receive(sock, 16) == b"220 sink ready\r\n"
+        sock.sendall(b"STARTTLS\r\nNOOP\r\nNOOP\r\n")
+        assert receive(sock, 14) == b"220 go ahead\r\n"
+        with context.wrap_socket(sock, server_hostname="localhost") as tls:
+            tls.sendall(b"QUIT\r\n")
+            assert receive_all(tls) == b"221 bye\r\n"
 
 
 def test_unix_echo_with_socat(example, tmp_path):
