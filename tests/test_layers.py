@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 ROWS = [
     {"errors", "_clock", "_states"},
     {"_options", "_waits", "_unread", "_addresses", "_renewal"},
-    {"events", "_poller", "_timers", "_tendency", "_task", "transports._base"},
+    {"events", "_poller", "_timers", "_tendency", "_task"},
+    {"transports._base", "transports._tls_reasons"},
     {"logger", "_mailbox", "_linger", "_pool", "transports.tcp", "transports._tls_channel"},
     {"_queue", "transports._tls_context"},
     {"_staying", "transports.tls"},

@@ -21,9 +21,7 @@ else. Before a connection is parked, `drained` looks into the SSL object and the
 `close_notify` is said once and not waited for (RFC 8446, 6.1). An end of the stream
 without the peer's is reported as `truncated`.
 
-pyOpenSSL keeps what a callback raised with the *context*, and raises it out of whatever
-connection comes next; so our callbacks never raise. What they have to say they leave
-in the connection's `Notes`.
+What a callback of OpenSSL's found out is in the connection's `Notes`; see `_tls_reasons`.
 """
 
 from __future__ import annotations
@@ -40,6 +38,7 @@ from OpenSSL import SSL
 from .._unread import unread_bytes
 from ..errors import HandshakeError, NotSupported
 from ._base import READ, WRITE, Channel
+from ._tls_reasons import Notes, explain, reasons
 
 _RECORD = 16_384
 _HARMLESS_FLAGS = 0
@@ -57,53 +56,6 @@ class TLSInfo:
     server_name: str | None
     resumed: bool
     alpn: str | None
-
-
-@dataclass(slots=True)
-class Notes:
-    """What OpenSSL's callbacks leave on their connection, as they must not raise."""
-
-    error: BaseException | None = None
-    reason: str | None = None
-    sent_certificate: bool = False
-
-
-_REASONS = {
-    "http request": "the client spoke plain HTTP to a TLS port",
-    "https proxy request": "the client spoke HTTP CONNECT to a TLS port",
-    "wrong version number": "the client did not speak TLS",
-    "packet length too long": "the client did not speak TLS",
-    "bad record type": "the client did not speak TLS",
-    "unsupported protocol": "no shared protocol version (see min_version)",
-    "no shared cipher": "no shared cipher (see ciphers, and the certificate's key type)",
-    "peer did not return a certificate": "the client showed no certificate (verify='required')",
-    "no suitable signature algorithm": "no shared signature algorithm with our certificate",
-}
-
-
-def _reasons(error: SSL.Error) -> list[str]:
-    """OpenSSL's own words, of which pyOpenSSL gives (library, function, reason)."""
-    queue = error.args[0] if error.args else ()
-    if isinstance(queue, (list, tuple)):
-        return [str(entry[-1]) for entry in queue if entry]
-    return [str(queue)]
-
-
-def explain(error: SSL.Error) -> str:
-    """Why a handshake failed, for a person."""
-    if isinstance(error, SSL.SysCallError):
-        if error.args[0] == -1:
-            return "the client went away in the middle of it"
-        return f"the connection failed: {os.strerror(error.args[0])}"
-    if isinstance(error, SSL.ZeroReturnError):
-        return "the client ended it"
-    reasons = _reasons(error)
-    for reason in reasons:
-        if reason in _REASONS:
-            return _REASONS[reason]
-        if reason.startswith(("tlsv1 alert", "tlsv13 alert", "sslv3 alert", "tls alert")):
-            return f"the client refused: {reason.partition('alert ')[2] or reason}"
-    return "; ".join(reasons) or "no reason given"
 
 
 class TLSChannel(Channel):
@@ -152,7 +104,8 @@ class TLSChannel(Channel):
                 self.recv_wants = WRITE
                 return False
             except SSL.Error as error:
-                raise self._refused(explain(error)) from (self._notes().error or error)
+                ours = self._connection.get_certificate(as_cryptography=True)
+                raise self._refused(explain(error, ours)) from (self._notes().error or error)
             except Exception as error:
                 raise self._refused(str(error)) from error
             if self._notes().error is not None:
@@ -288,4 +241,4 @@ def _system_error(error: SSL.SysCallError) -> OSError:
 
 
 def _protocol_error(error: SSL.Error) -> OSError:
-    return OSError(errno.EPROTO, f"TLS: {'; '.join(_reasons(error)) or 'protocol error'}")
+    return OSError(errno.EPROTO, f"TLS: {'; '.join(reasons(error)) or 'protocol error'}")

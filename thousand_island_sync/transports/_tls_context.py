@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
 from ..errors import ConfigError
-from ._tls_channel import Notes
+from ._tls_reasons import Notes, note_fault
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 VERIFY_NONE = SSL.VERIFY_NONE
@@ -177,7 +177,7 @@ def _set_ciphers(context: SSL.Context, ciphers: str | None) -> None:
 
 
 def _set_verification(context: SSL.Context, options: Mapping[str, Any], mode: int) -> None:
-    context.set_verify(mode)
+    context.set_verify(mode, note_fault)
     identity = hashlib.sha256(repr((options["verify"], options["certfile"])).encode())
     if options["ca_certs"] == "system":
         context.set_default_verify_paths()
@@ -274,6 +274,6 @@ def serve_names(built: Built, chooser: Chooser) -> None:
             connection.set_context(refusing)
             return
         connection.set_context(chosen.context)
-        connection.set_verify(chosen.mode)
+        connection.set_verify(chosen.mode, note_fault)
 
     built.context.set_tlsext_servername_callback(choose)
