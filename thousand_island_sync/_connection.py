@@ -191,6 +191,9 @@ class Lifecycle(Outcomes):
                 Cause.TIMEOUT,
             )
         self.wants_write = channel.recv_wants == WRITE
+        # True of the event that began the handshake, not of the one that will end it: a
+        # request can come with its last message.
+        self.only_writable = False
         self.deadline = self._handshake_deadline
         return PARK
 
