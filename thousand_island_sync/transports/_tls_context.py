@@ -37,6 +37,8 @@ _MODES = {
 }
 # Forward secrecy and authenticated encryption only (RFC 9325, 4.2); TLS 1.3 has no others.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+# Post-quantum first, then what Mozilla's profiles allow: not X448, nor P-521.
+_GROUPS = b"X25519MLKEM768:X25519:P-256:P-384"
 _CRL_CHECK = 0x4  # X509_V_FLAG_CRL_CHECK
 _WRITES_CERTIFICATE = b"write certificate"
 
@@ -122,6 +124,7 @@ def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # idle connections: 50 -> 32 KiB
     _set_certificate(context, options)
     _set_ciphers(context, options["ciphers"])
+    _set_groups(context)
     _set_verification(context, options, mode)
     if not resumes:
         context.set_options(SSL.OP_NO_TICKET)
@@ -174,6 +177,19 @@ def _set_ciphers(context: SSL.Context, ciphers: str | None) -> None:
             f"ciphers: got {ciphers!r}, takes OpenSSL cipher names joined by ':'"
             " (openssl ciphers -s -v lists them)"
         ) from None
+
+
+def _set_groups(context: SSL.Context) -> None:
+    """pyOpenSSL 26.4 has no public call for it. Where this way to it is gone, or OpenSSL
+    does not know one of the groups, its own list stays: the same and two more, as strong."""
+    lib: Any = getattr(SSL, "_lib", None)
+    pointer: Any = getattr(context, "_context", None)
+    set_groups = getattr(lib, "SSL_CTX_set1_curves_list", None)
+    clear_errors = getattr(lib, "ERR_clear_error", None)
+    if pointer is None or set_groups is None or clear_errors is None:
+        return
+    if not set_groups(pointer, _GROUPS):
+        clear_errors()
 
 
 def _set_verification(context: SSL.Context, options: Mapping[str, Any], mode: int) -> None:
