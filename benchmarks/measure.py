@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -63,16 +65,25 @@ class Server:
             self._process.stdout.close()
 
 
-def ping(server: Server, requests: int, clients: int) -> tuple[float, float]:
+def tool_of(name: str, package: str) -> str:
+    """The path of a program that loads the servers."""
+    found = shutil.which(name)
+    if found is None:
+        raise SystemExit(f"benchmarks: {name} is missing (Debian: {package})")
+    return found
+
+
+def ping(
+    server: Server, requests: int, clients: int, tls: ssl.SSLContext | None = None
+) -> tuple[float, float]:
     """(CPU microseconds of the server for a request, requests per second)."""
-    tool = shutil.which("redis-benchmark")
-    if tool is None:
-        raise SystemExit("benchmarks: redis-benchmark is missing (Debian: redis-tools)")
-    check_answer(server.port)
+    tool = tool_of("redis-benchmark", "redis-tools")
+    check_answer(server.port, tls)
     before, began = server.cpu_s(), time.perf_counter()
     subprocess.run(
         [tool, "-p", str(server.port), "-t", "ping_mbulk"]
-        + ["-c", str(clients), "-n", str(requests), "-q"],
+        + ["-c", str(clients), "-n", str(requests), "-q"]
+        + (["--tls", "--insecure"] if tls else []),
         check=True,
         capture_output=True,
         timeout=300,
@@ -81,8 +92,11 @@ def ping(server: Server, requests: int, clients: int) -> tuple[float, float]:
     return (server.cpu_s() - before) / requests * 1e6, requests / wall
 
 
-def check_answer(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+def check_answer(port: int, tls: ssl.SSLContext | None = None) -> None:
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        if tls is not None:
+            client = stack.enter_context(tls.wrap_socket(client, server_hostname="localhost"))
         client.sendall(b"*1\r\n$4\r\nPING\r\n")
         got = client.recv(64)
     if got != b"+PONG\r\n":

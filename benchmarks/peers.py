@@ -1,6 +1,6 @@
 """The servers that are measured, each run in a process of its own.
 
-`python -m benchmarks.peers NAME [--sleep MS]` serves PING on a free port of
+`python -m benchmarks.peers NAME [--sleep MS] [--pem FILE]` serves PING on a free port of
 127.0.0.1, prints the port, and serves until its standard input ends.
 
 All of them do the same work: one `+PONG` for each PING in what was received.
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
 import socketserver
+import ssl
 import sys
 import threading
 import time
@@ -21,6 +23,8 @@ from typing import Any
 PONG = b"+PONG\r\n"
 HOST = "127.0.0.1"
 SLEEP_S = 0.0
+PEM = ""  # certificate and key: TLS
+FILE = ""  # sent for each request, instead of a PONG
 
 Announce = Callable[[int], None]
 
@@ -30,8 +34,17 @@ def answer(data: bytes) -> bytes:
     return PONG * data.count(b"PING") or b"-ERR unknown\r\n" * data.count(b"CONFIG")
 
 
+def tls_context() -> ssl.SSLContext | None:
+    """What the peers that use the standard library's `ssl` are given."""
+    if not PEM:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(PEM)
+    return context
+
+
 def ours(announce: Announce) -> None:
-    from thousand_island_sync import Handler, ThousandIsland
+    from thousand_island_sync import TLS, Handler, ThousandIsland
 
     class Ping(Handler):
         def handle_data(self, data: bytes, socket: Any) -> None:
@@ -39,7 +52,16 @@ def ours(announce: Announce) -> None:
                 time.sleep(SLEEP_S)
             socket.send(answer(data))
 
-    with ThousandIsland(handler_cls=Ping, host=HOST, port=0) as server:
+    class File(Handler):
+        def handle_data(self, data: bytes, socket: Any) -> None:
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {os.path.getsize(FILE)}\r\n\r\n"
+            socket.send(head.encode())
+            socket.sendfile(FILE)
+
+    chosen: dict[str, Any] = {"handler_cls": File if FILE else Ping, "host": HOST, "port": 0}
+    if PEM:
+        chosen |= {"transport_cls": TLS, "transport_options": {"certfile": PEM}}
+    with ThousandIsland(**chosen) as server:
         announce(server.local_port)
         server.wait()
 
@@ -72,8 +94,15 @@ def _threads(announce: Announce, serve: Callable[[socket.socket], None]) -> None
 
 def threads(announce: Announce) -> None:
     """A thread per connection that loops over a raw socket."""
+    context = tls_context()
 
     def serve(client: socket.socket) -> None:
+        if context is not None:
+            try:
+                client = context.wrap_socket(client, server_side=True)
+            except OSError:
+                client.close()
+                return
         with client:
             while data := client.recv(65_536):
                 if SLEEP_S:
@@ -112,7 +141,7 @@ class _PingProtocol(asyncio.Protocol):
 
 async def _serve_protocol(announce: Announce) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_PingProtocol, HOST, 0, backlog=1024)
+    server = await loop.create_server(_PingProtocol, HOST, 0, backlog=1024, ssl=tls_context())
     announce(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
@@ -139,12 +168,14 @@ PEERS: dict[str, Callable[[Announce], None]] = {
 
 
 def main() -> None:
-    global SLEEP_S
+    global SLEEP_S, PEM, FILE
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=PEERS)
     parser.add_argument("--sleep", type=float, default=0.0, metavar="MS")
+    parser.add_argument("--pem", default="", help="certificate and key: TLS")
+    parser.add_argument("--file", default="", help="ours: send this file for each request")
     given = parser.parse_args()
-    SLEEP_S = given.sleep / 1000
+    SLEEP_S, PEM, FILE = given.sleep / 1000, given.pem, given.file
 
     def announce(port: int) -> None:
         print(port, flush=True)
