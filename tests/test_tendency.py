@@ -1,6 +1,11 @@
 """The policy that hands permits over early."""
 
-from thousand_island_sync._tendency import HAND_OVER_COST, Tendency
+import resource
+import threading
+
+import pytest
+
+from thousand_island_sync._tendency import HAND_OVER_COST, Tendency, voluntary_switches
 
 
 def run(samples, average=0.0):
@@ -37,3 +42,19 @@ def test_connections_start_from_what_their_class_has_shown():
     assert tendency.average == 0.0
     tendency.learn(0.0, 5e-3, 5e-3)
     assert tendency.average > HAND_OVER_COST
+
+
+def test_a_callback_that_did_not_wait_at_all_leaves_no_doubt():
+    assert run([(0.0, 0.0)] * 5, average=1e-3) < HAND_OVER_COST
+    assert run([(0.0, 20e-6)] * 5, average=1e-3) > HAND_OVER_COST
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="only Linux counts by thread")
+def test_the_kernel_tells_a_wait_from_work():
+    def counted(work):
+        before = voluntary_switches()
+        work()
+        return voluntary_switches() - before
+
+    assert counted(lambda: threading.Event().wait(0.001)) > 0
+    assert min(counted(lambda: sum(range(50_000))) for _ in range(20)) == 0

@@ -51,7 +51,7 @@ from ._clock import FOREVER
 from ._pool import Worker
 from ._staying import Staying
 from ._task import AGAIN, Task
-from ._tendency import HAND_OVER_COST, SAMPLE_EVERY
+from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches
 
 #: Seconds between two looks of the stall watch.
 TICK = 0.002
@@ -151,20 +151,25 @@ class Scheduler(Staying):
                 worker.sample = True
                 worker.turn |= SAMPLE_EVERY - 1  # the next one
             return verdict
-        if blocks and task.sampled and worker.turn & (SAMPLE_EVERY - 1):
+        known = task.sampled and not task.doubtful
+        if blocks and known and worker.turn & (SAMPLE_EVERY - 1):
             return task.run()
         worker.sample = False
         worker.waited = False
+        switches = voluntary_switches()
         wall, process, thread = perf_counter(), process_time(), thread_time()
         verdict = task.run()
         # Its waits in calls of ours were handed over for exactly.
         if not worker.waited and not task.no_sample:
-            thread = thread_time() - thread
-            process = process_time() - process
-            wall = perf_counter() - wall
+            at_least = at_most = 0.0
+            if voluntary_switches() != switches:
+                wall = perf_counter() - wall
+                at_least = wall - (process_time() - process)
+                at_most = wall - (thread_time() - thread)
             with self._lock:
-                task.average = self.tendency.learn(task.average, wall - process, wall - thread)
+                task.average = self.tendency.learn(task.average, at_least, at_most)
                 task.blocks = task.average > HAND_OVER_COST
+                task.doubtful = at_least <= HAND_OVER_COST
                 task.sampled = True
                 # Where the class tends to block, every callback is looked at.
                 tends = self.tendency.average > HAND_OVER_COST

@@ -24,6 +24,7 @@ class Task:
         "average",
         "blocks",
         "deadline",
+        "doubtful",
         "fd",
         "hung_up",
         "marked",
@@ -53,6 +54,7 @@ class Task:
         self.timer_at = FOREVER
         self.average = 0.0  # seconds that its callbacks block
         self.blocks = False  # whether that is more than a hand-over costs
+        self.doubtful = False  # the last sample did not show it: measure every run
         self.sampled = False  # whether the average is its own, not its class's
         self.no_sample = False  # this run was no callback that tells anything
 

@@ -10,9 +10,27 @@ whole *process's* CPU time is the least: while it waited for the GIL, another th
 used the processor. So a sample is a range. A high lower end proves blocking, however
 busy the others were; a low upper end proves the contrary; what lies between says
 nothing and is dropped, unless it is so short that a few GIL switches explain it.
+
+And a thread that was preempted, or whose whole machine stood still, has not blocked, for
+all that its clock has run on. The kernel knows: a thread that waited has made a voluntary
+context switch (getrusage(2), RUSAGE_THREAD). Without one, a sample is zero.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # only Linux has it: elsewhere any callback may have waited
+    voluntary_switches: Callable[[], int] = itertools.count().__next__
+else:
+
+    def voluntary_switches() -> int:
+        """How often the calling thread has waited for something."""
+        return getrusage(RUSAGE_THREAD).ru_nvcsw
+
 
 #: What a hand-over costs, in seconds: blocking for longer makes it worth while.
 HAND_OVER_COST = 50e-6
@@ -21,6 +39,8 @@ SAMPLE_EVERY = 16
 #: One very long wait must not outweigh the next hundred callbacks.
 _CEILING = 1e-3
 _WEIGHT = 0.25
+#: A thread that has not waited at all leaves no doubt.
+_WEIGHT_OF_NONE = 0.5
 _GIL_SWITCHES = 4 * HAND_OVER_COST
 
 
@@ -49,5 +69,6 @@ class Tendency:
             sample = max(at_least, 0.0)
         else:
             return average
-        self.average += (sample - self.average) * _WEIGHT
-        return average + (sample - average) * _WEIGHT
+        weight = _WEIGHT if at_most > 0 else _WEIGHT_OF_NONE
+        self.average += (sample - self.average) * weight
+        return average + (sample - average) * weight
