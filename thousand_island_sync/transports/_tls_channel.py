@@ -37,6 +37,7 @@ from OpenSSL import SSL
 
 from .._unread import unread_bytes
 from ..errors import HandshakeError, NotSupported
+from . import _tls_gaps
 from ._base import READ, WRITE, Channel
 from ._tls_reasons import Notes, explain, reasons
 
@@ -223,12 +224,15 @@ class TLSChannel(Channel):
     def tls_info(self) -> TLSInfo:
         connection = self._connection
         name = connection.get_servername()
+        resumed = _tls_gaps.resumed(connection)
+        if resumed is None:
+            resumed = not self._notes().sent_certificate
         return TLSInfo(
             version=connection.get_protocol_version_name(),
             cipher=connection.get_cipher_name(),
             group=connection.get_group_name(),
             server_name=None if name is None else name.decode("latin-1"),
-            resumed=self._established and not self._notes().sent_certificate,
+            resumed=self._established and resumed,
             alpn=self.negotiated_protocol(),
         )
 

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
 from ..errors import ConfigError
+from ._tls_gaps import KNOWS_RESUMED, set_groups
 from ._tls_reasons import Notes, note_fault
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -124,14 +125,15 @@ def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # idle connections: 50 -> 32 KiB
     _set_certificate(context, options)
     _set_ciphers(context, options["ciphers"])
-    _set_groups(context)
+    set_groups(context, _GROUPS)
     _set_verification(context, options, mode)
     if not resumes:
         context.set_options(SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     if options["alpn_protocols"]:
         context.set_alpn_select_callback(_alpn(options["alpn_protocols"]))
-    context.set_info_callback(_note_certificate)
+    if not KNOWS_RESUMED:
+        context.set_info_callback(_note_certificate)
     _set_keylog(context, options["keylog_file"])
     return Built(context, mode, min_version)
 
@@ -177,19 +179,6 @@ def _set_ciphers(context: SSL.Context, ciphers: str | None) -> None:
             f"ciphers: got {ciphers!r}, takes OpenSSL cipher names joined by ':'"
             " (openssl ciphers -s -v lists them)"
         ) from None
-
-
-def _set_groups(context: SSL.Context) -> None:
-    """pyOpenSSL 26.4 has no public call for it. Where this way to it is gone, or OpenSSL
-    does not know one of the groups, its own list stays: the same and two more, as strong."""
-    lib: Any = getattr(SSL, "_lib", None)
-    pointer: Any = getattr(context, "_context", None)
-    set_groups = getattr(lib, "SSL_CTX_set1_curves_list", None)
-    clear_errors = getattr(lib, "ERR_clear_error", None)
-    if pointer is None or set_groups is None or clear_errors is None:
-        return
-    if not set_groups(pointer, _GROUPS):
-        clear_errors()
 
 
 def _set_verification(context: SSL.Context, options: Mapping[str, Any], mode: int) -> None:
@@ -238,7 +227,8 @@ def _alpn(ours: Any) -> Callable[[Any, list[bytes]], bytes]:
 
 
 def _note_certificate(connection: Any, where: int, result: int) -> None:
-    """A handshake that resumes a session sends no certificate."""
+    """A handshake that resumes a session sends no certificate. Called for every step of
+    it, which costs a sixth of the whole."""
     if connection.get_state_string().endswith(_WRITES_CERTIFICATE):
         notes = connection.get_app_data()
         if isinstance(notes, Notes):
