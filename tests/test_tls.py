@@ -211,6 +211,46 @@ def test_reload_transport_serves_the_new_certificate_to_new_connections(serve, a
 # ---- handshakes that go wrong ----------------------------------------------
 
 
+def test_d8_no_handshake_fails_while_certificates_are_reloaded(serve, authority, secure, client):
+    server = tls(serve, authority, Echo)
+    pairs = [
+        {"certfile": issued.cert_chain_pems[0].bytes(), "keyfile": issued.private_key_pem.bytes()}
+        for issued in (authority.ca.issue_cert("localhost") for _ in range(2))
+    ]
+    open_all_along = secure(server, authority.client_context())
+    over = threading.Event()
+    failures, handshakes = [], []
+
+    def visit():
+        context = authority.client_context()
+        while not over.is_set():
+            try:
+                with socket.create_connection(server.local_address, timeout=10) as sock:
+                    with context.wrap_socket(sock, server_hostname="localhost") as wrapped:
+                        wrapped.sendall(b"x")
+                        assert wrapped.recv(1) == b"x"
+                        handshakes.append(1)
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=visit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(200):
+        server.reload_transport(**pairs[number % 2])
+        if number % 50 == 0:
+            with pytest.raises(ConfigError):
+                server.reload_transport(certfile=b"nonsense")
+    seen = len(handshakes)
+    assert eventually(lambda: len(handshakes) > seen + 3)
+    over.set()
+    for thread in threads:
+        thread.join(20)
+    assert not failures
+    open_all_along.sendall(b"still")
+    assert receive(open_all_along, 5) == b"still"
+
+
 def test_silent_and_dribbling_clients_hold_no_thread_and_end_in_time(
     serve, authority, client, secure
 ):
