@@ -10,7 +10,8 @@ import pytest
 from tests.support import eventually
 from tests.test_poller import MAKERS
 from thousand_island_sync import _waits
-from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync._pool import Worker
+from thousand_island_sync._scheduler import CALM_TICK, TICK, Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
 from thousand_island_sync._tendency import HAND_OVER_COST
 
@@ -437,3 +438,64 @@ def test_a_watch_over_an_idle_scheduler_does_not_tick(scheduler_of):
     assert eventually(lambda: scheduler.counts()[1] == 0)
     scheduler.tend()
     assert eventually(lambda: scheduler.tend() == float("inf"))
+
+
+# ---- the stall watch's policy, with a worker that only pretends ---------------
+
+
+@pytest.fixture
+def watched():
+    """A scheduler whose only thread is a pretence, at the bound, with one task."""
+    scheduler = Scheduler(
+        MAKERS["epoll"](), max_threads=1, name="test", ring=lambda: None, saturation=lambda *_: None
+    )
+    worker = Worker(scheduler)
+    scheduler._count = 1
+    scheduler._grant(worker)
+    worker.task = Task(0)
+    yield scheduler, worker
+    scheduler._poller.close()
+
+
+def processor(scheduler, busy):
+    scheduler._was_idle = lambda: not busy
+
+
+def test_it_looks_less_often_where_nothing_has_blocked_for_a_while(watched):
+    scheduler, worker = watched
+    processor(scheduler, busy=True)
+    looks = []
+    for _ in range(100):
+        worker.turn += 50
+        looks.append(scheduler.tend())
+    assert looks[0] == TICK
+    assert looks[-1] == CALM_TICK
+    assert looks == sorted(looks)
+
+
+def test_and_at_once_again_where_something_may(watched):
+    scheduler, worker = watched
+    processor(scheduler, busy=True)
+    for _ in range(100):
+        worker.turn += 50
+        scheduler.tend()
+    assert scheduler.tend() == TICK  # no turn since the last look
+    for _ in range(100):
+        worker.turn += 50
+        scheduler.tend()
+    scheduler._sample_mask = 0  # the class tends to block
+    worker.turn += 50
+    assert scheduler.tend() == TICK
+
+
+@pytest.mark.parametrize(("busy", "looks"), [(False, 2), (True, 5)])
+def test_how_long_it_waits_for_a_callback(busy, looks, watched):
+    scheduler, worker = watched
+    processor(scheduler, busy)
+    for _ in range(looks - 1):
+        scheduler.tend()
+        assert worker.permit
+    scheduler.tend()
+    assert not worker.permit
+    # Where the processor was busy, it may have been at work: that is no reason to suspect it.
+    assert worker.task.blocks is not busy

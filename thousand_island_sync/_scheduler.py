@@ -18,8 +18,9 @@ callback, and gives it away before it waits, in one of three ways:
    when nothing blocks.
 2. Its connection *tends* to block (`_tendency`): it gives the permit away before the
    callback starts.
-3. The stall watch finds it in one callback at two ticks in a row, and takes it; at
-   five, if the processor was busy meanwhile.
+3. The stall watch finds it in one callback at two looks in a row, and takes it; at
+   five, if the processor was busy meanwhile. It looks every 2 ms while callbacks run,
+   every 8 ms where nothing has blocked for a while, and not at all on an idle server.
 
 A thread that gave its permit away finishes its callback without one. A permit that
 is given away goes to the idle thread that slept last (its cache is warm) or to a new
@@ -53,8 +54,12 @@ from ._staying import Staying
 from ._task import AGAIN, Task
 from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches
 
-#: Seconds between two looks of the stall watch.
-TICK = 0.002
+#: Seconds between two looks of the stall watch: where it has reason to suspect anything,
+#: and where nothing has blocked for a while. Each look costs two thread switches; at the
+#: short interval that was a tenth of the CPU of a server under PINGs.
+TICK, CALM_TICK = 0.002, 0.008
+#: Looks in a row that found this many tasks run, until it is calm.
+_CALM_LOOKS, _CALM_TURNS = 25, 16
 #: Looks at one callback after which its permit is taken though the processor is busy.
 _BUSY_LOOKS = 4
 #: Between two looks while a ready connection waits for a thread.
@@ -108,17 +113,22 @@ class Scheduler(Staying):
                 verdict = task.run()
             else:
                 verdict = self._run_measured(worker, task)
-            if not worker.permit and not verdict and task.blocks:
+            if worker.permit:
+                if not verdict:  # PARK
+                    park(task)
+                elif verdict == AGAIN:
+                    ready.append(task)
+                continue
+            if not verdict and task.blocks:
                 verdict = self._stay(worker, task)
-            if not verdict:  # PARK
+            if not verdict:
                 park(task)
             elif verdict == AGAIN:
                 ready.append(task)
-            if not worker.permit:
-                worker.task = None
-                self._unlooked += 1  # about: it only says when to look again
-                self._help(worker)
-                return
+            worker.task = None
+            self._unlooked += 1  # about: it only says when to look again
+            self._help(worker)
+            return
         worker.task = None
         self._unlooked = self._batch
 
@@ -222,6 +232,9 @@ class Scheduler(Staying):
                     heirs.append(self._employ())
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
+            smooth = turns - self._seen_turns >= _CALM_TURNS and not heirs
+            # Where its class tends to block, every callback is looked at: see `_sample_mask`.
+            self._calm = self._calm + 1 if smooth and self._sample_mask else 0
             self._seen_turns = turns
             self._watching = not quiet
         for heir in heirs:
@@ -230,7 +243,9 @@ class Scheduler(Staying):
         if standing_in:
             return self._stand_in()
         self._tell_saturation()
-        return FOREVER if quiet else TICK
+        if quiet:
+            return FOREVER
+        return TICK if self._calm < _CALM_LOOKS else CALM_TICK
 
     def _was_idle(self) -> bool:
         """Whether the process used less than half a processor since this was asked last."""
