@@ -45,7 +45,7 @@ def s_client(authority, tmp_path):
 
 def test_versions(serve, authority, s_client):
     server = tls(serve, authority, Echo)
-    assert "Protocol  : TLSv1.2" in s_client(server, "-tls1_2")
+    assert re.search(r"Protocol *: TLSv1\.2", s_client(server, "-tls1_2"))
     assert "TLSv1.3, Cipher is TLS_AES" in s_client(server, "-tls1_3")
     for old in ("-tls1", "-tls1_1"):
         # SECLEVEL=0: it is our refusal that is tested, not the client's.
@@ -126,7 +126,7 @@ def test_the_post_quantum_group_is_agreed_with_a_client_that_has_it(serve, autho
 
 def test_and_a_classical_one_with_others(serve, authority, s_client):
     said = s_client(tls(serve, authority, Echo), "-groups", "X25519")
-    assert "Server Temp Key: X25519" in said
+    assert re.search(r"(Temp Key|group): X25519\b", said)  # newer ones print it otherwise
 
 
 # ---- curl -------------------------------------------------------------------
