@@ -28,7 +28,7 @@ ROWS = [
     {"_handshaking"},
     {"_outcomes"},
     {"_connection"},
-    {"_registry"},
+    {"_registry", "_accept_turns"},
     {"_acceptor"},
     {"_listener"},
     {"_run"},

@@ -5,15 +5,13 @@ listener was shut down, or that the client has already gone; so no errno decides
 error that concerns one client is reported and forgotten. Where the machine is out of
 something (EMFILE, ENFILE, ENOBUFS, ENOMEM) the next attempt would fail as well: the
 waiting client is turned away with a descriptor kept spare for that, and all acceptors
-pause. Ten acceptors that wait for one listener do not all wake for one client where
-the kernel has EPOLLEXCLUSIVE.
+pause.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import sys
 import threading
@@ -21,10 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _addresses, _waits, events
+from ._accept_turns import ClientWait, SharedBell, Turn
 from ._clock import now, now_ns
 from ._connection import Lifecycle
 from ._environment import Environment
-from ._poller import WakeUp
 from ._registry import Registry, Room
 from ._scheduler import Scheduler
 from .errors import ConnectionOverflow
@@ -182,33 +180,27 @@ class Spawner:
         pass
 
 
-class SharedBell(WakeUp):
-    """Ends the acceptors of one listener; closed by whoever lets go of it last, as a stop
-    may leave an acceptor behind that is in a receiver."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._holding = threading.Lock()
-        self._holders = 1
-
-    def hold(self) -> None:
-        with self._holding:
-            self._holders += 1
-
-    def release(self) -> None:
-        with self._holding:
-            self._holders -= 1
-            last = not self._holders
-        if last:
-            self.close()
+def _somebody_listens() -> bool:
+    """Whether making a connection may call a receiver."""
+    return bool(
+        events.acceptor_accept.receivers
+        or events.acceptor_limit_reached.receivers
+        or events.acceptor_spawn_error.receivers
+    )
 
 
 class Acceptor:
     """One acceptor; `run` is its thread's."""
 
     def __init__(
-        self, number: int, listener: ListenSocket, intake: Intake, bell: SharedBell
+        self,
+        number: int,
+        listener: ListenSocket,
+        intake: Intake,
+        bell: SharedBell,
+        turn: Turn,
     ) -> None:
+        self._turn = turn
         self.number = number
         self._listener = listener.socket
         self._intake = intake
@@ -235,7 +227,7 @@ class Acceptor:
             )
 
     def _accept_clients(self) -> None:
-        with _ClientWait(self._listener, self.bell) as clients:
+        with ClientWait(self._listener, self.bell) as clients, self._turn:
             while not self.over:
                 asked = now_ns()
                 clients.wait()
@@ -257,11 +249,16 @@ class Acceptor:
         """Reserves a place, waiting at the limit; `False`: look again."""
         intake = self._intake
         pause = intake.paused_until - now()
+        if pause <= 0 and intake.registry.reserve():
+            return True
+        with self._turn.given_away():
+            return self._find_room(pause)
+
+    def _find_room(self, pause: float) -> bool:
+        intake = self._intake
         if pause > 0:
             self._pause(pause)
             return False
-        if intake.registry.reserve():
-            return True
         room = intake.registry.wait_for_room(intake.patience, lambda: self.over)
         if room is Room.FREE:
             return intake.registry.reserve()
@@ -279,14 +276,20 @@ class Acceptor:
             return
         except OSError as error:
             intake.registry.cancel()
-            self._failed(error)
+            with self._turn.given_away():
+                self._failed(error)
             return
         except BaseException:
             intake.registry.cancel()
             raise
         self._failures = 0
         self._accepted += 1
-        intake.spawn(self.number, sock, address, now_ns() - asked)
+        waited = now_ns() - asked
+        if not _somebody_listens():
+            intake.spawn(self.number, sock, address, waited)
+            return
+        with self._turn.given_away():
+            intake.spawn(self.number, sock, address, waited)
 
     def _failed(self, error: OSError) -> None:
         if self.over:
@@ -303,38 +306,3 @@ class Acceptor:
 
     def _pause(self, limit: float) -> None:
         _waits.wait_for(self.bell.fileno(), write=False, timeout=limit)
-
-
-class _ClientWait:
-    """Waits until a client or the bell is there."""
-
-    def __init__(self, listener: socket.socket, bell: WakeUp) -> None:
-        self._listener = listener
-        self._bell = bell
-        self._epoll: Any = None
-        if hasattr(select, "EPOLLEXCLUSIVE"):
-            self._epoll = select.epoll()
-            try:
-                self._epoll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
-                self._epoll.register(bell.fileno(), select.EPOLLIN)
-            except BaseException:
-                self._epoll.close()
-                raise
-
-    def wait(self) -> None:
-        if self._epoll is not None:
-            self._epoll.poll(-1, 2)
-        else:
-            _waits.wait_for(
-                self._listener.fileno(),
-                write=False,
-                timeout=float("inf"),
-                also=self._bell.fileno(),
-            )
-
-    def __enter__(self) -> _ClientWait:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._epoll is not None:
-            self._epoll.close()

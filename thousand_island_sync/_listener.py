@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _addresses, _waits
-from ._acceptor import Acceptor, Intake, SharedBell
+from ._accept_turns import SharedBell, Turn
+from ._acceptor import Acceptor, Intake
 from ._clock import FOREVER, now
 from ._poller import WakeUp
 from ._scheduler import Scheduler
@@ -85,9 +86,10 @@ class Listener:
     def start_acceptors(self) -> None:
         """Raises RuntimeError: no thread can be started."""
         bell = self._acceptors_bell = SharedBell()
+        turns = [Turn() for _ in self._sockets]
         for index in range(self._num_acceptors):
-            listener = self._sockets[index % len(self._sockets)]
-            acceptor = Acceptor(index + 1, listener, self.intake, bell)
+            which = index % len(self._sockets)
+            acceptor = Acceptor(index + 1, self._sockets[which], self.intake, bell, turns[which])
             with self._lock:
                 self._acceptors.append(acceptor)
             self._start_acceptor(acceptor)

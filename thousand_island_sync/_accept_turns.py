@@ -1,0 +1,104 @@
+"""What acceptors wait for: their turn, clients, and the bell that ends them.
+
+Where the GIL lets one thread run at a time, acceptors of one listener take turns: one
+waits for clients and takes them, the others wait for its turn and cost nothing. Were all
+ten of them to wait for clients, each would wake for one of ten that come at once, and be
+in the way of the others and of the handlers: twice the CPU for a connection. Whoever is
+about to wait for something, or to call a receiver, gives its turn away first. Where
+threads do run at once, all wait for clients, and EPOLLEXCLUSIVE keeps them from waking
+for the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from . import _waits
+from ._poller import WakeUp
+from ._pool import default_permits
+
+
+class SharedBell(WakeUp):
+    """Ends the acceptors of one listener; closed by whoever lets go of it last, as a stop
+    may leave an acceptor behind that is in a receiver."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._holding = threading.Lock()
+        self._holders = 1
+
+    def hold(self) -> None:
+        with self._holding:
+            self._holders += 1
+
+    def release(self) -> None:
+        with self._holding:
+            self._holders -= 1
+            last = not self._holders
+        if last:
+            self.close()
+
+
+class Turn:
+    """Whose turn it is among the acceptors of one listener."""
+
+    def __init__(self, shared: bool | None = None) -> None:
+        self._one_at_a_time = default_permits() == 1 if shared is None else not shared
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if self._one_at_a_time:
+            self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._one_at_a_time:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def given_away(self) -> Iterator[None]:
+        """Others may go on meanwhile. Thread: whose turn it is."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+class ClientWait:
+    """Waits until a client or the bell is there."""
+
+    def __init__(self, listener: socket.socket, bell: WakeUp) -> None:
+        self._listener = listener
+        self._bell = bell
+        self._epoll: Any = None
+        if hasattr(select, "EPOLLEXCLUSIVE"):
+            self._epoll = select.epoll()
+            try:
+                self._epoll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
+                self._epoll.register(bell.fileno(), select.EPOLLIN)
+            except BaseException:
+                self._epoll.close()
+                raise
+
+    def wait(self) -> None:
+        if self._epoll is not None:
+            self._epoll.poll(-1, 2)
+        else:
+            _waits.wait_for(
+                self._listener.fileno(),
+                write=False,
+                timeout=float("inf"),
+                also=self._bell.fileno(),
+            )
+
+    def __enter__(self) -> ClientWait:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._epoll is not None:
+            self._epoll.close()
