@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from tests.support import Echo, eventually, receive
 from thousand_island_sync import events
 from thousand_island_sync._accept_turns import Turn
@@ -61,18 +63,20 @@ def test_a_receiver_that_takes_its_time_holds_up_one_client_only(serve, client):
         assert answers(first)
 
 
-def test_acceptors_that_wait_at_the_limit_leave_the_turn(serve, client, record):
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "when all acceptors wait"])
+def test_acceptors_that_wait_at_the_limit_leave_the_turn(waits, serve, client, record):
+    """Whoever has the turn must see a client that another was woken for."""
     recorder = record("acceptor.limit_reached", "acceptor.limit_cleared")
     server = serve(Echo, num_acceptors=3, max_connections=1)
-    one = client(server)
-    assert answers(one)
-    two, three = client(server), client(server)
-    one.close()
-    assert answers(two)
-    two.close()
-    assert answers(three)
-    recorder.wait_for("acceptor.limit_reached", 3)
-    assert eventually(lambda: server.info().accepted_total == 3)
+    registry = server._run.registry
+    clients = [client(server) for _ in range(6)]
+    for sock in clients:
+        assert answers(sock)
+        if waits and sock is not clients[-1]:
+            assert eventually(lambda: registry._waiters == 3)
+        sock.close()
+    recorder.wait_for("acceptor.limit_reached", 6)
+    assert eventually(lambda: server.info().accepted_total == 6)
 
 
 def test_a_stop_ends_those_that_wait_for_their_turn(serve, stopwatch):

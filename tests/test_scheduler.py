@@ -193,16 +193,18 @@ def test_a_task_that_tends_to_block_is_known_and_forgiven(scheduler_of):
 def test_at_the_bound_tasks_wait_and_are_served_in_order(scheduler_of):
     scheduler = scheduler_of(max_threads=2)
     go = threading.Event()
-    order = []
+    blocked, order = [], []
 
     def block(pipe, data):
         if data:
             _waits.give_way()
+            blocked.append(pipe)
             go.wait(5)
 
     for pipe in [scheduler.pipe(block) for _ in range(2)]:
         pipe.theirs.send(b"x")
-    assert eventually(lambda: scheduler.counts()[1] == 2)
+    assert eventually(lambda: len(blocked) == 2)
+    assert scheduler.counts()[1] == 2
     late = []
     for number in range(4):
         pipe = scheduler.pipe(lambda pipe, data, n=number: order.append(n) if data else None)

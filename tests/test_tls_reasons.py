@@ -61,7 +61,8 @@ def test_an_alert_about_our_certificate_that_has_not_expired(authority):
     ],
 )
 def test_how_long_ago(passed, says):
-    assert _age(NOW - datetime.timedelta(**passed)) == says
+    now = datetime.datetime.now(datetime.timezone.utc)
+    assert _age(now - datetime.timedelta(**passed)) == says
 
 
 class Connection:

@@ -4,9 +4,11 @@ Where the GIL lets one thread run at a time, acceptors of one listener take turn
 waits for clients and takes them, the others wait for its turn and cost nothing. Were all
 ten of them to wait for clients, each would wake for one of ten that come at once, and be
 in the way of the others and of the handlers: twice the CPU for a connection. Whoever is
-about to wait for something, or to call a receiver, gives its turn away first. Where
-threads do run at once, all wait for clients, and EPOLLEXCLUSIVE keeps them from waking
-for the same one.
+about to wait for something, or to call a receiver, gives its turn away first.
+
+Where threads do run at once, all wait for clients, and EPOLLEXCLUSIVE keeps them from
+waking for the same one. It would be wrong with turns: of several epoll instances only the
+one that was woken knows of the client, and it is not the one whose turn is next.
 """
 
 from __future__ import annotations
@@ -48,15 +50,15 @@ class Turn:
     """Whose turn it is among the acceptors of one listener."""
 
     def __init__(self, shared: bool | None = None) -> None:
-        self._one_at_a_time = default_permits() == 1 if shared is None else not shared
+        self.shared = default_permits() > 1 if shared is None else shared
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
-        if self._one_at_a_time:
+        if not self.shared:
             self._lock.acquire()
 
     def __exit__(self, *exc: object) -> None:
-        if self._one_at_a_time:
+        if not self.shared:
             self._lock.release()
 
     @contextlib.contextmanager
@@ -70,16 +72,21 @@ class Turn:
 
 
 class ClientWait:
-    """Waits until a client or the bell is there."""
+    """Waits until a client or the bell is there.
 
-    def __init__(self, listener: socket.socket, bell: WakeUp) -> None:
+    Args:
+        exclusive: others wait at the same time, and need not wake for the same client.
+    """
+
+    def __init__(self, listener: socket.socket, bell: WakeUp, *, exclusive: bool) -> None:
         self._listener = listener
         self._bell = bell
         self._epoll: Any = None
         if hasattr(select, "EPOLLEXCLUSIVE"):
             self._epoll = select.epoll()
+            how = select.EPOLLIN | (select.EPOLLEXCLUSIVE if exclusive else 0)
             try:
-                self._epoll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
+                self._epoll.register(listener.fileno(), how)
                 self._epoll.register(bell.fileno(), select.EPOLLIN)
             except BaseException:
                 self._epoll.close()

@@ -227,7 +227,8 @@ class Acceptor:
             )
 
     def _accept_clients(self) -> None:
-        with ClientWait(self._listener, self.bell) as clients, self._turn:
+        turn = self._turn
+        with ClientWait(self._listener, self.bell, exclusive=turn.shared) as clients, turn:
             while not self.over:
                 asked = now_ns()
                 clients.wait()
