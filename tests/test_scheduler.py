@@ -501,3 +501,27 @@ def test_how_long_it_waits_for_a_callback(busy, looks, watched):
     assert not worker.permit
     # Where the processor was busy, it may have been at work: that is no reason to suspect it.
     assert worker.task.blocks is not busy
+
+
+def test_a_callback_that_ends_while_the_watch_looks_at_it(watched):
+    """The worker takes no lock for noting what it runs."""
+    scheduler, worker = watched
+
+    class Ending(Worker):
+        __slots__ = ("_tasks",)
+
+        @property
+        def task(self):
+            return self._tasks.pop(0) if self._tasks else None
+
+        @task.setter
+        def task(self, task):
+            self._tasks = [task]
+
+    ending = Ending(scheduler)
+    ending.task = worker.task
+    scheduler._holders[:] = [ending]
+    processor(scheduler, busy=False)
+    ending.seen, ending.turn = 0, 0
+    scheduler.tend()
+    assert not ending.permit

@@ -224,11 +224,12 @@ class Scheduler(Staying):
                 busy = True
                 worker.looks = worker.looks + 1 if worker.turn == worker.seen else 0
                 worker.seen = worker.turn
-                if worker.task is not None and worker.looks >= patience:
+                task = worker.task  # once: it may finish at any moment
+                if task is not None and worker.looks >= patience:
                     self._revoke(worker)
                     if idle:
                         # A suspect until its next run is measured; others make way for it.
-                        worker.task.blocks, worker.task.sampled = True, False
+                        task.blocks, task.sampled = True, False
                     heirs.append(self._employ())
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
