@@ -146,6 +146,23 @@ def authority() -> Authority:
     return Authority()
 
 
+@pytest.fixture
+def secure(client: Callable[..., socket.socket]) -> Iterator[Callable[..., ssl.SSLSocket]]:
+    """Connects clients over TLS, with a context of the test's; closes them afterwards."""
+    wrapped: list[ssl.SSLSocket] = []
+
+    def connect(
+        server: ThousandIsland, context: ssl.SSLContext, name: str = "localhost"
+    ) -> ssl.SSLSocket:
+        sock = context.wrap_socket(client(server), server_hostname=name)
+        wrapped.append(sock)
+        return sock
+
+    yield connect
+    for sock in wrapped:
+        sock.close()
+
+
 class Wire:
     """One kind of connection: how to serve it, and how to connect a client to it."""
 

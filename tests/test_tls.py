@@ -43,20 +43,6 @@ def tls(serve, authority, handler_cls=Tells, more=None, **options):
     )
 
 
-@pytest.fixture
-def secure(client):
-    wrapped = []
-
-    def connect(server, context, name="localhost"):
-        sock = context.wrap_socket(client(server), server_hostname=name)
-        wrapped.append(sock)
-        return sock
-
-    yield connect
-    for sock in wrapped:
-        sock.close()
-
-
 def told(sock):
     return eval(sock.recv(1000))
 
@@ -124,16 +110,22 @@ def test_optional_certificates(serve, authority, secure):
         secure(server, stranger(authority)).recv(10)
 
 
+def resumptions(server, context, client):
+    """Whether each of three connections, with the session of the one before, resumed it."""
+    session, found = None, []
+    for _ in range(3):
+        sock = context.wrap_socket(client(server), server_hostname="localhost", session=session)
+        found.append(told(sock)[3])
+        session = sock.session
+        sock.close()
+    return found
+
+
 def test_a_client_with_a_certificate_resumes_its_session(serve, authority, client):
     more = {"ca_certs": authority.ca_pem, "verify": "required"}
     server = tls(serve, authority, more=more)
     context = authority.client_context(ssl.TLSVersion.TLSv1_2, with_certificate=True)
-    session = None
-    for attempt in range(3):
-        sock = context.wrap_socket(client(server), server_hostname="localhost", session=session)
-        assert told(sock)[3] is (attempt > 0)
-        session = sock.session
-        sock.close()
+    assert resumptions(server, context, client) == [False, True, True]
 
 
 def test_sni_gives_each_host_its_own_certificate_and_verification(serve, authority, secure):

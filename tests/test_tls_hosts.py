@@ -65,6 +65,15 @@ def by_context(strict):
 WAYS = pytest.mark.parametrize("way", [by_mapping, by_prepared, by_callable, by_context])
 
 
+def careless(version=None):
+    """A client that trusts anybody."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
 @pytest.fixture
 def visit(client):
     """Connects as a client without certificate that trusts anybody, as an attacker would."""
@@ -72,10 +81,7 @@ def visit(client):
 
     def connect(server, name, version=None, session=None, context=None):
         if context is None:
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            if version is not None:
-                context.minimum_version = context.maximum_version = version
+            context = careless(version)
         sock = context.wrap_socket(client(server), server_hostname=name, session=session)
         socks.append(sock)
         return sock
@@ -109,9 +115,7 @@ def test_d6_a_strict_host_is_not_reached_without_a_certificate(
 def test_d6_nor_with_a_session_of_a_lax_host(way, version, strict, serve, authority, visit):
     options = {**authority.options, **way(strict)}
     server = serve(Tells, transport_cls=TLS, transport_options=options)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
+    context = careless(version)
     lax = visit(server, "lax.example", context=context)
     assert told(lax)
     session = lax.session
@@ -122,8 +126,7 @@ def test_a_prepared_host_that_becomes_strict_by_a_reload_is_strict(strict, serve
     prepared = TLS.prepare(**strict.options)
     options = {**authority.options, "sni": {"strict.example": prepared}}
     server = serve(Tells, transport_cls=TLS, transport_options=options)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = careless()
     before = visit(server, "strict.example", context=context)
     assert told(before)
     prepared.reload(**strict.strict)
@@ -135,8 +138,7 @@ def test_each_host_has_its_own_alpn_and_its_own_lowest_version(strict, serve, au
     entry = {**strict.options, "alpn_protocols": ["other"], "min_version": "1.3"}
     options = {**authority.options, "alpn_protocols": ["http/1.1"], "sni": {"b.example": entry}}
     server = serve(Tells, transport_cls=TLS, transport_options=options)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = careless()
     context.set_alpn_protocols(["other", "http/1.1"])
     assert told(visit(server, "a.example", context=context))[1] == "http/1.1"
     assert told(visit(server, "b.example", context=context))[1] == "other"
@@ -148,8 +150,7 @@ def test_sessions_are_not_kept_where_one_host_says_so(strict, serve, authority, 
     entry = {**strict.options, "session_tickets": False}
     options = {**authority.options, "sni": {"b.example": entry}}
     server = serve(Tells, transport_cls=TLS, transport_options=options)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = careless()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     first = visit(server, "b.example", context=context)
     assert told(first)

@@ -118,42 +118,29 @@ def revocations(authority, *serials, next_update=1):
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def test_a_revoked_certificate_is_refused_and_others_are_not(serve, authority, secure_client):
+def test_a_revoked_certificate_is_refused_and_others_are_not(serve, authority, secure):
     revoked = authority.ca.issue_cert("gone@example.org")
     serial = x509.load_pem_x509_certificate(revoked.cert_chain_pems[0].bytes()).serial_number
     handler = journal(Tells)
     more = {"ca_certs": authority.ca_pem, "verify": "required"}
     server = tls(serve, authority, handler, {**more, "crl": revocations(authority, serial)})
     fine = authority.client_context(ssl.TLSVersion.TLSv1_2, with_certificate=True)
-    assert told(secure_client(server, fine))[4] is not None
+    assert told(secure(server, fine))[4] is not None
     context = authority.client_context(ssl.TLSVersion.TLSv1_2)
     revoked.configure_cert(context)
     with pytest.raises(OSError):
-        secure_client(server, context)
+        secure(server, context)
     assert handler.ended()
     assert "was revoked" in str(handler.lines[0][1])
 
 
-def test_a_list_that_has_expired_is_told(serve, authority, secure_client):
+def test_a_list_that_has_expired_is_told(serve, authority, secure):
     handler = journal(Tells)
     more = {"ca_certs": authority.ca_pem, "verify": "required"}
     crl = revocations(authority, next_update=-1)
     server = tls(serve, authority, handler, {**more, "crl": crl})
     context = authority.client_context(ssl.TLSVersion.TLSv1_2, with_certificate=True)
     with pytest.raises(OSError):
-        secure_client(server, context)
+        secure(server, context)
     assert handler.ended()
     assert "the list in crl has expired" in str(handler.lines[0][1])
-
-
-@pytest.fixture
-def secure_client(client):
-    wrapped = []
-
-    def connect(server, context):
-        wrapped.append(context.wrap_socket(client(server), server_hostname="localhost"))
-        return wrapped[-1]
-
-    yield connect
-    for sock in wrapped:
-        sock.close()
