@@ -45,6 +45,20 @@ def receive_all(sock: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def echoes(sock: socket.socket, data: bytes = b"x") -> None:
+    """Asserts that what is sent comes back."""
+    sock.sendall(data)
+    received = receive(sock, len(data))
+    assert received == data, f"{len(received)} of {len(data)} bytes came back"
+
+
+def busy_seconds(duration: float) -> float:
+    """The CPU time, in seconds, that the process uses while this thread waits."""
+    before = time.process_time()
+    threading.Event().wait(duration)
+    return time.process_time() - before
+
+
 def reset(sock: socket.socket) -> None:
     """Closes with RST."""
     with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.support import Echo, eventually, receive, receive_all
+from tests.support import Echo, eventually, receive
 from thousand_island_sync import Handler, ListenError, ThousandIsland
 from thousand_island_sync import _addresses as addresses
 
@@ -226,34 +226,3 @@ def test_unix_unlink_off_leaves_the_file(serve, tmp_path):
     server = serve(Echo, host=f"unix:{tmp_path}/s", transport_options={"unix_unlink": False})
     server.stop()
     assert (tmp_path / "s").exists()
-
-
-def test_descriptors_run_out_and_come_back(serve, client, record, monkeypatch):
-    """EMFILE: reported, the waiting client is closed, no spinning, and served again later."""
-    recorder = record("acceptor.accept_error")
-    server = serve(Echo, num_acceptors=1)
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    open_sock = client(server)
-    open_sock.sendall(b"x")
-    assert receive(open_sock, 1) == b"x"
-    waiting = socket.socket()
-    waiting.settimeout(5)
-    used = max(int(name) for name in os.listdir("/proc/self/fd"))
-    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(used)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(*spare, used) + 1, hard))
-    try:
-        waiting.connect(server.local_address)
-        assert receive_all(waiting) == b""
-        assert 1 <= len(recorder.of("acceptor.accept_error")) <= 5
-        open_sock.sendall(b"y")
-        assert receive(open_sock, 1) == b"y"
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in spare:
-            os.close(fd)
-        waiting.close()
-    late = client(server)
-    late.sendall(b"z")
-    assert receive(late, 1) == b"z"

@@ -21,11 +21,11 @@ from ._acceptor import Acceptor, Intake
 from ._clock import FOREVER, now
 from ._poller import WakeUp
 from ._scheduler import Scheduler
-from .errors import ListenError
+from .errors import ListenError, ThousandIslandError
 from .transports._base import ListenSocket, Transport
 
-#: How often one acceptor is started again after it has died.
-_RESTARTS = 100
+#: Acceptors that die are started again, but not more often than this, within so many seconds.
+_RESTARTS, _RESTARTS_WITHIN_S = 100, 60.0
 #: Seconds until that is tried again where no thread could be started.
 _RETRY_S = 0.1
 
@@ -53,6 +53,7 @@ class Listener:
         self._acceptors: list[Acceptor] = []
         self._threads: dict[Acceptor, threading.Thread] = {}
         self._restarts = 0
+        self._restarts_since = now()
         self._dead: list[Acceptor] = []
         self._acceptors_bell: SharedBell | None = None
         self._lock = threading.Lock()  # guards the acceptors
@@ -218,8 +219,13 @@ class Listener:
         """Starts acceptors again that have died."""
         with self._lock:
             dead, self._dead = self._dead, []
+        if now() - self._restarts_since > _RESTARTS_WITHIN_S:
+            self._restarts, self._restarts_since = 0, now()
         for acceptor in dead:
-            if acceptor.over or self._over or self._restarts >= _RESTARTS:
+            if acceptor.over or self._over:
+                continue
+            if self._restarts >= _RESTARTS:
+                self._give_up(acceptor)
                 continue
             self._restarts += 1
             try:
@@ -227,3 +233,12 @@ class Listener:
             except RuntimeError:  # no thread now; a later look tries again
                 with self._lock:
                     self._dead.append(acceptor)
+
+    def _give_up(self, acceptor: Acceptor) -> None:
+        error = ThousandIslandError(
+            f"acceptor {acceptor.number} is given up: acceptors died {_RESTARTS} times within"
+            f" {_RESTARTS_WITHIN_S:g} s; what they died of was logged; suspend() and resume()"
+            " start new ones"
+        )
+        _log.error("%s", error)
+        self.intake.tell_accept_error(error, acceptor.number)
