@@ -132,7 +132,8 @@ class Authority:
     def client_context(
         self, version: ssl.TLSVersion | None = None, with_certificate: bool = False
     ) -> ssl.SSLContext:
-        context = ssl.create_default_context()
+        # Not the default context: that loads the machine's authorities, too, each time.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.ca.configure_trust(context)
         if version is not None:
             context.minimum_version = context.maximum_version = version
@@ -188,12 +189,18 @@ class Wire:
         transport = TLS if self.secure else TCP
         return self._serve(handler_cls, transport_cls=transport, transport_options=given, **options)
 
+    def context(self) -> ssl.SSLContext | None:
+        """A client's; `None` where there is no TLS."""
+        if not self.secure:
+            return None
+        version = ssl.TLSVersion.TLSv1_2 if self.name == "tls1.2" else ssl.TLSVersion.TLSv1_3
+        return self._authority.client_context(version)
+
     def connect(self, server: ThousandIsland) -> socket.socket:
         sock = self._client(server)
-        if not self.secure:
+        context = self.context()
+        if context is None:
             return sock
-        version = ssl.TLSVersion.TLSv1_2 if self.name == "tls1.2" else ssl.TLSVersion.TLSv1_3
-        context = self._authority.client_context(version)
         wrapped = context.wrap_socket(sock, server_hostname="localhost")
         self._closing.append(wrapped)
         return wrapped

@@ -3,6 +3,7 @@ sets `REQUIRE_PROGRAMS`, it fails."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import sys
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,7 @@ class Script:
     def __init__(self, *arguments: str, announcement: str = r"listening on (\S+)") -> None:
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -46,6 +49,7 @@ class Script:
         )
         self.output: list[str] = []
         self.errors: list[str] = []
+        self._asked = 0
         self._heard = threading.Condition()
         self._over = 0  # streams that have ended
         assert self.process.stdout is not None
@@ -88,6 +92,15 @@ class Script:
             assert found is not None
             return found.group(1)
 
+    def ask(self, question: str) -> dict[str, Any]:
+        """What `tests.served` answers."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        self._asked += 1
+        before = r"(?:^answer .*?)" * (self._asked - 1)
+        return dict(json.loads(self.wait_for(rf"(?ms){before}^answer (\{{[^\n]*\}})$")))
+
     @property
     def port(self) -> str:
         return self.address.rpartition(":")[2]
@@ -100,8 +113,10 @@ class Script:
         code = self.process.wait(20)
         for reader in self._readers:
             reader.join(10)
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
         assert self.process.stderr is not None
+        self.process.stdin.close()
         self.process.stdout.close()
         self.process.stderr.close()
         return code

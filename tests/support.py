@@ -59,6 +59,15 @@ def busy_seconds(duration: float) -> float:
     return time.process_time() - before
 
 
+def memory_kib() -> int:
+    """What the process holds in memory, in KiB (proc(5), VmRSS)."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+    raise AssertionError("no VmRSS in /proc/self/status")
+
+
 def reset(sock: socket.socket) -> None:
     """Closes with RST."""
     with contextlib.suppress(OSError):

@@ -1,0 +1,488 @@
+"""Failures of threads and pools, by their ids in the catalogue (docs/reliability.md)."""
+
+import contextlib
+import gc
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from tests.programs import Script, program
+from tests.support import (
+    Echo,
+    busy_seconds,
+    echoes,
+    eventually,
+    exchange,
+    journal,
+    memory_kib,
+    receive,
+    receive_all,
+    reset,
+)
+from thousand_island_sync import (
+    TLS,
+    Close,
+    Continue,
+    Handler,
+    SocketTimeout,
+    ThousandIsland,
+    attach_logger,
+    events,
+)
+
+# ---- B1, B2: more clients than threads -----------------------------------------------
+
+
+def test_b1_ten_times_as_many_idle_clients_as_threads_delay_nobody(wire):
+    server = wire.serve(Echo, max_handler_threads=4)
+    idle = [wire.connect(server) for _ in range(40)]
+    assert eventually(lambda: server.info().active_connections == 40)
+    began = time.monotonic()
+    late = wire.connect(server)
+    echoes(late)
+    assert time.monotonic() - began < 0.3
+    assert server.info().handler_threads <= 4
+    for sock in idle:
+        echoes(sock)
+
+
+def test_b1_nor_do_clients_that_dribble(serve, client):
+    class Lines(Handler):
+        def handle_data(self, data, socket):
+            line, end, rest = data.partition(b"\n")
+            if not end:
+                return socket.unread(data)
+            socket.unread(rest)
+            return socket.send(line + end) and None
+
+    server = serve(Lines, max_handler_threads=2)
+    dribbling = [client(server) for _ in range(20)]
+    for byte in b"slow":
+        for sock in dribbling:
+            sock.sendall(bytes([byte]))
+        began = time.monotonic()
+        echoes(client(server), b"quick\n")
+        assert time.monotonic() - began < 0.3
+    for sock in dribbling:
+        sock.sendall(b"\n")
+        assert receive(sock, 5) == b"slow\n"
+    assert server.info().handler_threads <= 2
+
+
+def test_b2_a_blocked_pool_is_bounded_tells_and_serves_all_in_order_afterwards(
+    serve, client, record
+):
+    recorder = record("pool.saturated", "pool.relieved")
+    release = threading.Event()
+    order = []
+
+    class Blocks(Handler):
+        def handle_data(self, data, socket):
+            release.wait(20)
+            order.append(data)
+            socket.send(data)
+
+    server = serve(Blocks, max_handler_threads=4)
+    clients = []
+    for number in range(40):
+        sock = client(server)
+        sock.sendall(b"%02d" % number)
+        clients.append(sock)
+        # One after the other, so that an order is there to be kept.
+        assert eventually(
+            lambda n=number: (
+                server.info().waiting_connections == max(0, n + 1 - 4)
+                and server.info().busy_threads == min(n + 1, 4)
+            )
+        )
+    recorder.wait_for("pool.saturated")
+    assert server.info().handler_threads == 4
+    assert busy_seconds(0.5) < 0.1, "a blocked pool costs nothing"
+    release.set()
+    for number, sock in enumerate(clients):
+        assert receive(sock, 2) == b"%02d" % number
+    recorder.wait_for("pool.relieved")
+    assert recorder.names() == ["pool.saturated", "pool.relieved"]
+    waited = [int(one) for one in order if int(one) >= 4]
+    # In the order of the queue; threads that run at once may finish a place apart.
+    assert all(abs(place - (number - 4)) <= 4 for place, number in enumerate(waited))
+
+
+def test_b2_beyond_max_connections_each_client_waits_or_is_closed(serve, client, record):
+    recorder = record("acceptor.spawn_error")
+    release = threading.Event()
+
+    class Blocks(Handler):
+        def handle_connection(self, socket):
+            release.wait(20)
+            return Close()
+
+    server = serve(Blocks, max_handler_threads=4, max_connections=8, max_connections_wait_ms=100)
+    clients = [client(server) for _ in range(80)]
+    threads = threading.active_count()
+    recorder.wait_for("acceptor.spawn_error", 72)
+    assert threading.active_count() <= threads + 4
+    assert (server.info().handler_threads, server.info().active_connections) == (4, 8)
+    release.set()
+    for sock in clients:
+        assert receive_all(sock) == b""
+
+
+# ---- B3, B4: slow peers ----------------------------------------------------------------
+
+
+def test_b3_a_byte_now_and_then_is_no_silence_but_a_deadline_is_total(serve, client):
+    deadline_ms, read_timeout_ms = 600, 200
+
+    class Total(journal()):
+        def handle_connection(self, socket):
+            return Continue(deadline_ms=deadline_ms)
+
+    class Silence(journal()):
+        pass
+
+    pause = threading.Event()
+    for handler, closes in ((Total, True), (Silence, False)):
+        server = serve(handler, read_timeout_ms=read_timeout_ms)
+        began = time.monotonic()
+        sock = client(server)
+        ended = None
+        while time.monotonic() - began < 0.9:
+            try:
+                sock.sendall(b".")
+            except OSError:
+                break
+            if ended is None and "end" in handler.names():
+                ended = time.monotonic() - began
+                break
+            pause.wait(0.02)
+        if closes:
+            assert ended is not None
+            assert 0.54 < ended < 0.66 + 0.2
+            assert handler.names() == ["timeout", "end"]
+        else:
+            assert handler.names() == []
+        sock.close()
+
+
+def test_b4_a_peer_that_never_reads_ends_a_send_in_total_time(wire, record):
+    recorder = record("socket.send_error")
+    caught = []
+
+    class Floods(journal()):
+        def handle_data(self, data, socket):
+            try:
+                socket.send(bytes(100_000_000))
+            except SocketTimeout as error:
+                caught.append(error)
+                raise
+
+    server = wire.serve(Floods, send_timeout_ms=700)
+    sock = wire.connect(server)
+    began = time.monotonic()
+    sock.sendall(b"go")
+    # It takes a little now and then: the time is for all of it, not for each step.
+    pause = threading.Event()
+    while not caught and time.monotonic() - began < 5:
+        pause.wait(0.05)
+        sock.recv(1_000)
+    took = time.monotonic() - began
+    assert Floods.ended()
+    assert 0.6 < took < 1.2
+    assert Floods.names() == ["error", "end"]
+    (told,) = recorder.of("socket.send_error")
+    assert told.measurements["bytes_sent"] == caught[0].bytes_sent > 0
+    assert eventually(lambda: server.info().active_connections == 0)
+
+
+# ---- B5, B8: what handlers and receivers raise --------------------------------------------
+
+
+class OwnBaseException(BaseException):
+    pass
+
+
+ANYTHING = [
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    MemoryError,
+    RecursionError,
+    OwnBaseException,
+]
+CALLBACKS = ["connection", "data", "eof", "info", "call", "close", "error", "timeout", "end"]
+
+
+def raising(name, error):
+    """A handler whose `handle_<name>` raises; the others see to it that it is called."""
+
+    def raises(self, *arguments):
+        raise error
+
+    def fails(self, data, socket):
+        raise ValueError(data)
+
+    attributes = {"handle_data": Echo.handle_data}
+    if name == "error":
+        attributes["handle_data"] = fails
+    if name == "timeout":
+        attributes["handle_connection"] = lambda self, socket: Continue(timeout_ms=1)
+    if name == "info":
+        attributes["handle_connection"] = lambda self, socket: socket.connection.post("x")
+    attributes[f"handle_{name}"] = raises
+    return type("Raises", (Handler,), attributes)
+
+
+@pytest.mark.parametrize("error", ANYTHING, ids=lambda error: error.__name__)
+def test_b5_every_callback_raises_it_two_hundred_times(error, serve, client, record, caplog):
+    caplog.set_level("CRITICAL", "thousand_island_sync")
+    for name in CALLBACKS:
+        raise_often(name, error, serve, client, record)
+
+
+def raise_often(name, error, serve, client, record):
+    recorder = record("handler.start", "handler.shutdown", "handler.error", "socket.close")
+    Raises = raising(name, error)
+    server = serve(Raises)
+    for _ in range(200):
+        with client(server) as sock, contextlib.suppress(ConnectionError):
+            if name == "call":
+                assert eventually(server.connections)
+                with pytest.raises(error):
+                    server.connections()[0].call("x")
+            if name not in ("timeout", "connection", "info"):
+                sock.sendall(b"x")
+                if name in ("call", "eof", "close", "end"):
+                    sock.shutdown(socket.SHUT_WR)
+            assert receive_all(sock) in (b"", b"x")
+        assert eventually(lambda: server.info().active_connections == 0)
+    assert server.info().handler_threads <= 3
+    assert eventually(lambda: len(recorder.of("socket.close")) == 200)
+    recorder.disconnect()
+    names = recorder.names()
+    assert names.count("handler.start") == 200
+    assert names.count("handler.shutdown") + names.count("handler.error") == 200
+    if name in ("connection", "data", "eof", "info"):
+        told = {type(one.measurements["error"]) for one in recorder.of("handler.error")}
+        assert told == {error}
+    for attribute in CALLBACKS:
+        if f"handle_{attribute}" in vars(Raises):
+            delattr(Raises, f"handle_{attribute}")
+    Raises.handle_data = Echo.handle_data
+    echoes(client(server))
+    assert server.stop() is True
+
+
+def test_b8_a_receiver_that_raises_on_every_event_changes_nothing(serve, client, record, caplog):
+    seen = dict.fromkeys(events.ALL, 0)
+
+    def raises(server, *, event, **rest):
+        seen[event] += 1
+        raise OwnBaseException(event)
+
+    for signal in events.ALL.values():
+        signal.connect(raises)
+    later = record()
+    server = serve(Echo)
+    for _ in range(20):
+        with client(server) as sock:
+            echoes(sock)
+    assert eventually(lambda: server.info().active_connections == 0)
+    server.stop()
+    told = {name for name, count in seen.items() if count}
+    assert {"acceptor.accept", "handler.start", "socket.send", "socket.close"} <= told
+    assert set(seen.values()) <= {0, 1}, "disconnected after its first error"
+    assert len(caplog.records) == len(told), "and each logged once"
+    assert set(later.names()) >= told
+    assert later.names().count("socket.send") == 20
+    for signal in events.ALL.values():
+        signal.disconnect(raises)
+
+
+# ---- B6, B7: nothing grows -----------------------------------------------------------------
+
+
+def connect(server, context):
+    address = server.local_address
+    sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+    sock.settimeout(10)
+    sock.connect(address)
+    return sock if context is None else context.wrap_socket(sock, server_hostname="localhost")
+
+
+def visit(server, context, number):
+    """One short connection, of one of several kinds."""
+    kind = number % 5
+    if kind == 4 and context is not None:
+        with connect(server, None) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")  # a failed handshake
+            receive_all(sock)
+        return
+    with connect(server, context) as sock:
+        if kind == 0:
+            echoes(sock, b"x" * 100)
+        elif kind == 1:
+            reset(sock)
+        elif kind < 4:
+            sock.sendall(b"fail" if kind == 2 else b"close")
+            receive_all(sock)
+
+
+class Mixed(Handler):
+    def handle_data(self, data, socket):
+        if data == b"fail":
+            raise ConnectionError("told so")
+        if data == b"close":
+            return Close()
+        return socket.send(data) and None
+
+
+def test_b6_b7_thousands_of_mixed_connections_leave_nothing(wire, caplog):
+    caplog.set_level("CRITICAL", "thousand_island_sync")
+    server = wire.serve(Mixed)
+    context, rounds = wire.context(), 200 if wire.secure else 1_000
+    for number in range(rounds):
+        visit(server, context, number)
+    assert eventually(lambda: server.info().active_connections == 0)
+    caplog.clear()
+    gc.collect()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    threads = threading.active_count()
+    memory = memory_kib()
+    for number in range(4 * rounds):
+        visit(server, context, number)
+    assert eventually(lambda: server.info().active_connections == 0)
+    assert server.connections() == []
+    caplog.clear()
+    gc.collect()
+    assert eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+    assert threading.active_count() <= threads + 2
+    assert memory_kib() - memory < 5_000
+
+
+def test_b7_a_hundred_starts_and_stops_leave_nothing(tmp_path, authority):
+    kinds = [
+        {"host": "127.0.0.1", "port": 0},
+        {"host": f"unix:{tmp_path}/s"},
+        {
+            "host": "127.0.0.1",
+            "port": 0,
+            "transport_cls": TLS,
+            "transport_options": authority.options,
+            "interrupt_reads": True,
+        },
+    ]
+
+    def round_of(options):
+        with ThousandIsland(handler_cls=Echo, num_acceptors=3, **options) as server:
+            address = server.local_address
+            family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+            with socket.socket(family) as sock:
+                sock.connect(address)
+
+    for options in kinds:
+        round_of(options)
+    gc.collect()
+    descriptors, memory = len(os.listdir("/proc/self/fd")), memory_kib()
+    for number in range(100):
+        round_of(kinds[number % 3])
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert threading.active_count() == 1
+    assert memory_kib() - memory < 3_000
+
+
+def test_b6_fifty_thousand_short_connections_without_growth():
+    """In a process of its own, so that what is measured is the server alone."""
+    ab = program("ab")
+    with Script("-m", "tests.served", "Hello") as script:
+
+        def crowd(count):
+            done = subprocess.run(
+                [ab, "-q", "-n", str(count), "-c", "20", f"http://127.0.0.1:{script.port}/"],
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert done.returncode == 0, done.stderr
+            assert re.search(r"Failed requests:\s+0\n", done.stdout), done.stdout
+
+        crowd(5_000)
+        before = script.ask("facts")
+        crowd(45_000)
+        after = script.ask("facts")
+    assert after["accepted_total"] >= 50_000
+    assert after["active_connections"] == 0
+    assert after["memory_kib"] - before["memory_kib"] < 5_000
+    assert after["descriptors"] <= before["descriptors"]
+    assert after["threads"] <= before["threads"] + 1
+
+
+# ---- B9: balanced events -----------------------------------------------------------------------
+
+
+def test_b9_failed_handshakes_too_have_one_start_one_end_and_one_close(
+    serve, authority, client, record
+):
+    recorder = record("handler.start", "handler.shutdown", "handler.error", "socket.close")
+    server = serve(
+        Echo,
+        transport_cls=TLS,
+        transport_options=authority.options,
+        handshake_timeout_ms=200,
+    )
+    for number in range(30):
+        sock = client(server)
+        if number % 3 == 0:
+            sock.sendall(b"no TLS at all\r\n")
+        elif number % 3 == 1:
+            reset(sock)
+    assert eventually(lambda: len(recorder.of("socket.close")) == 30)
+    each = {}
+    for one in recorder.told:
+        each.setdefault(one.metadata["connection_id"], []).append(one.event)
+    assert len(each) == 30
+    for told in each.values():
+        assert told[0] == "handler.start"
+        assert told[1] in ("handler.shutdown", "handler.error")
+        assert told[2:] == ["socket.close"]
+    assert eventually(lambda: server.info().active_connections == 0)
+
+
+def test_b9_the_gauges_return_to_zero_whatever_ends_a_connection(wire):
+    attach_logger("error", _silent())
+    server = wire.serve(Mixed, read_timeout_ms=300)
+    socks = [wire.connect(server) for _ in range(10)]
+    context = wire.context()
+    for number in range(30):
+        visit(server, context, number)
+    assert eventually(lambda: server.info().active_connections == 0, 3)
+    info = server.info()
+    assert (info.busy_threads, info.waiting_connections) == (0, 0)
+    assert len({sock.fileno() for sock in socks}) == 10
+
+
+def _silent():
+    import logging
+
+    logger = logging.getLogger("tests.silent")
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    return logger
+
+
+def test_b4_a_slow_reader_gets_every_byte(wire):
+    """It only has to finish in time: 8 MB, read in small pieces."""
+    data = os.urandom(8_000_000)
+
+    class Replies(Handler):
+        def handle_data(self, asked, socket):
+            socket.send(data)
+
+    server = wire.serve(Replies)
+    assert exchange(wire.connect(server), b"x", len(data)) == data
