@@ -12,6 +12,7 @@ import ast
 import gc
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -56,6 +57,7 @@ def main(handler: str, *arguments: str) -> None:
         name, _, value = argument.partition("=")
         options[name] = {"TCP": TCP, "TLS": TLS}.get(value) or ast.literal_eval(value)
     handler_cls = globals().get(handler) or getattr(support, handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     errors: list[str] = []
 
     def note(server: ThousandIsland, *, event: str, measurements: Any, metadata: Any) -> None:

@@ -409,7 +409,7 @@ def test_an_error_of_another_connections_socket_is_anything_else(serve, client, 
     first.close()
 
 
-def test_the_default_log_is_silent_for_everything_that_is_no_bug(serve, client, caplog):
+def test_f15_the_default_log_is_silent_for_everything_that_is_no_bug(serve, client, caplog):
     caplog.set_level(logging.DEBUG)
     server = serve(Echo, read_timeout_ms=50)
     socks = [client(server) for _ in range(5)]

@@ -44,7 +44,7 @@ def test_its_default_port_is_4000_of_127_0_0_1():
         assert script.stop() == 0
 
 
-def test_a_second_signal_cuts_at_once():
+def test_c11_a_second_signal_cuts_at_once():
     handler = "tests.handlers:Stuck"
     with serving(handler, "--port", "0") as script:
         with socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as sock:

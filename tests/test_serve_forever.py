@@ -15,7 +15,7 @@ def make(**options):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_begins_a_graceful_stop(number):
+def test_c11_a_signal_begins_a_graceful_stop(number):
     server = make()
     before = signal.getsignal(number)
 
@@ -68,7 +68,7 @@ def test_it_may_have_been_started_and_may_be_stopped_otherwise():
     assert (server.status, other.status) == ("stopped", "stopped")
 
 
-def test_main_thread_only():
+def test_c11_main_thread_only():
     seen = []
 
     def call():

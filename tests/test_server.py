@@ -435,7 +435,7 @@ def test_a_suspended_server_can_be_stopped(serve):
 # ---- what it says -----------------------------------------------------------
 
 
-def test_info_counts(serve, client):
+def test_f1_info_counts(serve, client):
     server = serve(Echo, name="counted")
     socks = [client(server) for _ in range(3)]
     for sock in socks:
@@ -476,7 +476,7 @@ def test_reload_refuses_what_belongs_to_the_listening_socket(serve, client):
     assert receive(sock, 1) == b"x"
 
 
-def test_after_a_fork_the_childs_server_refuses_everything(serve, client):
+def test_f11_after_a_fork_the_childs_server_refuses_everything(serve, client):
     server = serve(Echo)
     sock = client(server)
     sock.sendall(b"x")

@@ -402,7 +402,7 @@ def path(tmp_path):
     return path
 
 
-def test_sendfile_sends_parts_and_leaves_the_position(within, path):
+def test_e2_e3_sendfile_sends_parts_and_leaves_the_position(within, path):
     content = path.read_bytes()
 
     def send(socket):
@@ -422,7 +422,7 @@ def test_sendfile_sends_parts_and_leaves_the_position(within, path):
     assert receive_all(within.client) == content[:10] + content[250_000:] + content[255_990:]
 
 
-def test_sendfile_of_what_is_no_regular_file(within):
+def test_e4_sendfile_of_what_is_no_regular_file(within):
     read, write = os.pipe()
     os.write(write, b"through a pipe")
     os.close(write)
@@ -449,7 +449,7 @@ def test_sendfile_of_what_is_no_regular_file(within):
 @pytest.mark.parametrize(
     ("name", "error"), [("missing", FileNotFoundError), (".", IsADirectoryError)]
 )
-def test_the_files_own_errors_leave_the_connection_usable(name, error, within, tmp_path):
+def test_e4_e7_the_files_own_errors_leave_the_connection_usable(name, error, within, tmp_path):
     def send(socket):
         with pytest.raises(error):
             socket.sendfile(tmp_path / name)
@@ -458,7 +458,7 @@ def test_the_files_own_errors_leave_the_connection_usable(name, error, within, t
     assert within(send) == 4
 
 
-def test_sendfile_to_a_peer_that_never_reads(within, tmp_path, record):
+def test_e9_sendfile_to_a_peer_that_never_reads(within, tmp_path, record):
     recorder = record("socket.sendfile_error")
     big = tmp_path / "big"
     with open(big, "wb") as file:
@@ -528,7 +528,7 @@ def test_makefile_reads_and_writes(within):
     assert receive_all(within.client) == b"ONE\ntwo\n"
 
 
-def test_peer_credentials_of_a_unix_client(serve, client, tmp_path):
+def test_f9_peer_credentials_of_a_unix_client(serve, client, tmp_path):
     seen = []
 
     class Asks(Handler):

@@ -35,7 +35,7 @@ class Names(Handler):
         self.options.append((socket.getpeername(), socket.connection.peername))
 
 
-def test_every_interface_of_both_families(serve, record):
+def test_f6_every_interface_of_both_families(serve, record):
     recorder = record("handler.start")
     seen = []
     server = serve(Names, host="::", handler_options=seen)
@@ -51,7 +51,7 @@ def test_every_interface_of_both_families(serve, record):
     assert {one.metadata["remote_address"] for one in recorder.told} == {"127.0.0.1", "::1"}
 
 
-def test_ipv6_alone(serve):
+def test_f6_ipv6_alone(serve):
     server = serve(Echo, host="::", transport_options={"dual_stack": False})
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.local_port), 5)
@@ -66,7 +66,7 @@ def test_a_host_that_cannot_be_found():
 # ---- options ----------------------------------------------------------------
 
 
-def test_accepted_sockets_have_the_options(serve, client):
+def test_f10_accepted_sockets_have_the_options(serve, client):
     wanted = {
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
         (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
@@ -114,7 +114,7 @@ def test_a_default_timeout_of_the_process_does_not_reach_our_sockets(serve, clie
         socket.setdefaulttimeout(None)
 
 
-def test_several_listening_sockets_share_a_port(serve, client):
+def test_f5_several_listening_sockets_share_a_port(serve, client):
     server = serve(
         Echo, num_listen_sockets=3, num_acceptors=3, transport_options={"reuse_port": True}
     )
@@ -124,7 +124,7 @@ def test_several_listening_sockets_share_a_port(serve, client):
         assert receive(sock, 1) == b"x"
 
 
-def test_an_inherited_socket_is_served_and_left_alone(serve, client):
+def test_f4_an_inherited_socket_is_served_and_left_alone(serve, client):
     with socket.create_server(("127.0.0.1", 0)) as inherited:
         for _ in range(2):
             server = serve(Echo, transport_options={"sockets": [inherited]})
@@ -150,7 +150,7 @@ def test_what_is_no_listening_socket_is_refused():
 # ---- Unix sockets -----------------------------------------------------------
 
 
-def test_a_unix_socket_has_its_mode_before_anyone_can_connect_and_goes_at_the_stop(
+def test_f8_a_unix_socket_has_its_mode_before_anyone_can_connect_and_goes_at_the_stop(
     serve, client, tmp_path
 ):
     path = tmp_path / "s"
@@ -167,7 +167,7 @@ def test_a_unix_socket_has_its_mode_before_anyone_can_connect_and_goes_at_the_st
     assert not path.exists()
 
 
-def test_an_abstract_socket(serve, client):
+def test_f9_an_abstract_socket(serve, client):
     server = serve(Echo, host=f"unix:@thousand-island-{os.getpid()}")
     assert server.local_address == f"@thousand-island-{os.getpid()}"
     sock = client(server)
@@ -175,7 +175,7 @@ def test_an_abstract_socket(serve, client):
     assert receive(sock, 1) == b"x"
 
 
-def test_a_stale_file_is_replaced_and_a_live_server_is_not(serve, tmp_path):
+def test_f7_a_stale_file_is_replaced_and_a_live_server_is_not(serve, tmp_path):
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
@@ -186,7 +186,7 @@ def test_a_stale_file_is_replaced_and_a_live_server_is_not(serve, tmp_path):
     server.stop()
 
 
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+def test_f7_a_file_that_is_no_socket_is_left_alone(tmp_path):
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(ListenError, match="no socket"):
@@ -194,7 +194,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
     assert path.read_text() == "data"
 
 
-def test_somebody_elses_file_is_not_removed(serve, tmp_path):
+def test_f7_somebody_elses_file_is_not_removed(serve, tmp_path):
     path = tmp_path / "s"
     server = serve(Echo, host=f"unix:{path}")
     path.unlink()
@@ -203,7 +203,7 @@ def test_somebody_elses_file_is_not_removed(serve, tmp_path):
     assert path.read_text() == "another's"
 
 
-def test_of_several_starters_one_wins(tmp_path):
+def test_f7_of_several_starters_one_wins(tmp_path):
     servers, failures = [], []
 
     def start():

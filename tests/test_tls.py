@@ -121,7 +121,7 @@ def resumptions(server, context, client):
     return found
 
 
-def test_a_client_with_a_certificate_resumes_its_session(serve, authority, client):
+def test_d7_a_client_with_a_certificate_resumes_its_session(serve, authority, client):
     more = {"ca_certs": authority.ca_pem, "verify": "required"}
     server = tls(serve, authority, more=more)
     context = authority.client_context(ssl.TLSVersion.TLSv1_2, with_certificate=True)
@@ -276,7 +276,7 @@ def test_silent_and_dribbling_clients_hold_no_thread_and_end_in_time(
         (b"\0" * 100, "did not speak TLS"),
     ],
 )
-def test_a_client_that_does_not_speak_tls_is_told_so(sent, says, serve, authority, client):
+def test_d3_a_client_that_does_not_speak_tls_is_told_so(sent, says, serve, authority, client):
     Base = journal()
     server = tls(serve, authority, Base)
     sock = client(server)
@@ -301,7 +301,7 @@ def test_half_a_handshake_costs_its_own_connection_only(serve, authority, client
 # ---- the end ----------------------------------------------------------------
 
 
-def test_an_end_without_close_notify_is_truncated(serve, authority, secure):
+def test_d3_an_end_without_close_notify_is_truncated(serve, authority, secure):
     Base = journal()
     seen = []
 
@@ -317,7 +317,7 @@ def test_an_end_without_close_notify_is_truncated(serve, authority, secure):
     assert (Looks.names(), seen) == (["close", "end"], [True])
 
 
-def test_a_clean_end_is_not(serve, authority, secure):
+def test_d3_a_clean_end_is_not_truncated(serve, authority, secure):
     Base = journal()
     seen = []
 
@@ -332,7 +332,7 @@ def test_a_clean_end_is_not(serve, authority, secure):
     assert (Looks.names(), seen) == (["close", "end"], [False])
 
 
-def test_ours_is_clean_and_does_not_wait(serve, authority, secure, stopwatch):
+def test_d9_our_end_is_clean_and_does_not_wait(serve, authority, secure, stopwatch):
     server = tls(serve, authority, Echo)
     sock = secure(server, authority.client_context())
     sock.suppress_ragged_eofs = False
@@ -343,7 +343,7 @@ def test_ours_is_clean_and_does_not_wait(serve, authority, secure, stopwatch):
     assert stopwatch() < 2
 
 
-def test_a_send_that_timed_out_leaves_the_stream_exact(serve, authority, secure):
+def test_d2_a_send_that_timed_out_leaves_the_stream_exact(serve, authority, secure):
     """A record that OpenSSL holds is finished before the next is begun."""
     counts = []
 
@@ -466,7 +466,7 @@ def encrypted(key, password):
     )
 
 
-def test_files_and_an_encrypted_key(serve, authority, files, secure):
+def test_d15_files_and_an_encrypted_key(serve, authority, files, secure):
     (files / "locked.pem").write_bytes(encrypted(authority.key, b"secret"))
     server = serve(
         Tells,
@@ -507,7 +507,7 @@ def test_files_and_an_encrypted_key(serve, authority, files, secure):
         ({"certifle": "x"}, "did you mean transport_options: certfile"),
     ],
 )
-def test_wrong_tls_options_are_found_by_the_constructor(options, says, authority, files):
+def test_d16_wrong_tls_options_are_found_by_the_constructor(options, says, authority, files):
     given = {**authority.options, **options}
     for name, value in options.items():
         if str(value).endswith(".pem"):
@@ -555,7 +555,7 @@ def test_an_expired_certificate_is_served_with_a_warning(authority):
         )
 
 
-def test_keys_and_passwords_are_shown_nowhere(serve, authority, record):
+def test_d14_keys_and_passwords_are_shown_nowhere(serve, authority, record):
     recorder = record("listener.start")
     locked = encrypted(authority.key, b"geheim")
     more = {"keyfile": locked, "password": "geheim"}

@@ -176,6 +176,7 @@ class Lifecycle(Outcomes):
         try:
             done = channel.handshake()
         except HandshakeError as error:
+            error.args = (f"{self.peer_shown()}: {error}",)
             return self._handshake_failed(error)
         if done:
             return self._hands_shaken()

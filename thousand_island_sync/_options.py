@@ -57,7 +57,9 @@ def checked(
             values[name] = option.default
             continue
         if not option.check(value):
-            shown = "a value that is not shown" if option.secret else repr(value)
+            # Bytes may be a key that was given in the wrong place.
+            hidden = option.secret or isinstance(value, (bytes, bytearray, memoryview))
+            shown = "a value that is not shown" if hidden else repr(value)
             raise ConfigError(f"{where}{name}: got {shown}, takes {option.takes}")
         values[name] = value
     return values

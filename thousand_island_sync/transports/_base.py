@@ -190,6 +190,8 @@ class Transport(ABC):
         return {name: self._shown(name, value) for name, value in self.given.items()}
 
     def _shown(self, name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):  # the options of hosts, say: secrets of their own
+            return {key: self._shown(key, item) for key, item in value.items()}
         option = self.OPTIONS.get(name)
         if (option is not None and option.secret) or isinstance(value, (bytes, bytearray)):
             return "<redacted>"

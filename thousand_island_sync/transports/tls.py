@@ -56,6 +56,7 @@ _TLS: dict[str, Option] = {
         None,
         lambda value: value is None or is_mapping(value) or callable(value),
         "a mapping of host names to TLS options, or a callable",
+        secret=True,
     ),
     "min_version": Option("1.2", one_of("1.2", "1.3"), '"1.2" or "1.3"'),
     "ciphers": Option(None, optional(is_text), "OpenSSL cipher names joined by ':'"),
