@@ -30,6 +30,7 @@ _PEER_HAS_GONE = {
     errno.ECONNABORTED,
     errno.ESHUTDOWN,
     errno.ENOTCONN,
+    errno.EPROTOTYPE,  # macOS: of a send while the socket is being torn down
 }
 
 
