@@ -68,6 +68,7 @@ def test_a1_no_descriptor_costs_no_cpu_no_flood_and_no_open_connection(
     assert time.monotonic() - began < 1.5
 
 
+@pytest.mark.heavy
 def test_a1_nor_does_a_row_of_clients_that_find_none(serve, client, record, caplog):
     recorder = record("acceptor.accept_error")
     server = serve(Echo, num_acceptors=4)
@@ -203,6 +204,7 @@ def test_a2_an_acceptor_that_dies_is_started_again(serve, client, caplog, record
     server.stop()
 
 
+@pytest.mark.heavy
 def test_a2_but_not_for_ever(serve, client, caplog, record):
     """An acceptor that can only die is given up, with an event that says why."""
     recorder = record("acceptor.start", "acceptor.accept_error")

@@ -31,6 +31,7 @@ from thousand_island_sync import (
 # ---- F1: how full it is ------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_f1_the_counts_are_right_after_ten_thousand_connections(serve):
     server = serve(Echo, max_connections=50)
 

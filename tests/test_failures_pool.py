@@ -238,6 +238,7 @@ def raising(name, error):
     return type("Raises", (Handler,), attributes)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("error", ANYTHING, ids=lambda error: error.__name__)
 def test_b5_every_callback_raises_it_two_hundred_times(error, serve, client, record, caplog):
     caplog.set_level("CRITICAL", "thousand_island_sync")
@@ -342,6 +343,7 @@ class Mixed(Handler):
         return socket.send(data) and None
 
 
+@pytest.mark.heavy
 def test_b6_b7_thousands_of_mixed_connections_leave_nothing(wire, caplog):
     caplog.set_level("CRITICAL", "thousand_island_sync")
     server = wire.serve(Mixed)
@@ -397,6 +399,7 @@ def test_b7_a_hundred_starts_and_stops_leave_nothing(tmp_path, authority):
     assert memory_kib() - memory < 3_000
 
 
+@pytest.mark.heavy
 def test_b6_fifty_thousand_short_connections_without_growth():
     """In a process of its own, so that what is measured is the server alone."""
     ab = program("ab")

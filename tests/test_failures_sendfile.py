@@ -183,6 +183,7 @@ def test_e6_beyond_four_gibibytes(sends, tmp_path):
     assert results == [(100, 100)]
 
 
+@pytest.mark.heavy
 def test_e6_more_than_two_gibibytes_in_one_call(serve, client, tmp_path):
     """Every byte is counted; a cap that is forgotten shows as a short count."""
     size = (2 << 30) + 4_096

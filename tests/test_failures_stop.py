@@ -156,6 +156,7 @@ def test_c3_stop_from_any_callback_twice_and_from_two_threads(callback, serve, c
 # ---- C4: races ----------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_c4_starts_and_stops_at_any_moment(tmp_path):
     """Five hundred rounds: a start here, a stop there a few milliseconds later, and a client
     meanwhile. Each ends stopped, with its port free and no thread."""
@@ -358,6 +359,7 @@ def test_c9_so_linger_is_never_set(serve, client):
 # ---- C10: descriptors that are used again -------------------------------------
 
 
+@pytest.mark.heavy
 def test_c10_no_byte_reaches_a_stranger(serve, client):
     """Threads close each other's connections while socket pairs with a pattern of their own
     take the numbers over: nothing foreign may be read from them."""

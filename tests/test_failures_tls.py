@@ -219,6 +219,7 @@ def test_d4_one_thread_waits_in_recv_and_another_sends(version, tls, authority, 
 # ---- D5: callbacks of OpenSSL that fail ---------------------------------------
 
 
+@pytest.mark.heavy
 def test_d5_what_fails_for_one_client_is_never_raised_in_another(tls, authority, record):
     recorder = record("socket.handshake_error")
 

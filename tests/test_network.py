@@ -17,6 +17,9 @@ from tests.support import Echo, echoes, eventually, exchange, journal
 from thousand_island_sync import TLS, Handler, HandshakeError, SocketError, SocketTimeout
 
 
+pytestmark = pytest.mark.heavy
+
+
 @pytest.fixture
 def net():
     made = network.make()
