@@ -32,13 +32,22 @@ def program(name: str) -> str:
     return found
 
 
+#: For servers whose memory and CPU are measured: they do not check themselves.
+UNCHECKED = {"THOUSAND_ISLAND_DEBUG": "0"}
+
+
 class Script:
     """A Python program of the project in a process of its own; a context manager.
 
     `announcement` matches the line on which it says where it listens.
     """
 
-    def __init__(self, *arguments: str, announcement: str = r"listening on (\S+)") -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        announcement: str = r"listening on (\S+)",
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
@@ -46,6 +55,7 @@ class Script:
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
         )
         self.output: list[str] = []
         self.errors: list[str] = []

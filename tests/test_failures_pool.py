@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.programs import Script, program
+from tests.programs import UNCHECKED, Script, program
 from tests.support import (
     Echo,
     busy_seconds,
@@ -403,7 +403,7 @@ def test_b7_a_hundred_starts_and_stops_leave_nothing(tmp_path, authority):
 def test_b6_fifty_thousand_short_connections_without_growth():
     """In a process of its own, so that what is measured is the server alone."""
     ab = program("ab")
-    with Script("-m", "tests.served", "Hello") as script:
+    with Script("-m", "tests.served", "Hello", environment=UNCHECKED) as script:
 
         def crowd(count):
             done = subprocess.run(

@@ -2,9 +2,11 @@
 they concern is tested: test_tls, test_tls_hosts, test_tls_hostile, test_tls_programs."""
 
 import contextlib
+import errno
 import logging
 import os
 import pty
+import random
 import re
 import socket
 import ssl
@@ -16,7 +18,7 @@ import traceback
 
 import pytest
 
-from tests.programs import ROOT, Script
+from tests.programs import ROOT, UNCHECKED, Script
 from tests.support import (
     Echo,
     echoes,
@@ -187,6 +189,41 @@ def test_d3_no_exception_of_openssl_comes_out(tls, authority, client, record):
     assert "plain HTTP" in reasons
 
 
+@VERSIONS
+@pytest.mark.parametrize("end", ["FIN", "RST", "garbage"])
+def test_d3_a_send_after_the_end_meets_a_peer_that_has_gone(version, end, tls, authority, secure):
+    """Whatever ended the session, OpenSSL has no words for what comes later."""
+    caught = []
+
+    class Sends(Handler):
+        def handle_data(self, data, socket):
+            socket.send(data)
+
+        def last(self, *arguments):
+            for _ in range(3):
+                try:
+                    arguments[-1].send(b"too late")
+                except ThousandIslandError as error:
+                    caught.append(error)
+
+        handle_close = handle_error = last
+
+    server = tls(Sends)
+    sock = secure(server, authority.client_context(version))
+    echoes(sock)
+    if end == "RST":
+        reset(sock)
+    else:
+        raw = socket.socket(fileno=os.dup(sock.fileno()))
+        if end == "garbage":
+            raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        raw.shutdown(socket.SHUT_WR)
+        raw.close()
+    assert eventually(lambda: server.info().active_connections == 0)
+    assert caught
+    assert all(isinstance(error, SocketClosed) for error in caught), caught
+
+
 # ---- D4: several threads ------------------------------------------------------
 
 
@@ -311,7 +348,8 @@ def test_d9_a_peer_that_never_answers_does_not_hold_up_a_close(version, tls, aut
 def test_d10_an_idle_connection_takes_little(authority, tmp_path):
     (tmp_path / "chain.pem").write_bytes(authority.chain + authority.key)
     options = f"transport_options={{'certfile': '{tmp_path}/chain.pem'}}"
-    with Script("-m", "tests.served", "Echo", "transport_cls=TLS", options) as script:
+    arguments = ("-m", "tests.served", "Echo", "transport_cls=TLS", options)
+    with Script(*arguments, environment=UNCHECKED) as script:
         context = authority.client_context()
         with contextlib.ExitStack() as stack:
 
@@ -350,6 +388,73 @@ def test_d11_decrypted_bytes_are_not_forgotten(version, tls, authority, secure):
     sock.sendall(data)
     assert receive(sock, 6) == b"10000\n"
     assert seen == data
+
+
+@VERSIONS
+@pytest.mark.parametrize("who", ["Connection.close", "Socket.close", "stop"])
+@pytest.mark.parametrize("state", ["parked", "in recv", "busy", "at any moment"])
+def test_d9_an_end_from_outside_is_clean_too(version, who, state, tls, authority, client):
+    """The client reads what was sent and a close_notify: no truncation, no alert."""
+    socks, busy = [], threading.Event()
+
+    class Serves(Handler):
+        def handle_connection(self, socket):
+            socks.append(socket)
+            socket.send(b"<")
+            if state == "in recv":
+                while socket.recv():
+                    pass
+            if state == "busy":
+                busy.wait(0.05)
+                socket.recv(timeout_ms=5_000)
+
+        def handle_data(self, data, socket):
+            socket.send(data)
+
+        def handle_eof(self, socket):
+            socks.append("handle_eof")
+            return Close()
+
+    context = authority.client_context(version)
+    chance = random.Random(9)
+    server = tls(Serves, interrupt_reads=True)
+    for _ in range(30 if state == "at any moment" else 3):
+        socks.clear()
+        if server.status == "stopped":
+            server.start()
+        sock = context.wrap_socket(
+            client(server), server_hostname="localhost", suppress_ragged_eofs=False
+        )
+        assert sock.recv(1) == b"<"
+        if state == "at any moment":
+            sock.sendall(b"x" * chance.randrange(1, 30_000))
+        threading.Event().wait(chance.random() * 0.002)
+        if who == "stop":
+            server.stop(2_000)
+        elif who == "Socket.close":
+            socks[0].close()
+        else:
+            socks[0].connection.close()
+        while data := sock.recv(65_536):
+            assert not data.strip(b"x")
+        assert "handle_eof" not in socks
+        sock.close()
+
+
+def test_d9_a_send_that_comes_just_after_our_goodbye_meets_a_closed_socket(tls, authority, secure):
+    caught = []
+
+    class Sends(Handler):
+        def handle_data(self, data, socket):
+            socket._channel.say_goodbye()  # what a close by another thread does first
+            for _ in range(2):
+                with pytest.raises(SocketClosed) as error:
+                    socket.send(b"late")
+                caught.append(error.value.errno)
+
+    sock = secure(tls(Sends), authority.client_context())
+    sock.sendall(b"x")
+    assert eventually(lambda: caught == [errno.EPIPE] * 2), caught
 
 
 # ---- D12, D13 -----------------------------------------------------------------

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.programs import Script, program
+from tests.programs import UNCHECKED, Script, program
 from tests.support import receive
 
 pytestmark = pytest.mark.heavy
@@ -43,7 +43,7 @@ def wrk(url, seconds):
 @pytest.mark.parametrize("mode", MODES)
 def test_good_clients_do_not_notice(mode):
     slow = [program("slowhttptest"), "-c", str(SLOW_CLIENTS), "-r", "250", "-p", "3", "-l", "4"]
-    with Script("examples/http_hello.py", "--port", "0") as script:
+    with Script("examples/http_hello.py", "--port", "0", environment=UNCHECKED) as script:
         url = f"http://127.0.0.1:{script.port}/"
         before = wrk(url, 1)
         attack = subprocess.Popen(
@@ -65,7 +65,7 @@ def test_good_clients_do_not_notice(mode):
 
 def test_a_slow_head_ends_at_its_deadline_also_on_a_kept_connection():
     """A byte a second buys no time, neither for the first request nor for a later one."""
-    with Script("examples/http_hello.py", "--port", "0") as script:
+    with Script("examples/http_hello.py", "--port", "0", environment=UNCHECKED) as script:
         address = ("127.0.0.1", int(script.port))
         ended = {}
 

@@ -28,6 +28,7 @@ ROWS = [
     {"_handshaking"},
     {"_outcomes"},
     {"_connection"},
+    {"_checked"},
     {"_registry", "_accept_turns"},
     {"_acceptor"},
     {"_listener"},

@@ -16,7 +16,6 @@ from tests import network
 from tests.support import Echo, echoes, eventually, exchange, journal
 from thousand_island_sync import TLS, Handler, HandshakeError, SocketError, SocketTimeout
 
-
 pytestmark = pytest.mark.heavy
 
 

@@ -48,6 +48,7 @@ class Intake:
         scheduler: Scheduler,
         transport: Callable[[], Transport],
         patience: float,
+        connection_cls: type[Lifecycle],
     ) -> None:
         self.server = server
         self.env = env
@@ -55,6 +56,7 @@ class Intake:
         self.scheduler = scheduler
         self.transport = transport
         self.patience = patience
+        self._connection_cls = connection_cls
         self._spare_lock = threading.Lock()
         self._spare: int | None = None
         self.paused_until = 0.0
@@ -93,7 +95,7 @@ class Intake:
         if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
             sock.settimeout(None)
         self.registry.admit(acceptor_id)
-        connection = Lifecycle(self.env, self.transport(), sock, address, acceptor_id)
+        connection = self._connection_cls(self.env, self.transport(), sock, address, acceptor_id)
         worker = _waits.current_worker()
         if isinstance(worker, Spawner):
             worker.task = connection

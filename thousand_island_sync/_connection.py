@@ -309,6 +309,9 @@ class Lifecycle(Outcomes):
         return self._park()
 
     def _end_of_stream(self) -> int:
+        ending = self._asked_to_end()
+        if ending is not None:
+            return self._finish(ending)  # it is we who ended the reads
         socket = self._socket
         socket._eof = True
         if socket._channel.truncated:

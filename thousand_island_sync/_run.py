@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import _waits, events
+from . import _checked, _waits, events
 from ._acceptor import Intake
 from ._clock import FOREVER, now, now_ns
 from ._config import Config
@@ -96,7 +96,8 @@ class Run:
 
     def _make_scheduler(self, transport: Transport) -> None:
         config = self._config
-        self.scheduler = Scheduler(
+        checked = _checked.enabled()
+        self.scheduler = (_checked.CheckedScheduler if checked else Scheduler)(
             new_poller(),
             max_threads=config.max_handler_threads,
             name=config.name,
@@ -127,6 +128,7 @@ class Run:
             scheduler=self.scheduler,
             transport=self._transport,
             patience=config.max_connections_wait,
+            connection_cls=_checked.CheckedConnection if checked else Lifecycle,
         )
 
     # ---- events ---------------------------------------------------------------

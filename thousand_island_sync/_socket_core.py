@@ -238,14 +238,16 @@ class SocketCore:
                 return
             self._closed = True
         if _waits.current_task() is not self._connection:
-            self._shut_both()
+            self._shut_both(goodbye=True)
         self._connection.close_asked()
 
-    def _shut_both(self) -> None:
+    def _shut_both(self, goodbye: bool = False) -> None:
         """Ends what other threads wait for. Thread: any."""
         with _guard:
             if self._sock.fileno() >= 0:
                 try:
+                    if goodbye:
+                        self._channel.say_goodbye()
                     self._sock.shutdown(stdlib_socket.SHUT_RDWR)
                 except OSError:
                     pass  # the peer was quicker
@@ -261,9 +263,9 @@ class SocketCore:
         with _guard:
             if self._sock.fileno() >= 0:
                 try:
-                    self._sock.shutdown(stdlib_socket.SHUT_RD)
+                    self._channel.end_reads()
                 except OSError:
-                    pass
+                    pass  # the peer was quicker
 
     def _send_home(self) -> None:
         """No call is under way after this, and none begins: the descriptor may be closed.

@@ -100,6 +100,13 @@ class Channel(ABC):
     def shutdown(self, how: int) -> None:
         """`SHUT_RD`, `SHUT_WR` or `SHUT_RDWR`."""
 
+    def end_reads(self) -> None:
+        """Ends receives that wait, and those to come; what is sent still goes out.
+
+        Thread: any.
+        """
+        self.shutdown(socket.SHUT_RD)
+
     def say_goodbye(self) -> None:
         """Tells the peer, once and without waiting, that the stream ends here."""
 

@@ -67,6 +67,7 @@ class TLSChannel(Channel):
         "_established",
         "_held",
         "_lock",
+        "_reads_ended",
         "_said_goodbye",
         "_sock",
         "recv_wants",
@@ -86,6 +87,7 @@ class TLSChannel(Channel):
         self._held: bytes | None = None
         self._established = False
         self._said_goodbye = False
+        self._reads_ended = False
         self.truncated = False
         self.recv_wants = READ
         self.send_wants = WRITE
@@ -130,6 +132,8 @@ class TLSChannel(Channel):
 
     def recv(self, length: int, flags: int = 0) -> bytes | None:
         with self._lock:
+            if self._reads_ended:
+                return None
             try:
                 return self._connection.recv(min(length, _RECORD))
             except SSL.WantReadError:
@@ -168,6 +172,8 @@ class TLSChannel(Channel):
             except SSL.SysCallError as error:
                 raise _system_error(error) from error
             except SSL.Error as error:
+                if self._said_goodbye:  # by another thread, a moment ago
+                    raise OSError(errno.EPIPE, "this side has ended the TLS session") from error
                 raise _protocol_error(error) from error
 
     def direct_send(self) -> Any:
@@ -200,6 +206,13 @@ class TLSChannel(Channel):
         if how != socket.SHUT_RD:
             self.say_goodbye()
         self._sock.shutdown(how)
+
+    def end_reads(self) -> None:
+        # OpenSSL takes an end that we made for the peer's, answers it with a fatal alert,
+        # and sends no more: so it must not see it.
+        with self._lock:
+            self._reads_ended = True
+            self._sock.shutdown(socket.SHUT_RD)
 
     def say_goodbye(self) -> None:
         with self._lock:
@@ -245,4 +258,8 @@ def _system_error(error: SSL.SysCallError) -> OSError:
 
 
 def _protocol_error(error: SSL.Error) -> OSError:
-    return OSError(errno.EPROTO, f"TLS: {'; '.join(reasons(error)) or 'protocol error'}")
+    said = "; ".join(filter(None, reasons(error)))
+    if not said:
+        # A session that broke off before, or a system call whose errno pyOpenSSL has lost.
+        return OSError(errno.ECONNRESET, "the TLS session has ended")
+    return OSError(errno.EPROTO, f"TLS: {said}")

@@ -1,0 +1,172 @@
+"""`THOUSAND_ISLAND_DEBUG=1`: what a broken scheduler would do is found and told.
+
+Each test breaks one rule on purpose; all other tests run with the checks on and fail if
+anything is found."""
+
+import logging
+import threading
+
+import pytest
+
+from tests.support import Echo, echoes, eventually
+from thousand_island_sync import Handler, _checked
+from thousand_island_sync._checked import CheckedConnection, CheckedScheduler
+from thousand_island_sync._pool import Worker
+from thousand_island_sync._scheduler import Scheduler
+
+
+@pytest.fixture
+def found(caplog):
+    """What was found so far; it is expected here."""
+    caplog.set_level(logging.CRITICAL, "thousand_island_sync")
+    yield _checked.violations
+    _checked.violations.clear()
+
+
+def the_only(server, scheduler=False):
+    assert eventually(lambda: len(server.connections()) == 1)
+    lifecycle = server.connections()[0]._lifecycle
+    return lifecycle._env.pool if scheduler else lifecycle
+
+
+def parked(server):
+    lifecycle = the_only(server)
+    assert eventually(lambda: not lifecycle.owned)
+    return lifecycle
+
+
+@pytest.mark.parametrize("value", ["1", "0", "", None])
+def test_it_is_decided_when_a_server_starts(value, serve, client, monkeypatch):
+    if value is None:
+        monkeypatch.delenv("THOUSAND_ISLAND_DEBUG")
+    else:
+        monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", value)
+    server = serve(Echo)
+    echoes(client(server))
+    lifecycle = the_only(server)
+    assert isinstance(lifecycle, CheckedConnection) is (value == "1")
+    assert isinstance(lifecycle._env.pool, CheckedScheduler) is (value == "1")
+
+
+def test_nothing_is_found_where_nothing_is_wrong(serve, client, found):
+    server = serve(Echo)
+    socks = [client(server) for _ in range(10)]
+    for _ in range(5):
+        for sock in socks:
+            echoes(sock)
+    threading.Event().wait(1.5)
+    assert found == []
+
+
+def test_two_owners(serve, client, found, caplog):
+    began, release = threading.Event(), threading.Event()
+
+    class Waits(Handler):
+        def handle_data(self, data, socket):
+            began.set()
+            release.wait(5)
+
+    server = serve(Waits)
+    client(server).sendall(b"x")
+    assert began.wait(5)
+    lifecycle = the_only(server)
+    lifecycle._enter()  # what a second thread would do
+    release.set()
+    assert found == [f"connection {lifecycle.id} has two owners"]
+    assert "test_two_owners" in caplog.text, "with what every thread is doing"
+
+
+def test_a_run_without_ownership_and_after_the_end(serve, client, found):
+    server = serve(Echo)
+    sock = client(server)
+    echoes(sock)
+    lifecycle = parked(server)
+    if lifecycle._enter():
+        lifecycle._inside.release()
+    assert found == [f"connection {lifecycle.id} is run, and nobody owns it"]
+    sock.close()
+    assert eventually(lambda: server.info().active_connections == 0)
+    if lifecycle._enter():
+        lifecycle._inside.release()
+    assert found[-1] == f"connection {lifecycle.id} is run after its end"
+
+
+def test_a_lost_wake_up(serve, client, found, monkeypatch):
+    """The event comes, and the scheduler forgets it."""
+    server = serve(Echo)
+    sock = client(server)
+    echoes(sock)
+    lifecycle = parked(server)
+    absorb = Scheduler._absorb
+
+    def forgetful(self, events, worker):
+        absorb(self, [one for one in events if one[0] != lifecycle.fd], worker)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scheduler, "_absorb", forgetful)
+        sock.sendall(b"lost")
+        assert eventually(lambda: found, 5)
+    assert found[0].startswith(f"connection {lifecycle.id} has bytes that nobody was told of")
+
+
+class _Books:
+    """A scheduler's books, to be falsified; nothing runs."""
+
+    def __init__(self):
+        self.scheduler = object.__new__(CheckedScheduler)
+        self.worker = Worker(self.scheduler)
+        self.scheduler._permits = 1
+        self.scheduler._free = 0
+        self.scheduler._holders = [self.worker]
+        self.scheduler._idle = []
+        self.scheduler._ready = []
+
+
+class _Owned:
+    owned = True
+
+
+FALSE = {
+    "1 permits free, 1 held, of 1": lambda books: setattr(books.scheduler, "_free", 1),
+    "listed twice": lambda books: books.scheduler._holders.append(books.worker),
+    "does not know it": lambda books: setattr(books.worker, "permit", False),
+    "rests with a permit": lambda books: books.scheduler._idle.append(books.worker),
+    "queue twice": lambda books: books.scheduler._ready.extend([one := _Owned(), one]),
+    "nobody owns it": lambda books: books.scheduler._ready.append(
+        type("Loose", (), {"owned": False})()
+    ),
+}
+
+
+@pytest.mark.parametrize("says", FALSE)
+def test_false_books(says, found):
+    books = _Books()
+    books.scheduler._check_books()
+    assert found == []
+    FALSE[says](books)
+    books.scheduler._check_books()
+    assert any(says in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("idle", "count", "free", "told"),
+    [(1, 1, 1, True), (0, 0, 1, True), (0, 4, 1, False), (1, 1, 0, False)],
+    ids=["a thread rests", "one may be started", "at the bound", "no permit is free"],
+)
+def test_a_ready_task_that_nobody_takes(idle, count, free, told, found, monkeypatch):
+    time_now = 0.0
+    monkeypatch.setattr(_checked, "now", lambda: time_now)
+    books = _Books()
+    scheduler = books.scheduler
+    scheduler._head = (None, 0.0, 0)
+    scheduler._idle, scheduler._count, scheduler._bound = [books.worker] * idle, count, 4
+    scheduler._free = free
+    scheduler._ready = [_Owned()]
+    for _ in range(100):
+        scheduler._look_at_the_queue()
+        time_now += 0.02
+        if not 0.9 < time_now < 1.2:
+            assert bool(found) is (told and time_now > 1), time_now
+    scheduler._ready = []
+    scheduler._look_at_the_queue()
+    assert scheduler._head[2] == 0

@@ -1,0 +1,218 @@
+"""What `THOUSAND_ISLAND_DEBUG=1` adds: a scheduler and connections that watch themselves.
+
+The faults of a scheduler are silent. A lost wake-up is a client that waits; two owners are
+a byte in the wrong place, once a week; a permit that is counted twice is a slow server. So
+in this mode every rule of the essay in `_scheduler` that can be looked at is looked at:
+
+- nobody runs a connection that another thread runs, or that nobody owns, or that has ended;
+- permits are neither lost nor made; who holds one is listed once, who rests holds none;
+- what is in the ready queue is owned, and is there once;
+- a parked connection whose descriptor has bytes is run within a second;
+- what is ready does not wait while a permit is free and a thread could take it.
+
+What is found is logged as critical and kept in `violations`. The listener's thread looks
+every 20 ms, idle or not, and each step costs some checks more: this is for tests, and for
+hunting. It is decided when a server is started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ._clock import now
+from ._connection import Lifecycle
+from ._pool import Worker
+from ._scheduler import Scheduler
+from ._states import State
+from ._task import Task
+
+#: Everything that was found since the process began.
+violations: list[str] = []
+
+_LOOK_S = 0.02
+#: What was seen waiting for this long, in at least so many looks, has been forgotten.
+_PATIENCE_S, _PATIENT_LOOKS = 1.0, 5
+
+_log = logging.getLogger("thousand_island_sync")
+
+
+def enabled() -> bool:
+    """Whether servers that are started now check themselves."""
+    return os.environ.get("THOUSAND_ISLAND_DEBUG") == "1"
+
+
+def disturb() -> None:
+    """Called where a thread hands something over; tests give way here, now and then."""
+
+
+def report(what: str) -> None:
+    stacks = [
+        f"thread {number}:\n{''.join(traceback.format_stack(frame))}"
+        for number, frame in sys._current_frames().items()
+    ]
+    violations.append(what)
+    _log.critical("THOUSAND_ISLAND_DEBUG: %s\n%s", what, "\n".join(stacks))
+
+
+class CheckedConnection(Lifecycle):
+    """A connection that nobody may run beside its owner."""
+
+    __slots__ = ("_inside", "runs")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._inside = threading.Lock()
+        self.runs = 0
+
+    def run(self) -> int:
+        alone = self._enter()
+        try:
+            return super().run()
+        finally:
+            if alone:
+                self._inside.release()
+
+    def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
+        alone = self._enter()
+        try:
+            if self.attached:
+                report(f"connection {self.id} is stayed with, and is in the poller as well")
+            return super().stay(timeout, wanted)
+        finally:
+            if alone:
+                self._inside.release()
+
+    def _enter(self) -> bool:
+        self.runs += 1
+        alone = self._inside.acquire(blocking=False)
+        if not alone:
+            report(f"connection {self.id} has two owners")
+        if not self.owned:
+            report(f"connection {self.id} is run, and nobody owns it")
+        if self._state is State.CLOSED:
+            report(f"connection {self.id} is run after its end")
+        return alone
+
+    @property
+    def wants_to_be_told(self) -> bool:
+        """Whether bytes that arrive must lead to a run. After the peer's end they do not."""
+        return self._state in (State.PARKED, State.HANDSHAKING) and not self._eof_told
+
+
+class CheckedScheduler(Scheduler):
+    """A scheduler that looks for what it may have forgotten."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._looked_at = 0.0
+        # task -> (its runs, when it was first seen with bytes, how often it was)
+        self._waiting: dict[Task, tuple[int, float, int]] = {}
+        self._head: tuple[Task | None, float, int] = (None, 0.0, 0)
+
+    # ---- where something is handed over ---------------------------------------
+
+    def make_ready(self, task: Task) -> None:
+        disturb()
+        super().make_ready(task)
+        disturb()
+
+    def forget(self, task: Task) -> None:
+        disturb()
+        super().forget(task)
+        disturb()
+
+    def _hand_over(self, worker: Worker) -> None:
+        disturb()
+        super()._hand_over(worker)
+        disturb()
+
+    def _wake(self, heir: Worker) -> bool:
+        disturb()
+        return super()._wake(heir)
+
+    def _absorb(self, events: Any, worker: Worker | None) -> None:
+        disturb()
+        super()._absorb(events, worker)
+        disturb()
+
+    def _help(self, worker: Worker) -> None:
+        disturb()
+        super()._help(worker)
+
+    def _settle(self, worker: Worker) -> None:
+        disturb()
+        super()._settle(worker)
+        self._check_books()
+
+    # ---- what must hold -------------------------------------------------------
+
+    def _check_books(self) -> None:
+        """With the lock."""
+        holders, idle = self._holders, self._idle
+        if self._free + len(holders) != self._permits or self._free < 0:
+            report(f"{self._free} permits free, {len(holders)} held, of {self._permits}")
+        if len({id(one) for one in holders}) != len(holders):
+            report("a thread is listed twice as holding a permit")
+        if not all(one.permit for one in holders):
+            report("a thread is listed as holding a permit, and does not know it")
+        if any(one.permit for one in idle):
+            report("a thread rests with a permit")
+        ready = list(self._ready)
+        if len({id(one) for one in ready}) != len(ready):
+            report("a task is in the ready queue twice")
+        if not all(one.owned for one in ready):
+            report("a task is in the ready queue, and nobody owns it")
+
+    def tend(self) -> float:
+        timeout = super().tend()
+        if now() - self._looked_at >= _LOOK_S:
+            self._looked_at = now()
+            with self._lock:
+                self._look_for_the_forgotten()
+                self._look_at_the_queue()
+        return min(timeout, _LOOK_S)
+
+    def _look_for_the_forgotten(self) -> None:
+        """With the lock, under which no parked descriptor can be closed."""
+        parked = {
+            task.fd: task
+            for task in self._tasks.values()
+            if isinstance(task, CheckedConnection)
+            and not task.owned
+            and task.attached
+            and task.wants_to_be_told
+        }
+        before, self._waiting = self._waiting, {}
+        if not parked:
+            return
+        poller = select.poll()
+        for fd in parked:
+            poller.register(fd, select.POLLIN)
+        for fd, _ in poller.poll(0):
+            task = parked[fd]
+            runs, since, looks = before.get(task, (task.runs, now(), 0))
+            if runs != task.runs:
+                runs, since, looks = task.runs, now(), 0
+            self._waiting[task] = (runs, since, looks + 1)
+            if looks >= _PATIENT_LOOKS and now() - since >= _PATIENCE_S:
+                report(f"connection {task.id} has bytes that nobody was told of: a lost wake-up")
+
+    def _look_at_the_queue(self) -> None:
+        """With the lock."""
+        ready = list(self._ready)
+        head = ready[0] if ready else None
+        could = self._free > 0 and (bool(self._idle) or self._count < self._bound)
+        known, since, looks = self._head
+        if head is None or head is not known or not could:
+            self._head = (head, now(), 0)
+            return
+        self._head = (head, since, looks + 1)
+        if looks >= _PATIENT_LOOKS and now() - since >= _PATIENCE_S:
+            report("a ready task waits while a permit is free and a thread could take it")
