@@ -108,7 +108,8 @@ class Channel(ABC):
         self.shutdown(socket.SHUT_RD)
 
     def say_goodbye(self) -> None:
-        """Tells the peer, once and without waiting, that the stream ends here."""
+        """Tells the peer, without waiting, that the stream ends here. May be called again,
+        and by any thread: it is to be told once."""
 
     def check_flags(self, flags: int) -> None:
         """Raises NotSupported: a flag that cannot be honoured."""
