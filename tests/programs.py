@@ -59,7 +59,7 @@ class Script:
         )
         self.output: list[str] = []
         self.errors: list[str] = []
-        self._asked = 0
+        self._answered = 0  # lines of the output that were looked at for answers
         self._heard = threading.Condition()
         self._over = 0  # streams that have ended
         assert self.process.stdout is not None
@@ -107,9 +107,16 @@ class Script:
         assert self.process.stdin is not None
         self.process.stdin.write(question + "\n")
         self.process.stdin.flush()
-        self._asked += 1
-        before = r"(?:^answer .*?)" * (self._asked - 1)
-        return dict(json.loads(self.wait_for(rf"(?ms){before}^answer (\{{[^\n]*\}})$")))
+        with self._heard:
+            known = len(self.output)
+            while not any(line.startswith("answer ") for line in self.output[self._answered :]):
+                if not self._heard.wait(20) and len(self.output) == known:
+                    raise AssertionError(f"no answer to {question}: {self.errors[-20:]}")
+            for number, line in enumerate(self.output[self._answered :], self._answered + 1):
+                if line.startswith("answer "):
+                    self._answered = number
+                    return dict(json.loads(line.removeprefix("answer ")))
+        raise AssertionError
 
     @property
     def port(self) -> str:

@@ -2,15 +2,17 @@
 
     python -m tests.served Echo [option=value ...]
 
-`facts` on standard input is answered with a line of JSON on standard output; `stop`, or
-the end of the input, ends it.
+Each line on standard input (`facts`, `reload`, `suspend`, `resume`) is done and answered
+with a line of JSON on standard output; `stop`, or the end of the input, ends it.
 """
 
 from __future__ import annotations
 
 import ast
 import gc
+import importlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -21,7 +23,18 @@ from typing import Any
 
 from tests import support
 from tests.support import memory_kib
-from thousand_island_sync import TCP, TLS, Close, Handler, Socket, ThousandIsland, events
+from thousand_island_sync import (
+    TCP,
+    TLS,
+    Close,
+    Handler,
+    HandshakeError,
+    Socket,
+    SocketError,
+    ThousandIsland,
+    _checked,
+    events,
+)
 
 
 class Sink(Handler):
@@ -56,20 +69,35 @@ def main(handler: str, *arguments: str) -> None:
     for argument in arguments:
         name, _, value = argument.partition("=")
         options[name] = {"TCP": TCP, "TLS": TLS}.get(value) or ast.literal_eval(value)
-    handler_cls = globals().get(handler) or getattr(support, handler)
+    module, _, name = handler.rpartition(":")
+    found = importlib.import_module(module) if module else support
+    handler_cls = globals().get(name) or getattr(found, name)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     errors: list[str] = []
 
     def note(server: ThousandIsland, *, event: str, measurements: Any, metadata: Any) -> None:
-        errors.append(repr(measurements["error"]))
+        """What neither the network nor a test is to blame for."""
+        error = measurements["error"]
+        if not isinstance(error, (SocketError, HandshakeError, ConnectionError)):
+            errors.append(repr(error))
 
+    logging.getLogger("thousand_island_sync").addHandler(logging.NullHandler())
     events.handler_error.connect(note)
     with ThousandIsland(handler_cls=handler_cls, **options) as server:
-        print("listening on", f"127.0.0.1:{server.local_port}", flush=True)
+        address = server.local_address
+        where = address if isinstance(address, str) else "{}:{}".format(*address)
+        print("listening on", where, flush=True)
         for line in sys.stdin:
-            if line.strip() == "stop":
+            asked = line.strip()
+            if asked == "stop":
                 break
-            print("answer", json.dumps(facts(server) | {"errors": errors}), flush=True)
+            if asked == "reload":
+                server.reload_transport(**options.get("transport_options", {}))
+            elif asked != "facts":
+                getattr(server, asked)()
+            found_out = {"errors": errors[:], "violations": _checked.violations[:]}
+            del errors[:], _checked.violations[:]
+            print("answer", json.dumps(facts(server) | found_out), flush=True)
 
 
 if __name__ == "__main__":

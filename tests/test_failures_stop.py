@@ -290,6 +290,40 @@ def test_c6_suspend_keeps_connections_and_resume_the_port(serve, client, record)
     assert recorder.names().count("listener.suspend") == 20
 
 
+def test_c5_on_a_unix_socket_no_client_is_reset_at_any_moment(serve, tmp_path):
+    """Whoever could connect is answered; the file goes before the backlog is looked at."""
+    server = serve(Echo, host=f"unix:{tmp_path}/s")
+    over, failures, answered = threading.Event(), [], []
+
+    def visits():
+        while not over.is_set():
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(10)
+                try:
+                    sock.connect(f"{tmp_path}/s")
+                except (FileNotFoundError, ConnectionRefusedError):
+                    continue
+                try:
+                    echoes(sock)
+                    answered.append(1)
+                except OSError as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=visits) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        before = len(answered)
+        server.suspend()
+        server.resume()
+        assert eventually(lambda before=before: len(answered) > before)
+    over.set()
+    for thread in threads:
+        thread.join(10)
+    assert not failures
+    assert len(answered) > 200
+
+
 def test_c7_silent_connections_are_closed_at_once(serve, client):
     server = serve(Echo)
     silent = [client(server) for _ in range(10)]

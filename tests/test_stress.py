@@ -25,7 +25,12 @@ class Everything(Handler):
     def handle_data(self, data, socket):
         if not self.mode:
             self.mode, data = data[:1], data[1:]
-        return getattr(self, f"do_{self.mode.decode()}")(data, socket)
+        return self.do(self.mode, data, socket)
+
+    def do(self, mode, data, socket):
+        # No getattr with a name that is made anew each time: the interpreter remembers
+        # thousands of them, which a soak would take for a leak.
+        return self.MODES[mode](self, data, socket)
 
     def do_e(self, data, socket):
         if data:
@@ -57,6 +62,8 @@ class Everything(Handler):
 
     def handle_info(self, message, socket):
         socket.send(message)
+
+    MODES = {b"e": do_e, b"b": do_b, b"l": do_l, b"u": do_u, b"p": do_p}
 
 
 def client(seed, address, context, failures):

@@ -144,6 +144,7 @@ class Listener:
         for acceptor in acceptors:
             self._join(self._threads.pop(acceptor), deadline)
         for sock in self._sockets:
+            sock.hide()
             if not sock.inherited:
                 self.intake.drain(sock, self._backlog())
             sock.close()

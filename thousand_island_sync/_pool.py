@@ -42,7 +42,6 @@ class Worker:
         "parked",
         "permit",
         "pool",
-        "sample",
         "seen",
         "task",
         "turn",
@@ -60,7 +59,6 @@ class Worker:
         self.turn = 0  # counts tasks run
         self.seen = -1  # the turn in which the stall watch saw it last
         self.looks = 0  # further looks that found it in the same turn
-        self.sample = False  # measure the next one
         self.waited = False  # the present task waited in a call of ours
         self.bell = threading.Lock()
         self.bell.acquire()
@@ -130,6 +128,7 @@ class Pool:
         self._calm = 0  # looks in a row that found nothing to suspect
         self._seen_at = self._seen_cpu = 0.0
         self._saturated = False
+        self._relief = 0  # looks in a row that found a thread to spare
         self._closing = False
         self._poller_closed = False
 

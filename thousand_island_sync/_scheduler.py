@@ -60,6 +60,7 @@ from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches
 TICK, CALM_TICK = 0.002, 0.008
 #: Looks in a row that found this many tasks run, until it is calm.
 _CALM_LOOKS, _CALM_TURNS = 25, 16
+_SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
 #: Looks at one callback after which its permit is taken though the processor is busy.
 _BUSY_LOOKS = 4
 #: Between two looks while a ready connection waits for a thread.
@@ -153,19 +154,21 @@ class Scheduler(Staying):
         if not task.sampled and self.tendency.average > HAND_OVER_COST:
             task.average, task.blocks = self.tendency.average, True
         blocks = task.blocks
-        task.no_sample = False
-        if not blocks and not worker.sample:
-            began = perf_counter()
+        task.no_sample = worker.waited = False
+        if not blocks:
+            # Not always the same place in a row of callbacks that repeats itself.
+            worker.turn += worker.turn >> _SAMPLE_SHIFT & 1
+            switches, began = voluntary_switches(), perf_counter()
             verdict = task.run()
-            if perf_counter() - began > HAND_OVER_COST:
-                worker.sample = True
-                worker.turn |= SAMPLE_EVERY - 1  # the next one
+            long = perf_counter() - began > HAND_OVER_COST
+            told = not worker.waited and not task.no_sample
+            if long and told and voluntary_switches() != switches:
+                # A suspect: its next run is measured, and others make way for it.
+                task.blocks, task.sampled = True, False
             return verdict
         known = task.sampled and not task.doubtful
         if blocks and known and worker.turn & (SAMPLE_EVERY - 1):
             return task.run()
-        worker.sample = False
-        worker.waited = False
         switches = voluntary_switches()
         wall, process, thread = perf_counter(), process_time(), thread_time()
         verdict = task.run()
@@ -228,8 +231,7 @@ class Scheduler(Staying):
                 if task is not None and worker.looks >= patience:
                     self._revoke(worker)
                     if idle:
-                        # A suspect until its next run is measured; others make way for it.
-                        task.blocks, task.sampled = True, False
+                        self._suspect(task)
                     heirs.append(self._employ())
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
@@ -247,6 +249,18 @@ class Scheduler(Staying):
         if quiet:
             return FOREVER
         return TICK if self._calm < _CALM_LOOKS else CALM_TICK
+
+    def _suspect(self, task: Task) -> None:
+        """With the lock: a callback stands still, and it is not for want of a processor.
+
+        It blocks, then, until its next run is measured; and so, for all that is known, do
+        others of its class. Else each of a burst of them would be found out by itself, two
+        looks later than the one before it.
+        """
+        task.blocks, task.sampled = True, False
+        self.tendency.learn(0.0, TICK, TICK)
+        if self.tendency.average > HAND_OVER_COST:
+            self._sample_mask = 0
 
     def _was_idle(self) -> bool:
         """Whether the process used less than half a processor since this was asked last."""
@@ -294,10 +308,14 @@ class Scheduler(Staying):
             waiting = len(self._ready)
             busy = self._busy()
             if self._saturated:
-                over = not waiting or bool(self._idle) or self._sleepers > 0
-                if not over:
+                # A thread that rests proves nothing while the one with the permit stands
+                # still: what waits, waits for the next look to take it away.
+                moving = not any(worker.looks for worker in self._holders)
+                spare = moving and (bool(self._idle) or self._sleepers > 0)
+                self._relief = self._relief + 1 if spare else 0
+                if waiting and self._relief < 2:
                     return
-                self._saturated = False
+                self._saturated, self._relief = False, 0
             elif waiting and self._free and not self._holders:
                 self._saturated = True
             else:

@@ -137,10 +137,16 @@ class ListenSocket:
         self.unlink = unlink
         self.address = sock.getsockname()
 
-    def close(self) -> None:
-        """The file first: a new server may bind the path as soon as this one is gone."""
+    def hide(self) -> None:
+        """Takes the file away: nobody can connect from now on, and those who have may still
+        be accepted. A port cannot be hidden."""
         if self.unlink is not None:
             self.unlink.remove()
+            self.unlink = None
+
+    def close(self) -> None:
+        """The file first: a new server may bind the path as soon as this one is gone."""
+        self.hide()
         self.socket.close()
 
 
