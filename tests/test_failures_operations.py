@@ -26,6 +26,8 @@ from thousand_island_sync import (
     SocketError,
     ThousandIsland,
     ThousandIslandError,
+    _accept_turns,
+    _pool,
 )
 
 # ---- F1: how full it is ------------------------------------------------------------
@@ -439,3 +441,46 @@ def test_f16_a_second_server_answers_while_the_first_is_full(serve, client):
     assert receive(client(health), 7) == b"2 of 2\n"
     assert time.monotonic() - began < 0.3
     release.set()
+
+
+# ---- F14: free-threaded Python ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gil", "cores", "permits"), [(True, 8, 1), (False, 8, 8), (False, None, 1), (None, 8, 1)]
+)
+def test_f14_as_many_permits_as_threads_can_run_at_once(gil, cores, permits, monkeypatch):
+    if gil is None:  # an interpreter that knows of no other
+        monkeypatch.delattr(sys, "_is_gil_enabled", raising=False)
+    else:
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert _pool.default_permits() == permits
+
+
+@pytest.mark.parametrize("permits", [2, 8])
+def test_f14_with_several_permits_nothing_is_lost(permits, serve, monkeypatch):
+    """As a free-threaded build has it: several threads poll and run, acceptors do not take
+    turns. The servers of the tests check themselves meanwhile."""
+    for module in (_pool, _accept_turns):
+        monkeypatch.setattr(module, "default_permits", lambda: permits)
+    server = serve(Echo, num_acceptors=4)
+    failures = []
+
+    def visits():
+        try:
+            for _ in range(60):
+                with socket.create_connection(server.local_address, timeout=10) as sock:
+                    for size in (1, 100, 5_000):
+                        echoes(sock, b"x" * size)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=visits) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert server.info().accepted_total == 480
+    assert eventually(lambda: server.info().active_connections == 0)
