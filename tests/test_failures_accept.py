@@ -21,7 +21,7 @@ from tests.support import (
     receive_all,
     reset,
 )
-from thousand_island_sync import TCP, TLS, Handler, HandshakeError, attach_logger
+from thousand_island_sync import TCP, TLS, Handler, HandshakeError, attach_logger, events
 
 # ---- A1: out of descriptors ---------------------------------------------------
 
@@ -238,6 +238,34 @@ def test_a3_acceptors_live_through_five_hundred_rounds_at_the_limit(serve, clien
         assert eventually(lambda: server.info().active_connections == 0)
     assert recorder.names() == ["acceptor.start"] + ["acceptor.spawn_error"] * 50
     assert server.info().rejected_total == 50
+
+
+def test_a3_who_comes_when_there_is_room_again_is_not_turned_away_with_the_others(
+    serve, client, record
+):
+    """A place becomes free while those who waited too long are being refused."""
+    first = []
+
+    def refusing(server, **rest):
+        if first:
+            first.pop().close()
+            assert eventually(lambda: server.info().active_connections == 0)
+            late.connect(server.local_address)
+            connected.set()
+
+    connected = threading.Event()
+    refused = record("acceptor.spawn_error")
+    events.acceptor_spawn_error.connect(refusing)
+    with socket.socket() as late:
+        server = serve(Echo, num_acceptors=1, max_connections=1, max_connections_wait_ms=50)
+        first.append(client(server))
+        echoes(first[0])
+        assert receive_all(client(server)) == b""
+        late.settimeout(5)
+        assert connected.wait(5)
+        echoes(late)
+    assert len(refused.told) == 1
+    events.acceptor_spawn_error.disconnect(refusing)
 
 
 def test_a4_each_episode_at_the_limit_has_two_edges_and_the_backlog_waits(serve, client, record):

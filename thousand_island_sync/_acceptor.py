@@ -123,12 +123,16 @@ class Intake:
                 worker.task = None
 
     def turn_all_away(self, acceptor_id: int, listener: socket.socket) -> None:
-        """At the limit, and those who wait have waited long enough."""
+        """At the limit, and those who wait have waited long enough. For who comes while
+        this goes on there may be room again."""
         while True:
             try:
                 sock, address = listener.accept()
             except OSError:
                 return  # as a rule: nobody waits any more
+            if self.registry.reserve():
+                self.spawn(acceptor_id, sock, address, 0)
+                continue
             sock.close()
             self.registry.count_rejected()
             error = ConnectionOverflow(
