@@ -17,13 +17,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import trustme
+
+try:
+    import trustme
+except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no build for it
+    trustme = None  # type: ignore[assignment]
 
 from tests.support import Recorder, eventually
 from thousand_island_sync import TCP, TLS, ThousandIsland, _checked, detach_logger, events
 
 # Every server of the tests checks itself, those in processes of their own included.
 os.environ.setdefault("THOUSAND_ISLAND_DEBUG", "1")
+
+
+#: What cannot even be imported without OpenSSL.
+collect_ignore_glob = [] if trustme else ["test_tls*", "test_readme.py", "test_failures_tls.py"]
 
 
 def _descriptors() -> Counter[str]:
@@ -150,6 +158,10 @@ class Authority:
 
 @pytest.fixture(scope="session")
 def authority() -> Authority:
+    if trustme is None:
+        if os.environ.get("REQUIRE_PROGRAMS"):
+            pytest.fail("trustme is not installed, and this run requires it")
+        pytest.skip("no trustme: TLS is not tested")
     return Authority()
 
 

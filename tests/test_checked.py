@@ -5,6 +5,7 @@ anything is found."""
 
 import logging
 import threading
+from collections import deque
 
 import pytest
 
@@ -119,7 +120,7 @@ class _Books:
         self.scheduler._free = 0
         self.scheduler._holders = [self.worker]
         self.scheduler._idle = []
-        self.scheduler._ready = []
+        self.scheduler._ready = deque()
 
 
 class _Owned:
@@ -161,12 +162,12 @@ def test_a_ready_task_that_nobody_takes(idle, count, free, told, found, monkeypa
     scheduler._head = (None, 0.0, 0)
     scheduler._idle, scheduler._count, scheduler._bound = [books.worker] * idle, count, 4
     scheduler._free = free
-    scheduler._ready = [_Owned()]
+    scheduler._ready = deque([_Owned()])
     for _ in range(100):
         scheduler._look_at_the_queue()
         time_now += 0.02
         if not 0.9 < time_now < 1.2:
             assert bool(found) is (told and time_now > 1), time_now
-    scheduler._ready = []
+    scheduler._ready = deque()
     scheduler._look_at_the_queue()
     assert scheduler._head[2] == 0

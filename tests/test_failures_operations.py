@@ -63,7 +63,8 @@ def test_f1_the_counts_are_right_after_ten_thousand_connections(serve):
     assert (info.busy_threads, info.waiting_connections) == (0, 0)
 
 
-def test_f1_info_is_quick_with_many_connections(serve, client):
+def test_f1_info_is_quick_with_many_connections(serve, client, monkeypatch):
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", "0")  # its looks hold the lock for a while
     server = serve(Echo)
     began = time.perf_counter()
     for _ in range(1_000):

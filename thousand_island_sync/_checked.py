@@ -164,11 +164,20 @@ class CheckedScheduler(Scheduler):
             report("a thread is listed as holding a permit, and does not know it")
         if any(one.permit for one in idle):
             report("a thread rests with a permit")
-        ready = list(self._ready)
+        ready = self._snapshot()
         if len({id(one) for one in ready}) != len(ready):
             report("a task is in the ready queue twice")
         if not all(one.owned for one in ready):
             report("a task is in the ready queue, and nobody owns it")
+
+    def _snapshot(self) -> list[Task]:
+        """With the lock; but others take from the queue without it, and without the GIL
+        that happens in the middle of this."""
+        while True:
+            try:
+                return list(self._ready)
+            except RuntimeError:
+                pass  # it was changed meanwhile
 
     def tend(self) -> float:
         timeout = super().tend()
@@ -206,7 +215,7 @@ class CheckedScheduler(Scheduler):
 
     def _look_at_the_queue(self) -> None:
         """With the lock."""
-        ready = list(self._ready)
+        ready = self._snapshot()
         head = ready[0] if ready else None
         could = self._free > 0 and (bool(self._idle) or self._count < self._bound)
         known, since, looks = self._head
