@@ -579,25 +579,28 @@ def test_idle_connections_hold_no_thread(serve, client):
 
 def test_a_saturated_pool_tells_and_serves_in_order_afterwards(serve, client, record):
     recorder = record("pool.saturated", "pool.relieved")
-    release = threading.Event()
+    began, release = threading.Event(), threading.Event()
     order = []
 
     class Blocks(Handler):
         def handle_data(self, data, socket):
             if data == b"block":
+                began.set()
                 release.wait(10)
             order.append(data)
             socket.send(data)
 
     # One thread: of several, one may begin before another and finish after it.
     server = serve(Blocks, max_handler_threads=1)
+    late = [client(server) for _ in range(5)]
+    for sock in late:
+        sock.sendall(b"-")
+        assert receive(sock, 1) == b"-"
     client(server).sendall(b"block")
-    assert eventually(lambda: server.info().busy_threads == 1)
-    late = []
-    for number in range(5):
-        sock = client(server)
+    assert began.wait(5)
+    del order[:]
+    for number, sock in enumerate(late):
         sock.sendall(b"%d" % number)
-        late.append(sock)
         assert eventually(lambda n=number: server.info().waiting_connections == n + 1)
     (told,) = recorder.wait_for("pool.saturated")
     assert told.measurements["busy_threads"] == 1
@@ -605,6 +608,6 @@ def test_a_saturated_pool_tells_and_serves_in_order_afterwards(serve, client, re
     assert server.info().handler_threads == 1
     release.set()
     assert [receive(sock, 1) for sock in late] == [b"0", b"1", b"2", b"3", b"4"]
-    assert [one for one in order if one != b"block"] == [b"0", b"1", b"2", b"3", b"4"]
+    assert order == [b"block", b"0", b"1", b"2", b"3", b"4"]
     recorder.wait_for("pool.relieved")
     assert recorder.names() == ["pool.saturated", "pool.relieved"]
