@@ -74,9 +74,7 @@ def test_b1_nor_do_clients_that_dribble(serve, client):
     assert server.info().handler_threads <= 2
 
 
-def test_b2_a_blocked_pool_is_bounded_tells_and_serves_all_in_order_afterwards(
-    serve, client, record
-):
+def test_b2_a_blocked_pool_is_bounded_tells_and_serves_all_afterwards(serve, client, record):
     recorder = record("pool.saturated", "pool.relieved")
     release = threading.Event()
     order = []
@@ -108,9 +106,8 @@ def test_b2_a_blocked_pool_is_bounded_tells_and_serves_all_in_order_afterwards(
         assert receive(sock, 2) == b"%02d" % number
     recorder.wait_for("pool.relieved")
     assert recorder.names() == ["pool.saturated", "pool.relieved"]
-    waited = [int(one) for one in order if int(one) >= 4]
-    # In the order of the queue; threads that run at once may finish a place apart.
-    assert all(abs(place - (number - 4)) <= 4 for place, number in enumerate(waited))
+    # In which order four threads note it is theirs; that of the queue is tested with one.
+    assert sorted(order) == [b"%02d" % number for number in range(40)]
 
 
 def test_b2_beyond_max_connections_each_client_waits_or_is_closed(serve, client, record):
