@@ -73,21 +73,25 @@ def test_a1_nor_does_a_row_of_clients_that_find_none(serve, client, record, capl
     recorder = record("acceptor.accept_error")
     server = serve(Echo, num_acceptors=4)
     attach_logger("error")
-    waiting = [socket.socket() for _ in range(20)]
-    with no_descriptor_free():
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(socket.socket()) for _ in range(20)]
+        with no_descriptor_free():
+            began = time.monotonic()
+            for sock in waiting:
+                sock.setblocking(False)
+                sock.connect_ex(server.local_address)
+            used = busy_seconds(1.5)
+        took = time.monotonic() - began
+        assert used < 0.1 * took
+        # A pause of 100 ms after each, and acceptors that were under way already.
+        most = 10 * took + 2 * 4
+        assert len(recorder.of("acceptor.accept_error")) <= most
+        assert len(caplog.records) <= most
         for sock in waiting:
-            sock.setblocking(False)
-            sock.connect_ex(server.local_address)
-        used = busy_seconds(1.5)
-    assert used < 0.15
-    assert len(recorder.of("acceptor.accept_error")) <= 20
-    assert len(caplog.records) <= 20
-    for sock in waiting:
-        sock.settimeout(5)
-        with contextlib.suppress(ConnectionError, BlockingIOError):
-            sock.sendall(b"x")
-            assert sock.recv(1) in (b"", b"x"), "closed or served"
-        sock.close()
+            sock.settimeout(5)
+            with contextlib.suppress(ConnectionError, BlockingIOError):
+                sock.sendall(b"x")
+                assert sock.recv(1) in (b"", b"x"), "closed or served"
     echoes(client(server))
 
 

@@ -47,6 +47,7 @@ def stopping(server, timeout_ms=5_000):
 # ---- C1, C2: in time ----------------------------------------------------------
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 def test_c1_a_server_without_clients_stops_at_once(kind, authority, tmp_path, record):
     recorder = record("acceptor.accept", "acceptor.accept_error", "handler.start")
@@ -470,6 +471,7 @@ def test_c10_no_byte_reaches_a_stranger(serve, client):
 # ---- C12: the interpreter's end -----------------------------------------------
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("state", ["idle", "in a callback", "waiting in recv"])
 def test_c12_an_interpreter_exits_cleanly_without_a_stop(state, authority, tmp_path):
     (tmp_path / "chain.pem").write_bytes(authority.chain + authority.key)

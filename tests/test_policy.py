@@ -9,6 +9,8 @@ from tests.simulation import World
 from thousand_island_sync._scheduler import _BUSY_LOOKS, CALM_TICK, TICK
 from thousand_island_sync._tendency import HAND_OVER_COST, SAMPLE_EVERY
 
+pytestmark = pytest.mark.heavy
+
 #: Two looks find the same callback: no ready connection waits for longer while a thread is
 #: free, be the callback that is in its way the first slow one of a calm server or not.
 STALL_LIMIT = 2 * CALM_TICK
