@@ -104,8 +104,10 @@ def test_b2_a_blocked_pool_is_bounded_tells_and_serves_all_afterwards(serve, cli
     release.set()
     for number, sock in enumerate(clients):
         assert receive(sock, 2) == b"%02d" % number
-    recorder.wait_for("pool.relieved")
-    assert recorder.names() == ["pool.saturated", "pool.relieved"]
+    # A machine that stands still for a moment may make an episode of its own meanwhile.
+    assert eventually(lambda: recorder.names()[-1] == "pool.relieved")
+    names = recorder.names()
+    assert names == ["pool.saturated", "pool.relieved"] * (len(names) // 2)
     # In which order four threads note it is theirs; that of the queue is tested with one.
     assert sorted(order) == [b"%02d" % number for number in range(40)]
 

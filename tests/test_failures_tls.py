@@ -366,7 +366,7 @@ def test_d10_an_idle_connection_takes_little(authority, tmp_path):
             after = script.ask("facts")
     assert after["active_connections"] == 120
     assert (after["memory_kib"] - before["memory_kib"]) / 100 <= 40
-    assert after["threads"] <= before["threads"] + 1
+    assert after["threads"] <= before["threads"] + 4, "none for each"
 
 
 @VERSIONS
