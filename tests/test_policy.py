@@ -168,6 +168,29 @@ def test_the_average_settles_both_ways(world):
     assert seen[100:].index(True) <= 2 * SAMPLE_EVERY
 
 
+def test_a_class_is_quick_again_though_those_that_blocked_have_gone(world):
+    """The connections that are left were measured long ago; they are measured again."""
+    left = [world.stream() for _ in range(3)]
+    for step in range(200):
+        for number, stream in enumerate(left):
+            kind, duration = ("block", 0.002) if step < 50 else ("compute", QUICK)
+            world.message(stream, 0.01 + step * 0.01 + number * 0.001, kind, duration)
+    world.run_until(3)
+    assert not any(stream.blocks for stream in left)
+    assert all(stream.sampled for stream in left)
+    gone = world.stream()
+    world.message(gone, 3.1, "block", 0.5)
+    world.kernel.at(3.2, lambda: world._forget(gone))
+    world.run_until(3.3)
+    assert world.scheduler.tendency.average > HAND_OVER_COST
+    for step in range(300):
+        for number, stream in enumerate(left):
+            world.message(stream, 4 + step * 0.01 + number * 0.001, "compute", QUICK)
+    world.run_until(8)
+    assert world.scheduler.tendency.average < HAND_OVER_COST
+    assert world.scheduler._sample_mask == SAMPLE_EVERY - 1
+
+
 def test_connections_start_from_what_their_class_has_shown(world):
     end = feed(world, 10, 0.01, [("block", 0.003)] * 50)
     world.run_until(end + 0.1)

@@ -153,9 +153,10 @@ class Scheduler(Staying):
         """
         if not task.sampled and self.tendency.average > HAND_OVER_COST:
             task.average, task.blocks = self.tendency.average, True
-        blocks = task.blocks
         task.no_sample = worker.waited = False
-        if not blocks:
+        # Where the class tends to block, one in so many is measured in full all the same:
+        # the connections that made it so may have gone, and nothing else would show it.
+        if not task.blocks and (self._sample_mask or worker.turn & (SAMPLE_EVERY - 1)):
             # Not always the same place in a row of callbacks that repeats itself.
             worker.turn += worker.turn >> _SAMPLE_SHIFT & 1
             switches, began = voluntary_switches(), perf_counter()
@@ -167,7 +168,7 @@ class Scheduler(Staying):
                 task.blocks, task.sampled = True, False
             return verdict
         known = task.sampled and not task.doubtful
-        if blocks and known and worker.turn & (SAMPLE_EVERY - 1):
+        if task.blocks and known and worker.turn & (SAMPLE_EVERY - 1):
             return task.run()
         switches = voluntary_switches()
         wall, process, thread = perf_counter(), process_time(), thread_time()
