@@ -78,6 +78,7 @@ class Intake:
 
     def turn_one_away(self, listener: socket.socket) -> None:
         """Out of descriptors: the spare one's place is enough to accept and close."""
+        self.keep_spare()  # another thread may have taken its place the last time
         with self._spare_lock:
             if self._spare is None:
                 return
