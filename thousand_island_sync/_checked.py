@@ -10,9 +10,9 @@ in this mode every rule of the essay in `_scheduler` that can be looked at is lo
 - a parked connection whose descriptor has bytes is run within a second;
 - what is ready does not wait while a permit is free and a thread could take it.
 
-What is found is logged as critical and kept in `violations`. The listener's thread looks
-every 20 ms, idle or not, and each step costs some checks more: this is for tests, and for
-hunting. It is decided when a server is started.
+What is found is kept in `violations`, and logged as critical once no lock is held. The
+listener's thread looks every 20 ms, idle or not, and each step costs some checks more: this
+is for tests, and for hunting. It is decided when a server is started.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import select
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ from ._task import Task
 
 #: Everything that was found since the process began.
 violations: list[str] = []
+#: The same, with what every thread was doing, until it is logged.
+_untold: deque[str] = deque()
 
 _LOOK_S = 0.02
 #: What was seen waiting for this long, in at least so many looks, has been forgotten.
@@ -53,12 +56,23 @@ def disturb() -> None:
 
 
 def report(what: str) -> None:
+    """Thread: any; a lock of ours may be held."""
     stacks = [
         f"thread {number}:\n{''.join(traceback.format_stack(frame))}"
         for number, frame in sys._current_frames().items()
     ]
     violations.append(what)
-    _log.critical("THOUSAND_ISLAND_DEBUG: %s\n%s", what, "\n".join(stacks))
+    _untold.append("\n".join([what, *stacks]))
+
+
+def tell() -> None:
+    """Logs what was reported. Thread: any; no lock of ours may be held."""
+    while True:
+        try:
+            what = _untold.popleft()
+        except IndexError:
+            return
+        _log.critical("THOUSAND_ISLAND_DEBUG: %s", what)
 
 
 class CheckedConnection(Lifecycle):
@@ -84,6 +98,7 @@ class CheckedConnection(Lifecycle):
         try:
             if self.attached:
                 report(f"connection {self.id} is stayed with, and is in the poller as well")
+                tell()
             return super().stay(timeout, wanted)
         finally:
             if alone:
@@ -98,6 +113,7 @@ class CheckedConnection(Lifecycle):
             report(f"connection {self.id} is run, and nobody owns it")
         if self._state is State.CLOSED:
             report(f"connection {self.id} is run after its end")
+        tell()
         return alone
 
     @property
@@ -186,6 +202,7 @@ class CheckedScheduler(Scheduler):
             with self._lock:
                 self._look_for_the_forgotten()
                 self._look_at_the_queue()
+        tell()
         return min(timeout, _LOOK_S)
 
     def _look_for_the_forgotten(self) -> None:
