@@ -10,6 +10,7 @@ import gc
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import Counter
@@ -247,3 +248,12 @@ def stopwatch() -> Callable[[], float]:
     """Seconds since the fixture was made."""
     began = time.monotonic()
     return lambda: time.monotonic() - began
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads are switched every ten microseconds."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import shutil
 import signal
@@ -59,7 +60,7 @@ class Script:
         )
         self.output: list[str] = []
         self.errors: list[str] = []
-        self._answered = 0  # lines of the output that were looked at for answers
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._heard = threading.Condition()
         self._over = 0  # streams that have ended
         assert self.process.stdout is not None
@@ -78,6 +79,8 @@ class Script:
 
     def _read(self, stream: object, lines: list[str]) -> None:
         for line in stream:  # type: ignore[attr-defined]
+            if line.startswith("answer "):
+                self._answers.put(line.removeprefix("answer "))
             with self._heard:
                 lines.append(line)
                 self._heard.notify_all()
@@ -107,16 +110,10 @@ class Script:
         assert self.process.stdin is not None
         self.process.stdin.write(question + "\n")
         self.process.stdin.flush()
-        with self._heard:
-            known = len(self.output)
-            while not any(line.startswith("answer ") for line in self.output[self._answered :]):
-                if not self._heard.wait(20) and len(self.output) == known:
-                    raise AssertionError(f"no answer to {question}: {self.errors[-20:]}")
-            for number, line in enumerate(self.output[self._answered :], self._answered + 1):
-                if line.startswith("answer "):
-                    self._answered = number
-                    return dict(json.loads(line.removeprefix("answer ")))
-        raise AssertionError
+        try:
+            return dict(json.loads(self._answers.get(timeout=20)))
+        except queue.Empty:
+            raise AssertionError(f"no answer to {question}: {self.errors[-20:]}") from None
 
     @property
     def port(self) -> str:

@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -36,10 +35,6 @@ from thousand_island_sync import (
     _checked,
     events,
 )
-
-
-class Sink(Handler):
-    """Reads, and says nothing."""
 
 
 class Hello(Handler):
@@ -83,8 +78,6 @@ def facts(server: ThousandIsland) -> dict[str, Any]:
         "blocks": sys.getallocatedblocks(),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
-        "cpu_s": time.process_time(),
-        "time_s": time.monotonic(),
     }
 
 

@@ -52,9 +52,13 @@ class Soak:
     Args:
         kind: of `KINDS`.
         folder: for the certificate, the socket and a file to send.
+        over: ends the clients.
+        environment: of the server's process.
     """
 
-    def __init__(self, kind: str, folder: Path, over: threading.Event) -> None:
+    def __init__(
+        self, kind: str, folder: Path, over: threading.Event, environment: dict[str, str]
+    ) -> None:
         self.kind, self.over = kind, over
         self.context = None if kind != "tls" else self._certificate(folder)
         options = ["max_handler_threads=24", "read_timeout_ms=20_000", "send_timeout_ms=1_000"]
@@ -64,7 +68,7 @@ class Soak:
         if kind == "unix":
             options += [f"host='unix:{folder}/socket'", "port=0"]
         arguments = ("-m", "tests.served", "tests.soaked:Soaked", *options)
-        self.script = Script(*arguments, environment=UNCHECKED)
+        self.script = Script(*arguments, environment=environment)
         self.failures: list[str] = []
         self.samples: list[dict[str, Any]] = []
         self.waits: list[float] = []
@@ -298,11 +302,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", help="a file for all samples")
     parser.add_argument("--checked", action="store_true", help="with THOUSAND_ISLAND_DEBUG=1")
     given = parser.parse_args(arguments)
-    UNCHECKED["THOUSAND_ISLAND_DEBUG"] = "1" if given.checked else "0"
+    environment = {"THOUSAND_ISLAND_DEBUG": "1"} if given.checked else UNCHECKED
     over = threading.Event()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / "file").write_bytes(b"\xa5" * 300_000)
-        soaks = [Soak(kind, Path(folder), over) for kind in KINDS]
+        soaks = [Soak(kind, Path(folder), over, environment) for kind in KINDS]
         for soak in soaks:
             stack.enter_context(soak.script)
             soak.start()

@@ -3,6 +3,7 @@ they concern is tested: test_tls, test_tls_hosts, test_tls_hostile, test_tls_pro
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import pty
@@ -31,6 +32,7 @@ from tests.support import (
     reset,
 )
 from tests.test_tls import encrypted
+from tests.test_tls import tls as serve_tls
 from thousand_island_sync import (
     TLS,
     Close,
@@ -54,11 +56,7 @@ VERSIONS = pytest.mark.parametrize(
 def tls(serve, authority):
     """Serves a handler over TLS."""
 
-    def start(handler_cls, more=None, **options):
-        given = {**authority.options, **(more or {})}
-        return serve(handler_cls, transport_cls=TLS, transport_options=given, **options)
-
-    return start
+    return functools.partial(serve_tls, serve, authority)
 
 
 # ---- D1: timeouts -------------------------------------------------------------

@@ -13,7 +13,6 @@ import time
 import pytest
 
 from tests.support import eventually
-from tests.test_stress import restless  # noqa: F401 - a fixture
 from thousand_island_sync import (
     TLS,
     Handler,
@@ -214,7 +213,7 @@ def test_no_foreign_byte_and_no_lost_one(
     max_handler_threads,
     serve,
     authority,
-    restless,  # noqa: F811
+    restless,
     disturbed,
 ):
     options = {"max_handler_threads": max_handler_threads}

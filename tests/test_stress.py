@@ -5,7 +5,6 @@ import contextlib
 import random
 import socket
 import ssl
-import sys
 import threading
 import time
 
@@ -101,15 +100,6 @@ def exchange(sock, chance):
         assert data, f"the stream ended after {len(received)} of {len(message)} bytes"
         received += data
     assert bytes(received) == message
-
-
-@pytest.fixture
-def restless():
-    """Threads are switched every ten microseconds."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("max_handler_threads", [128, CLIENTS + 1])

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _waits
+from ._clock import FOREVER
 from ._poller import WakeUp
 from ._pool import default_permits
 
@@ -99,7 +100,7 @@ class ClientWait:
             _waits.wait_for(
                 self._listener.fileno(),
                 write=False,
-                timeout=float("inf"),
+                timeout=FOREVER,
                 also=self._bell.fileno(),
             )
 
