@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from thousand_island_sync import Handler, events
@@ -50,6 +50,29 @@ def echoes(sock: socket.socket, data: bytes = b"x") -> None:
     sock.sendall(data)
     received = receive(sock, len(data))
     assert received == data, f"{len(received)} of {len(data)} bytes came back"
+
+
+@contextlib.contextmanager
+def running(*jobs: Callable[[], object], within: float = 60) -> Iterator[list[threading.Thread]]:
+    """Each job on a thread of its own, beside the block; after it they are waited for, so many
+    seconds each. What one of them raised is raised here."""
+    errors: list[BaseException] = []
+
+    def work(job: Callable[[], object]) -> None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    yield threads
+    for thread in threads:
+        thread.join(within)
+    assert not any(thread.is_alive() for thread in threads), "a thread stands still"
+    if errors:
+        raise errors[0]
 
 
 def busy_seconds(duration: float) -> float:

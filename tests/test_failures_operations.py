@@ -15,7 +15,7 @@ import time
 import pytest
 
 from tests.programs import ROOT
-from tests.support import Echo, echoes, eventually, receive, receive_all, reset
+from tests.support import Echo, echoes, eventually, receive, receive_all, reset, running
 from thousand_island_sync import (
     Close,
     ConfigError,
@@ -37,24 +37,20 @@ from thousand_island_sync import (
 def test_f1_the_counts_are_right_after_ten_thousand_connections(serve):
     server = serve(Echo, max_connections=50)
 
-    def visits(count):
-        for _ in range(count):
+    def visits():
+        for _ in range(2_500):
             with socket.create_connection(server.local_address, timeout=10) as sock:
                 sock.sendall(b"x")
                 assert sock.recv(1) == b"x"
 
-    threads = [threading.Thread(target=visits, args=(2_500,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
     asked, pause = 0, threading.Event()
-    while any(thread.is_alive() for thread in threads):
-        info = server.info()
-        assert 0 <= info.active_connections <= info.peak_connections <= 50
-        assert info.rejected_total == 0
-        asked += 1
-        pause.wait(0.01)
-    for thread in threads:
-        thread.join()
+    with running(*[visits] * 4) as threads:
+        while any(thread.is_alive() for thread in threads):
+            info = server.info()
+            assert 0 <= info.active_connections <= info.peak_connections <= 50
+            assert info.rejected_total == 0
+            asked += 1
+            pause.wait(0.01)
     assert asked > 10
     assert eventually(lambda: server.info().active_connections == 0)
     info = server.info()
@@ -466,22 +462,14 @@ def test_f14_with_several_permits_nothing_is_lost(permits, serve, monkeypatch):
     for module in (_pool, _accept_turns):
         monkeypatch.setattr(module, "default_permits", lambda: permits)
     server = serve(Echo, num_acceptors=4)
-    failures = []
 
     def visits():
-        try:
-            for _ in range(60):
-                with socket.create_connection(server.local_address, timeout=10) as sock:
-                    for size in (1, 100, 5_000):
-                        echoes(sock, b"x" * size)
-        except BaseException as error:
-            failures.append(error)
+        for _ in range(60):
+            with socket.create_connection(server.local_address, timeout=10) as sock:
+                for size in (1, 100, 5_000):
+                    echoes(sock, b"x" * size)
 
-    threads = [threading.Thread(target=visits) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not failures
+    with running(*[visits] * 8):
+        pass
     assert server.info().accepted_total == 480
     assert eventually(lambda: server.info().active_connections == 0)

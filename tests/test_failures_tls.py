@@ -30,6 +30,7 @@ from tests.support import (
     receive,
     receive_all,
     reset,
+    running,
 )
 from tests.test_tls import encrypted
 from tests.test_tls import tls as serve_tls
@@ -292,13 +293,9 @@ def test_d5_what_fails_for_one_client_is_never_raised_in_another(tls, authority,
                 if seed % 2 == 0:
                     failures.append(error)
 
-    threads = [threading.Thread(target=visits, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    over.wait(3)
-    over.set()
-    for thread in threads:
-        thread.join(10)
+    with running(*[functools.partial(visits, seed) for seed in range(8)], within=10):
+        over.wait(3)
+        over.set()
     assert not failures
     assert {seed % 2 for seed in served} == {0}
     reasons = {str(one.measurements["error"]).partition(": ")[2] for one in recorder.told}

@@ -1,5 +1,6 @@
 """`slowhttptest` in all its modes against `http_hello`, while `wrk` measures good clients."""
 
+import functools
 import os
 import re
 import socket
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from tests.programs import UNCHECKED, Script, program
-from tests.support import receive
+from tests.support import receive, running
 
 pytestmark = pytest.mark.heavy
 
@@ -86,10 +87,7 @@ def test_a_slow_head_ends_at_its_deadline_also_on_a_kept_connection():
                 ended[name] = time.monotonic() - began
 
         requests = {"new": b"", "kept": b"GET / HTTP/1.1\r\n\r\n"}
-        threads = [threading.Thread(target=dribble, args=pair) for pair in requests.items()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with running(*[functools.partial(dribble, *pair) for pair in requests.items()]):
+            pass
     assert 9.5 < ended["new"] < 12
     assert 9.5 < ended["kept"] < 12

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from tests import network
-from tests.support import Echo, echoes, eventually, exchange, journal
+from tests.support import Echo, echoes, eventually, exchange, journal, running
 from thousand_island_sync import TLS, Handler, HandshakeError, SocketError, SocketTimeout
 
 pytestmark = pytest.mark.heavy
@@ -69,30 +69,20 @@ def test_what_is_lost_late_and_out_of_order_arrives_exactly(version, net, near, 
         options, more = {"transport_cls": TLS}, authority.options
     server = near(Echo, more, **options)
     data = os.urandom(300_000)
-    results = []
 
     def visit():
-        results.append(exchange(far(server, context), data, len(data), 60) == data)
+        assert exchange(far(server, context), data, len(data), 60) == data
 
-    threads = [threading.Thread(target=visit) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert results == [True] * 4
+    with running(*[visit] * 4):
+        pass
     assert net.cable.lost > 20
 
 
 def test_many_short_connections_over_a_bad_cable(net, near, far):
     net.cable.delay, net.cable.loss = 0.005, 0.02
     server = near(Echo)
-    threads = [
-        threading.Thread(target=lambda: [echoes(far(server)) for _ in range(10)]) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with running(*[lambda: [echoes(far(server)) for _ in range(10)]] * 8):
+        pass
     assert server.info().accepted_total == 80
 
 
