@@ -1,150 +1,98 @@
-"""`python -m benchmarks`: measures ours and its peers in turn and prints the table.
+"""`python -m benchmarks`: measures ours and its peers in turn, and writes what it found.
 
-    python -m pip install '.[bench]'    # uvloop
-    python -m benchmarks                # about five minutes
-    python -m benchmarks --quick        # about one; noisier
+    python -m pip install '.[bench]'      # the peers, and matplotlib
+    python -m benchmarks --quick          # about ten minutes; noisy
+    python -m benchmarks                  # about an hour
+    python -m benchmarks --only 'ping-*'   # scenarios of these names
+    python -m benchmarks --scaling        # how cost grows; see `benchmarks.scaling`
 
-Needs `redis-benchmark` (Debian: redis-tools). Machines are shared and noisy: what counts
-are the ratios within one run. Each round takes the peers in turn; medians are shown.
+Needs `redis-benchmark`, `ab` and `wrk` (Debian: redis-tools, apache2-utils, wrk). Written
+are `report.md`, `report.json` and an SVG for each scenario.
+
+Machines are shared and noisy: what counts are the ratios within one round, in which the
+servers take their turns. Nothing is pinned to a processor; the load runs beside the server.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import socket
-import statistics
-import subprocess
+import fnmatch
 import sys
 import tempfile
-import time
+from pathlib import Path
 
-from .measure import ROOT, Server, ping
+from . import crowds, plots, report, scaling
+from .load import Figures, Wrong
+from .measure import Server, machine
+from .scenarios import Scenario, scenarios
 
-PINGS: tuple[str, ...] = (
-    "ours",
-    "ours, looping",
-    "raw threads",
-    "socketserver",
-    "asyncio Protocol",
-    "uvloop Protocol",
-)
-
-#: (ours, the peer, at most)
-PING_TARGETS = (
-    ("ours", "uvloop Protocol", 1.15),
-    ("ours", "asyncio Protocol", 1.0),
-    ("ours", "raw threads", 0.75),
-    ("ours, looping", "raw threads", 1.2),
-)
+Results = dict[str, dict[str, list[Figures]]]
 
 
-def row(what: str, figure: str, target: str, met: bool) -> None:
-    print(f"| {what} | {figure} | {target} | {'yes' if met else '**no**'} |", flush=True)
-
-
-def measure_pings(rounds: int, requests: int) -> None:
-    figures: dict[str, list[float]] = {name: [] for name in PINGS}
+def measure(
+    scenario: Scenario, peers: list[str], rounds: int, seconds: float, failures: list[str]
+) -> dict[str, list[Figures]]:
+    """Each peer's figures, round after round; who fails once is left out of all rounds."""
+    found: dict[str, list[Figures]] = {peer: [] for peer in peers}
     for _ in range(rounds):
-        for name in PINGS:
-            with Server(name) as server:
-                ping(server, requests // 10, 50)
-                figures[name].append(ping(server, requests, 50)[0])
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    for mine, peer, most in PING_TARGETS:
-        # Ratios within each round, then their median: the machine changes between rounds.
-        ratio = statistics.median(a / b for a, b in zip(figures[mine], figures[peer], strict=True))
-        row(
-            f"PING, 50 clients: {mine} / {peer}, server CPU per request",
-            f"{ratio:.2f} ({medians[mine]:.1f} / {medians[peer]:.1f} us)",
-            f"at most {most}",
-            ratio <= most,
-        )
+        for peer in list(found):
+            print(f"{scenario.name}: {peer}", file=sys.stderr, flush=True)
+            try:
+                with Server(peer, scenario.work) as server:
+                    found[peer].append(scenario.load(server, seconds))
+            except (Wrong, OSError, SystemExit) as error:
+                failures.append(f"{scenario.name}, {peer}: {error}")
+                del found[peer]
+    return found
 
 
-def measure_sleeps(rounds: int, requests: int) -> None:
-    for sleep_ms in (0.5, 5.0):
-        ratios, rates = [], []
-        for _ in range(rounds):
-            one = {}
-            for name in ("ours", "raw threads"):
-                with Server(name, "--sleep", str(sleep_ms)) as server:
-                    ping(server, requests // 10, 50)
-                    one[name] = ping(server, requests, 50)[1]
-            ratios.append(one["ours"] / one["raw threads"])
-            rates.append(one["ours"])
-        ratio = statistics.median(ratios)
-        row(
-            f"a handler that sleeps {sleep_ms:g} ms, 50 clients: rate / raw threads",
-            f"{ratio:.2f} ({statistics.median(rates):,.0f}/s)",
-            "at least 0.95",
-            ratio >= 0.95,
-        )
-
-
-def measure_idle(count: int) -> None:
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + 200)), hard))
-    with Server("ours") as server:
-        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
-        for client in clients:
-            client.sendall(b"PING")
-            client.recv(64)
-        threads, memory = server.threads(), server.memory_kib()
-        clients += [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
-        clients[-1].sendall(b"PING")
-        clients[-1].recv(64)
-        time.sleep(1)
-        each = (server.memory_kib() - memory) / count
-        row(f"{count:,} idle connections: memory each", f"{each:.2f} KiB", "at most 2", each <= 2)
-        more = server.threads() - threads
-        row(f"{count:,} idle connections: threads more", f"{more}", "0", more <= 0)
-        before = server.cpu_s()
-        time.sleep(5)
-        share = (server.cpu_s() - before) / 5 * 100
-        row(f"{count:,} idle connections: CPU at rest", f"{share:.2f} %", "under 0.5", share < 0.5)
-        for client in clients:
-            client.close()
-
-
-def measure_import(rounds: int) -> None:
-    def seconds(code: str) -> float:
-        command = [sys.executable, "-c", code]
-        before = time.perf_counter()
-        subprocess.run(command, check=True, cwd=ROOT, env=environment)
-        return time.perf_counter() - before
-
-    # As installed: with its bytecode cached.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp()
-    seconds("import thousand_island_sync")
-    differences = []
-    for _ in range(rounds * 3):
-        bare = seconds("import socket, threading, logging")
-        ours = seconds("import socket, threading, logging, thousand_island_sync")
-        differences.append(ours - bare)
-    cost = statistics.median(differences) * 1000
-    what = "`import thousand_island_sync`, over socket, threading and logging"
-    row(what, f"{cost:.0f} ms", "at most 60", cost <= 60)
+def chosen_by(patterns: list[str], name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, fewer requests")
-    given = parser.parse_args()
-    rounds, requests = (3, 50_000) if given.quick else (7, 100_000)
-    print(
-        f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()};"
-        f" {rounds} rounds of {requests:,} requests\n"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    print("| what | measured | target | met |\n|---|---|---|---|", flush=True)
-    measure_pings(rounds, requests)
-    measure_sleeps(rounds, requests // 4)
-    measure_idle(8_000)
-    measure_import(rounds)
+    parser.add_argument("--quick", action="store_true", help="one round, shorter loads")
+    parser.add_argument("--rounds", type=int, help="of each scenario; 3")
+    parser.add_argument("--seconds", type=float, help="of each load; 1.5")
+    parser.add_argument("--only", nargs="+", default=["*"], help="names; * is for anything")
+    parser.add_argument("--peers", nargs="+", help="these only, and ours")
+    parser.add_argument("--out", default=".benchmarks", help="a folder; .benchmarks")
+    parser.add_argument("--scaling", action="store_true", help="how cost grows")
+    given = parser.parse_args()
+    rounds = given.rounds or (1 if given.quick else 3)
+    seconds = given.seconds or (0.5 if given.quick else 1.5)
+    crowds.allow_descriptors()
+    folder = Path(given.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = machine()
+    facts["rounds"] = f"{rounds} of about {seconds:g} s each"
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    if given.scaling:
+        scaling.run(folder, facts, rounds, seconds)
+        return
+    results: Results = {}
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory() as files:
+        chosen = [one for one in scenarios(Path(files)) if chosen_by(given.only, one.name)]
+        for scenario in chosen:
+            peers = [
+                name
+                for name in scenario.peers
+                if given.peers is None or name in given.peers or name.startswith("ours")
+            ]
+            found = measure(scenario, peers, rounds, seconds, failures)
+            results[scenario.name] = found
+            print("\n".join(report.table_of(scenario, found)), flush=True)
+            report.write(folder, facts, chosen, results, failures)
+            plots.draw(folder, scenario, found)
+    print("\n".join(report.targets_table(results)))
+    for failure in failures:
+        print("Not measured:", failure)
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

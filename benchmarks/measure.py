@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import platform
 import re
 import shutil
-import socket
-import ssl
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
+
+from .work import Work
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Server:
-    """A peer in a process of its own; a context manager."""
+    """A peer in a process of its own; a context manager.
 
-    def __init__(self, name: str, *more: str) -> None:
+    Args:
+        name: of `benchmarks.peers.PEERS`.
+        work: what it is started for.
+        python: the interpreter it runs on.
+    """
+
+    def __init__(self, name: str, work: Work | None = None, python: str = sys.executable) -> None:
+        self.name, self.work = name, work or Work()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers", name, *more],
+            [python, "-m", "benchmarks.peers", name, self.work.to_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
             text=True,
         )
         assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            raise SystemExit(f"benchmarks: {name} did not start")
+        self.port = int(line)
         self.pid = self._process.pid
 
     def cpu_s(self) -> float:
@@ -45,6 +57,22 @@ class Server:
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/task"))
 
+    def finish(self) -> float | None:
+        """Ends it; the milliseconds that its stop took, if it told."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        if self.name == "nginx":
+            self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        told = self._process.stdout.read()
+        self._process.stdout.close()
+        return float(told) if told else None
+
     def __enter__(self) -> Server:
         return self
 
@@ -54,15 +82,8 @@ class Server:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        if self._process.stdout is not None and not self._process.stdout.closed:
+            self.finish()
 
 
 def tool_of(name: str, package: str) -> str:
@@ -73,31 +94,32 @@ def tool_of(name: str, package: str) -> str:
     return found
 
 
-def ping(
-    server: Server, requests: int, clients: int, tls: ssl.SSLContext | None = None
-) -> tuple[float, float]:
-    """(CPU microseconds of the server for a request, requests per second)."""
-    tool = tool_of("redis-benchmark", "redis-tools")
-    check_answer(server.port, tls)
-    before, began = server.cpu_s(), time.perf_counter()
-    subprocess.run(
-        [tool, "-p", str(server.port), "-t", "ping_mbulk"]
-        + ["-c", str(clients), "-n", str(requests), "-q"]
-        + (["--tls", "--insecure"] if tls else []),
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    wall = time.perf_counter() - began
-    return (server.cpu_s() - before) / requests * 1e6, requests / wall
+def machine() -> dict[str, str]:
+    """What it runs on, for the report."""
+    import ssl
 
-
-def check_answer(port: int, tls: ssl.SSLContext | None = None) -> None:
-    with contextlib.ExitStack() as stack:
-        client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
-        if tls is not None:
-            client = stack.enter_context(tls.wrap_socket(client, server_hostname="localhost"))
-        client.sendall(b"*1\r\n$4\r\nPING\r\n")
-        got = client.recv(64)
-    if got != b"+PONG\r\n":
-        raise SystemExit(f"benchmarks: port {port} answered {got!r} to a PING")
+    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    facts = {
+        "system": platform.platform(),
+        "processor": f"{os.cpu_count()} x {model.group(1) if model else platform.machine()}",
+        "load average when it began": f"{os.getloadavg()[0]:.2f}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "the peers' OpenSSL": ssl.OPENSSL_VERSION,
+    }
+    packages = "blinker pyOpenSSL cryptography uvloop gevent trio Twisted cheroot waitress"
+    for package in packages.split():
+        try:
+            facts[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            facts[package] = "not installed: not measured"
+    for program, flag in (
+        ("redis-benchmark", "--version"),
+        ("ab", "-V"),
+        ("wrk", "-v"),
+        ("nginx", "-v"),
+    ):
+        if shutil.which(program):
+            told = subprocess.run([program, flag], capture_output=True, text=True)
+            version = re.search(r"\d+\.\d+[.\d]*", told.stdout + told.stderr)
+            facts[program] = version.group(0) if version else "?"
+    return facts

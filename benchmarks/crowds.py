@@ -1,0 +1,107 @@
+"""Loads by clients of our own that no program gives: thousands of idle ones, and slow readers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import threading
+import time
+from collections.abc import Iterator
+
+from . import work
+from .load import Figures, Wrong, connect, redis
+from .measure import Server
+
+#: Descriptors that are left for everything but the idle connections.
+_SPARE = 400
+_SLOW_READERS = 8
+#: They read so much, so often: 800 KiB a second each.
+_SIP, _PAUSE_S = 8_192, 0.01
+
+
+def most_connections() -> int:
+    """As many as descriptors allow, of a server and of a client alike."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _SPARE
+
+
+def allow_descriptors() -> None:
+    """Raises the soft limit to the hard one; the servers inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def idle(server: Server, seconds: float, count: int) -> Figures:
+    """50 active clients without and with `count` idle ones.
+
+    Added to the figures of those with: `each_kib`, the memory of an idle connection;
+    `times_alone`, the CPU for each request over that without; `rest_percent`, CPU while
+    nothing happens; `more_threads`; and of ours `stop_ms`, with all of them connected.
+    """
+    alone = redis(server, seconds, 50)
+    threads, memory = server.threads(), server.memory_kib()
+    with _connected(server, count):
+        _wait_for_descriptors(server, count)
+        each = (server.memory_kib() - memory) / count
+        more = server.threads() - threads
+        found = redis(server, seconds, 50)
+        before = server.cpu_s()
+        time.sleep(2)
+        rest = (server.cpu_s() - before) / 2 * 100
+        stop_ms = server.finish()
+    found |= {"each_kib": each, "more_threads": more, "rest_percent": rest}
+    found["times_alone"] = found["cpu_us"] / alone["cpu_us"]
+    return found if stop_ms is None else found | {"stop_ms": stop_ms}
+
+
+@contextlib.contextmanager
+def _connected(server: Server, count: int) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(connect(server))
+        yield
+
+
+def _wait_for_descriptors(server: Server, count: int) -> None:
+    """Until the server has accepted them all, and has done with that."""
+    deadline = time.monotonic() + 60
+    while len(os.listdir(f"/proc/{server.pid}/fd")) < count:
+        if time.monotonic() > deadline:
+            raise Wrong(f"{server.name} did not accept {count} connections")
+        time.sleep(0.05)
+    used = -1.0
+    while server.cpu_s() - used > 0.001 and time.monotonic() < deadline:
+        used = server.cpu_s()
+        time.sleep(0.1)
+
+
+def beside_slow_readers(server: Server, seconds: float) -> Figures:
+    """50 quick clients beside eight that ask for a mebibyte after another and sip it."""
+    over = threading.Event()
+    wrong: list[str] = []
+
+    def sip() -> None:
+        answer = b"$%d\r\n" % (1 << 20) + work.PATTERN * 1_024 + b"\r\n"
+        with connect(server) as client:
+            while not over.is_set():
+                client.sendall(b"*1\r\n$4\r\nBULK\r\n")
+                got = 0
+                while got < len(answer) and not over.wait(_PAUSE_S):
+                    part = client.recv(_SIP)
+                    if part != answer[got : got + len(part)] or not part:
+                        wrong.append("a slow reader got other bytes")
+                        return
+                    got += len(part)
+
+    readers = [threading.Thread(target=sip) for _ in range(_SLOW_READERS)]
+    for reader in readers:
+        reader.start()
+    try:
+        found = redis(server, seconds, 50)
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    if wrong:
+        raise Wrong(f"{server.name}: {wrong[0]}")
+    return found
