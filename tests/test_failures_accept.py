@@ -460,7 +460,7 @@ def test_a10_a_client_does_not_wake_a_herd(permits, serve, monkeypatch):
     for _ in range(200):
         with socket.create_connection(server.local_address, timeout=5) as sock:
             echoes(sock)
-    assert 200 <= len(looks) <= 260
+    assert len(looks) <= 260, "fewer, where the pool takes them itself"
 
 
 def test_a5_the_deadline_of_a_handshake_is_total(serve, authority, client):

@@ -174,7 +174,10 @@ class Pool:
     def replace(self, task, successor):
         self.lingering.append(successor)
 
-    def watch_reads_only(self, task):
+    def attach(self, task):
+        task.attached = True
+
+    def watch_writes(self, task):
         pass
 
 

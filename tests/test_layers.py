@@ -30,6 +30,8 @@ ROWS = [
     {"_connection"},
     {"_checked"},
     {"_registry", "_accept_turns"},
+    {"_intake"},
+    {"_door"},
     {"_acceptor"},
     {"_listener"},
     {"_run"},

@@ -389,15 +389,16 @@ def test_the_first_thread_that_cannot_be_started_is_an_error(scheduler_of, monke
 
 def test_reinforce_starts_a_thread_beyond_the_bound(scheduler_of):
     scheduler = scheduler_of(max_threads=1)
-    go = threading.Event()
+    go, blocked = threading.Event(), threading.Event()
 
     def block(pipe, data):
         if data:
             _waits.give_way()
+            blocked.set()
             go.wait(5)
 
     scheduler.pipe(block).theirs.send(b"x")
-    assert eventually(lambda: scheduler.counts()[1] == 1)
+    assert blocked.wait(5)
     quick = scheduler.pipe(echo)
     quick.theirs.send(b"x")
     assert eventually(lambda: scheduler.counts()[2] == 1)

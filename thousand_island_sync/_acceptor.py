@@ -11,189 +11,22 @@ pause.
 from __future__ import annotations
 
 import errno
-import os
-import socket
-import sys
-import threading
-from collections.abc import Callable
 from typing import Any
 
-from . import _addresses, _waits, events
+from . import _waits, events
 from ._accept_turns import ClientWait, SharedBell, Turn
-from ._clock import now, now_ns
+from ._clock import FOREVER, now, now_ns
 from ._connection import Lifecycle
-from ._environment import Environment
-from ._registry import Registry, Room
-from ._scheduler import Scheduler
-from .errors import ConnectionOverflow
-from .transports._base import ListenSocket, Transport
+from ._door import Door
+from ._intake import BATCH, Intake, Spawner, accepts_of, somebody_listens
+from ._registry import Room
+from .transports._base import ListenSocket
 
-_LINUX = sys.platform.startswith("linux")
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: Seconds that acceptors pause when the machine is out of something.
 _PAUSE_S = 0.1
 #: That many failures in a row, and every further one is followed by a pause.
 _FAILURES_IN_A_ROW = 10
-
-
-class Intake:
-    """What the acceptors of one run share."""
-
-    def __init__(
-        self,
-        *,
-        server: Any,
-        env: Environment,
-        registry: Registry,
-        scheduler: Scheduler,
-        transport: Callable[[], Transport],
-        patience: float,
-        connection_cls: type[Lifecycle],
-    ) -> None:
-        self.server = server
-        self.env = env
-        self.registry = registry
-        self.scheduler = scheduler
-        self.transport = transport
-        self.patience = patience
-        self._connection_cls = connection_cls
-        self._spare_lock = threading.Lock()
-        self._spare: int | None = None
-        self.paused_until = 0.0
-        self.keep_spare()
-
-    def keep_spare(self) -> None:
-        with self._spare_lock:
-            if self._spare is None:
-                try:
-                    self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-                except OSError:
-                    pass  # the next time
-
-    def drop_spare(self) -> None:
-        with self._spare_lock:
-            if self._spare is not None:
-                os.close(self._spare)
-                self._spare = None
-
-    def turn_one_away(self, listener: socket.socket) -> None:
-        """Out of descriptors: the spare one's place is enough to accept and close."""
-        self.keep_spare()  # another thread may have taken its place the last time
-        with self._spare_lock:
-            if self._spare is None:
-                return
-            os.close(self._spare)
-            self._spare = None
-            try:
-                listener.accept()[0].close()
-            except OSError:
-                pass
-        self.keep_spare()
-
-    def spawn(self, acceptor_id: int, sock: socket.socket, address: Any, waited_ns: int) -> None:
-        """An accepted client, for whom a place was reserved, becomes a connection."""
-        started = now_ns()
-        if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
-            sock.settimeout(None)
-        self.registry.admit(acceptor_id)
-        connection = self._connection_cls(self.env, self.transport(), sock, address, acceptor_id)
-        worker = _waits.current_worker()
-        if isinstance(worker, Spawner):
-            worker.task = connection
-        try:
-            if events.acceptor_accept.receivers:
-                host, port = _addresses.remote(address)
-                events.emit(
-                    events.acceptor_accept,
-                    self.server,
-                    {"wait_time_ns": waited_ns, "startup_time_ns": now_ns() - started},
-                    {
-                        "acceptor_id": acceptor_id,
-                        "connection_id": connection.id,
-                        "remote_address": host,
-                        "remote_port": port,
-                    },
-                )
-            self.scheduler.add(connection)
-        except Exception as error:
-            sock.close()
-            self.tell_spawn_error(error, acceptor_id, address)
-            self.registry.refused(connection)
-        finally:
-            if isinstance(worker, Spawner):
-                worker.task = None
-
-    def turn_all_away(self, acceptor_id: int, listener: socket.socket) -> None:
-        """At the limit, and those who wait have waited long enough. For who comes while
-        this goes on there may be room again."""
-        while True:
-            try:
-                sock, address = listener.accept()
-            except OSError:
-                return  # as a rule: nobody waits any more
-            if self.registry.reserve():
-                self.spawn(acceptor_id, sock, address, 0)
-                continue
-            sock.close()
-            self.registry.count_rejected()
-            error = ConnectionOverflow(
-                f"{_addresses.show(address)} was refused: max_connections are open; raise it,"
-                " or max_connections_wait_ms"
-            )
-            self.tell_spawn_error(error, acceptor_id, address)
-
-    def tell_spawn_error(self, error: BaseException, acceptor_id: int, address: Any) -> None:
-        if events.acceptor_spawn_error.receivers:
-            host, port = _addresses.remote(address)
-            events.emit(
-                events.acceptor_spawn_error,
-                self.server,
-                {"error": error},
-                {"acceptor_id": acceptor_id, "remote_address": host, "remote_port": port},
-            )
-
-    def tell_accept_error(self, error: BaseException, acceptor_id: int) -> None:
-        if events.acceptor_accept_error.receivers:
-            events.emit(
-                events.acceptor_accept_error,
-                self.server,
-                {"error": error},
-                {"acceptor_id": acceptor_id},
-            )
-
-    def drain(self, listener: ListenSocket, most: int) -> None:
-        """Before a listener closes: accepts what already waits in its backlog, once."""
-        for _ in range(most):
-            if not self.registry.reserve():
-                self.turn_all_away(0, listener.socket)
-                return
-            try:
-                sock, address = listener.socket.accept()
-            except OSError:
-                self.registry.cancel()
-                return
-            self.spawn(0, sock, address, 0)
-
-
-class Spawner:
-    """An acceptor's thread, as `_waits` sees it: a stop that a receiver calls from there
-    must not wait for the connection that is just being made."""
-
-    permit = False
-    waited = False
-    task: object = None
-
-    def give_way(self) -> None:
-        pass
-
-
-def _somebody_listens() -> bool:
-    """Whether making a connection may call a receiver."""
-    return bool(
-        events.acceptor_accept.receivers
-        or events.acceptor_limit_reached.receivers
-        or events.acceptor_spawn_error.receivers
-    )
 
 
 class Acceptor:
@@ -206,10 +39,13 @@ class Acceptor:
         intake: Intake,
         bell: SharedBell,
         turn: Turn,
+        door: Door | None = None,
     ) -> None:
         self._turn = turn
+        self.door = door
         self.number = number
         self._listener = listener.socket
+        self._accepts = accepts_of(listener.socket)
         self._intake = intake
         self.bell = bell
         self.over = False
@@ -229,18 +65,44 @@ class Acceptor:
             self._tell(
                 events.acceptor_shutdown,
                 server,
-                {"duration_ns": now_ns() - started, "accepted": self._accepted},
+                {
+                    "duration_ns": now_ns() - started,
+                    "accepted": self._all_accepted(),
+                },
                 {"reason": self.reason},
             )
+
+    def _all_accepted(self) -> int:
+        """What the pool took in its name, too."""
+        return self._accepted + self._intake.accepted_by(self.number)
 
     def _accept_clients(self) -> None:
         turn = self._turn
         with ClientWait(self._listener, self.bell, exclusive=turn.shared) as clients, turn:
             while not self.over:
+                if self._pool_attends():
+                    self._rest()
+                    continue
                 asked = now_ns()
                 clients.wait()
-                if not self.over and self._may_accept():
+                if self.over or self._pool_attends() or not self._may_accept():
+                    continue
+                if somebody_listens():
                     self._accept(asked)
+                else:
+                    self._accept_batch()
+                if self.door is not None:
+                    self.door.offer(self.number)
+
+    def _pool_attends(self) -> bool:
+        return self.door is not None and self.door.attended()
+
+    def _rest(self) -> None:
+        """Until the pool does not see to the door any more. With the turn: others rest too."""
+        assert self.door is not None
+        gate = self.door.gate
+        _waits.wait_for(gate.fileno(), write=False, timeout=FOREVER, also=self.bell.fileno())
+        gate.hush()
 
     def _tell(
         self,
@@ -278,7 +140,7 @@ class Acceptor:
     def _accept(self, asked: int) -> None:
         intake = self._intake
         try:
-            sock, address = self._listener.accept()
+            sock, address = self._accepts()
         except BlockingIOError:  # another acceptor was quicker
             intake.registry.cancel()
             return
@@ -293,11 +155,34 @@ class Acceptor:
         self._failures = 0
         self._accepted += 1
         waited = now_ns() - asked
-        if not _somebody_listens():
-            intake.spawn(self.number, sock, address, waited)
-            return
         with self._turn.given_away():
             intake.spawn(self.number, sock, address, waited)
+
+    def _accept_batch(self) -> None:
+        """Takes all who wait, then hands them over at once: each hand-over is a switch of
+        threads, and each look at who waits is one more call. Nobody listens to events."""
+        intake, accept = self._intake, self._accepts
+        connections: list[Lifecycle] = []
+        try:
+            while True:
+                try:
+                    sock, address = accept()
+                except BaseException:
+                    intake.registry.cancel()
+                    raise
+                connections.append(intake.make(self.number, sock, address))
+                if len(connections) == BATCH or not intake.registry.reserve():
+                    break
+        except BlockingIOError:
+            pass  # nobody waits any more, or another acceptor was quicker
+        except OSError as error:
+            with self._turn.given_away():
+                self._failed(error)
+        finally:
+            if connections:
+                self._failures = 0
+                self._accepted += len(connections)
+                intake.hand_over(connections)
 
     def _failed(self, error: OSError) -> None:
         if self.over:

@@ -148,9 +148,7 @@ class Lifecycle(Outcomes):
     def _step(self) -> int:
         self.no_sample = True
         if self._state is State.NEW:
-            refused = self._begin()
-            if refused:
-                return DONE
+            return DONE if self._begin() else self._watched(self._shake_hands())
         if self._state is State.HANDSHAKING:
             return self._shake_hands()
         self._become(State.RUNNING)
@@ -167,6 +165,16 @@ class Lifecycle(Outcomes):
             if verdict is not None:
                 return verdict
         return self._read()
+
+    def _watched(self, verdict: int) -> int:
+        """The verdict of the first step. Only who waits after it goes into the poller: of
+        short connections most have ended."""
+        if verdict == PARK and not self.attached:
+            try:
+                self._env.pool.attach(self)
+            except OSError as error:
+                return self._finish(Cause.ERROR, error)
+        return verdict
 
     def _shake_hands(self) -> int:
         ending = self._asked_to_end()
@@ -192,9 +200,6 @@ class Lifecycle(Outcomes):
                 Cause.TIMEOUT,
             )
         self.wants_write = channel.recv_wants == WRITE
-        # True of the event that began the handshake, not of the one that will end it: a
-        # request can come with its last message.
-        self.only_writable = False
         self.deadline = self._handshake_deadline
         return PARK
 
@@ -220,9 +225,7 @@ class Lifecycle(Outcomes):
             verdict = self._callback("handle_upgrade")
         if verdict is not None:
             return verdict
-        if self.alert or self.only_writable:
-            return self._go_on(self.only_writable and switch is None)
-        return self._read()
+        return self._go_on(False) if self.alert else self._read()
 
     def _deliver_message(self) -> int | None:
         assert self._mail is not None

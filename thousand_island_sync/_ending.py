@@ -27,7 +27,7 @@ from ._task import DONE, Task
 from ._unread import read_away, unread_bytes
 from .connection import Connection
 from .errors import SocketClosed, SocketTimeout, ThousandIslandError
-from .handler import Handler, SwitchTransport
+from .handler import IDLE, Handler, SwitchTransport
 from .socket import Socket
 from .transports._base import Transport
 
@@ -281,9 +281,11 @@ class Ending(Task):
         return DONE
 
     def _last_callback(self, name: str, *reason: Any) -> None:
-        arguments = (*reason, self._socket)
+        callback, arguments = getattr(self._handler, name), (*reason, self._socket)
+        if getattr(callback, "__func__", None) in IDLE:
+            return
         try:
-            self._in_context(getattr(self._handler, name), *arguments)
+            self._in_context(callback, *arguments)
         except BaseException as error:
             self._log_error(error, name)
 

@@ -3,8 +3,6 @@ is made, hands are shaken, and later perhaps once more over another transport.""
 
 from __future__ import annotations
 
-import socket as stdlib_socket
-
 from . import _addresses, events
 from ._clock import now_ns
 from ._ending import Ending
@@ -24,7 +22,6 @@ class Handshaking(Ending):
     def _begin(self) -> bool:
         """The first step: makes the handler. Whether that failed."""
         env = self._env
-        self.wants_write = False
         try:
             channel = self._transport.channel(self._sock)
             self._socket = Socket(self, self._sock, channel)
@@ -34,8 +31,6 @@ class Handshaking(Ending):
         except BaseException as error:
             self._refuse(error)
             return True
-        if channel.kernel_waits and self._sock.family == getattr(stdlib_socket, "AF_UNIX", None):
-            env.pool.watch_reads_only(self)
         self._become(State.HANDSHAKING)
         env.opened(self)
         if events.handler_start.receivers:
@@ -59,6 +54,11 @@ class Handshaking(Ending):
         self._socket._send_now = channel.direct_send()
         self._recv_now = channel.direct_recv()
         self._short_proves = channel.kernel_waits
+        # A plain socket waits for room within its sends only; a channel may between them.
+        if channel.kernel_waits:
+            self.write_edges = False
+        else:
+            self._env.pool.watch_writes(self)
 
     def _handshake_began(self) -> None:
         self._handshake_ns = now_ns()

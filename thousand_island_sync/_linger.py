@@ -38,7 +38,7 @@ class Linger(Task):
         self._end = self.deadline = clock() + MOST_S
         self._bytes_left = MOST_BYTES
         self._hurry = False
-        self.wants_write = False
+        self.write_edges = False
 
     def run(self) -> int:
         hurry = self._hurry  # before looking: what came until now is still read

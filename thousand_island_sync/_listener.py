@@ -17,8 +17,10 @@ from typing import Any
 
 from . import _addresses, _waits
 from ._accept_turns import SharedBell, Turn
-from ._acceptor import Acceptor, Intake
+from ._acceptor import Acceptor
 from ._clock import FOREVER, now
+from ._door import Door
+from ._intake import Intake
 from ._poller import WakeUp
 from ._scheduler import Scheduler
 from .errors import ListenError, ThousandIslandError
@@ -58,6 +60,7 @@ class Listener:
         self._acceptors_bell: SharedBell | None = None
         self._lock = threading.Lock()  # guards the acceptors
         self._bell = WakeUp()
+        self._doors: list[Door] = []
         self._over = False
         self._thread: threading.Thread | None = None
         self.address: Any = None
@@ -88,9 +91,18 @@ class Listener:
         """Raises RuntimeError: no thread can be started."""
         bell = self._acceptors_bell = SharedBell()
         turns = [Turn() for _ in self._sockets]
+        # Where threads do run at once, a pool of several has better things to do.
+        self._doors = [] if turns[0].shared else [Door(s, self.intake) for s in self._sockets]
         for index in range(self._num_acceptors):
             which = index % len(self._sockets)
-            acceptor = Acceptor(index + 1, self._sockets[which], self.intake, bell, turns[which])
+            acceptor = Acceptor(
+                index + 1,
+                self._sockets[which],
+                self.intake,
+                bell,
+                turns[which],
+                self._doors[which] if self._doors else None,
+            )
             with self._lock:
                 self._acceptors.append(acceptor)
             self._start_acceptor(acceptor)
@@ -102,13 +114,16 @@ class Listener:
             name=f"{self._name}-acceptor-{acceptor.number}",
             daemon=True,
         )
-        acceptor.bell.hold()
+        bells = [acceptor.bell, *([acceptor.door.gate] if acceptor.door else [])]
+        for bell in bells:
+            bell.hold()
         with self._lock:
             self._threads[acceptor] = thread
         try:
             thread.start()
         except BaseException:
-            acceptor.bell.release()
+            for bell in bells:
+                bell.release()
             raise
 
     def _run_acceptor(self, acceptor: Acceptor) -> None:
@@ -123,6 +138,8 @@ class Listener:
             self._bell.ring()
         finally:
             acceptor.bell.release()
+            if acceptor.door is not None:
+                acceptor.door.gate.release()
 
     def close(self, reason: str, deadline: float) -> None:
         """Stops accepting: acceptors end, the backlog is drained, the sockets close.
@@ -140,6 +157,9 @@ class Listener:
         bell, self._acceptors_bell = self._acceptors_bell, None
         if bell is not None:
             bell.ring()
+        doors, self._doors = self._doors, []
+        for door in doors:
+            door.close(deadline)
         self.intake.registry.wake_all()
         for acceptor in acceptors:
             self._join(self._threads.pop(acceptor), deadline)
@@ -193,6 +213,9 @@ class Listener:
         try:
             while not self._over:
                 timeout = self.scheduler.tend()
+                if not self.scheduler.attended():
+                    for door in self._doors:
+                        door.gate.ring()  # no thread of the pool sees to them
                 if self._dead:
                     self._supervise()
                     if self._dead:

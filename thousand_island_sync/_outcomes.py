@@ -20,7 +20,7 @@ from .errors import (
     SocketError,
     SocketTimeout,
 )
-from .handler import Close, Continue, Error, SwitchTransport
+from .handler import IDLE, Close, Continue, Error, SwitchTransport
 
 
 class Outcomes(Handshaking):
@@ -34,9 +34,11 @@ class Outcomes(Handshaking):
             self.no_sample = False
             if self.blocks:
                 make_way()
-        arguments = (*message, self._socket)
+        callback, arguments = getattr(self._handler, name), (*message, self._socket)
+        if getattr(callback, "__func__", None) in IDLE:
+            return self._settle(None, name)
         try:
-            result = self._in_context(getattr(self._handler, name), *arguments)
+            result = self._in_context(callback, *arguments)
         except BaseException as error:
             return self._raised(error, name)
         return self._settle(result, name)

@@ -110,6 +110,7 @@ class Pool:
         # All below is guarded by the lock, but for taking from the ready queue.
         self._ready: deque[Task] = deque()
         self._tasks: dict[int, Task] = {}
+        self._doors: list[Task] = []  # tasks that are no connections
         self._timers = Timers()
         self._next_timer = FOREVER
         self.tendency = Tendency()
@@ -143,11 +144,21 @@ class Pool:
     def counts(self) -> tuple[int, int, int]:
         """Threads, busy threads, ready tasks that no thread has come to. O(1)."""
         with self._lock:
-            return self._count, self._busy(), len(self._ready)
+            return self._count, self._busy(), self._unserved()
+
+    def _unserved(self) -> int:
+        """With the lock: connections among the ready tasks; about, while a door is run."""
+        doors = sum(door.owned for door in self._doors)
+        return max(0, len(self._ready) - doors)
 
     def _busy(self) -> int:
         """With the lock: threads that neither rest nor wait in the poller."""
         return max(0, self._count - len(self._idle) - self._sleepers)
+
+    def attended(self) -> bool:
+        """Whether a thread looks at what comes, or will when its callback is over or is seen
+        to stand still. A hint: without the lock."""
+        return bool(self._holders)
 
     def threads(self) -> list[threading.Thread]:
         with self._lock:

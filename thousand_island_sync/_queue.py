@@ -19,28 +19,70 @@ from ._timers import Timer
 class Queue(Pool):
     """What others ask of the scheduler, and the way from an event to the queue and back."""
 
-    def add(self, task: Task) -> None:
-        """Takes a new task; it is run as soon as a thread comes to it.
+    def add(self, *tasks: Task) -> None:
+        """Takes new tasks; they are run as soon as a thread comes to them. Not in the poller
+        yet: what comes and goes in one run never is.
 
         Raises:
-            OSError: the poller has no room for it.
             RuntimeError: the pool has no thread and none can be started, or it is closed.
+                None of them was run, nor will be.
         """
-        task.average = self.tendency.average
-        task.blocks = task.average > HAND_OVER_COST
+        average = self.tendency.average
+        for task in tasks:
+            task.average = average
+            task.blocks = average > HAND_OVER_COST
+            task.owned = True
         with self._lock:
             if self._closing:
                 raise RuntimeError("the server has stopped")
-            self._tasks[task.fd] = task
-            task.attached = True
-            heir = self._employ() if self._free else None
-        try:
-            if heir is not None and not self._wake(heir) and not self._count:
+            for task in tasks:
+                self._tasks[task.fd] = task
+            self._ready.extend(tasks)
+            sleeper = self._sleepers > 0
+            heir = self._employ() if self._free and not sleeper else None
+            unattended = not self._holders
+        if sleeper:
+            self._poller.wake()
+        elif heir is not None:
+            if not self._wake(heir) and self._take_back(tasks):
                 raise RuntimeError("no handler thread can be started")
-            self._poller.register(task.fd, write=True)
-        except BaseException:
-            self.forget(task)
-            raise
+        elif unattended:
+            self._ring()
+
+    def add_door(self, door: Task) -> None:
+        """Takes a task that is no connection, and is not counted as one that waits.
+
+        Raises:
+            RuntimeError: as for `add`.
+        """
+        with self._lock:
+            self._doors.append(door)
+        self.add(door)
+
+    def _take_back(self, tasks: tuple[Task, ...]) -> bool:
+        """Whether there is no thread that has run them, or will."""
+        with self._lock:
+            if self._count:
+                return False
+            for task in tasks:
+                self._ready.remove(task)
+                del self._tasks[task.fd]
+        return True
+
+    def attach(self, task: Task) -> None:
+        """Puts a task's descriptor into the poller. Thread: the task's owner.
+
+        Raises:
+            OSError: the poller has no room for it.
+        """
+        self._register(task)
+        task.attached = True
+
+    def _register(self, task: Task) -> None:
+        poller = self._poller
+        # One that is rearmed after each event is then told what to watch for.
+        write = task.wants_write if poller.needs_rearm else task.write_edges
+        poller.register(task.fd, write=write)
 
     def make_ready(self, task: Task) -> None:
         """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
@@ -84,13 +126,16 @@ class Queue(Pool):
             self._poller.unregister(task.fd)
 
     def forget(self, task: Task) -> None:
-        """The last word of a task, before its descriptor is closed. Thread: its owner."""
+        """The last word of a task, before its descriptor is closed. Thread: its owner, or
+        whoever knows that its next run will touch nothing."""
         if task.attached:
             self._poller.unregister(task.fd)
         with self._lock:
             task.attached = False
             if self._tasks.get(task.fd) is task:
                 del self._tasks[task.fd]
+            if task in self._doors:
+                self._doors.remove(task)
             self._drop_timer(task)
             last = self._closing and not self._tasks
         if last:
@@ -111,11 +156,11 @@ class Queue(Pool):
             self._timers.cancel(task.timer)
             task.timer = None
 
-    def watch_reads_only(self, task: Task) -> None:
-        """No write edges from now on: a Unix socket gives one for each read of its peer.
-        Thread: the task's owner."""
-        if task.attached:
-            self._poller.modify(task.fd, write=False)
+    def watch_writes(self, task: Task) -> None:
+        """Write edges, too, from now on. Thread: the task's owner."""
+        task.write_edges = True
+        if task.attached and not self._poller.needs_rearm:
+            self._poller.modify(task.fd, write=True)
 
     def tasks(self) -> list[Task]:
         with self._lock:
@@ -167,14 +212,9 @@ class Queue(Pool):
                 if bits & hang_up:
                     task.hung_up = task.alert = True
                 if task.owned:
-                    # The mark is cleared when the run begins; what it said is kept here.
-                    task.only_writable = False
                     task.marked = True
-                elif bits != write:
+                elif bits != write or task.wants_write:
                     task.owned = True
-                    ready.append(task)
-                elif task.wants_write:
-                    task.owned = task.only_writable = True
                     ready.append(task)
             if self._next_timer != FOREVER and self._next_timer <= self._clock():
                 calls = self._fire()
@@ -243,10 +283,12 @@ class Queue(Pool):
 
     def _put_back(self, task: Task) -> None:
         """With the lock: a descriptor that was taken out, or must always be put back."""
+        if self._tasks.get(task.fd) is not task:
+            return  # it was forgotten since it ran
         try:
             if not task.attached:
                 task.attached = True
-                self._poller.register(task.fd, write=task.wants_write)
+                self._register(task)
             else:
                 self._poller.rearm(task.fd, write=task.wants_write)
         except OSError:  # no room in the poller: the task finds out when it is run

@@ -67,6 +67,10 @@ class Registry:
             self._reserved += 1
             return True
 
+    def has_room(self) -> bool:
+        with self._lock:
+            return self._reserved < self._limit
+
     def cancel(self) -> None:
         """Gives back a place that became no connection."""
         with self._lock:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _checked, _waits, events
-from ._acceptor import Intake
 from ._clock import FOREVER, now, now_ns
 from ._config import Config
 from ._connection import Lifecycle
 from ._environment import Environment
+from ._intake import Intake
 from ._listener import Listener
 from ._poller import WakeUp, new_poller
 from ._registry import Registry
@@ -209,8 +209,9 @@ class Run:
         if not self._wait_for_connections():
             self._all_ended = False
             self._cut()
+        threads = self.scheduler.threads()  # before the first of them leaves
         self.scheduler.close()
-        self._join_pool()
+        self._join_pool(threads)
         self.listener.stop_thread(self._last_moment())
         self.listener.intake.drop_spare()
         if self.registry.active == 0:
@@ -250,12 +251,12 @@ class Run:
             self.scheduler.reinforce()
             self.registry.wait_for_change(self._excluded, 0.02)
 
-    def _join_pool(self) -> None:
+    def _join_pool(self, threads: list[threading.Thread]) -> None:
         """Waits for the pool's threads, but for those that run what is not waited for."""
         until = min(self._last_moment(), now() + 2)
         stuck = self.registry.active > 0
         current = threading.current_thread()
-        for thread in self.scheduler.threads():
+        for thread in threads:
             if thread is current:
                 continue
             while thread.is_alive() and not stuck and now() < until:

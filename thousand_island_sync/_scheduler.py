@@ -306,7 +306,7 @@ class Scheduler(Staying):
 
     def _tell_saturation(self) -> None:
         with self._lock:
-            waiting = len(self._ready)
+            waiting = self._unserved()
             busy = self._busy()
             if self._saturated:
                 # A thread that rests proves nothing while the one with the permit stands

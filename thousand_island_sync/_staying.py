@@ -60,7 +60,7 @@ class Staying(Queue):
         if verdict == PARK:
             # `_settle` would do it with the lock held, and the call drops the GIL.
             try:
-                self._poller.register(task.fd, write=task.wants_write)
+                self._register(task)
                 task.attached = True
             except OSError:
                 pass  # it will do it after all

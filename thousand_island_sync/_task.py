@@ -29,12 +29,12 @@ class Task:
         "hung_up",
         "marked",
         "no_sample",
-        "only_writable",
         "owned",
         "sampled",
         "timer",
         "timer_at",
         "wants_write",
+        "write_edges",
     )
 
     def __init__(self, fd: int) -> None:
@@ -45,10 +45,11 @@ class Task:
         self.hung_up = False
         # There is more to look at than the descriptor.
         self.alert = False
-        # The event that woke it told of no bytes: later ones will be a new event.
-        self.only_writable = False
-        # True until the first run: registering for writing is what wakes a new task.
-        self.wants_write = True
+        # A run waits for room to write.
+        self.wants_write = False
+        # It may come to that: the poller watches for it. (A Unix socket gives a write edge
+        # for each read of its peer.)
+        self.write_edges = True
         self.deadline = FOREVER
         self.timer: Timer | None = None
         self.timer_at = FOREVER

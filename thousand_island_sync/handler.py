@@ -171,3 +171,20 @@ class Handler:
 
     def handle_end(self, socket: Socket) -> None:
         """Always, once, after everything else, with the socket closed: clean up here."""
+
+
+#: Callbacks that do nothing, unless the user has said what: four of them are left out for
+#: each short connection, with a change of context for each.
+IDLE = frozenset(
+    {
+        Handler.handle_connection,
+        Handler.handle_data,
+        Handler.handle_upgrade,
+        Handler.handle_info,
+        Handler.handle_close,
+        Handler.handle_error,
+        Handler.handle_timeout,
+        Handler.handle_shutdown,
+        Handler.handle_end,
+    }
+)

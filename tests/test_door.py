@@ -1,0 +1,196 @@
+"""The pool takes clients in while it has a thread at hand, and acceptors do when it has none."""
+
+import errno
+import threading
+
+import pytest
+
+from tests.support import Echo, eventually, receive
+from thousand_island_sync import Handler, _accept_turns, _acceptor, events
+
+
+def answers(sock):
+    sock.sendall(b"x")
+    return receive(sock, 1) == b"x"
+
+
+@pytest.fixture
+def by_acceptors(monkeypatch):
+    """The clients that acceptors looked at."""
+    looks = []
+    may_accept = _acceptor.Acceptor._may_accept
+
+    def counted(self):
+        looks.append(self.number)
+        return may_accept(self)
+
+    monkeypatch.setattr(_acceptor.Acceptor, "_may_accept", counted)
+    return looks
+
+
+def door_of(server):
+    return server._run.listener._doors[0]
+
+
+def test_the_pool_takes_clients_after_the_first(serve, client, by_acceptors):
+    server = serve(Echo)
+    assert answers(client(server))
+    assert eventually(door_of(server).attended)
+    assert all(answers(client(server)) for _ in range(20))
+    assert len(by_acceptors) == 1
+
+
+def test_acceptors_do_where_threads_run_at_once(serve, client, by_acceptors, monkeypatch):
+    monkeypatch.setattr(_accept_turns, "default_permits", lambda: 4)
+    server = serve(Echo, num_acceptors=1)
+    assert all(answers(client(server)) for _ in range(10))
+    assert len(by_acceptors) == 10
+    assert server._run.listener._doors == []
+
+
+def test_acceptors_take_clients_while_every_thread_is_in_a_callback(serve, client, by_acceptors):
+    go = threading.Event()
+
+    class Blocks(Handler):
+        def handle_data(self, data, socket):
+            if data == b"b":
+                go.wait(10)
+            socket.send(data)
+
+    server = serve(Blocks, max_handler_threads=2)
+    assert answers(client(server))
+    assert eventually(door_of(server).attended)
+    blocked = [client(server) for _ in range(2)]
+    for sock in blocked:
+        sock.sendall(b"b")
+    assert eventually(lambda: not door_of(server).attended())
+    before = len(by_acceptors)
+    late = [client(server) for _ in range(5)]
+    assert eventually(lambda: server.info().active_connections == 8)
+    assert len(by_acceptors) > before
+    go.set()
+    assert all(answers(sock) for sock in late)
+    # And the pool has it again.
+    assert eventually(door_of(server).attended)
+    before = len(by_acceptors)
+    assert all(answers(client(server)) for _ in range(5))
+    assert len(by_acceptors) == before
+
+
+def test_acceptors_have_it_while_somebody_listens(serve, client, by_acceptors):
+    told = []
+
+    def receiver(server, **event):
+        told.append(threading.current_thread().name)
+
+    server = serve(Echo)
+    assert answers(client(server))
+    assert eventually(door_of(server).attended)
+    with events.acceptor_accept.connected_to(receiver):
+        assert all(answers(client(server)) for _ in range(5))
+    assert len(told) == 5
+    assert all("acceptor" in name for name in told)
+    assert answers(client(server))
+    assert eventually(door_of(server).attended)
+
+
+def test_at_the_limit_acceptors_wait_for_room(serve, client):
+    server = serve(Echo, max_connections=2, max_connections_wait_ms=10_000)
+    first, second = client(server), client(server)
+    assert answers(first)
+    assert answers(second)
+    third = client(server)
+    third.sendall(b"x")
+    registry = server._run.registry
+    assert eventually(lambda: registry._waiters >= 1)
+    first.close()
+    assert receive(third, 1) == b"x"
+    third.close()
+    assert answers(client(server))
+
+
+def test_what_acceptors_count_includes_what_the_pool_took(serve, client, record):
+    recorder = record("acceptor.shutdown")
+    server = serve(Echo, num_acceptors=3)
+    for _ in range(12):
+        with client(server) as sock:
+            assert answers(sock)
+    server.stop()
+    recorder.wait_for("acceptor.shutdown", 3)
+    counted = [one.measurements["accepted"] for one in recorder.of("acceptor.shutdown")]
+    assert sum(counted) == server.info().accepted_total == 12
+
+
+def test_an_error_of_accept_goes_to_an_acceptor(serve, client, monkeypatch):
+    server = serve(Echo, num_acceptors=1)
+    assert answers(client(server))
+    door = door_of(server)
+    assert eventually(door.attended)
+    accepts, failed = door._accepts, []
+
+    def failing():
+        if not failed:
+            failed.append(1)
+            raise OSError(errno.ECONNABORTED, "injected")
+        return accepts()
+
+    door._accepts = failing
+    assert answers(client(server))
+    assert failed
+    assert eventually(door.attended)
+    assert all(answers(client(server)) for _ in range(3))
+
+
+def test_a_door_that_breaks_leaves_it_to_the_acceptors(serve, client, by_acceptors, caplog):
+    server = serve(Echo, num_acceptors=1)
+    assert answers(client(server))
+    door = door_of(server)
+    assert eventually(door.attended)
+
+    def broken():
+        raise ZeroDivisionError
+
+    door._accepts = broken
+    assert all(answers(client(server)) for _ in range(5))
+    assert len(by_acceptors) == 6
+    assert "this is a bug" in caplog.text
+    caplog.clear()
+
+
+def test_a_door_is_closed_and_opened_again(serve, client):
+    server = serve(Echo)
+    assert answers(client(server))
+    for _ in range(20):
+        assert eventually(door_of(server).attended)
+        server.suspend()
+        assert server._run.listener._doors == []
+        server.resume()
+        assert answers(client(server))
+    assert server._run.scheduler._doors == [door_of(server)]
+
+
+def test_a_receiver_that_is_called_at_the_door_may_stop_the_server(serve, client):
+    """A limit is told where the last place is taken, and its receiver may have come since."""
+    server = serve(Echo, max_connections=2)
+    assert answers(client(server))
+    assert eventually(door_of(server).attended)
+    stopped = threading.Event()
+
+    def stop(server, **event):
+        stopped.set()
+        server.stop(1_000)
+
+    door = door_of(server)
+    accepts = door._accepts
+
+    def with_a_listener():
+        events.acceptor_limit_reached.connect(stop)
+        return accepts()
+
+    door._accepts = with_a_listener
+    try:
+        client(server)
+        assert stopped.wait(10)
+        assert eventually(lambda: server.info().status == "stopped", 10)
+    finally:
+        events.acceptor_limit_reached.disconnect(stop)
