@@ -433,7 +433,7 @@ def test_f16_a_second_server_answers_while_the_first_is_full(serve, client):
     health = serve(Health)
     for _ in range(3):
         client(full)
-    assert eventually(lambda: full.info().busy_threads == 2)
+    assert eventually(lambda: full.info().busy_threads == 2 and full.info().active_connections == 2)
     began = time.monotonic()
     assert receive(client(health), 7) == b"2 of 2\n"
     assert time.monotonic() - began < 0.3

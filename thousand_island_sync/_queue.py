@@ -101,6 +101,22 @@ class Queue(Pool):
         elif heir is not None:
             self._wake(heir)
 
+    def make_all_ready(self) -> None:
+        """`make_ready` of every task, waking one thread for all of them."""
+        with self._lock:
+            for task in self._tasks.values():
+                if task.owned:
+                    task.marked = True
+                else:
+                    task.owned = True
+                    self._ready.append(task)
+            sleeper = self._sleepers > 0
+            heir = self._employ() if self._ready and self._free and not sleeper else None
+        if sleeper:
+            self._poller.wake()
+        elif heir is not None:
+            self._wake(heir)
+
     def later(self, when: float, call: Callable[[], None]) -> Timer:
         """Calls `call`, which must be quick, on a thread of the pool at `when`."""
         with self._lock:

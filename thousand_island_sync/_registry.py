@@ -52,6 +52,7 @@ class Registry:
         self._telling = False
         self._overflow_since: float | None = None
         self._waiters = 0
+        self._few = -1  # so few are left that the stop goes on
         self.active = 0
         self.peak = 0
         self.accepted = 0
@@ -122,7 +123,7 @@ class Registry:
             self.active -= 1
             self.rejected += rejected
             self._overflow_since = None
-            if self._waiters:
+            if self._waiters or self.active <= self._few:
                 self._changed.notify_all()
 
     def _tell_edges(self) -> None:
@@ -178,15 +179,16 @@ class Registry:
             return self.active <= excluded()
 
     def wait_for_change(self, excluded: Callable[[], int], timeout: float) -> None:
-        """Waits until one has ended, `wake_all`, or for `timeout` seconds."""
+        """Waits until at most `excluded()` are left, `wake_all`, or for `timeout` seconds.
+        Thread: the stop's; woken for each end, it would be half of what a stop costs."""
         with self._lock:
-            if self.active <= excluded():
+            self._few = excluded()
+            if self.active <= self._few:
                 return
-            self._waiters += 1
             try:
                 self._changed.wait(None if timeout == FOREVER else timeout)
             finally:
-                self._waiters -= 1
+                self._few = -1
 
     def snapshot(self) -> list[Counted]:
         with self._lock:

@@ -205,7 +205,7 @@ class Run:
             self._interrupt.ring()
         for task in self.scheduler.tasks():
             task.stop_begins()
-            self.scheduler.make_ready(task)
+        self.scheduler.make_all_ready()
         if not self._wait_for_connections():
             self._all_ended = False
             self._cut()

@@ -11,6 +11,7 @@ Three locks, each short or held by one kind of call only:
 from __future__ import annotations
 
 import errno
+import os
 import socket as stdlib_socket
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
@@ -285,7 +286,13 @@ class SocketCore:
     def _close_descriptor(self) -> None:
         """Thread: the owner's, after `_send_home`."""
         with _guard:
-            self._sock.close()
+            fd = self._sock.detach()
+        # Without the lock, which is everybody's: the call takes its time, and drops the GIL.
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # it is closed all the same
 
     def _give_descriptor_away(self) -> stdlib_socket.socket:
         """The descriptor in a new socket; this one is closed. Thread: as above."""

@@ -42,6 +42,7 @@ class Http(Handler):
 
 def _serve(announce: Announce, handler_cls: type[Handler]) -> None:
     chosen: dict[str, Any] = {"max_handler_threads": WORK.threads, "num_acceptors": WORK.acceptors}
+    chosen["max_connections"] = 1_000_000  # no other server has a limit
     if WORK.pem:
         from thousand_island_sync import TLS  # not there on a free-threaded Python
 
