@@ -67,6 +67,26 @@ def test_e1_a_big_file_to_a_slow_reader_is_exact(sends, tmp_path):
     assert (count, digest.digest()) == (60 << 20, wanted.digest())
 
 
+@pytest.mark.parametrize("wire", ["tcp", "unix"], indirect=True)
+def test_a_file_is_not_copied_over_tcp_and_is_over_a_unix_socket(
+    sends, tmp_path, monkeypatch, wire
+):
+    """Each is the quicker one there; see `benchmarks.files`."""
+    calls, sendfile = [], os.sendfile
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return sendfile(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", counted)
+    path = tmp_path / "f"
+    path.write_bytes(os.urandom(300_000))
+    sock, results = sends(lambda socket: socket.sendfile(path))
+    assert receive_all(sock) == path.read_bytes()
+    assert results == [300_000]
+    assert bool(calls) is (wire.name == "tcp")
+
+
 def test_e2_one_open_file_sent_by_eight_threads_at_their_offsets(wire, tmp_path):
     path = tmp_path / "shared"
     path.write_bytes(os.urandom(800_000))

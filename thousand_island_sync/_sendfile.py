@@ -24,9 +24,6 @@ from .errors import NotSupported
 #: a second by size, in two runs: 32 KiB 1,550 and 2,010; 64 KiB 1,810 and 1,780; 128 KiB 1,940
 #: and 330; 256 KiB 1,080 and 450; 1 MiB 660 and 700.
 _CHUNK = 64 * 1024
-#: What is no longer than this is read and sent: two system calls, where sendfile takes five,
-#: as the descriptor must be made non-blocking for it.
-_SMALL = 16 * 1024
 
 _Read = Callable[[int, int], bytes]
 
@@ -105,9 +102,7 @@ class SendingFiles(Sending):
         else:
             found = os.fstat(fd)
             regular = stat.S_ISREG(found.st_mode)
-            zero_copy = regular and found.st_size > _SMALL
-            if length is not None and length <= _SMALL:
-                zero_copy = False
+            zero_copy = regular and found.st_size > 0
             if offset and not regular and not stat.S_ISBLK(found.st_mode):
                 raise OSError(errno.ESPIPE, "sendfile: offset: this file cannot be positioned")
             read = _positioned(fd) if regular or stat.S_ISBLK(found.st_mode) else _streamed(fd)
