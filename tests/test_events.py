@@ -200,6 +200,8 @@ def test_attaching_to_a_running_server_and_detaching_again(serve, client, caplog
     caplog.set_level(logging.DEBUG, logger="thousand_island_sync")
     server = serve(Echo)
     receive_all_of_one(client(server))
+    # The client sees the end before the events of the end are told.
+    assert eventually(lambda: server.info().active_connections == 0)
     attach_logger("trace")
     receive_all_of_one(client(server))
     assert eventually(lambda: "socket.close" in lines(caplog))
