@@ -32,7 +32,16 @@ os.environ.setdefault("THOUSAND_ISLAND_DEBUG", "1")
 
 
 #: What cannot even be imported without OpenSSL.
-collect_ignore_glob = [] if trustme else ["test_tls*", "test_readme.py", "test_failures_tls.py"]
+collect_ignore_glob = (
+    []
+    if trustme
+    else [
+        "test_tls*",
+        "test_readme.py",
+        "test_failures_tls.py",
+        "test_benchmarks.py",
+    ]
+)
 
 
 def _descriptors() -> Counter[str]:
