@@ -415,17 +415,20 @@ def test_what_seems_to_block_a_little_is_taken_for_quick_once_a_second(scheduler
     pipe = scheduler.pipe(echo)
     assert ask(pipe) == b"x"
 
-    def seems_to_block(seconds):
-        scheduler.tendency.average = pipe.average = seconds
-        pipe.blocks = True
+    def seems_to_block(average, own):
+        scheduler.tendency.average, pipe.average, pipe.blocks = average, own, True
         scheduler.tend()
         return pipe.blocks
 
-    assert not seems_to_block(200e-6)
+    assert seems_to_block(200e-6, 200e-6), "not at once"
+    scheduler._forgive_at = 0  # a second has passed
+    assert not seems_to_block(200e-6, 200e-6)
     assert scheduler.tendency.average == 0
-    assert seems_to_block(200e-6), "a moment later"
+    assert seems_to_block(200e-6, 200e-6), "a moment later"
     scheduler._forgive_at = 0
-    assert seems_to_block(600e-6), "that is not the GIL"
+    assert seems_to_block(200e-6, 600e-6), "that is not the GIL"
+    scheduler._forgive_at = 0
+    assert seems_to_block(600e-6, 200e-6), "nor is that of its class"
 
 
 def test_nothing_is_added_to_a_closed_scheduler(scheduler_of):

@@ -237,7 +237,11 @@ class Scheduler(Staying):
                     if idle:
                         self._suspect(task)
                     heirs.append(self._employ())
-            if HAND_OVER_COST < self.tendency.average < _PROVEN_S:
+            if not HAND_OVER_COST < self.tendency.average < _PROVEN_S:
+                self._forgive_at = FOREVER
+            elif self._forgive_at == FOREVER:
+                self._forgive_at = self._clock() + _AMNESTY_S
+            elif self._clock() >= self._forgive_at:
                 self._forgive()
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
@@ -257,20 +261,18 @@ class Scheduler(Staying):
         return TICK if self._calm < _CALM_LOOKS else CALM_TICK
 
     def _forgive(self) -> None:
-        """With the lock, now and then: everybody is taken for quick.
+        """With the lock, now and then: who has not proved to block is taken for quick.
 
         Several threads in callbacks that make system calls wait for one another's GIL; while
         it changes hands nobody runs, so that looks like blocking, and is why there are several
         threads. One that has it for itself shows in a few callbacks what they really do.
         """
-        time_now = self._clock()
-        if time_now < self._forgive_at:
-            return
-        self._forgive_at = time_now + _AMNESTY_S
+        self._forgive_at = FOREVER
         self.tendency.average = 0.0
         self._sample_mask = SAMPLE_EVERY - 1
         for task in self._tasks.values():
-            task.average, task.blocks, task.sampled = 0.0, False, False
+            if task.average < _PROVEN_S:
+                task.average, task.blocks, task.sampled = 0.0, False, False
 
     def _suspect(self, task: Task) -> None:
         """With the lock: a callback stands still, and it is not for want of a processor.
