@@ -55,7 +55,7 @@ class Meddled(Handler):
 
     def handle_data(self, data, socket):
         for _ in data:
-            socket.send(message(self.tag, 0, self.sent, len(data) * 100))
+            socket.send(message(self.tag, 0, self.sent, min(len(data), 90) * 100))
             self.sent += 1
 
     def handle_info(self, number, socket):
