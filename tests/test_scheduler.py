@@ -409,28 +409,6 @@ def test_reinforce_starts_a_thread_beyond_the_bound(scheduler_of):
     go.set()
 
 
-def test_what_seems_to_block_a_little_is_taken_for_quick_once_a_second(scheduler_of):
-    """Threads that wait for one another's GIL seem to block, and only one alone does not."""
-    scheduler = scheduler_of(tended=False)
-    pipe = scheduler.pipe(echo)
-    assert ask(pipe) == b"x"
-
-    def seems_to_block(average, own):
-        scheduler.tendency.average, pipe.average, pipe.blocks = average, own, True
-        scheduler.tend()
-        return pipe.blocks
-
-    assert seems_to_block(200e-6, 200e-6), "not at once"
-    scheduler._forgive_at = 0  # a second has passed
-    assert not seems_to_block(200e-6, 200e-6)
-    assert scheduler.tendency.average == 0
-    assert seems_to_block(200e-6, 200e-6), "a moment later"
-    scheduler._forgive_at = 0
-    assert seems_to_block(200e-6, 600e-6), "that is not the GIL"
-    scheduler._forgive_at = 0
-    assert seems_to_block(600e-6, 200e-6), "nor is that of its class"
-
-
 def test_nothing_is_added_to_a_closed_scheduler(scheduler_of):
     scheduler = scheduler_of()
     scheduler.close()

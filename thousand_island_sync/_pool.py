@@ -126,7 +126,6 @@ class Pool:
         self._unlooked = 0  # tasks that were run since the last look
         self._watching = False
         self._seen_turns = -1
-        self._forgive_at = FOREVER  # on the clock
         self._calm = 0  # looks in a row that found nothing to suspect
         self._seen_at = self._seen_cpu = 0.0
         self._saturated = False

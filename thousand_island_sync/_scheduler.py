@@ -63,9 +63,6 @@ _CALM_LOOKS, _CALM_TURNS = 25, 16
 _SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
 #: Looks at one callback after which its permit is taken though the processor is busy.
 _BUSY_LOOKS = 4
-#: Seconds after which a class that seems to block for less than `_PROVEN_S` is believed to be
-#: quick until it shows again that it is not.
-_AMNESTY_S, _PROVEN_S = 1.0, 400e-6
 #: Between two looks while a ready connection waits for a thread.
 _SATURATED_TICK = 0.01
 
@@ -237,12 +234,6 @@ class Scheduler(Staying):
                     if idle:
                         self._suspect(task)
                     heirs.append(self._employ())
-            if not HAND_OVER_COST < self.tendency.average < _PROVEN_S:
-                self._forgive_at = FOREVER
-            elif self._forgive_at == FOREVER:
-                self._forgive_at = self._clock() + _AMNESTY_S
-            elif self._clock() >= self._forgive_at:
-                self._forgive()
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
             smooth = turns - self._seen_turns >= _CALM_TURNS and not heirs
@@ -259,20 +250,6 @@ class Scheduler(Staying):
         if quiet:
             return FOREVER
         return TICK if self._calm < _CALM_LOOKS else CALM_TICK
-
-    def _forgive(self) -> None:
-        """With the lock, now and then: who has not proved to block is taken for quick.
-
-        Several threads in callbacks that make system calls wait for one another's GIL; while
-        it changes hands nobody runs, so that looks like blocking, and is why there are several
-        threads. One that has it for itself shows in a few callbacks what they really do.
-        """
-        self._forgive_at = FOREVER
-        self.tendency.average = 0.0
-        self._sample_mask = SAMPLE_EVERY - 1
-        for task in self._tasks.values():
-            if task.average < _PROVEN_S:
-                task.average, task.blocks, task.sampled = 0.0, False, False
 
     def _suspect(self, task: Task) -> None:
         """With the lock: a callback stands still, and it is not for want of a processor.

@@ -46,7 +46,7 @@ class Staying(Queue):
         def wanted(duration: float) -> bool:
             nonlocal quick
             quick = duration < HAND_OVER_COST
-            return quick or not task.blocks or self._wanted()
+            return quick or self._wanted()
 
         verdict, came = task.stay(STAY_S, wanted)
         worker.turn += 1
