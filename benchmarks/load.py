@@ -209,7 +209,7 @@ _LARGEST_CHECKED = 1 << 20
 _LUA = """
 local block = ''
 for byte = 0, 255 do block = block .. string.char(byte) end
-local size, wanted, wrong = 0, '', 0
+size, wanted, wrong = 0, '', 0  -- global, for thread:get
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
 function init(given)
@@ -241,9 +241,7 @@ def wrk(server: Server, seconds: float, clients: int, kind: str, size: int) -> F
     scheme = "https" if server.work.pem else "http"
     watch = Watch(server)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        # `wrong` must be global for thread:get.
-        lua = _LUA.replace("local size, wanted, wrong", "size, wanted, wrong")
-        script.write(lua.replace("%CHECKED%", str(size <= _LARGEST_CHECKED).lower()))
+        script.write(_LUA.replace("%CHECKED%", str(size <= _LARGEST_CHECKED).lower()))
         script.flush()
         before = server.cpu_s()
         told = watch.run(

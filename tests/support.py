@@ -45,6 +45,12 @@ def receive_all(sock: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def answers(sock: socket.socket) -> bool:
+    """Whether a byte comes back."""
+    sock.sendall(b"x")
+    return receive(sock, 1) == b"x"
+
+
 def echoes(sock: socket.socket, data: bytes = b"x") -> None:
     """Asserts that what is sent comes back."""
     sock.sendall(data)

@@ -4,14 +4,9 @@ import threading
 
 import pytest
 
-from tests.support import Echo, eventually, receive
+from tests.support import Echo, answers, eventually
 from thousand_island_sync import events
 from thousand_island_sync._accept_turns import Turn
-
-
-def answers(sock):
-    sock.sendall(b"x")
-    return receive(sock, 1) == b"x"
 
 
 def test_one_at_a_time():

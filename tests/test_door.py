@@ -5,13 +5,8 @@ import threading
 
 import pytest
 
-from tests.support import Echo, eventually, receive
+from tests.support import Echo, answers, eventually, receive
 from thousand_island_sync import Handler, _accept_turns, _acceptor, events
-
-
-def answers(sock):
-    sock.sendall(b"x")
-    return receive(sock, 1) == b"x"
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from typing import Any
 from . import _waits, events
 from ._accept_turns import ClientWait, SharedBell, Turn
 from ._clock import FOREVER, now, now_ns
-from ._connection import Lifecycle
 from ._door import Door
-from ._intake import BATCH, Intake, Spawner, accepts_of, somebody_listens
+from ._intake import Intake, Spawner, accepts_of, somebody_listens
 from ._registry import Room
 from .transports._base import ListenSocket
 
@@ -65,10 +64,7 @@ class Acceptor:
             self._tell(
                 events.acceptor_shutdown,
                 server,
-                {
-                    "duration_ns": now_ns() - started,
-                    "accepted": self._all_accepted(),
-                },
+                {"duration_ns": now_ns() - started, "accepted": self._all_accepted()},
                 {"reason": self.reason},
             )
 
@@ -159,30 +155,14 @@ class Acceptor:
             intake.spawn(self.number, sock, address, waited)
 
     def _accept_batch(self) -> None:
-        """Takes all who wait, then hands them over at once: each hand-over is a switch of
-        threads, and each look at who waits is one more call. Nobody listens to events."""
-        intake, accept = self._intake, self._accepts
-        connections: list[Lifecycle] = []
-        try:
-            while True:
-                try:
-                    sock, address = accept()
-                except BaseException:
-                    intake.registry.cancel()
-                    raise
-                connections.append(intake.make(self.number, sock, address))
-                if len(connections) == BATCH or not intake.registry.reserve():
-                    break
-        except BlockingIOError:
-            pass  # nobody waits any more, or another acceptor was quicker
-        except OSError as error:
+        """Nobody listens to events, and a place is reserved."""
+        count, error = self._intake.take(self._accepts, self.number, reserved=True)
+        self._accepted += count
+        if count:
+            self._failures = 0
+        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             with self._turn.given_away():
                 self._failed(error)
-        finally:
-            if connections:
-                self._failures = 0
-                self._accepted += len(connections)
-                intake.hand_over(connections)
 
     def _failed(self, error: OSError) -> None:
         if self.over:

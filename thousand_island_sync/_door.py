@@ -28,8 +28,7 @@ import threading
 
 from ._accept_turns import SharedBell
 from ._clock import now
-from ._connection import Lifecycle
-from ._intake import BATCH, Intake, accepts_of, somebody_listens
+from ._intake import Intake, accepts_of, somebody_listens
 from ._task import AGAIN, DONE, PARK, Task
 from .transports._base import ListenSocket
 
@@ -91,33 +90,14 @@ class Door(Task):
 
     def _take(self) -> int:
         """Takes all who wait; what concerns more than them goes to the acceptors."""
-        intake, accepts, number = self._intake, self._accepts, self._number
-        reserve = intake.registry.reserve
-        connections: list[Lifecycle] = []
-        verdict = PARK
-        try:
-            while True:
-                if len(connections) == BATCH:
-                    verdict = AGAIN
-                    break
-                if somebody_listens() or not reserve():
-                    self._pass_on()
-                    break
-                try:
-                    sock, address = accepts()
-                except BaseException:
-                    intake.registry.cancel()
-                    raise
-                connections.append(intake.make(number, sock, address))
-        except BlockingIOError:
-            pass  # nobody waits any more
-        except OSError:
-            self._pass_on()  # if it was not that client's alone, they meet it as well
-        finally:
-            if connections:
-                intake.count(number, len(connections))
-                intake.hand_over(connections)
-        return verdict
+        intake, number = self._intake, self._number
+        count, end = intake.take(self._accepts, number, reserved=False)
+        intake.count(number, count)
+        if end is None:
+            return AGAIN
+        if not isinstance(end, BlockingIOError):
+            self._pass_on()  # an error that is not one client's alone they meet as well
+        return PARK
 
     def _pass_on(self) -> None:
         self._inside = False

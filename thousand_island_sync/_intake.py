@@ -17,7 +17,7 @@ from . import _addresses, _waits, events
 from ._clock import now_ns
 from ._connection import Lifecycle
 from ._environment import Environment
-from ._registry import Registry
+from ._registry import Registry, Room
 from ._scheduler import Scheduler
 from .errors import ConnectionOverflow
 from .transports._base import ListenSocket, Transport
@@ -122,6 +122,7 @@ class Intake:
         self.keep_spare()
 
     def count(self, acceptor_id: int, clients: int) -> None:
+        """Thread: the pool's, which takes them in an acceptor's name."""
         with self._counting:
             self._taken[acceptor_id] = self._taken.get(acceptor_id, 0) + clients
 
@@ -136,6 +137,40 @@ class Intake:
             sock.settimeout(None)
         self.registry.admit(acceptor_id)
         return self._connection_cls(self.env, self.transport(), sock, address, acceptor_id)
+
+    def take(
+        self, accept: Callable[[], tuple[socket.socket, Any]], acceptor_id: int, *, reserved: bool
+    ) -> tuple[int, OSError | Room | None]:
+        """Takes in those who wait, `BATCH` at most, and hands them over at once: each hand-over
+        is a switch of threads, and each look at who waits is one more call.
+
+        Args:
+            accept: as `accepts_of` gives it.
+            acceptor_id: in whose name.
+            reserved: a place for the first one is.
+
+        Returns:
+            How many, and what ended it: what `accept` raised (BlockingIOError: nobody waits
+            any more), `Room.NONE` (no place, or somebody listens to events), `None`.
+        """
+        connections: list[Lifecycle] = []
+        try:
+            while len(connections) < BATCH:
+                if not reserved and (somebody_listens() or not self.registry.reserve()):
+                    return len(connections), Room.NONE
+                reserved = False
+                try:
+                    sock, address = accept()
+                except BaseException as error:
+                    self.registry.cancel()
+                    if isinstance(error, OSError):
+                        return len(connections), error
+                    raise
+                connections.append(self.make(acceptor_id, sock, address))
+            return len(connections), None
+        finally:
+            if connections:
+                self.hand_over(connections)
 
     def hand_over(self, connections: list[Lifecycle]) -> None:
         """They are run from now on."""

@@ -38,16 +38,12 @@ class Queue(Pool):
             for task in tasks:
                 self._tasks[task.fd] = task
             self._ready.extend(tasks)
-            sleeper = self._sleepers > 0
-            heir = self._employ() if self._free and not sleeper else None
+            sleeper, heir = self._somebody()
             unattended = not self._holders
-        if sleeper:
-            self._poller.wake()
-        elif heir is not None:
-            if not self._wake(heir) and self._take_back(tasks):
-                raise RuntimeError("no handler thread can be started")
-        elif unattended:
-            self._ring()
+        if not self._rouse(sleeper, heir) and self._take_back(tasks):
+            raise RuntimeError("no handler thread can be started")
+        if unattended:
+            self._ring()  # the listener's thread sees that they wait
 
     def add_door(self, door: Task) -> None:
         """Takes a task that is no connection, and is not counted as one that waits.
@@ -94,12 +90,8 @@ class Queue(Pool):
                 return
             task.owned = True
             self._ready.append(task)
-            sleeper = self._sleepers > 0
-            heir = self._employ() if self._free and not sleeper else None
-        if sleeper:
-            self._poller.wake()
-        elif heir is not None:
-            self._wake(heir)
+            sleeper, heir = self._somebody()
+        self._rouse(sleeper, heir)
 
     def make_all_ready(self) -> None:
         """`make_ready` of every task, waking one thread for all of them."""
@@ -110,12 +102,22 @@ class Queue(Pool):
                 else:
                     task.owned = True
                     self._ready.append(task)
-            sleeper = self._sleepers > 0
-            heir = self._employ() if self._ready and self._free and not sleeper else None
+            sleeper, heir = self._somebody() if self._ready else (False, None)
+        self._rouse(sleeper, heir)
+
+    def _somebody(self) -> tuple[bool, Worker | None]:
+        """With the lock: who shall come to what is ready. Whether one who waits in the poller,
+        else a thread that gets a free permit."""
+        sleeper = self._sleepers > 0
+        return sleeper, self._employ() if self._free and not sleeper else None
+
+    def _rouse(self, sleeper: bool, heir: Worker | None) -> bool:
+        """Without the lock: wakes whom `_somebody` found. False if it could not be started."""
         if sleeper:
             self._poller.wake()
         elif heir is not None:
-            self._wake(heir)
+            return self._wake(heir)
+        return True
 
     def later(self, when: float, call: Callable[[], None]) -> Timer:
         """Calls `call`, which must be quick, on a thread of the pool at `when`."""
