@@ -41,6 +41,7 @@ class SimThread:
         self.name, self._target, self._args = name, target, args
         self.cpu = 0.0
         self.switches = 0
+        self.computing = False
         self.baton = threading.Semaphore(0)
         self.alive = False
         self._real = threading.Thread(target=self._run, name=f"simulated {name}", daemon=True)
@@ -64,6 +65,10 @@ class SimThread:
 
     def is_alive(self):
         return self.alive
+
+    @property
+    def native_id(self):
+        return self._real.native_id
 
     def join_real(self):
         self._real.join(5)
@@ -204,11 +209,16 @@ class Kernel:
         thread = self.running
         switches, began = thread.switches, self.now
         self._computing.append(began)
+        thread.computing = True
         self.sleep(duration)
+        thread.computing = False
         self._computing.remove(began)
         thread.switches = switches  # it has not waited, for all the kernel knows
         thread.cpu += duration
         self._computed += duration
+
+    def computes(self, native_id):
+        return any(one.computing and one.native_id == native_id for one in self.threads)
 
     def process_time(self):
         return self._computed + sum(self.now - began for began in self._computing)
@@ -270,6 +280,7 @@ class World:
         monkeypatch.setattr(_scheduler, "process_time", kernel.process_time)
         monkeypatch.setattr(_scheduler, "thread_time", lambda: kernel.running.cpu)
         monkeypatch.setattr(_scheduler, "voluntary_switches", lambda: kernel.running.switches)
+        monkeypatch.setattr(_scheduler, "wants_processor", kernel.computes)
         self.poller = SimPoller(kernel)
         self.edges: list = []
         self.hand_overs: list[float] = []

@@ -11,7 +11,7 @@ ROWS = [
     {"errors", "_clock", "_states"},
     {"_options", "_waits", "_unread", "_addresses", "_renewal"},
     {"events", "_poller", "_timers", "_tendency", "_task"},
-    {"transports._base", "transports._tls_reasons", "transports._tls_gaps"},
+    {"_trial", "transports._base", "transports._tls_reasons", "transports._tls_gaps"},
     {"logger", "_mailbox", "_linger", "_pool", "transports.tcp", "transports._tls_channel"},
     {"_queue", "transports._tls_context"},
     {"_staying", "transports.tls"},

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import eventually
 from tests.test_poller import MAKERS
-from thousand_island_sync import _waits
+from thousand_island_sync import _scheduler, _waits
 from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import CALM_TICK, TICK, Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
@@ -502,6 +502,20 @@ def test_how_long_it_waits_for_a_callback(busy, looks, watched):
     assert not worker.permit
     # Where the processor was busy, it may have been at work: that is no reason to suspect it.
     assert worker.task.blocks is not busy
+
+
+def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch):
+    """Those of other processes keep it: whoever took its permit would get none either."""
+    scheduler, worker = watched
+    worker.native_id = 4711
+    processor(scheduler, busy=False)
+    monkeypatch.setattr(_scheduler, "wants_processor", [worker.native_id].__contains__)
+    for _ in range(4):
+        scheduler.tend()
+        assert worker.permit
+    scheduler.tend()
+    assert not worker.permit
+    assert not worker.task.blocks
 
 
 def test_a_callback_that_ends_while_the_watch_looks_at_it(watched):

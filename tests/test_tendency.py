@@ -1,11 +1,18 @@
 """The policy that hands permits over early."""
 
+import os
 import resource
 import threading
 
 import pytest
 
-from thousand_island_sync._tendency import HAND_OVER_COST, Tendency, voluntary_switches
+from tests.support import eventually
+from thousand_island_sync._tendency import (
+    HAND_OVER_COST,
+    Tendency,
+    voluntary_switches,
+    wants_processor,
+)
 
 
 def run(samples, average=0.0):
@@ -26,6 +33,14 @@ def test_a_quick_handler_stays_quick():
 def test_waiting_for_the_gil_proves_nothing():
     assert run([(0.0, 5e-3)] * 100) == 0.0
     assert run([(0.0, 5e-3)] * 100, average=1e-3) == 1e-3
+
+
+def test_many_waits_prove_nothing_unless_they_are_most_of_the_time():
+    """Each wait for the GIL is one, and with it goes some time in which nobody runs."""
+    tendency = Tendency()
+    assert tendency.learn(0.0, 3e-3, 20e-3, waits=15) == 0.0
+    assert tendency.learn(0.0, 3e-3, 5e-3, waits=15) > HAND_OVER_COST
+    assert tendency.learn(0.0, 3e-3, 20e-3, waits=2) > HAND_OVER_COST
 
 
 def test_a_handler_that_has_stopped_blocking_is_quick_again_soon():
@@ -58,3 +73,25 @@ def test_the_kernel_tells_a_wait_from_work():
 
     assert counted(lambda: threading.Event().wait(0.001)) > 0
     assert min(counted(lambda: sum(range(50_000))) for _ in range(20)) == 0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux has it")
+def test_the_kernel_tells_who_wants_a_processor():
+    told, over = [], threading.Event()
+
+    def waits():
+        told.append(threading.get_native_id())
+        over.wait(10)
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    try:
+        assert eventually(lambda: told and not wants_processor(told[0]))
+        assert wants_processor(threading.get_native_id())
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_of_a_thread_that_is_gone_nothing_is_known():
+    assert not wants_processor(0)

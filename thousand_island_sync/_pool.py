@@ -16,8 +16,9 @@ from typing import Protocol
 from ._clock import FOREVER, Clock, now
 from ._poller import Poller
 from ._task import Task
-from ._tendency import SAMPLE_EVERY, Tendency
+from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, Tendency
 from ._timers import Timers
+from ._trial import Trial
 
 #: A thread that had nothing to do for this long ends.
 _IDLE_S = 30.0
@@ -39,6 +40,7 @@ class Worker:
         "bell",
         "looking",
         "looks",
+        "native_id",
         "parked",
         "permit",
         "pool",
@@ -59,6 +61,7 @@ class Worker:
         self.turn = 0  # counts tasks run
         self.seen = -1  # the turn in which the stall watch saw it last
         self.looks = 0  # further looks that found it in the same turn
+        self.native_id = 0  # the kernel's number of the thread
         self.waited = False  # the present task waited in a call of ours
         self.bell = threading.Lock()
         self.bell.acquire()
@@ -114,12 +117,13 @@ class Pool:
         self._timers = Timers()
         self._next_timer = FOREVER
         self.tendency = Tendency()
+        self._trial = Trial(self.tendency)
         self._free = self._permits
         self._holders: list[Worker] = []
         self._idle: list[Worker] = []
         self._stays = 0  # how often a thread might have stayed, see `_staying`
         self._stay_pays = 1.0  # the share of stays that brought bytes
-        self._threads: set[threading.Thread] = set()
+        self._threads: dict[Worker, threading.Thread] = {}
         self._count = 0  # threads, those about to start included
         self._made = 0
         self._sleepers = 0  # threads that wait in the poller
@@ -140,6 +144,11 @@ class Pool:
     def _settle(self, worker: Worker) -> None:
         """With the lock: parks what the worker has run."""
         raise NotImplementedError
+
+    def _sample_as_needed(self) -> None:
+        """With the lock. Where the class tends to block, every callback is looked at."""
+        tends = self.tendency.average > HAND_OVER_COST
+        self._sample_mask = 0 if tends else SAMPLE_EVERY - 1
 
     def counts(self) -> tuple[int, int, int]:
         """Threads, busy threads, ready tasks that no thread has come to. O(1)."""
@@ -162,7 +171,7 @@ class Pool:
 
     def threads(self) -> list[threading.Thread]:
         with self._lock:
-            return list(self._threads)
+            return list(self._threads.values())
 
     def reinforce(self) -> None:
         """Starts a thread beyond the bound if a ready task finds none (in a stop)."""
@@ -231,12 +240,12 @@ class Pool:
             name = f"{self._name}-handler-{self._made}"
         thread = threading.Thread(target=self._work, args=(heir,), name=name, daemon=True)
         with self._lock:
-            self._threads.add(thread)
+            self._threads[heir] = thread
         try:
             thread.start()
         except RuntimeError:  # "can't start new thread": that is the bound, then
             with self._lock:
-                self._threads.discard(thread)
+                del self._threads[heir]
                 self._revoke(heir)
                 self._count -= 1
             self._ring()
@@ -271,7 +280,7 @@ class Pool:
             if worker.permit:
                 self._revoke(worker)
             self._count -= 1
-            self._threads.discard(threading.current_thread())
+            self._threads.pop(worker, None)
             last = self._closing and not self._count and not self._tasks
             last = last and not self._poller_closed
             if last:

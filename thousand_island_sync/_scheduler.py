@@ -19,8 +19,9 @@ callback, and gives it away before it waits, in one of three ways:
 2. Its connection *tends* to block (`_tendency`): it gives the permit away before the
    callback starts.
 3. The stall watch finds it in one callback at two looks in a row, and takes it; at
-   five, if the processor was busy meanwhile. It looks every 2 ms while callbacks run,
-   every 8 ms where nothing has blocked for a while, and not at all on an idle server.
+   five, if the processor was busy meanwhile, or the thread only wants one. It looks
+   every 2 ms while callbacks run, every 8 ms where nothing has blocked for a while, and
+   not at all on an idle server.
 
 A thread that gave its permit away finishes its callback without one. A permit that
 is given away goes to the idle thread that slept last (its cache is warm) or to a new
@@ -45,6 +46,7 @@ No callback, receiver or log handler is ever called with the lock held.
 from __future__ import annotations
 
 import logging
+from threading import get_native_id
 from time import perf_counter, process_time, thread_time
 
 from . import _waits
@@ -52,7 +54,7 @@ from ._clock import FOREVER
 from ._pool import Worker
 from ._staying import Staying
 from ._task import AGAIN, Task
-from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches
+from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches, wants_processor
 
 #: Seconds between two looks of the stall watch: where it has reason to suspect anything,
 #: and where nothing has blocked for a while. Each look costs two thread switches; at the
@@ -75,6 +77,7 @@ class Scheduler(Staying):
     def _work(self, worker: Worker) -> None:
         """The life of a pool thread."""
         _waits.this_thread_is(worker)
+        worker.native_id = get_native_id()
         try:
             while True:
                 if not worker.permit and not self._rest(worker):
@@ -176,18 +179,17 @@ class Scheduler(Staying):
         # Its waits in calls of ours were handed over for exactly.
         if not worker.waited and not task.no_sample:
             at_least = at_most = 0.0
-            if voluntary_switches() != switches:
+            waits = voluntary_switches() - switches
+            if waits:
                 wall = perf_counter() - wall
                 at_least = wall - (process_time() - process)
                 at_most = wall - (thread_time() - thread)
             with self._lock:
-                task.average = self.tendency.learn(task.average, at_least, at_most)
+                task.average = self.tendency.learn(task.average, at_least, at_most, waits)
                 task.blocks = task.average > HAND_OVER_COST
                 task.doubtful = at_least <= HAND_OVER_COST
                 task.sampled = True
-                # Where the class tends to block, every callback is looked at.
-                tends = self.tendency.average > HAND_OVER_COST
-                self._sample_mask = 0 if tends else SAMPLE_EVERY - 1
+                self._sample_as_needed()
         return verdict
 
     def _run_broke(self, worker: Worker) -> None:
@@ -212,10 +214,7 @@ class Scheduler(Staying):
         Thread: the listener's alone.
         """
         heirs: list[Worker | None] = []
-        # Where the processor was busy the callback may just be at work, or wait for the
-        # GIL: another thread would only wait with it.
         idle = self._was_idle()
-        patience = 1 if idle else _BUSY_LOOKS
         with self._lock:
             # By `looking`, not by `task`: a task that was just taken off the queue is
             # nowhere to be seen until its worker has noted it.
@@ -229,11 +228,22 @@ class Scheduler(Staying):
                 worker.looks = worker.looks + 1 if worker.turn == worker.seen else 0
                 worker.seen = worker.turn
                 task = worker.task  # once: it may finish at any moment
-                if task is not None and worker.looks >= patience:
+                if task is None or not worker.looks:
+                    continue
+                # Where the processor was busy the callback may just be at work, or wait for
+                # the GIL: another thread would only wait with it. Where others' processes
+                # have the processors, so would one that wants one.
+                blocked = idle and not wants_processor(worker.native_id)
+                if blocked or worker.looks >= _BUSY_LOOKS:
                     self._revoke(worker)
-                    if idle:
+                    if blocked:
                         self._suspect(task)
                     heirs.append(self._employ())
+            finished = sum(worker.turn for worker in self._threads)
+            crowd = self._busy() - len(self._holders)
+            tasks = self._tasks.values()
+            if self._trial.look(self._seen_at, self._seen_cpu, finished, crowd, tasks):
+                self._sample_as_needed()
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
             smooth = turns - self._seen_turns >= _CALM_TURNS and not heirs
@@ -260,8 +270,8 @@ class Scheduler(Staying):
         """
         task.blocks, task.sampled = True, False
         self.tendency.learn(0.0, TICK, TICK)
-        if self.tendency.average > HAND_OVER_COST:
-            self._sample_mask = 0
+        self._trial.refute(self._seen_at)
+        self._sample_as_needed()
 
     def _was_idle(self) -> bool:
         """Whether the process used less than half a processor since this was asked last."""

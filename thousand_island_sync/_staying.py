@@ -45,11 +45,11 @@ class Staying(Queue):
 
         def wanted(duration: float) -> bool:
             nonlocal quick
+            worker.turn += 1
             quick = duration < HAND_OVER_COST
-            return quick or self._wanted()
+            return quick or not task.blocks or self._wanted()
 
         verdict, came = task.stay(STAY_S, wanted)
-        worker.turn += 1
         with self._lock:
             self._stay_pays += (came - self._stay_pays) * _WEIGHT
             if quick:

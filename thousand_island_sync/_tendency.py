@@ -13,7 +13,8 @@ nothing and is dropped, unless it is so short that a few GIL switches explain it
 
 And a thread that was preempted, or whose whole machine stood still, has not blocked, for
 all that its clock has run on. The kernel knows: a thread that waited has made a voluntary
-context switch (getrusage(2), RUSAGE_THREAD). Without one, a sample is zero.
+context switch (getrusage(2), RUSAGE_THREAD). Without one, a sample is zero. And one that
+stands still at this moment, but could run, wants a processor: `wants_processor`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,17 @@ else:
         return getrusage(RUSAGE_THREAD).ru_nvcsw
 
 
+def wants_processor(native_id: int) -> bool:
+    """Whether a thread runs, or would if it were given a processor (proc(5), the state R of
+    /proc/self/task/<tid>/stat). `False` where the system does not tell."""
+    try:
+        with open(f"/proc/self/task/{native_id}/stat", "rb") as file:
+            # The name, in parentheses, may hold anything.
+            return file.read(512).rpartition(b") ")[2][:1] == b"R"
+    except OSError:
+        return False
+
+
 #: What a hand-over costs, in seconds: blocking for longer makes it worth while.
 HAND_OVER_COST = 50e-6
 #: One callback in this many is measured while the average is low; a power of two.
@@ -41,6 +53,9 @@ _CEILING = 1e-3
 _WEIGHT = 0.25
 #: A thread that has not waited at all leaves no doubt.
 _WEIGHT_OF_NONE = 0.5
+#: A callback that waits so often waits for the GIL. Each time that takes a while in which
+#: nobody runs: from when it is let go to when the thread that waited for it is awake.
+_MANY_WAITS = 8
 _GIL_SWITCHES = 4 * HAND_OVER_COST
 
 
@@ -55,14 +70,17 @@ class Tendency:
     def __init__(self) -> None:
         self.average = 0.0
 
-    def learn(self, average: float, at_least: float, at_most: float) -> float:
+    def learn(self, average: float, at_least: float, at_most: float, waits: int = 1) -> float:
         """A connection's new average after a sample; all in seconds.
 
         Args:
             average: its average so far.
             at_least: wall time less the process's CPU time.
             at_most: wall time less the thread's CPU time.
+            waits: how often the thread waited.
         """
+        if waits >= _MANY_WAITS and at_least < at_most / 2:
+            return average
         if at_least > HAND_OVER_COST:
             sample = min(at_least, _CEILING)
         elif at_most <= _GIL_SWITCHES:
