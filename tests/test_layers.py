@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
-    {"errors", "_clock", "_states"},
+    {"errors", "_clock", "_states", "_signals"},
     {"_options", "_waits", "_unread", "_addresses", "_renewal"},
     {"events", "_poller", "_timers", "_tendency", "_task"},
     {"_trial", "transports._base", "transports._tls_reasons", "transports._tls_gaps"},

@@ -52,6 +52,7 @@ class Ending(Task):
         "_handler",
         "_handshake_deadline",
         "_handshake_ns",
+        "_id",
         "_in_context",
         "_mail",
         "_mail_left",
@@ -92,6 +93,7 @@ class Ending(Task):
         self.peer_address = peer_address
         self._acceptor_id = acceptor_id
         self._serial = next(_serials)
+        self._id: str | None = None
         self.accepted_at_ns = now_ns()
         self._clock = env.clock
         self._accepted_at = env.clock()
@@ -131,7 +133,10 @@ class Ending(Task):
 
     @property
     def id(self) -> str:
-        return f"{os.getpid():x}-{self._serial:x}"
+        known = self._id
+        if known is None:
+            known = self._id = f"{os.getpid():x}-{self._serial:x}"
+        return known
 
     @property
     def server(self) -> Any:

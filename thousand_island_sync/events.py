@@ -20,9 +20,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from blinker import Signal
-
 from ._clock import now_ns
+from ._signals import EventSignal
 
 _NAMES = (
     "listener.start",
@@ -55,8 +54,8 @@ _NAMES = (
     "pool.relieved",
 )
 
-#: The dotted name of every event -> its signal.
-ALL: Mapping[str, Signal] = {name: Signal(f"The event {name}.") for name in _NAMES}
+#: The dotted name of every event -> its signal, a `blinker.Signal`.
+ALL: Mapping[str, EventSignal] = {name: EventSignal(name) for name in _NAMES}
 
 listener_start = ALL["listener.start"]
 listener_error = ALL["listener.error"]
@@ -87,13 +86,12 @@ socket_close = ALL["socket.close"]
 pool_saturated = ALL["pool.saturated"]
 pool_relieved = ALL["pool.relieved"]
 
-_names_of = {id(signal): name for name, signal in ALL.items()}
 _disconnecting = threading.Lock()
 _log = logging.getLogger("thousand_island_sync")
 
 
 def emit(
-    signal: Signal,
+    signal: EventSignal,
     server: object,
     measurements: dict[str, Any],
     metadata: dict[str, Any],
@@ -104,9 +102,9 @@ def emit(
     """
     if signal.is_muted:
         return
-    event = _names_of[id(signal)]
+    event = signal.event
     measurements["monotonic_time_ns"] = now_ns()
-    for receiver in _receivers(signal, server):
+    for receiver in signal.simply or signal.listeners(server):
         try:
             receiver(server, event=event, measurements=measurements, metadata=metadata)
         except BaseException:  # whatever it is, it is the receiver's fault
@@ -116,17 +114,9 @@ def emit(
                 )
 
 
-def _receivers(signal: Signal, server: object) -> list[Callable[..., Any]]:
-    while True:
-        try:
-            return list(signal.receivers_for(server))
-        except RuntimeError:  # another thread connected or disconnected meanwhile
-            continue
-
-
-def _disconnect(signal: Signal, server: object, receiver: Callable[..., Any]) -> bool:
+def _disconnect(signal: EventSignal, server: object, receiver: Callable[..., Any]) -> bool:
     """Whether it was this call that disconnected it: two threads may meet its error."""
     with _disconnecting:
-        connected = any(other == receiver for other in _receivers(signal, server))
+        connected = any(other == receiver for other in signal.listeners(server))
         signal.disconnect(receiver)
         return connected

@@ -1,0 +1,100 @@
+"""blinker's signal, with what an event needs for each receiver worked out beforehand.
+
+`Signal.receivers_for` makes a new set and looks up each receiver, more than a microsecond
+for each event. As receivers come and go far less often than events, they are kept here as
+a tuple until the next one does: as weakly as blinker holds them. Once somebody listens to
+one server only, blinker is asked again for each event.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from inspect import ismethod
+from typing import Any, TypeVar
+
+from blinker import ANY, Signal
+
+F = TypeVar("F", bound=Callable[..., Any])
+Receiver = Callable[..., Any]
+
+_changing = threading.Lock()
+
+
+class EventSignal(Signal):
+    """The signal of one event.
+
+    Args:
+        event: its dotted name.
+    """
+
+    def __init__(self, event: str) -> None:
+        super().__init__(f"The event {event}.")
+        self.event = event
+        # All of this changes under `_changing`.
+        self._changes = 0
+        self._particular = False  # somebody listens, or has listened, to one server only
+        self._strongly: list[Receiver] = []  # those that are not held weakly
+        # Who listens, held weakly or not; `None`: not known since the last change.
+        self._known: tuple[list[Receiver], list[weakref.ref[Receiver]]] | None = None
+        #: The same, where none is held weakly and all listen to any server; or `None`.
+        self.simply: list[Receiver] | None = None
+
+    def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
+        """As `Signal.connect`."""
+        with _changing:
+            self._particular |= sender is not ANY
+            self._strongly = [other for other in self._strongly if other != receiver]
+            if not weak:
+                self._strongly.append(receiver)
+        super().connect(receiver, sender, weak)
+        self._has_changed()
+        return receiver
+
+    def disconnect(self, receiver: Receiver, sender: Any = ANY) -> None:
+        """As `Signal.disconnect`."""
+        super().disconnect(receiver, sender)
+        with _changing:
+            if sender is ANY:
+                self._strongly = [other for other in self._strongly if other != receiver]
+        self._has_changed()
+
+    def _has_changed(self) -> None:
+        with _changing:
+            self._changes += 1
+            self._known = self.simply = None
+
+    def listeners(self, server: object) -> list[Receiver]:
+        """Who listens to an event of `server` at this moment. Thread: any."""
+        if self._particular:
+            return self._asked(server)
+        known = self._known
+        if known is None:
+            changes = self._changes
+            known = self._sorted(self._asked(server))
+            with _changing:
+                if changes == self._changes and not self._particular:
+                    self._known = known
+                    self.simply = None if known[1] else known[0]
+        strong, weak = known
+        return strong + [receiver for ref in weak if (receiver := ref()) is not None]
+
+    def _asked(self, server: object) -> list[Receiver]:
+        while True:
+            try:
+                return list(self.receivers_for(server))
+            except RuntimeError:  # another thread connected or disconnected meanwhile
+                continue
+
+    def _sorted(
+        self, receivers: list[Receiver]
+    ) -> tuple[list[Receiver], list[weakref.ref[Receiver]]]:
+        strongly = self._strongly
+        strong = [receiver for receiver in receivers if receiver in strongly]
+        weak = [_reference(receiver) for receiver in receivers if receiver not in strongly]
+        return strong, weak
+
+
+def _reference(receiver: Receiver) -> weakref.ref[Receiver]:
+    return weakref.WeakMethod(receiver) if ismethod(receiver) else weakref.ref(receiver)
