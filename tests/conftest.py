@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ try:
 except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no build for it
     trustme = None  # type: ignore[assignment]
 
+from tests.side_by_side import share_of
 from tests.support import Recorder, eventually
 from thousand_island_sync import TCP, TLS, ThousandIsland, _checked, detach_logger, events
 
@@ -42,6 +44,18 @@ collect_ignore_glob = (
         "test_benchmarks.py",
     ]
 )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves what is the other process's, where `tests.side_by_side` runs two."""
+    share = os.environ.get("TESTS_SHARE")
+    if share is None:
+        return
+    number, _, place = share.partition(" ")
+    Path(place).write_text("\n".join(sorted(item.nodeid for item in items)))
+    others = [item for item in items if share_of(item.nodeid) != int(number)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if share_of(item.nodeid) == int(number)]
 
 
 def _descriptors() -> Counter[str]:

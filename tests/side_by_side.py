@@ -1,0 +1,68 @@
+"""The tests in two processes beside each other, for most of their time is spent waiting.
+
+    python -m tests.side_by_side [--coverage] <what pytest takes>
+
+Which of the two runs a test is decided by its name. What they print comes when they end. It
+is a failure if they did not collect the same tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+PROCESSES = 2
+#: What pytest ends with if it has run no test.
+NONE_RUN = 5
+
+
+def share_of(name: str) -> int:
+    """Which process runs a test."""
+    return zlib.crc32(name.encode()) % PROCESSES
+
+
+def outcome(codes: list[int]) -> int:
+    """A failure of any of them; that all that was asked for is the others' is none."""
+    failures = [code for code in codes if code not in (0, NONE_RUN)]
+    return failures[0] if failures else min(codes)
+
+
+def main(arguments: list[str]) -> int:
+    measure = ["-m", "coverage", "run"] if "--coverage" in arguments else []
+    given = [argument for argument in arguments if argument != "--coverage"]
+    development = ["-X", "dev"] if sys.flags.dev_mode else []
+    with tempfile.TemporaryDirectory() as folder:
+        running = []
+        for number in range(PROCESSES):
+            place = Path(folder, str(number))
+            place.mkdir()
+            with place.joinpath("printed").open("wb") as printed:
+                running.append(
+                    subprocess.Popen(
+                        [sys.executable, *development, *measure, "-m", "pytest", *given],
+                        stdout=printed,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, "TESTS_SHARE": f"{number} {place / 'collected'}"},
+                    )
+                )
+        codes = [process.wait() for process in running]
+        collected = set()
+        for number in range(PROCESSES):
+            place = Path(folder, str(number))
+            print(f"---- {number + 1} of {PROCESSES}", flush=True)
+            sys.stdout.buffer.write(place.joinpath("printed").read_bytes())
+            sys.stdout.flush()
+            seen = place / "collected"
+            collected.add(seen.read_text() if seen.exists() else "nothing")
+    if len(collected) != 1 or "nothing" in collected:
+        print("the processes did not collect the same tests")
+        return 1
+    return outcome(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
