@@ -142,8 +142,7 @@ class Acceptor:
             return
         except OSError as error:
             intake.registry.cancel()
-            with self._turn.given_away():
-                self._failed(error)
+            self._failed(error)
             return
         except BaseException:
             intake.registry.cancel()
@@ -161,21 +160,22 @@ class Acceptor:
         if count:
             self._failures = 0
         if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
-            with self._turn.given_away():
-                self._failed(error)
+            self._failed(error)
 
     def _failed(self, error: OSError) -> None:
         if self.over:
             return
         intake = self._intake
-        intake.tell_accept_error(error, self.number)
-        self._failures += 1
-        if error.errno in _EXHAUSTED:
-            intake.turn_one_away(self._listener)
+        exhausted = error.errno in _EXHAUSTED
+        if exhausted:  # whose turn is next must know
             intake.paused_until = now() + _PAUSE_S
-            self._pause(_PAUSE_S)
-        elif self._failures > _FAILURES_IN_A_ROW:
-            self._pause(_PAUSE_S)
+        with self._turn.given_away():
+            intake.tell_accept_error(error, self.number)
+            self._failures += 1
+            if exhausted:
+                intake.turn_one_away(self._listener)
+            if exhausted or self._failures > _FAILURES_IN_A_ROW:
+                self._pause(_PAUSE_S)
 
     def _pause(self, limit: float) -> None:
         _waits.wait_for(self.bell.fileno(), write=False, timeout=limit)
