@@ -1,4 +1,4 @@
-"""Threads that stay with a connection whose callbacks block."""
+"""Threads that stay with a connection whose callbacks block, or that is alone."""
 
 import contextlib
 import socket
@@ -10,8 +10,10 @@ import pytest
 from tests.support import eventually, receive
 from tests.test_connection import World
 from thousand_island_sync import Close, Continue, Handler
+from thousand_island_sync._connection import Lifecycle
 from thousand_island_sync._poller import EpollPoller
 from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync._staying import ALONE
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
 
 ALWAYS, NEVER = (lambda duration: True), (lambda duration: False)
@@ -285,3 +287,117 @@ def test_a_stop_finds_them_all(serve, client):
     assert server.stop(2_000)
     for sock in clients:
         assert sock.recv(1) == b""
+
+
+# ---- alone ------------------------------------------------------------------
+
+
+class Quick(Handler):
+    def handle_data(self, data, socket):
+        if data == b"sleeps":
+            time.sleep(0.3)
+        socket.send(data)
+
+    def handle_info(self, message, socket):
+        socket.send(message)
+
+
+@pytest.fixture
+def stayed(monkeypatch):
+    """With whom threads have stayed: their numbers of steps."""
+    steps = []
+    stay = Lifecycle.stay
+
+    def counted(connection, timeout, wanted):
+        before = connection._socket._recv_count
+        try:
+            return stay(connection, timeout, wanted)
+        finally:
+            steps.append(connection._socket._recv_count - before)
+
+    monkeypatch.setattr(Lifecycle, "stay", counted)
+    return steps
+
+
+def test_with_the_only_one_who_says_anything_a_thread_stays(stayed, serve, client):
+    server = serve(Quick)
+    sock = client(server)
+    talk(sock, 10 * ALONE)
+    assert eventually(lambda: sum(stayed) > 5 * ALONE)
+    assert eventually(lambda: server.info().busy_threads == 0)
+    assert server.info().handler_threads <= 3
+    talk(sock, 3)
+
+
+def test_not_before_it_has_been_so_for_a_while(stayed, serve, client):
+    talk(client(serve(Quick)), ALONE - 10)
+    assert stayed == []
+
+
+def test_nor_where_two_take_turns(stayed, serve, client):
+    server = serve(Quick)
+    one, other = client(server), client(server)
+    for _ in range(3 * ALONE):
+        talk(one, 1)
+        talk(other, 1)
+    assert stayed == []
+
+
+def test_it_ends_when_anybody_else_says_anything(stayed, serve, client):
+    server = serve(Quick)
+    chatting, other = client(server), client(server)
+    over = threading.Event()
+
+    def chat():
+        while not over.is_set():
+            talk(chatting, 1)
+
+    thread = threading.Thread(target=chat)
+    thread.start()
+    try:
+        assert eventually(lambda: sum(stayed) > ALONE)
+        ended = len(stayed)
+        talk(other, 20)
+        talk(client(server), 20)
+        assert eventually(lambda: len(stayed) > ended)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_nobody_waits_for_a_callback_of_one_that_is_stayed_with(stayed, serve, client):
+    server = serve(Quick)
+    chatting, other = client(server), client(server)
+    talk(chatting, 2 * ALONE)
+    chatting.sendall(b"sleeps")
+    began = time.monotonic()
+    talk(other, 20)
+    assert time.monotonic() - began < 0.2
+    assert receive(chatting, 6) == b"sleeps"
+    assert eventually(lambda: stayed)
+
+
+def test_messages_and_ends_reach_the_one_that_is_stayed_with(stayed, serve, client):
+    server = serve(Quick)
+    sock = client(server)
+    talk(sock, 3 * ALONE)
+    (connection,) = server.connections()
+    connection.post(b"hello")
+    assert receive(sock, 5) == b"hello"
+    talk(sock, 3 * ALONE)  # not stayed with any more: it gets messages
+    connection.close()
+    assert sock.recv(1) == b""
+    sock = client(server)
+    talk(sock, 3 * ALONE)
+    assert server.stop(2_000)
+    assert len(stayed) >= 2
+    assert sock.recv(1) == b""
+
+
+def test_a_peer_that_goes_is_noticed_there_too(stayed, serve, client):
+    server = serve(Quick)
+    sock = client(server)
+    talk(sock, 3 * ALONE)
+    sock.close()
+    assert eventually(lambda: server.info().active_connections == 0)
+    assert stayed

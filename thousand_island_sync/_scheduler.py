@@ -52,7 +52,7 @@ from time import perf_counter, process_time, thread_time
 from . import _waits
 from ._clock import FOREVER
 from ._pool import Worker
-from ._staying import Staying
+from ._staying import ALONE, Staying
 from ._task import AGAIN, Task
 from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches, wants_processor
 
@@ -135,18 +135,8 @@ class Scheduler(Staying):
             return
         worker.task = None
         self._unlooked = self._batch
-
-    def _help(self, worker: Worker) -> None:
-        """A thread without a permit has finished: takes a free one, or sees that what it
-        put into the queue is found."""
-        with self._lock:
-            self._settle(worker)
-            if self._free and not worker.permit:
-                self._grant(worker)
-                return
-            wake = bool(self._ready) and self._sleepers > 0
-        if wake:
-            self._poller.wake()
+        if self._alone >= ALONE:
+            self._stay_alone(worker)
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
         """Runs a task that tends to block without a permit, and measures it.

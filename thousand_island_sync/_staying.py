@@ -14,6 +14,10 @@ Clients that think for a second between requests are parked at once. The first c
 that does not block after all ends it: threads that hold each other up over the GIL
 look as if they blocked, and would never get out of that by themselves.
 
+And where for a while nobody but one connection has said anything, a thread stays with it,
+too, blocking or not, and another one polls: two system calls a message instead of three.
+It ends when that thread finds anything to do, for then two of them would want the GIL.
+
 A thread that stays cannot be called back. So a connection that others have sent
 messages to is never stayed with, and what else they may ask of it (an end, a stop)
 waits for `STAY_S` at most.
@@ -23,7 +27,7 @@ from __future__ import annotations
 
 from ._pool import Worker
 from ._queue import Queue
-from ._task import PARK, Task
+from ._task import AGAIN, PARK, Task
 from ._tendency import HAND_OVER_COST
 
 #: Seconds that a thread stays without bytes.
@@ -31,6 +35,8 @@ STAY_S = 0.004
 #: Below this share of stays that end with bytes, one in `_TRY_EVERY` is tried.
 _PAYS, _TRY_EVERY = 0.5, 32
 _WEIGHT = 1 / 16
+#: Looks in a row that found one and the same connection ready and no other.
+ALONE = 64
 
 
 class Staying(Queue):
@@ -58,12 +64,7 @@ class Staying(Queue):
         if came:
             task.sampled = False  # the next run is measured: does it still block?
         if verdict == PARK:
-            # `_settle` would do it with the lock held, and the call drops the GIL.
-            try:
-                self._register(task)
-                task.attached = True
-            except OSError:
-                pass  # it will do it after all
+            self._back_into_the_poller(task)
         return verdict
 
     def _begin_stay(self, task: Task) -> bool:
@@ -75,6 +76,65 @@ class Staying(Queue):
                 return False
         self.detach(task)
         return True
+
+    def _back_into_the_poller(self, task: Task) -> None:
+        # `_settle` would do it with the lock held, and the call drops the GIL.
+        try:
+            self._register(task)
+            task.attached = True
+        except OSError:
+            pass  # it will do it after all
+
+    def _stay_alone(self, worker: Worker) -> None:
+        """Stays with the only connection that has said anything for a while. Thread: the
+        worker's own, with a permit, when it has run what was ready."""
+        with self._lock:
+            self._alone = 0
+            parked = worker.parked
+            task = parked[0] if len(parked) == 1 else None
+            if task is None or task is not self._last_found or task.marked:
+                return
+            if self._permits > 1 or self._wanted() or not task.may_stay():
+                return
+            parked.clear()
+        worker.task = task
+        self.detach(task)
+        self._hand_over(worker)
+        heir = self._heir()
+        turn = heir.turn if heir is not None else 0
+
+        def wanted(duration: float) -> bool:
+            worker.turn += 1
+            return heir is None or heir is not self._heir() or heir.turn != turn or self._wanted()
+
+        verdict, came = task.stay(STAY_S, wanted)
+        while verdict == PARK and came and not wanted(0.0):
+            verdict, came = task.stay(STAY_S, wanted)
+        if verdict == PARK:
+            self._back_into_the_poller(task)
+            worker.parked.append(task)
+        elif verdict == AGAIN:
+            self._ready.append(task)
+        worker.task = None
+        self._help(worker)
+
+    def _heir(self) -> Worker | None:
+        """Who holds the permit; without the lock, a hint."""
+        for holder in self._holders:
+            return holder
+        return None
+
+    def _help(self, worker: Worker) -> None:
+        """A thread without a permit has finished: takes a free one, or sees that what it
+        put into the queue is found."""
+        with self._lock:
+            self._settle(worker)
+            if self._free and not worker.permit:
+                self._grant(worker)
+                return
+            wake = bool(self._ready) and self._sleepers > 0
+        if wake:
+            self._poller.wake()
 
     def _wanted(self) -> bool:
         """Whether the thread has something better to do; without the lock, a hint."""
