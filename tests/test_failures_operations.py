@@ -369,12 +369,13 @@ def test_f13_errnos_of_a_peer_that_has_gone(number, serve, client, monkeypatch):
     """macOS gives EPROTOTYPE where a send meets a socket that is being closed."""
     caught = []
 
+    class Gone:
+        def send(self, data, flags):
+            raise OSError(number, os.strerror(number))
+
     class Sends(Handler):
         def handle_data(self, data, sock):
-            def fails(data, flags=0):
-                raise OSError(number, os.strerror(number))
-
-            sock._send_now = fails
+            sock._sink = Gone()
             try:
                 sock.send(b"x")
             except SocketError as error:

@@ -30,6 +30,17 @@ def test_how_addresses_are_shown(given, shown, remote):
     assert addresses.remote(given) == remote
 
 
+@pytest.mark.parametrize("given", [("1.2.3.4", 5), ("::1", 5, 0, 0), "/a/path", b"\0name", ""])
+def test_clients_of_one_host_share_its_name(given):
+    other = ("".join([*given[0]]), *given[1:]) if isinstance(given, tuple) else given
+    one, another = addresses.sharing_host(given), addresses.sharing_host(other)
+    assert one == given
+    assert another == given
+    assert one[:1] == given[:1]
+    if isinstance(given, tuple):
+        assert one[0] is another[0]
+
+
 class Names(Handler):
     def handle_connection(self, socket):
         self.options.append((socket.getpeername(), socket.connection.peername))

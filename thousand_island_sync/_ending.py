@@ -29,7 +29,7 @@ from .connection import Connection
 from .errors import SocketClosed, SocketTimeout, ThousandIslandError
 from .handler import IDLE, Handler, SwitchTransport
 from .socket import Socket
-from .transports._base import Transport
+from .transports._base import Source, Transport
 
 _log = logging.getLogger("thousand_island_sync")
 _serials = itertools.count(1)
@@ -44,6 +44,7 @@ class Ending(Task):
         "_acceptor_id",
         "_asked",
         "_clock",
+        "_context",
         "_drained",
         "_env",
         "_eof_told",
@@ -53,21 +54,19 @@ class Ending(Task):
         "_handshake_deadline",
         "_handshake_ns",
         "_id",
-        "_in_context",
         "_mail",
         "_mail_left",
         "_on_data",
         "_read_deadline",
-        "_recv_now",
         "_serial",
         "_short_proves",
         "_sock",
         "_socket",
+        "_source",
         "_state",
         "_switch",
         "_total_deadline",
         "_transport",
-        "accepted_at_ns",
         "peer_address",
         "read_timeout",
     )
@@ -75,7 +74,7 @@ class Ending(Task):
     _handler: Handler
     _socket: Socket
     _on_data: Callable[[bytes, Socket], Any]
-    _recv_now: Callable[[int, int], bytes | None]
+    _source: Source
     _short_proves: bool
 
     def __init__(
@@ -94,10 +93,9 @@ class Ending(Task):
         self._acceptor_id = acceptor_id
         self._serial = next(_serials)
         self._id: str | None = None
-        self.accepted_at_ns = now_ns()
         self._clock = env.clock
         self._accepted_at = env.clock()
-        self._in_context = env.context.copy().run
+        self._context = env.context.copy()
         self._state = State.NEW
         self._handle: Connection | None = None
         self._mail: Mailbox | None = None
@@ -130,6 +128,10 @@ class Ending(Task):
                 if handle is None:
                     handle = self._handle = Connection(self)  # type: ignore[arg-type]
         return handle
+
+    @property
+    def accepted_at_ns(self) -> int:
+        return int(self._accepted_at * 1e9)
 
     @property
     def id(self) -> str:
@@ -290,7 +292,7 @@ class Ending(Task):
         if getattr(callback, "__func__", None) in IDLE:
             return
         try:
-            self._in_context(callback, *arguments)
+            self._context.run(callback, *arguments)
         except BaseException as error:
             self._log_error(error, name)
 

@@ -26,7 +26,7 @@ class Handshaking(Ending):
             channel = self._transport.channel(self._sock)
             self._socket = Socket(self, self._sock, channel)
             self._use(channel)
-            self._handler = self._in_context(env.handler_cls, env.handler_options)
+            self._handler = self._context.run(env.handler_cls, env.handler_options)
             self._on_data = self._handler.handle_data
         except BaseException as error:
             self._refuse(error)
@@ -51,8 +51,8 @@ class Handshaking(Ending):
 
     def _use(self, channel: Channel) -> None:
         self._socket._channel = channel
-        self._socket._send_now = channel.direct_send()
-        self._recv_now = channel.direct_recv()
+        self._socket._sink = channel.sink()
+        self._source = channel.source()
         self._short_proves = channel.kernel_waits
         # A plain socket waits for room within its sends only; a channel may between them.
         if channel.kernel_waits:

@@ -136,6 +136,7 @@ class Intake:
         if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
             sock.settimeout(None)
         self.registry.admit(acceptor_id)
+        address = _addresses.sharing_host(address)
         return self._connection_cls(self.env, self.transport(), sock, address, acceptor_id)
 
     def take(

@@ -38,7 +38,7 @@ class Outcomes(Handshaking):
         if getattr(callback, "__func__", None) in IDLE:
             return self._settle(None, name)
         try:
-            result = self._in_context(callback, *arguments)
+            result = self._context.run(callback, *arguments)
         except BaseException as error:
             return self._raised(error, name)
         return self._settle(result, name)

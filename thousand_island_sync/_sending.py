@@ -79,7 +79,7 @@ class Sending(SocketCore):
             and self._sending.acquire(False)
         ):
             try:
-                sent = 0 if self._closed else self._send_now(data, _DONTWAIT)
+                sent = 0 if self._closed else self._sink.send(data, _DONTWAIT)
             except BlockingIOError:
                 sent = 0
             except BaseException as cause:

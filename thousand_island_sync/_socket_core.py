@@ -90,8 +90,8 @@ class SocketCore:
         "_receiving",
         "_recv_count",
         "_send_count",
-        "_send_now",
         "_sending",
+        "_sink",
         "_sock",
         "_waiter",
         "_write_shut",
@@ -101,7 +101,7 @@ class SocketCore:
         self._connection = connection
         self._sock = sock
         self._channel = channel
-        self._send_now = channel.direct_send()
+        self._sink = channel.sink()
         self._receiving: threading.Lock | None = None  # made when first used
         self._sending = threading.Lock()
         self._buffer: ReadBuffer | None = None

@@ -10,14 +10,26 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from .._options import Option, checked
 from ..errors import ConfigError, NotSupported
 
 #: What a channel may have to wait for.
 READ, WRITE = 1, 4
+
+
+class Source(Protocol):
+    """A socket, as far as receiving goes."""
+
+    def recv(self, length: int, flags: int, /) -> bytes | None: ...
+
+
+class Sink(Protocol):
+    """A socket, as far as sending goes."""
+
+    def send(self, data: bytes, flags: int, /) -> int: ...
 
 
 class Channel(ABC):
@@ -60,16 +72,16 @@ class Channel(ABC):
     def send(self, data: Any, flags: int = 0) -> int:
         """How many bytes of a bytes-like were taken; 0: none yet."""
 
-    def direct_recv(self) -> Callable[[int, int], bytes | None]:
-        """What is called with a length and `MSG_DONTWAIT` for each message: `recv`, or
-        something quicker; it may also raise `BlockingIOError` for nothing yet."""
-        return self.recv
+    def source(self) -> Source:
+        """What is received from for each message, with `MSG_DONTWAIT`: the channel, or
+        something quicker, which may also raise `BlockingIOError` for nothing yet."""
+        return self
 
-    def direct_send(self) -> Callable[[bytes, int], int]:
-        """What is called with bytes and `MSG_DONTWAIT` by a plain `Socket.send`: `send`, or
-        something quicker; it may also raise `BlockingIOError` for none taken, and gives
-        `~count` where a rest of what counts as sent waits for `flush`."""
-        return self.send
+    def sink(self) -> Sink:
+        """What a plain `Socket.send` sends to, with `MSG_DONTWAIT`: the channel, or something
+        quicker; it may also raise `BlockingIOError` for none taken, and gives `~count`
+        where a rest of what counts as sent waits for `flush`."""
+        return self
 
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
         """How many bytes of several buffers were taken."""

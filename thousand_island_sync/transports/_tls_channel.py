@@ -38,7 +38,7 @@ from OpenSSL import SSL
 from .._unread import unread_bytes
 from ..errors import HandshakeError, NotSupported
 from . import _tls_gaps
-from ._base import READ, WRITE, Channel
+from ._base import READ, WRITE, Channel, Sink
 from ._tls_reasons import Notes, explain, reasons
 
 _RECORD = 16_384
@@ -176,12 +176,8 @@ class TLSChannel(Channel):
                     raise OSError(errno.EPIPE, "this side has ended the TLS session") from error
                 raise _protocol_error(error) from error
 
-    def direct_send(self) -> Any:
-        return self._send_now
-
-    def _send_now(self, data: bytes, flags: int) -> int:
-        sent = self.send(data)
-        return sent if self._held is None else ~sent
+    def sink(self) -> Sink:
+        return _Sink(self)
 
     def flush(self) -> bool:
         with self._lock:
@@ -248,6 +244,20 @@ class TLSChannel(Channel):
             resumed=self._established and resumed,
             alpn=self.negotiated_protocol(),
         )
+
+
+class _Sink:
+    """Tells a send that is finished from one that only counts as sent."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: TLSChannel) -> None:
+        self._channel = channel
+
+    def send(self, data: bytes, flags: int) -> int:
+        channel = self._channel
+        sent = channel.send(data)
+        return sent if channel._held is None else ~sent
 
 
 def _system_error(error: SSL.SysCallError) -> OSError:

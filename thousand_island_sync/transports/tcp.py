@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from .. import _addresses
@@ -26,7 +26,7 @@ from .._options import (
     whole,
 )
 from ..errors import ConfigError, NotSupported
-from ._base import Channel, ListenSocket, Transport
+from ._base import Channel, ListenSocket, Sink, Source, Transport
 
 # int: the standard library has it as an IntFlag, whose `|` costs two microseconds.
 _UNIX = getattr(socket, "AF_UNIX", None)
@@ -135,11 +135,11 @@ class TCPChannel(Channel):
         except BlockingIOError:
             return 0
 
-    def direct_recv(self) -> Callable[[int, int], bytes | None]:
-        return self._sock.recv
+    def source(self) -> Source:
+        return self._sock
 
-    def direct_send(self) -> Callable[[bytes, int], int]:
-        return self._sock.send
+    def sink(self) -> Sink:
+        return self._sock
 
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
         try:
