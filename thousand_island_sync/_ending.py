@@ -51,14 +51,12 @@ class Ending(Task):
         "_gone",
         "_handle",
         "_handler",
-        "_handshake_deadline",
-        "_handshake_ns",
+        "_handshake_at",
         "_id",
         "_mail",
         "_mail_left",
         "_on_data",
         "_read_deadline",
-        "_serial",
         "_short_proves",
         "_sock",
         "_socket",
@@ -91,8 +89,7 @@ class Ending(Task):
         self._sock = sock
         self.peer_address = peer_address
         self._acceptor_id = acceptor_id
-        self._serial = next(_serials)
-        self._id: str | None = None
+        self._id: str | int = next(_serials)  # its number, until it is asked for
         self._clock = env.clock
         self._accepted_at = env.clock()
         self._context = env.context.copy()
@@ -105,8 +102,7 @@ class Ending(Task):
         self._eof_told = False
         self._gone = False
         self._drained = 0
-        self._handshake_ns = 0
-        self._handshake_deadline = FOREVER
+        self._handshake_at = 0.0
         self._read_deadline = FOREVER
         self._total_deadline = FOREVER
         self.read_timeout = env.read_timeout
@@ -136,8 +132,8 @@ class Ending(Task):
     @property
     def id(self) -> str:
         known = self._id
-        if known is None:
-            known = self._id = f"{os.getpid():x}-{self._serial:x}"
+        if isinstance(known, int):
+            known = self._id = f"{os.getpid():x}-{known:x}"
         return known
 
     @property

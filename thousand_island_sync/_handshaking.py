@@ -4,7 +4,6 @@ is made, hands are shaken, and later perhaps once more over another transport.""
 from __future__ import annotations
 
 from . import _addresses, events
-from ._clock import now_ns
 from ._ending import Ending
 from ._states import Cause, State
 from ._task import AGAIN
@@ -61,8 +60,11 @@ class Handshaking(Ending):
             self._env.pool.watch_writes(self)
 
     def _handshake_began(self) -> None:
-        self._handshake_ns = now_ns()
-        self._handshake_deadline = self._clock() + self._env.handshake_timeout
+        self._handshake_at = self._clock()
+
+    def _handshake_took(self) -> int:
+        """Nanoseconds so far."""
+        return int((self._clock() - self._handshake_at) * 1e9)
 
     def _handshake_failed(self, error: HandshakeError, cause: Cause = Cause.ERROR) -> int:
         if events.socket_handshake_error.receivers:
@@ -70,7 +72,7 @@ class Handshaking(Ending):
             events.emit(
                 events.socket_handshake_error,
                 self._env.server,
-                {"error": error, "duration_ns": now_ns() - self._handshake_ns},
+                {"error": error, "duration_ns": self._handshake_took()},
                 {"connection_id": self.id, "remote_address": host, "remote_port": port},
             )
         return self._finish(cause, error)

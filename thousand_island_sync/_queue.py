@@ -277,7 +277,7 @@ class Queue(Pool):
         """With the lock: sets the task's timer to its deadline. Whether to wake a sleeper."""
         if task.timer is not None:
             self._timers.cancel(task.timer)
-        task.timer = self._timers.add(task.deadline, task)
+        task.timer = self._timers.add(task.deadline, task, ordered=False)
         task.timer_at = task.deadline
         return self._note_timer(task.deadline)
 

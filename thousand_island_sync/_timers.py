@@ -40,9 +40,12 @@ class Timers:
         self._husks = 0
         self._made = 0
 
-    def add(self, when: float, target: Any) -> Timer:
-        self._made += 1
-        timer = Timer(when, self._made, target)
+    def add(self, when: float, target: Any, *, ordered: bool = True) -> Timer:
+        """`ordered`: of those of one time, after those that were added before it. A number less
+        to keep where that does not matter."""
+        if ordered:
+            self._made += 1
+        timer = Timer(when, self._made if ordered else 0, target)
         heapq.heappush(self._heap, timer)
         return timer
 
