@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +26,19 @@ class Server:
         name: of `benchmarks.peers.PEERS`.
         work: what it is started for.
         python: the interpreter it runs on.
+        prefix: a program that runs the interpreter, and what it takes.
     """
 
-    def __init__(self, name: str, work: Work | None = None, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Work | None = None,
+        python: str = sys.executable,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.name, self.work = name, work or Work()
         self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.peers", name, self.work.to_json()],
+            [*prefix, python, "-m", "benchmarks.peers", name, self.work.to_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,

@@ -38,6 +38,7 @@ class Work:
         pem: the path of a certificate and its key: TLS.
         threads: `max_handler_threads` of ours.
         acceptors: `num_acceptors` of ours.
+        slowed: how many times as slow as otherwise the server runs, about.
     """
 
     http: bool = False
@@ -49,6 +50,7 @@ class Work:
     pem: str = ""
     threads: int = 64
     acceptors: int = 10
+    slowed: int = 1
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
