@@ -23,6 +23,7 @@ from pathlib import Path
 
 from . import load
 from .measure import Server, tool_of
+from .scenarios import make_certificate
 from .work import Work
 
 #: How many times as slow as otherwise, about.
@@ -38,25 +39,39 @@ def _ping(clients: int) -> Callable[[Server, int], list[str]]:
     return command
 
 
+def _tls_ping(server: Server, requests: int) -> list[str]:
+    return [*_ping(50)(server, requests), "--tls", "--insecure"]
+
+
 def _connections(server: Server, requests: int) -> list[str]:
     url = f"http://127.0.0.1:{server.port}/send/100"
     return [tool_of("ab", "apache2-utils"), "-q", "-c", "50", "-n", str(requests), url]
 
 
-#: name -> what the server is started for, and the program that loads it.
-LOADS: dict[str, tuple[Work, Callable[[Server, int], list[str]]]] = {
-    "PING, 1 connection": (Work(slowed=_SLOWED), _ping(1)),
-    "PING, 50 connections": (Work(slowed=_SLOWED), _ping(50)),
-    "a connection for each request, 50 at a time": (
-        Work(http=True, slowed=_SLOWED),
-        _connections,
-    ),
-}
+Loads = dict[str, tuple[Work, Callable[[Server, int], list[str]]]]
 
 
-def count(name: str, peer: str, requests: int, folder: Path) -> tuple[float, Path]:
+def loads(pem: str) -> Loads:
+    """Name -> what the server is started for, and the program that loads it."""
+    return {
+        "PING, 1 connection": (Work(slowed=_SLOWED), _ping(1)),
+        "PING, 50 connections": (Work(slowed=_SLOWED), _ping(50)),
+        "a connection for each request, 50 at a time": (
+            Work(http=True, slowed=_SLOWED),
+            _connections,
+        ),
+        "PING over TLS 1.3, 50 connections": (Work(pem=pem, slowed=_SLOWED), _tls_ping),
+    }
+
+
+def count(
+    work: Work,
+    command: Callable[[Server, int], list[str]],
+    peer: str,
+    requests: int,
+    folder: Path,
+) -> tuple[float, Path]:
     """Instructions a request, and the file that `callgrind_annotate` takes."""
-    work, command = LOADS[name]
     out = folder / "callgrind.out"
     grind = [tool_of("valgrind", "valgrind"), "--tool=callgrind", "--quiet"]
     grind += [f"--callgrind-out-file={out}", "--fair-sched=yes"]
@@ -90,11 +105,16 @@ def main() -> None:
     given = parser.parse_args()
     print("| instructions a request |", " | ".join(given.peers), "|")
     print("|---|" + "---|" * len(given.peers))
-    for name in LOADS:
+    with tempfile.TemporaryDirectory() as certificates:
+        _measure(given, loads(make_certificate(Path(certificates))))
+
+
+def _measure(given: argparse.Namespace, chosen: Loads) -> None:
+    for name, (work, command) in chosen.items():
         row = []
         for peer in given.peers:
             with tempfile.TemporaryDirectory() as folder:
-                found, dump = count(name, peer, given.requests, Path(folder))
+                found, dump = count(work, command, peer, given.requests, Path(folder))
                 row.append(f"{found:,.0f}")
                 if given.functions:
                     print(_functions(dump, given.functions))

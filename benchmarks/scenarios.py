@@ -110,7 +110,7 @@ def _bodies(folder: Path) -> list[Scenario]:
 
 
 def _tls(folder: Path) -> list[Scenario]:
-    pem = _make_certificate(folder)
+    pem = make_certificate(folder)
     file = folder / "file-tls"
     file.write_bytes(PATTERN * (SIZES["64 MiB"] // len(PATTERN)))
     ping = functools.partial(load.redis, clients=50)
@@ -223,7 +223,7 @@ def scenarios(folder: Path) -> list[Scenario]:
     ]
 
 
-def _make_certificate(folder: Path) -> str:
+def make_certificate(folder: Path) -> str:
     """The path of a certificate, its key, and the authority's, by which a client verifies it."""
     import trustme
 

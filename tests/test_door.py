@@ -6,7 +6,14 @@ import threading
 import pytest
 
 from tests.support import Echo, answers, eventually, receive
-from thousand_island_sync import Handler, _accept_turns, _acceptor, events
+from thousand_island_sync import Handler, _accept_turns, _acceptor, _pool, events
+
+
+@pytest.fixture(autouse=True)
+def one_thread_at_a_time(monkeypatch):
+    """As with the GIL."""
+    monkeypatch.setattr(_accept_turns, "default_permits", lambda: 1)
+    monkeypatch.setattr(_pool, "default_permits", lambda: 1)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import eventually, receive
 from tests.test_connection import World
-from thousand_island_sync import Close, Continue, Handler
+from thousand_island_sync import Close, Continue, Handler, _pool
 from thousand_island_sync._connection import Lifecycle
 from thousand_island_sync._poller import EpollPoller
 from thousand_island_sync._scheduler import Scheduler
@@ -304,7 +304,8 @@ class Quick(Handler):
 
 @pytest.fixture
 def stayed(monkeypatch):
-    """With whom threads have stayed: their numbers of steps."""
+    """With whom threads have stayed: their numbers of steps. As with the GIL."""
+    monkeypatch.setattr(_pool, "default_permits", lambda: 1)
     steps = []
     stay = Lifecycle.stay
 
@@ -327,6 +328,12 @@ def test_with_the_only_one_who_says_anything_a_thread_stays(stayed, serve, clien
     assert eventually(lambda: server.info().busy_threads == 0)
     assert server.info().handler_threads <= 3
     talk(sock, 3)
+
+
+def test_nor_where_several_poll_as_it_is(stayed, serve, client, monkeypatch):
+    monkeypatch.setattr(_pool, "default_permits", lambda: 2)
+    talk(client(serve(Quick)), 3 * ALONE)
+    assert stayed == []
 
 
 def test_not_before_it_has_been_so_for_a_while(stayed, serve, client):
