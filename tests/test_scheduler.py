@@ -9,7 +9,9 @@ import pytest
 
 from tests.support import eventually
 from tests.test_poller import MAKERS
+from tests.test_trial import Bench
 from thousand_island_sync import _scheduler, _waits
+from thousand_island_sync._clock import FOREVER
 from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import CALM_TICK, TICK, Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
@@ -516,6 +518,18 @@ def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch
     scheduler.tend()
     assert not worker.permit
     assert not worker.task.blocks
+
+
+def test_a_trial_is_over_when_nobody_looks_any_more(watched):
+    """It holds on to connections, which may end."""
+    scheduler, worker = watched
+    bench = Bench().to_trial()
+    scheduler._trial = bench.trial
+    worker.looking, worker.task = True, None
+    while scheduler.tend() != FOREVER:
+        pass
+    assert bench.taken_for_blocking() == 20
+    assert bench.trial._saved == []
 
 
 def test_a_callback_that_ends_while_the_watch_looks_at_it(watched):

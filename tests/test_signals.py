@@ -74,6 +74,20 @@ def test_the_last_connect_says_how_it_is_held():
     assert listeners(signal, Server()) == []
 
 
+def test_what_cannot_be_held_weakly_is_heard_all_the_same():
+    class Slotted:
+        __slots__ = ()
+
+        def __call__(self, sender, **_):
+            pass
+
+    signal, one = EventSignal("x"), Slotted()
+    signal.connect(one, weak=False)
+    with pytest.raises(TypeError):
+        signal.connect(one)
+    assert listeners(signal, Server()) == [one]
+
+
 def test_one_servers_listeners_hear_no_other():
     signal, one, other = EventSignal("x"), Server(), Server()
     everybodys, its_own = Receiver(), Receiver()

@@ -1,9 +1,11 @@
 """Threads that stay with a connection whose callbacks block, or that is alone."""
 
 import contextlib
+import gc
 import socket
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -399,6 +401,22 @@ def test_messages_and_ends_reach_the_one_that_is_stayed_with(stayed, serve, clie
     assert server.stop(2_000)
     assert len(stayed) >= 2
     assert sock.recv(1) == b""
+
+
+def test_nothing_holds_on_to_one_that_has_ended(stayed, serve, client):
+    held = weakref.WeakSet()
+
+    class Remembered(Quick):
+        def handle_connection(self, socket):
+            held.add(self)
+
+    server = serve(Remembered)
+    for rounds in (3, 3 * ALONE):
+        sock = client(server)
+        talk(sock, rounds)
+        sock.close()
+        assert eventually(lambda: server.info().active_connections == 0)
+        assert eventually(lambda: gc.collect() >= 0 and not held)
 
 
 def test_a_peer_that_goes_is_noticed_there_too(stayed, serve, client):

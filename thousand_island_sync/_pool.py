@@ -121,8 +121,8 @@ class Pool:
         self._free = self._permits
         self._holders: list[Worker] = []
         self._idle: list[Worker] = []
-        self._last_found: Task | None = None  # what the last look made ready
-        self._alone = 0  # looks in a row that found that task and nothing else
+        self._last_found = -1  # the descriptor that the last look made ready
+        self._alone = 0  # looks in a row that found that one and nothing else
         self._stays = 0  # how often a thread might have stayed, see `_staying`
         self._stay_pays = 1.0  # the share of stays that brought bytes
         self._threads: dict[Worker, threading.Thread] = {}

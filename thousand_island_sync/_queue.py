@@ -223,7 +223,7 @@ class Queue(Pool):
                 worker.looking = False
                 self._sleepers -= 1
             find, hang_up, write = self._tasks.get, HANGUP, WRITE
-            found = None
+            found = -1
             for fd, bits in events:
                 task = find(fd)
                 if task is None:
@@ -235,8 +235,8 @@ class Queue(Pool):
                 elif bits != write or task.wants_write:
                     task.owned = True
                     ready.append(task)
-                    found = task
-            alone = found is not None and found is self._last_found and len(events) == 1
+                    found = fd
+            alone = found == self._last_found and found >= 0 and len(events) == 1
             self._alone = self._alone + 1 if alone else 0
             self._last_found = found
             if self._next_timer != FOREVER and self._next_timer <= self._clock():

@@ -241,6 +241,8 @@ class Scheduler(Staying):
             self._calm = self._calm + 1 if smooth and self._sample_mask else 0
             self._seen_turns = turns
             self._watching = not quiet
+            if quiet and self._trial.refute(self._seen_at):
+                self._sample_as_needed()  # nobody looks again, and it holds on to its tasks
         for heir in heirs:
             if heir is not None:
                 self._wake(heir)

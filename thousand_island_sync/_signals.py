@@ -43,13 +43,12 @@ class EventSignal(Signal):
 
     def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
         """As `Signal.connect`."""
+        super().connect(receiver, sender, weak)
         with _changing:
             self._particular |= sender is not ANY
-            self._strongly = [other for other in self._strongly if other != receiver]
-            if not weak:
-                self._strongly.append(receiver)
-        super().connect(receiver, sender, weak)
-        self._has_changed()
+            strongly = [other for other in self._strongly if other != receiver]
+            self._strongly = strongly if weak else [*strongly, receiver]
+            self._has_changed()
         return receiver
 
     def disconnect(self, receiver: Receiver, sender: Any = ANY) -> None:
@@ -58,12 +57,11 @@ class EventSignal(Signal):
         with _changing:
             if sender is ANY:
                 self._strongly = [other for other in self._strongly if other != receiver]
-        self._has_changed()
+            self._has_changed()
 
     def _has_changed(self) -> None:
-        with _changing:
-            self._changes += 1
-            self._known = self.simply = None
+        self._changes += 1
+        self._known = self.simply = None
 
     def listeners(self, server: object) -> list[Receiver]:
         """Who listens to an event of `server` at this moment. Thread: any."""
@@ -91,10 +89,20 @@ class EventSignal(Signal):
         self, receivers: list[Receiver]
     ) -> tuple[list[Receiver], list[weakref.ref[Receiver]]]:
         strongly = self._strongly
-        strong = [receiver for receiver in receivers if receiver in strongly]
-        weak = [_reference(receiver) for receiver in receivers if receiver not in strongly]
+        strong: list[Receiver] = []
+        weak: list[weakref.ref[Receiver]] = []
+        for receiver in receivers:
+            reference = None if receiver in strongly else _reference(receiver)
+            if reference is None:
+                strong.append(receiver)
+            else:
+                weak.append(reference)
         return strong, weak
 
 
-def _reference(receiver: Receiver) -> weakref.ref[Receiver]:
-    return weakref.WeakMethod(receiver) if ismethod(receiver) else weakref.ref(receiver)
+def _reference(receiver: Receiver) -> weakref.ref[Receiver] | None:
+    """`None` if there can be none; then it was not connected weakly either."""
+    try:
+        return weakref.WeakMethod(receiver) if ismethod(receiver) else weakref.ref(receiver)
+    except TypeError:
+        return None

@@ -92,7 +92,7 @@ class Staying(Queue):
             self._alone = 0
             parked = worker.parked
             task = parked[0] if len(parked) == 1 else None
-            if task is None or task is not self._last_found or task.marked:
+            if task is None or task.fd != self._last_found or task.marked:
                 return
             if self._permits > 1 or self._wanted() or not task.may_stay():
                 return
