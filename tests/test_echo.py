@@ -129,6 +129,22 @@ def test_a_peer_that_never_reads_ends_a_send_in_time_and_says_how_much_went_out(
     sock.close()
 
 
+def test_to_send_nothing_sends_nothing(wire):
+    counts = []
+
+    class Nothing(Handler):
+        def handle_data(self, data, socket):
+            for nothing in (b"", bytearray(), memoryview(b""), [], [b"", b""]):
+                counts.append(socket.send(nothing))
+            socket.sendall(b"")
+            socket.send(data)
+
+    sock = wire.connect(wire.serve(Nothing))
+    sock.sendall(b"hello")
+    assert receive(sock, 5) == b"hello"
+    assert counts == [0] * 5
+
+
 def test_sends_of_several_threads_do_not_interleave(wire):
     done = threading.Event()
 

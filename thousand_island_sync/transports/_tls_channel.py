@@ -40,8 +40,8 @@ from ..errors import HandshakeError, NotSupported
 from . import _tls_gaps
 from ._base import READ, WRITE, Channel, Sink
 from ._tls_reasons import Notes, explain, reasons
+from ._tls_records import RECORD, records_of
 
-_RECORD = 16_384
 _HARMLESS_FLAGS = 0
 for _name in ("MSG_DONTWAIT", "MSG_PEEK", "MSG_WAITALL", "MSG_NOSIGNAL"):
     _HARMLESS_FLAGS |= int(getattr(socket, _name, 0))
@@ -68,6 +68,7 @@ class TLSChannel(Channel):
         "_held",
         "_lock",
         "_reads_ended",
+        "_records",
         "_said_goodbye",
         "_sock",
         "recv_wants",
@@ -84,6 +85,7 @@ class TLSChannel(Channel):
         self._connection = SSL.Connection(context, sock)
         self._connection.set_app_data(Notes())
         self._connection.set_accept_state()
+        self._records = records_of(self._connection)
         self._held: bytes | None = None
         self._established = False
         self._said_goodbye = False
@@ -135,7 +137,7 @@ class TLSChannel(Channel):
             if self._reads_ended:
                 return None
             try:
-                return self._connection.recv(min(length, _RECORD))
+                return self._records.read(length)
             except SSL.WantReadError:
                 self.recv_wants = READ
                 return None
@@ -154,15 +156,17 @@ class TLSChannel(Channel):
 
     def drained(self) -> bool:
         with self._lock:
-            return not self._connection.pending() and not unread_bytes(self._sock)
+            return not self._records.pending() and not unread_bytes(self._sock)
 
     def send(self, data: Any, flags: int = 0) -> int:
         with self._lock:
             if self._held is not None and not self._flush():
                 return 0
-            piece = data if len(data) <= _RECORD else data[:_RECORD]
+            if not len(data):
+                return 0  # SSL_write(3) takes one byte or more
+            piece = data if len(data) <= RECORD else data[:RECORD]
             try:
-                return self._connection.send(piece)
+                return self._records.write(piece)
             except (SSL.WantWriteError, SSL.WantReadError) as error:
                 self.send_wants = READ if isinstance(error, SSL.WantReadError) else WRITE
                 self._held = bytes(piece)
@@ -187,7 +191,7 @@ class TLSChannel(Channel):
         held = self._held
         while held is not None:
             try:
-                sent = self._connection.send(held)
+                sent = self._records.write(held)
             except (SSL.WantWriteError, SSL.WantReadError) as error:
                 self.send_wants = READ if isinstance(error, SSL.WantReadError) else WRITE
                 return False

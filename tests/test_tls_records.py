@@ -1,0 +1,75 @@
+"""By pyOpenSSL's public calls everything is as by OpenSSL's functions underneath, which the
+other tests of TLS go through."""
+
+import pytest
+from OpenSSL import SSL
+
+from tests.support import Echo, exchange, journal, reset
+from tests.test_tls import (  # noqa: F401 - they are run here as well
+    test_d2_a_send_that_timed_out_leaves_the_stream_exact,
+    test_d3_a_clean_end_is_not_truncated,
+    test_d3_an_end_without_close_notify_is_truncated,
+    test_d9_our_end_is_clean_and_does_not_wait,
+    tls,
+)
+from thousand_island_sync.transports import _tls_records
+
+
+@pytest.fixture(autouse=True)
+def by_public_calls(monkeypatch):
+    monkeypatch.setattr(_tls_records, "QUICK", False)
+
+
+@pytest.fixture(params=["quick", "public"])
+def way(request, monkeypatch):
+    monkeypatch.setattr(_tls_records, "QUICK", request.param == "quick")
+    return request.param
+
+
+def test_the_quick_way_is_there_with_this_pyopenssl():
+    assert _tls_records._has_private_names()
+
+
+@pytest.mark.parametrize("name", ["_ssl_read", "_ssl_write", "_ssl_pending", "_new", "_bytes_of"])
+def test_it_takes_all_of_the_names(name, monkeypatch):
+    monkeypatch.setattr(_tls_records, name, None)
+    assert not _tls_records._has_private_names()
+
+
+def test_a_connection_without_its_own_goes_the_public_way(monkeypatch):
+    monkeypatch.setattr(_tls_records, "QUICK", True)
+    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
+    assert isinstance(_tls_records.records_of(connection), _tls_records.PrivateRecords)
+    connection._ssl = None
+    assert isinstance(_tls_records.records_of(connection), _tls_records.PublicRecords)
+
+
+def test_bytes_of_every_kind_arrive(way, serve, authority, secure):
+    server = tls(serve, authority, Echo)
+    sock = secure(server, authority.client_context())
+    data = bytes(range(256)) * 4_000
+    assert exchange(sock, data, len(data)) == data
+
+
+def test_a_reset_is_one(way, serve, authority, client):
+    """Not an end that was cut off: OpenSSL is not asked a second time."""
+    Base = journal()
+
+    class Waits(Base):
+        def handle_connection(self, socket):
+            socket.recv()
+
+    server = tls(serve, authority, Waits)
+    plain = client(server)
+    context = authority.client_context()
+    sock = context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=True)
+    reset(sock)
+    assert Waits.ended()
+    assert Waits.names() == ["close", "end"]
+
+
+def test_what_gives_neither_bytes_nor_a_reason_is_an_error():
+    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
+    records = _tls_records.PrivateRecords(connection)
+    connection._raise_ssl_error = lambda ssl, result: None
+    assert isinstance(records._failure(0), SSL.Error)
