@@ -24,7 +24,7 @@ from pathlib import Path
 from . import load
 from .measure import Server, tool_of
 from .scenarios import make_certificate
-from .work import Work
+from .work import HOST, Work
 
 #: How many times as slow as otherwise, about.
 _SLOWED = 50
@@ -33,18 +33,13 @@ _PEERS = ["ours", "asyncio Protocol", "uvloop Protocol", "raw threads"]
 
 def _ping(clients: int) -> Callable[[Server, int], list[str]]:
     def command(server: Server, requests: int) -> list[str]:
-        ping = load._redis_command(server, clients, "-t", "ping_mbulk", "-P", "1")
-        return [*ping, "-n", str(requests)]
+        return load.redis_command(server, clients, "-t", "ping_mbulk", "-n", str(requests))
 
     return command
 
 
-def _tls_ping(server: Server, requests: int) -> list[str]:
-    return [*_ping(50)(server, requests), "--tls", "--insecure"]
-
-
 def _connections(server: Server, requests: int) -> list[str]:
-    url = f"http://127.0.0.1:{server.port}/send/100"
+    url = f"http://{HOST}:{server.port}/send/100"
     return [tool_of("ab", "apache2-utils"), "-q", "-c", "50", "-n", str(requests), url]
 
 
@@ -60,7 +55,7 @@ def loads(pem: str) -> Loads:
             Work(http=True, slowed=_SLOWED),
             _connections,
         ),
-        "PING over TLS 1.3, 50 connections": (Work(pem=pem, slowed=_SLOWED), _tls_ping),
+        "PING over TLS 1.3, 50 connections": (Work(pem=pem, slowed=_SLOWED), _ping(50)),
     }
 
 

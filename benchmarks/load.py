@@ -100,8 +100,8 @@ def redis(
 ) -> Figures:
     """PINGs; `first` are sent to warm the server up and to see how many fit the time."""
     check_ping(server)
-    command = _redis_command(server, clients, "-P", str(pipeline), "-t", "ping_mbulk")
-    command += ["-k", str(int(keep))] + (["--tls", "--insecure"] if server.work.pem else [])
+    command = redis_command(server, clients, "-P", str(pipeline), "-t", "ping_mbulk")
+    command += ["-k", str(int(keep))]
     watch = Watch(server)
     told = _parse(watch.run([*command, "-n", str(first)])[0])
     count = max(first // 2, int(told["rate"] * seconds))
@@ -117,8 +117,8 @@ def mixed(server: Server, seconds: float) -> Figures:
 
     The figures are those of the quick ones; `naps` is the rate of the others.
     """
-    naps = _redis_command(server, 20, "-n", "1000000", "NAP")
-    quick = _redis_command(server, 40, "-t", "ping_mbulk")
+    naps = redis_command(server, 20, "-n", "1000000", "NAP")
+    quick = redis_command(server, 40, "-t", "ping_mbulk")
     watch = Watch(server)
     told = _parse(watch.run([*quick, "-n", "2000"], naps)[0])
     count = int(told["rate"] * seconds) + 1_000
@@ -136,9 +136,11 @@ def mixed(server: Server, seconds: float) -> Figures:
     return found
 
 
-def _redis_command(server: Server, clients: int, *more: str) -> list[str]:
+def redis_command(server: Server, clients: int, *more: str) -> list[str]:
+    """`redis-benchmark` against a server, over TLS if that speaks it."""
     program = tool_of("redis-benchmark", "redis-tools")
-    return [program, "-p", str(server.port), "-c", str(clients), "--csv", *more]
+    tls = ["--tls", "--insecure"] if server.work.pem else []
+    return [program, "-p", str(server.port), "-c", str(clients), "--csv", *tls, *more]
 
 
 def _parse(text: str) -> Figures:

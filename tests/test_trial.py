@@ -40,7 +40,7 @@ class Bench:
             self.now += LOOK
             self.cpu += LOOK * busy
             self.turns += LOOK * rate
-            if self.trial.look(self.now, self.cpu, int(self.turns), crowd, self.tasks):
+            if self.trial.look(self.now, self.cpu, lambda: int(self.turns), crowd, self.tasks):
                 self.changes.append(self.now)
         return self
 

@@ -49,8 +49,6 @@ class Handshaking(Ending):
         return False
 
     def _use(self, channel: Channel) -> None:
-        self._socket._channel = channel
-        self._socket._sink = channel.sink()
         self._source = channel.source()
         self._short_proves = channel.kernel_waits
         # A plain socket waits for room within its sends only; a channel may between them.
@@ -93,6 +91,7 @@ class Handshaking(Ending):
         except Exception as error:
             self._log_error(error, "SwitchTransport")
             return self._finish(Cause.ERROR, error)
+        socket._use(channel)
         self._use(channel)
         socket._drop_read()
         self._switch = switch

@@ -229,10 +229,9 @@ class Scheduler(Staying):
                     if blocked:
                         self._suspect(task)
                     heirs.append(self._employ())
-            finished = sum(worker.turn for worker in self._threads)
             crowd = self._busy() - len(self._holders)
             tasks = self._tasks.values()
-            if self._trial.look(self._seen_at, self._seen_cpu, finished, crowd, tasks):
+            if self._trial.look(self._seen_at, self._seen_cpu, self._turns, crowd, tasks):
                 self._sample_as_needed()
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
@@ -252,6 +251,10 @@ class Scheduler(Staying):
         if quiet:
             return FOREVER
         return TICK if self._calm < _CALM_LOOKS else CALM_TICK
+
+    def _turns(self) -> int:
+        """With the lock: tasks that the threads there are have run."""
+        return sum(worker.turn for worker in self._threads)
 
     def _suspect(self, task: Task) -> None:
         """With the lock: a callback stands still, and it is not for want of a processor.

@@ -2,7 +2,7 @@
 
 `Signal.receivers_for` makes a new set and looks up each receiver, more than a microsecond
 for each event. As receivers come and go far less often than events, they are kept here as
-a tuple until the next one does: as weakly as blinker holds them. Once somebody listens to
+lists until the next one does: as weakly as blinker holds them. Once somebody listens to
 one server only, blinker is asked again for each event.
 """
 

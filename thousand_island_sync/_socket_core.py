@@ -100,8 +100,7 @@ class SocketCore:
     def __init__(self, connection: Owner, sock: stdlib_socket.socket, channel: Channel) -> None:
         self._connection = connection
         self._sock = sock
-        self._channel = channel
-        self._sink = channel.sink()
+        self._use(channel)
         self._receiving: threading.Lock | None = None  # made when first used
         self._sending = threading.Lock()
         self._buffer: ReadBuffer | None = None
@@ -117,6 +116,11 @@ class SocketCore:
         self._bytes_sent = 0
         self._send_count = 0
         self._answered = 0  # bytes received before the last send
+
+    def _use(self, channel: Channel) -> None:
+        """From now on; another one after an upgrade. Thread: the owner's."""
+        self._channel = channel
+        self._sink = channel.sink()
 
     def _reading(self) -> threading.Lock:
         """The lock of receiving. Most connections are only ever delivered to: 88 bytes."""

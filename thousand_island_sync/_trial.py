@@ -15,7 +15,7 @@ idle, all is as it was at once, and the next trial comes much later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ._task import Task
 from ._tendency import Tendency
@@ -63,25 +63,30 @@ class Trial:
         self._turns = 0
         self._before = 0.0  # callbacks in a second, before the trial
         self._pause = PAUSE
-        # What was known of those on trial.
+        # What was known of those on trial; empty if none are.
         self._average = 0.0
         self._saved: list[tuple[Task, float]] = []
 
     def look(
-        self, time_now: float, cpu: float, turns: int, crowd: int, tasks: Iterable[Task]
+        self,
+        time_now: float,
+        cpu: float,
+        turns: Callable[[], int],
+        crowd: int,
+        tasks: Iterable[Task],
     ) -> bool:
         """One look; whether it has changed the class's average.
 
         Args:
             time_now: seconds.
             cpu: seconds of processor time that the process has used so far.
-            turns: callbacks that were run so far.
+            turns: counts the callbacks that were run so far; asked only when it matters.
             crowd: threads that run one without a permit.
             tasks: all connections.
         """
         if time_now < self._until:
-            fails = self._stage in (_SETTLING, _TRIAL) and time_now - self._since >= _SOON
-            if fails and self._rate(time_now, turns) < _FAILS * self._before:
+            soon = self._saved and time_now - self._since >= _SOON
+            if soon and self._rate(time_now, turns) < _FAILS * self._before:
                 return self.refute(time_now)
             return False
         if self._stage == _NONE:
@@ -106,7 +111,7 @@ class Trial:
 
     def refute(self, time_now: float) -> bool:
         """All is as it was before the trial, if there is one; whether there was."""
-        if self._stage not in (_SETTLING, _TRIAL):
+        if not self._saved:
             return False
         self._tendency.average = max(self._average, self._tendency.average)
         for task, average in self._saved:
@@ -128,9 +133,11 @@ class Trial:
         self._stage, self._until = _NONE, time_now + self._pause
         self._saved = []
 
-    def _count(self, stage: int, duration: float, time_now: float, turns: int) -> None:
+    def _count(
+        self, stage: int, duration: float, time_now: float, turns: Callable[[], int]
+    ) -> None:
         self._stage, self._until = stage, time_now + duration
-        self._since, self._turns = time_now, turns
+        self._since, self._turns = time_now, turns()
 
-    def _rate(self, time_now: float, turns: int) -> float:
-        return (turns - self._turns) / (time_now - self._since)
+    def _rate(self, time_now: float, turns: Callable[[], int]) -> float:
+        return (turns() - self._turns) / (time_now - self._since)
