@@ -564,6 +564,26 @@ def test_clients_that_waited_too_long_at_the_limit_are_refused_and_it_counts_ane
     assert server.info().accepted_total == 1
 
 
+def test_who_comes_back_when_refused_waits_as_long_again(serve, client):
+    server = serve(Echo, max_connections=1, max_connections_wait_ms=100, num_acceptors=4)
+    first, came_back = client(server), []
+    assert eventually(lambda: server.info().active_connections == 1)
+
+    def comes_back(sender, **more):
+        if len(came_back) < 5:
+            came_back.append((client(server), time.monotonic()))
+
+    with events.acceptor_spawn_error.connected_to(comes_back):
+        assert receive_all(client(server)) == b""
+        for count in range(1, 6):
+            assert eventually(lambda n=count: len(came_back) >= n)
+            sock, since = came_back[count - 1]
+            assert receive_all(sock) == b""
+            assert time.monotonic() - since > 0.08
+    first.sendall(b"x")
+    assert receive(first, 1) == b"x"
+
+
 def test_idle_connections_hold_no_thread(serve, client):
     server = serve(Echo, max_handler_threads=2)
     socks = [client(server) for _ in range(60)]

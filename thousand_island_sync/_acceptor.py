@@ -125,13 +125,18 @@ class Acceptor:
         if pause > 0:
             self._pause(pause)
             return False
-        room = intake.registry.wait_for_room(intake.patience, lambda: self.over)
+        room = intake.registry.wait_for_room(
+            self._listener.fileno(), intake.patience, lambda: self.over, self._somebody_waits
+        )
         if room is Room.FREE:
             return intake.registry.reserve()
         if room is Room.NONE:
             intake.turn_all_away(self.number, self._listener)
-            intake.registry.overflow_over()
         return False
+
+    def _somebody_waits(self) -> bool:
+        fd = self._listener.fileno()
+        return fd >= 0 and _waits.wait_for(fd, write=False, timeout=0)
 
     def _accept(self, asked: int) -> None:
         intake = self._intake

@@ -25,6 +25,8 @@ from .transports._base import ListenSocket, Transport
 _LINUX = sys.platform.startswith("linux")
 #: Clients that are taken, without looking for anything else, before their connections run.
 BATCH = 32
+#: Clients that are refused at the same time: as many as a backlog of the usual length holds.
+_REFUSED_AT_ONCE = 1_024
 
 
 class Spawner:
@@ -214,22 +216,35 @@ class Intake:
 
     def turn_all_away(self, acceptor_id: int, listener: socket.socket) -> None:
         """At the limit, and those who wait have waited long enough. For who comes while
-        this goes on there may be room again."""
+        this goes on there may be room again. Nobody learns of it before all have been taken
+        from the backlog: who comes back at once would be refused without having waited."""
         while True:
+            refused: list[tuple[socket.socket, Any]] = []
             try:
-                sock, address = listener.accept()
+                while len(refused) < _REFUSED_AT_ONCE:
+                    sock, address = listener.accept()
+                    if self.registry.reserve():
+                        self.spawn(acceptor_id, sock, address, 0)
+                    else:
+                        refused.append((sock, address))
             except OSError:
-                return  # as a rule: nobody waits any more
-            if self.registry.reserve():
-                self.spawn(acceptor_id, sock, address, 0)
-                continue
-            sock.close()
-            self.registry.count_rejected()
-            error = ConnectionOverflow(
-                f"{_addresses.show(address)} was refused: max_connections are open; raise it,"
-                " or max_connections_wait_ms"
-            )
-            self.tell_spawn_error(error, acceptor_id, address)
+                # As a rule nobody waits any more. Out of descriptors: there will be some
+                # again, and whose turn is next meets the error if not.
+                return
+            finally:
+                self.registry.nobody_waits(listener.fileno())
+                for sock, _ in refused:
+                    self.registry.count_rejected()
+                    sock.close()
+                for _, address in refused:
+                    self._tell_refused(acceptor_id, address)
+
+    def _tell_refused(self, acceptor_id: int, address: Any) -> None:
+        error = ConnectionOverflow(
+            f"{_addresses.show(address)} was refused: max_connections are open; raise it,"
+            " or max_connections_wait_ms"
+        )
+        self.tell_spawn_error(error, acceptor_id, address)
 
     def tell_spawn_error(self, error: BaseException, acceptor_id: int, address: Any) -> None:
         if events.acceptor_spawn_error.receivers:

@@ -50,7 +50,8 @@ class Registry:
         self._at_limit = False
         self._edges: deque[tuple[bool, int, int]] = deque()
         self._telling = False
-        self._overflow_since: float | None = None
+        # Listening descriptor -> since when clients wait for room there.
+        self._waiting_since: dict[int, float] = {}
         self._waiters = 0
         self._few = -1  # so few are left that the stop goes on
         self.active = 0
@@ -122,7 +123,7 @@ class Registry:
             self._reserved -= 1
             self.active -= 1
             self.rejected += rejected
-            self._overflow_since = None
+            self._waiting_since.clear()
             if self._waiters or self.active <= self._few:
                 self._changed.notify_all()
 
@@ -141,33 +142,55 @@ class Registry:
 
     # ---- waiting --------------------------------------------------------------
 
-    def wait_for_room(self, patience: float, over: Callable[[], bool]) -> Room:
+    def wait_for_room(
+        self,
+        listener: int,
+        patience: float,
+        over: Callable[[], bool],
+        somebody_waits: Callable[[], bool],
+    ) -> Room:
         """At the limit, with a client waiting. The time counts from when the first
-        acceptor saw one wait, and anew whenever a place became free meanwhile."""
+        acceptor saw one wait, and anew whenever a place became free meanwhile.
+
+        Args:
+            listener: whose clients wait: its descriptor.
+            patience: for how many seconds.
+            over: whether to end it.
+            somebody_waits: whether one does still. Another acceptor may have turned them
+                away since this one saw it, and the time of the next would count from now.
+
+        Returns:
+            `Room.NONE` to one acceptor only: who waits is its to turn away.
+        """
         with self._lock:
-            if self._overflow_since is None:
-                self._overflow_since = now()
-            since = self._overflow_since
+            since = self._waiting_since.setdefault(listener, now())
+        here = somebody_waits()
+        with self._lock:
             self._waiters += 1
             try:
                 while not over():
                     if self._reserved < self._limit:
+                        self._counts_anew(listener)
                         return Room.FREE
-                    if self._overflow_since != since:
+                    if self._waiting_since.get(listener) != since:
                         return Room.LOOK_AGAIN
                     left = since + patience - now()
-                    if left <= 0:
-                        return Room.NONE
+                    if not here or left <= 0:
+                        self._counts_anew(listener)
+                        return Room.NONE if here else Room.LOOK_AGAIN
                     self._changed.wait(None if left == FOREVER else left)
                 return Room.LOOK_AGAIN
             finally:
                 self._waiters -= 1
 
-    def overflow_over(self) -> None:
-        """Those who waited were turned away: it counts anew."""
+    def nobody_waits(self, listener: int) -> None:
+        """Those who waited have been taken out of the backlog."""
         with self._lock:
-            self._overflow_since = None
-            self._changed.notify_all()
+            self._counts_anew(listener)
+
+    def _counts_anew(self, listener: int) -> None:
+        self._waiting_since.pop(listener, None)
+        self._changed.notify_all()
 
     def wake_all(self) -> None:
         with self._lock:
