@@ -30,7 +30,11 @@ def test_the_quick_way_is_there_with_this_pyopenssl():
     assert _tls_records._has_private_names()
 
 
-@pytest.mark.parametrize("name", ["_ssl_read", "_ssl_write", "_ssl_pending", "_new", "_bytes_of"])
+@pytest.mark.parametrize(
+    "name",
+    "_ssl_read _ssl_write _ssl_pending _ssl_set_bio _bio_read _bio_write _bio_held _bio_new"
+    " _bio_memory _new _bytes_of".split(),
+)
 def test_it_takes_all_of_the_names(name, monkeypatch):
     monkeypatch.setattr(_tls_records, name, None)
     assert not _tls_records._has_private_names()

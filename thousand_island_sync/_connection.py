@@ -311,6 +311,8 @@ class Lifecycle(Outcomes):
             self._become(State.PARKED)
             self.deadline = min(young_until, self._read_deadline, self._total_deadline)
             return PARK
+        # A TLS session that must answer before it reads on.
+        self.wants_write = self._socket._channel.recv_wants == WRITE
         return self._park()
 
     def _end_of_stream(self) -> int:

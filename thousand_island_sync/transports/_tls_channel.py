@@ -1,25 +1,18 @@
-"""One TLS connection over a non-blocking descriptor, with pyOpenSSL.
+"""One TLS connection, with pyOpenSSL.
 
-The facts. pyOpenSSL hands the descriptor's number to OpenSSL, which reads and writes
-it by itself; so it must be non-blocking, and nothing here may be called once it is
-closed, or a record ends up in whatever got the number next. A timeout on the socket
-makes every call raise `WantReadError` at once. One SSL object bears one thread at a
-time. Decrypted bytes can wait in it while the poller is silent. `sendall` loses its
-place when it would have to wait. And after an `SSL_write` that could not finish,
-OpenSSL still holds that record and wants the very same bytes again: giving it others
-makes it report the new ones as sent and send the old.
+The facts. One SSL object bears one thread at a time. Decrypted bytes can wait in it while
+the poller is silent. `sendall` loses its place when it would have to wait. How bytes come
+to OpenSSL and from it is in `_tls_wire`.
 
 What others do. The standard library holds a lock for each SSL object and waits outside
 of it; Twisted feeds memory buffers from its loop.
 
-Our decision. A lock around each single call into OpenSSL, never around a wait; what a
-call wants (readable, writable) is left in `recv_wants` or `send_wants`, and the caller
-waits. What was given to an unfinished write is kept (`_held`, one record at most),
-counts as sent as bytes in the kernel's buffer do, and is finished before anything
-else. Before a connection is parked, `drained` looks into the SSL object and the kernel.
+Our decision. A lock is held around each step, never around a wait; what is waited for
+(readable, writable) is left in `recv_wants` or `send_wants`, and the caller waits. Before a
+connection is parked, `drained` says whether anything is left in OpenSSL or the kernel.
 
 `close_notify` is said once and not waited for (RFC 8446, 6.1). An end of the stream
-without the peer's is reported as `truncated`.
+without the peer's is reported as `truncated`, and the session is over both ways.
 
 What a callback of OpenSSL's found out is in the connection's `Notes`; see `_tls_reasons`.
 """
@@ -27,20 +20,18 @@ What a callback of OpenSSL's found out is in the connection's `Notes`; see `_tls
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 from OpenSSL import SSL
 
-from .._unread import unread_bytes
 from ..errors import HandshakeError, NotSupported
 from . import _tls_gaps
-from ._base import READ, WRITE, Channel, Sink
+from ._base import READ, WRITE, Sink
 from ._tls_reasons import Notes, explain, reasons
-from ._tls_records import RECORD, records_of
+from ._tls_records import RECORD
+from ._tls_wire import LARGE, Wire
 
 _HARMLESS_FLAGS = 0
 for _name in ("MSG_DONTWAIT", "MSG_PEEK", "MSG_WAITALL", "MSG_NOSIGNAL"):
@@ -59,65 +50,69 @@ class TLSInfo:
     alpn: str | None
 
 
-class TLSChannel(Channel):
-    """See the module's essay. The descriptor is made non-blocking."""
+class TLSChannel(Wire):
+    """See the module's essay."""
 
-    __slots__ = (
-        "_connection",
-        "_established",
-        "_held",
-        "_lock",
-        "_reads_ended",
-        "_records",
-        "_said_goodbye",
-        "_sock",
-        "recv_wants",
-        "send_wants",
-        "truncated",
-    )
+    __slots__ = ("_established", "_reads_ended", "_said_goodbye", "_shaken", "truncated")
 
     secure = True
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._lock = threading.Lock()
-        self._connection = SSL.Connection(context, sock)
+        super().__init__(sock, context)
         self._connection.set_app_data(Notes())
         self._connection.set_accept_state()
-        self._records = records_of(self._connection)
-        self._held: bytes | None = None
+        self._shaken = False
         self._established = False
         self._said_goodbye = False
         self._reads_ended = False
         self.truncated = False
-        self.recv_wants = READ
-        self.send_wants = WRITE
 
-    @property
-    def unfinished(self) -> bool:  # type: ignore[override]
-        return self._held is not None
+    # ---- the handshake ----------------------------------------------------------
 
     def handshake(self) -> bool:
         with self._lock:
             try:
-                self._connection.do_handshake()
-            except SSL.WantReadError:
-                self.recv_wants = READ
-                return False
-            except SSL.WantWriteError:
-                self.recv_wants = WRITE
-                return False
+                return self._shake_hands()
             except SSL.Error as error:
-                ours = self._connection.get_certificate(as_cryptography=True)
-                raise self._refused(explain(error, ours)) from (self._notes().error or error)
+                raise self._handshake_failed(error) from (self._notes().error or error)
+            except OSError as error:
+                failed = SSL.SysCallError(error.errno or -1, error.strerror)
+                raise self._handshake_failed(failed) from error
             except Exception as error:
                 raise self._refused(str(error)) from error
-            if self._notes().error is not None:
-                raise self._refused("refused by the sni callable") from self._notes().error
-            self._established = True
-            self.recv_wants = READ
-            return True
+
+    def _shake_hands(self) -> bool:
+        while self._flush():
+            if self._shaken:
+                if self._notes().error is not None:
+                    raise self._refused("refused by the sni callable") from self._notes().error
+                self._established = True
+                self.recv_wants = READ
+                self._let_go()
+                return True
+            try:
+                self._connection.do_handshake()
+                self._shaken = True
+            except SSL.WantReadError:
+                pass
+            if self._shaken:
+                self._last_words()  # of a client that is gone by now, the next receive tells
+                continue
+            if not self._send_on():
+                continue
+            fetched = self._fetch()
+            if fetched is None:
+                return False
+            if not fetched:
+                raise SSL.SysCallError(-1, "Unexpected EOF")
+            self._records.put(fetched)
+        self.recv_wants = WRITE
+        return False
+
+    def _handshake_failed(self, error: SSL.Error) -> HandshakeError:
+        self._last_words()
+        ours = self._connection.get_certificate(as_cryptography=True)
+        return self._refused(explain(error, ours))
 
     def _notes(self) -> Notes:
         notes = self._connection.get_app_data()
@@ -132,75 +127,61 @@ class TLSChannel(Channel):
             why = notes.reason
         return HandshakeError(f"the TLS handshake failed: {why}")
 
+    # ---- bytes ------------------------------------------------------------------
+
     def recv(self, length: int, flags: int = 0) -> bytes | None:
         with self._lock:
             if self._reads_ended:
                 return None
-            try:
-                return self._records.read(length)
-            except SSL.WantReadError:
-                self.recv_wants = READ
-                return None
-            except SSL.WantWriteError:
+            if self._owed and not self._flush():
                 self.recv_wants = WRITE
                 return None
-            except SSL.ZeroReturnError:
-                return b""
-            except SSL.SysCallError as error:
-                if error.args[0] != -1:
-                    raise _system_error(error) from error
-                self.truncated = True
-                return b""
-            except SSL.Error as error:
-                raise _protocol_error(error) from error
+            records = self._records
+            while True:
+                try:
+                    if self._inside:
+                        data = records.read(length)
+                    else:
+                        fetched = self._fetch()
+                        if not fetched:
+                            return None if fetched is None else self._cut_short()
+                        data = records.open(fetched, length)
+                except SSL.WantReadError:
+                    self._inside = self._aligned = False
+                    if not self._answer():
+                        self.recv_wants = WRITE
+                        return None
+                    continue
+                except SSL.ZeroReturnError:
+                    return b""
+                except SSL.Error as error:
+                    self._last_words()
+                    raise _protocol_error(error) from error
+                if self._aligned and len(data) < length:
+                    self._inside = False
+                return data
 
-    def drained(self) -> bool:
-        with self._lock:
-            return not self._records.pending() and not unread_bytes(self._sock)
+    def _cut_short(self) -> bytes:
+        """The stream has ended, and the session has not: it is over both ways."""
+        self.truncated = self._said_goodbye = True
+        self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+        return b""
 
     def send(self, data: Any, flags: int = 0) -> int:
-        with self._lock:
-            if self._held is not None and not self._flush():
-                return 0
-            if not len(data):
-                return 0  # SSL_write(3) takes one byte or more
-            piece = data if len(data) <= RECORD else data[:RECORD]
-            try:
-                return self._records.write(piece)
-            except (SSL.WantWriteError, SSL.WantReadError) as error:
-                self.send_wants = READ if isinstance(error, SSL.WantReadError) else WRITE
-                self._held = bytes(piece)
-                return len(piece)
-            except SSL.ZeroReturnError as error:
-                raise OSError(errno.EPIPE, "the peer has ended the TLS session") from error
-            except SSL.SysCallError as error:
-                raise _system_error(error) from error
-            except SSL.Error as error:
-                if self._said_goodbye:  # by another thread, a moment ago
-                    raise OSError(errno.EPIPE, "this side has ended the TLS session") from error
-                raise _protocol_error(error) from error
+        sent = _Sink(self).send(data, flags)
+        return sent if sent >= 0 else ~sent
 
     def sink(self) -> Sink:
         return _Sink(self)
 
-    def flush(self) -> bool:
-        with self._lock:
-            return self._flush()
+    def _write_failed(self, error: SSL.Error) -> OSError:
+        if isinstance(error, SSL.ZeroReturnError):
+            return OSError(errno.EPIPE, "the peer has ended the TLS session")
+        if self._said_goodbye:  # by another thread, a moment ago
+            return OSError(errno.EPIPE, "this side has ended the TLS session")
+        return _protocol_error(error)
 
-    def _flush(self) -> bool:
-        held = self._held
-        while held is not None:
-            try:
-                sent = self._records.write(held)
-            except (SSL.WantWriteError, SSL.WantReadError) as error:
-                self.send_wants = READ if isinstance(error, SSL.WantReadError) else WRITE
-                return False
-            except SSL.SysCallError as error:
-                raise _system_error(error) from error
-            except SSL.Error as error:
-                raise _protocol_error(error) from error
-            held = self._held = held[sent:] or None
-        return True
+    # ---- the end ----------------------------------------------------------------
 
     def shutdown(self, how: int) -> None:
         if how != socket.SHUT_RD:
@@ -208,8 +189,7 @@ class TLSChannel(Channel):
         self._sock.shutdown(how)
 
     def end_reads(self) -> None:
-        # OpenSSL takes an end that we made for the peer's, answers it with a fatal alert,
-        # and sends no more: so it must not see it.
+        # An end that we made is not the peer's.
         with self._lock:
             self._reads_ended = True
             self._sock.shutdown(socket.SHUT_RD)
@@ -222,7 +202,8 @@ class TLSChannel(Channel):
             try:
                 self._connection.shutdown()
             except SSL.Error:
-                pass  # there is nobody to say it to, or no room to say it
+                return  # it broke off before
+            self._last_words()
 
     def check_flags(self, flags: int) -> None:
         if flags & ~_HARMLESS_FLAGS:
@@ -251,24 +232,34 @@ class TLSChannel(Channel):
 
 
 class _Sink:
-    """Tells a send that is finished from one that only counts as sent."""
+    """What is sent for every message. Tells a send that is finished from one that only counts
+    as sent."""
 
     __slots__ = ("_channel",)
 
     def __init__(self, channel: TLSChannel) -> None:
         self._channel = channel
 
-    def send(self, data: bytes, flags: int) -> int:
+    def send(self, data: Any, flags: int) -> int:
         channel = self._channel
-        sent = channel.send(data)
-        return sent if channel._held is None else ~sent
-
-
-def _system_error(error: SSL.SysCallError) -> OSError:
-    number = error.args[0]
-    if number == -1:
-        number = errno.ECONNRESET
-    return OSError(number, os.strerror(number))
+        with channel._lock:
+            if channel._held is not None and not channel._flush():
+                return 0
+            size = len(data)
+            if not size:
+                return 0  # SSL_write(3) takes one byte or more
+            if size > LARGE:
+                channel._large = True
+                if size > RECORD:
+                    data, size = data[:RECORD], RECORD
+            try:
+                sealed = channel._records.seal(data)
+            except SSL.WantReadError:
+                channel.send_wants = READ
+                return 0
+            except SSL.Error as error:
+                raise channel._write_failed(error) from error
+            return size if channel._pass_on(sealed) else ~size
 
 
 def _protocol_error(error: SSL.Error) -> OSError:

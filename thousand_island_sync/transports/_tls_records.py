@@ -1,4 +1,4 @@
-"""Reading and writing of one TLS connection, with less around each call.
+"""OpenSSL and the memory it reads from and writes to, with less around each call.
 
 The facts. `Connection.recv` of pyOpenSSL allocates as many bytes as it may get, asks OpenSSL
 for an error although there was none, and asks the context for what callbacks of Python may
@@ -16,80 +16,176 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 
-#: What one call reads at most: a record (RFC 8446, 5.1).
+#: What one call reads or writes at most: a record (RFC 8446, 5.1).
 RECORD = 16_384
+#: A record with all that encryption adds (RFC 5246, 6.2.3, allows the most), and its header.
+LARGEST = RECORD + 2_048 + 5
 
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 _ssl_read: Any = getattr(_lib, "SSL_read", None)
 _ssl_write: Any = getattr(_lib, "SSL_write", None)
 _ssl_pending: Any = getattr(_lib, "SSL_pending", None)
+_ssl_set_bio: Any = getattr(_lib, "SSL_set_bio", None)
+_bio_read: Any = getattr(_lib, "BIO_read", None)
+_bio_write: Any = getattr(_lib, "BIO_write", None)
+_bio_held: Any = getattr(_lib, "BIO_get_mem_data", None)
+_bio_new: Any = getattr(_lib, "BIO_new", None)
+_bio_memory: Any = getattr(_lib, "BIO_s_mem", None)
 _new: Any = getattr(_ffi, "new", None)
 _bytes_of: Any = getattr(_ffi, "buffer", None)
 
 
 class Records(Protocol):
-    """What a channel reads from and writes to. Errors are `OpenSSL.SSL.Error`s."""
+    """What a channel reads and writes. Errors are `OpenSSL.SSL.Error`s."""
 
-    def read(self, length: int) -> bytes: ...
+    def put(self, data: bytes) -> None:
+        """What has come from the peer."""
 
-    def write(self, data: Any) -> int: ...
+    def read(self, length: int) -> bytes:
+        """Decrypted bytes of one record."""
 
-    def pending(self) -> int: ...
+    def open(self, data: bytes, length: int) -> bytes:
+        """`put` and `read`."""
+
+    def get(self) -> Any:
+        """What shall go to the peer: bytes-like, good until the next call on this thread."""
+
+    def seal(self, data: Any) -> Any:
+        """Encrypts one record's worth at most, and what `get` gives then."""
+
+    def empty(self) -> bool:
+        """After a `read`: whether nothing is left of what was put. False if it cannot tell."""
+
+    def shrink(self) -> None:
+        """After a `get`, and when `empty`: lets go of the memory that large records took."""
 
 
 class PublicRecords:
     """By pyOpenSSL's own calls."""
 
-    __slots__ = ("_connection", "pending", "write")
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
-        self.write = connection.send
-        self.pending = connection.pending
+
+    def put(self, data: bytes) -> None:
+        self._connection.bio_write(data)
 
     def read(self, length: int) -> bytes:
         return self._connection.recv(min(length, RECORD))
 
+    def open(self, data: bytes, length: int) -> bytes:
+        self.put(data)
+        return self.read(length)
+
+    def get(self) -> Any:
+        pieces = []
+        try:
+            while True:
+                pieces.append(self._connection.bio_read(LARGEST))
+        except SSL.WantReadError:
+            return b"".join(pieces)
+
+    def seal(self, data: Any) -> Any:
+        self._connection.send(data)
+        return self.get()
+
+    def empty(self) -> bool:
+        return False
+
+    def shrink(self) -> None:
+        pass
+
 
 class _Here(threading.local):
     buffer: Any = None
+    pointer: Any = None
 
 
 _here = _Here()
 
 
+def _buffer() -> Any:
+    buffer = _here.buffer
+    if buffer is None:
+        buffer = _here.buffer = _new("char[]", LARGEST)
+    return buffer
+
+
 class PrivateRecords:
     """By OpenSSL's functions underneath. One thread at a time, as for all of a connection."""
 
-    __slots__ = ("_connection", "_ssl")
+    __slots__ = ("_connection", "_in", "_out", "_ssl")
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._ssl = connection._ssl
+        self._in, self._out = connection._into_ssl, connection._from_ssl
+
+    def put(self, data: bytes) -> None:
+        if _bio_write(self._in, data, len(data)) != len(data):
+            raise MemoryError("OpenSSL has no memory for what has come")
 
     def read(self, length: int) -> bytes:
-        buffer = _here.buffer
-        if buffer is None:
-            buffer = _here.buffer = _new("char[]", RECORD)
+        buffer = _here.buffer or _buffer()
         count = _ssl_read(self._ssl, buffer, length if length < RECORD else RECORD)
         if count <= 0:
             raise self._failure(count)
         found: bytes = _bytes_of(buffer, count)[:]
         return found
 
-    def write(self, data: Any) -> int:
-        if type(data) is not bytes:
-            sent: int = self._connection.send(data)
-            return sent
-        count: int = _ssl_write(self._ssl, data, len(data))
+    def open(self, data: bytes, length: int) -> bytes:
+        # For every message: `put` and `read`, but one call of Python's less.
+        size = len(data)
+        if _bio_write(self._in, data, size) != size:
+            raise MemoryError("OpenSSL has no memory for what has come")
+        buffer = _here.buffer or _buffer()
+        count = _ssl_read(self._ssl, buffer, length if length < RECORD else RECORD)
         if count <= 0:
             raise self._failure(count)
-        return count
+        found: bytes = _bytes_of(buffer, count)[:]
+        return found
 
-    def pending(self) -> int:
-        count: int = _ssl_pending(self._ssl)
-        return count
+    def get(self) -> Any:
+        buffer = _here.buffer or _buffer()
+        count = _bio_read(self._out, buffer, LARGEST)
+        if count <= 0:
+            return b""
+        return _bytes_of(buffer, count) if count < LARGEST else self._rest(count)
+
+    def seal(self, data: Any) -> Any:
+        if type(data) is not bytes:
+            self._connection.send(data)
+            return self.get()
+        count = _ssl_write(self._ssl, data, len(data))
+        if count <= 0:
+            raise self._failure(count)
+        # For every message: `get`, but one call of Python's less.
+        buffer = _here.buffer or _buffer()
+        count = _bio_read(self._out, buffer, LARGEST)
+        return _bytes_of(buffer, count) if count < LARGEST else self._rest(count)
+
+    def _rest(self, count: int) -> bytes:
+        """All of what `get` gives, after a first piece that filled the buffer."""
+        first: bytes = _bytes_of(_here.buffer, count)[:]
+        return first + bytes(self.get())
+
+    def empty(self) -> bool:
+        pointer = _here.pointer
+        if pointer is None:
+            pointer = _here.pointer = _new("char**")
+        return not _bio_held(self._in, pointer) and not _ssl_pending(self._ssl)
+
+    def shrink(self) -> None:
+        connection = self._connection
+        new_in, new_out = _bio_new(_bio_memory()), _bio_new(_bio_memory())
+        if not new_in or not new_out:
+            return
+        # It owns both from here on, and frees those that it had.
+        _ssl_set_bio(self._ssl, new_in, new_out)
+        connection._into_ssl, connection._from_ssl = new_in, new_out
+        self._in, self._out = new_in, new_out
 
     def _failure(self, result: int) -> SSL.Error:
         try:
@@ -100,7 +196,10 @@ class PrivateRecords:
 
 
 def _has_private_names() -> bool:
-    called = (_ssl_read, _ssl_write, _ssl_pending, _new, _bytes_of)
+    called = (
+        *(_ssl_read, _ssl_write, _ssl_pending, _ssl_set_bio, _bio_read, _bio_write),
+        *(_bio_held, _bio_new, _bio_memory, _new, _bytes_of),
+    )
     return all(called) and hasattr(SSL.Connection, "_raise_ssl_error")
 
 
@@ -109,7 +208,8 @@ QUICK = _has_private_names()
 
 
 def records_of(connection: SSL.Connection) -> Records:
-    """The quick way, or the public one."""
-    if QUICK and getattr(connection, "_ssl", None) is not None:
+    """The quick way, or the public one, for a connection without a socket."""
+    own = ("_ssl", "_into_ssl", "_from_ssl")
+    if QUICK and all(getattr(connection, name, None) is not None for name in own):
         return PrivateRecords(connection)
     return PublicRecords(connection)

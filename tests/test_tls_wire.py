@@ -1,0 +1,336 @@
+"""The half of a TLS channel that touches the socket: what it fetches, holds and lets go of."""
+
+import contextlib
+import socket
+import ssl
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
+
+from tests.support import Echo, eventually
+from tests.test_tls import tls
+from thousand_island_sync import TLS
+from thousand_island_sync.transports import _tls_records
+from thousand_island_sync.transports._base import READ, WRITE
+from thousand_island_sync.transports._tls_channel import TLSChannel
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+class Pair:
+    """A channel, and a client whose every byte is ours to deliver.
+
+    Args:
+        authority: for the certificates.
+        version: of the client.
+    """
+
+    def __init__(self, authority, version=ssl.TLSVersion.TLSv1_3):
+        self.ours, self.theirs = socket.socketpair()
+        self.theirs.setblocking(False)
+        self.channel = TLSChannel(self.ours, TLS(authority.options).now().context)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = authority.client_context(version)
+        self.client = context.wrap_bio(self._in, self._out, server_hostname="localhost")
+        self.undelivered = b""
+
+    def shake_hands(self):
+        shaken = done = False
+        while not (shaken and done):
+            if not shaken:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self.client.do_handshake()
+                    shaken = True
+            self.deliver()
+            done = done or self.channel.handshake()
+            self.collect()
+
+    def say(self, data):
+        """The client encrypts it; `deliver` takes it to the channel."""
+        self.client.write(data)
+        self.undelivered += self._out.read()
+
+    def deliver(self, most=None):
+        """The next bytes that the client has encrypted, at most so many."""
+        self.undelivered += self._out.read()
+        piece = self.undelivered[:most]
+        self.undelivered = self.undelivered[len(piece) :]
+        if piece:
+            self.theirs.sendall(piece)
+
+    def collect(self):
+        """What has come back goes to the client."""
+        with contextlib.suppress(BlockingIOError):
+            while data := self.theirs.recv(65_536):
+                self._in.write(data)
+
+    def heard(self):
+        """What the client makes of what has come back."""
+        self.collect()
+        heard = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while data := self.client.read(65_536):
+                heard += data
+        return heard
+
+    def close(self):
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.fixture(params=["quick", "public"])
+def way(request, monkeypatch):
+    monkeypatch.setattr(_tls_records, "QUICK", request.param == "quick")
+    return request.param
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: version.name)
+def pair(way, request, authority):
+    made = Pair(authority, request.param)
+    made.shake_hands()
+    yield made
+    made.close()
+
+
+# ---- reading ----------------------------------------------------------------------
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("say"), st.integers(1, 40_000)),
+            st.tuples(st.just("deliver"), st.integers(1, 50_000)),
+            st.tuples(st.just("read"), st.sampled_from([1, 5, 1_000, 16_384, 65_536])),
+        ),
+        max_size=25,
+    )
+)
+def test_nothing_is_left_where_the_channel_says_so_however_it_came(way, authority, steps):
+    """The poller will not tell of bytes again that were fetched and not delivered: a
+    connection that is parked then waits for ever."""
+    pair = Pair(authority)
+    try:
+        pair.shake_hands()
+        said, got = b"", b""
+        for what, number in [*steps, ("deliver", 1 << 30), ("read", 65_536)]:
+            if what == "say":
+                data = bytes(number % 251 for number in range(number))
+                pair.say(data)
+                said += data
+            elif what == "deliver":
+                pair.deliver(number)
+            else:
+                data = pair.channel.recv(number)
+                got += data or b""
+                while data is not None and not pair.channel.drained():
+                    data = pair.channel.recv(number)
+                    got += data or b""
+                assert pair.channel.recv(65_536) is None
+        assert got == said
+    finally:
+        pair.close()
+
+
+def test_one_record_that_came_alone_is_all_there_is(pair):
+    pair.say(b"hello")
+    pair.deliver()
+    assert pair.channel.recv(65_536) == b"hello"
+    pair.channel.drained()  # OpenSSL may hold the end of the handshake, or not say
+    assert pair.channel.recv(65_536) is None
+    for _ in range(3):
+        pair.say(b"again")
+        pair.deliver()
+        assert pair.channel.recv(65_536) == b"again"
+        assert pair.channel.drained() or not _tls_records.QUICK
+        assert pair.channel.recv(65_536) is None
+
+
+def test_records_that_came_together_are_read_one_by_one(pair):
+    pair.say(b"one")
+    pair.say(b"two")
+    pair.deliver()
+    assert pair.channel.recv(65_536) == b"one"
+    assert not pair.channel.drained()
+    assert pair.channel.recv(65_536) == b"two"
+
+
+def test_an_end_without_close_notify_is_the_end_both_ways(pair):
+    pair.theirs.shutdown(socket.SHUT_WR)
+    assert pair.channel.recv(10) == b""
+    assert pair.channel.truncated
+    with pytest.raises(OSError, match="ended the TLS session"):
+        pair.channel.send(b"too late")
+    pair.channel.say_goodbye()
+    assert pair.heard() == b""
+
+
+def test_a_clean_end_is_none_that_was_cut_short(pair):
+    with contextlib.suppress(ssl.SSLWantReadError):
+        pair.client.unwrap()
+    pair.deliver()
+    assert pair.channel.recv(10) == b""
+    assert not pair.channel.truncated
+    pair.channel.send(b"still to be said")
+    assert pair.ours.fileno() >= 0
+
+
+def test_a_record_that_was_tampered_with_is_answered_with_an_alert(pair):
+    pair.theirs.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(OSError, match="TLS: "):
+        pair.channel.recv(10)
+    pair.collect()
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+        pair.client.read(1)
+
+
+# ---- writing ----------------------------------------------------------------------
+
+
+def fill(pair):
+    """Sends until something is held; what was taken."""
+    data = bytes(range(256)) * 64
+    taken = 0
+    while not pair.channel.unfinished:
+        taken += pair.channel.send(data)
+    return data, taken
+
+
+def test_what_finds_no_room_is_held_and_goes_out_first(pair):
+    data, taken = fill(pair)
+    assert pair.channel.send(b"more") == 0
+    assert pair.channel.send_wants == WRITE
+    heard = b""
+    while not pair.channel.flush():
+        heard += pair.heard()
+    assert pair.channel.send(b"more") == 4
+    heard += pair.heard()
+    assert heard == data * (taken // len(data)) + b"more"
+
+
+def test_a_send_that_is_held_does_not_keep_anybody_from_reading(pair):
+    fill(pair)
+    pair.say(b"hello")
+    pair.deliver()
+    assert pair.channel.recv(10) == b"hello"
+    assert pair.channel.recv(10) is None
+    assert pair.channel.recv_wants == READ
+
+
+class Answers:
+    """Records of a peer that asks for an answer with every byte, as key updates do."""
+
+    def __init__(self, records):
+        self._records = records
+        self.asked = 0
+        self._answers = b""
+
+    def open(self, data, length):
+        self.asked += len(data)
+        self._answers += b"answer" * len(data)
+        raise SSL.WantReadError
+
+    def get(self):
+        answers, self._answers = self._answers, b""
+        return answers
+
+    def __getattr__(self, name):
+        return getattr(self._records, name)
+
+
+def test_who_takes_no_answers_is_not_read_from(authority):
+    """Or its answers would fill our memory."""
+    pair = Pair(authority)
+    pair.shake_hands()
+    try:
+        fill(pair)
+        pair.channel._records = answers = Answers(pair.channel._records)
+        pair.theirs.sendall(b"???")
+        assert pair.channel.recv(10) is None
+        assert pair.channel.recv_wants == WRITE
+        pair.theirs.sendall(b"???")
+        for _ in range(3):
+            assert pair.channel.recv(10) is None
+        assert answers.asked == 3
+        assert pair.channel.recv_wants == WRITE
+        while not pair.channel.flush():
+            pair.collect()
+        assert pair.channel.recv(10) is None
+        assert answers.asked == 6
+    finally:
+        pair.close()
+
+
+def test_a_connection_whose_answer_finds_no_room_waits_for_it(serve, authority, secure):
+    """It is run when there is room, though nothing more has come."""
+    server = tls(serve, authority, Echo)
+    sock = secure(server, authority.client_context())
+    sock.sendall(b"x")
+    assert sock.recv(1) == b"x"
+    (task,) = (one for one in server._run.scheduler.tasks() if hasattr(one, "_socket"))
+    channel = task._socket._channel
+    channel._records = answers = Answers(channel._records)
+    answers._records = None
+    held = b"?" * (4 << 20)
+    answers.get = lambda: held if answers.asked == 1 else b""
+    raw = socket.socket(fileno=sock.detach())
+    raw.settimeout(10)
+    with raw:
+        raw.sendall(b"?")
+        assert eventually(lambda: channel._owed and task.wants_write)
+        left = len(held)
+        while left:
+            left -= len(raw.recv(min(left, 1 << 20)))
+        assert eventually(lambda: not channel._owed and not task.wants_write)
+
+
+def test_all_that_openssl_has_made_is_sent_however_much(pair):
+    """A long chain of certificates, say."""
+    data = bytes(range(256)) * 64
+    for _ in range(3):
+        pair.channel._connection.send(data)
+    sealed = bytes(pair.channel._records.seal(data))
+    assert len(sealed) > 4 * len(data)
+    pair.theirs.setblocking(True)
+    pair._in.write(sealed)
+    assert pair.client.read(65_536) == data
+
+
+# ---- memory -----------------------------------------------------------------------
+
+
+def test_the_memory_of_large_records_is_let_go_of(authority):
+    pair = Pair(authority)
+    pair.shake_hands()
+    try:
+        first = pair.channel._records._in
+        pair.say(bytes(10_000))
+        pair.deliver()
+        assert len(pair.channel.recv(65_536)) == 10_000
+        assert pair.channel.drained()
+        assert pair.channel._records._in != first
+        second = pair.channel._records._in
+        for _ in range(3):
+            pair.say(b"small")
+            pair.deliver()
+            assert pair.channel.recv(65_536) == b"small"
+            assert pair.channel.drained()
+        assert pair.channel._records._in == second
+        pair.channel.send(bytes(10_000))
+        pair.say(b"small")
+        pair.deliver()
+        assert pair.channel.recv(65_536) == b"small"
+        assert pair.channel.drained()
+        assert pair.channel._records._in != second
+        assert pair.heard() == bytes(10_000)
+        pair.say(b"still there")
+        pair.deliver()
+        assert pair.channel.recv(65_536) == b"still there"
+    finally:
+        pair.close()

@@ -1,0 +1,179 @@
+"""What goes between OpenSSL and the socket: memory of OpenSSL's on one side, calls of ours on
+the other.
+
+The facts. Given a descriptor, OpenSSL reads and writes it by itself: a message takes two
+reads, one for the five bytes of its record's header, and a third call has to ask whether
+more is there. After an `SSL_write` that could not finish it wants the very same bytes again,
+and given others it reports the new ones as sent and sends the old. Used once more after the
+descriptor was closed, it writes a record into whatever got the number next. And where we
+end the reads of a socket ourselves, it answers that end with a fatal alert.
+
+What others do. The standard library gives OpenSSL the descriptor, and has memory buffers
+for asyncio, which feeds them from its loop; so does Twisted.
+
+Our decision. OpenSSL gets memory to read from and to write to, and the socket is ours: one
+`recv` for all that has come, one `send` for what OpenSSL made of it. What was encrypted and
+found no room is kept (`_held`, one record and what OpenSSL had to say besides), counts as
+sent as bytes in the kernel's buffer do, and goes out before anything else. While an answer
+of OpenSSL's own waits like that, nothing more is read: or a peer that asks for answers and
+takes none would fill our memory.
+
+Whether anything is left to read is known without asking where what came is one whole
+record, and was read whole; else OpenSSL and its memory are asked. Memory that a large
+record took is let go of before a connection is parked.
+
+It saves four system calls of six for a message, and a fifth of its CPU (30 us to 24).
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+from OpenSSL import SSL
+
+from ._base import READ, WRITE, Channel
+from ._tls_records import LARGEST, records_of
+
+_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
+#: Records from this size on leave memory behind that is worth letting go of, in bytes.
+LARGE = 4_096
+
+
+class Wire(Channel):
+    """The half of a TLS channel that touches the socket. All but `drained` and `flush` with
+    `_lock` held.
+
+    Args:
+        sock: of an accepted connection.
+        context: for the session.
+    """
+
+    __slots__ = (
+        "_aligned",
+        "_connection",
+        "_held",
+        "_inside",
+        "_kernel_drained",
+        "_large",
+        "_lock",
+        "_owed",
+        "_records",
+        "_sock",
+        "recv_wants",
+        "send_wants",
+    )
+
+    def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._connection = SSL.Connection(context)
+        self._records = records_of(self._connection)
+        self._held: bytes | None = None
+        self._owed = False  # what is held is an answer of OpenSSL's own
+        self._inside = False  # there may be something that was fetched and not read
+        self._aligned = False  # OpenSSL holds no part of a record
+        self._kernel_drained = False
+        self._large = True  # memory is worth letting go of: the handshake's, at first
+        self.recv_wants = READ
+        self.send_wants = WRITE
+
+    @property
+    def unfinished(self) -> bool:  # type: ignore[override]
+        return self._held is not None
+
+    def _fetch(self) -> bytes | None:
+        """What has come, for OpenSSL; `b""`: the stream has ended, `None`: nothing has.
+
+        Raises:
+            OSError: as recv(2).
+        """
+        try:
+            data = self._sock.recv(LARGEST, _DONTWAIT)
+        except BlockingIOError:
+            self._kernel_drained = True
+            self.recv_wants = READ
+            return None
+        size = len(data)
+        if size > LARGE:
+            self._large = True
+        self._kernel_drained = size < LARGEST
+        # One whole record, and nothing before it: then one read takes all there is.
+        self._aligned = self._aligned and size > 5 and size == (data[3] << 8 | data[4]) + 5
+        self._inside = size > 0
+        return data
+
+    def _send_on(self) -> bool:
+        """Sends what OpenSSL has made; `False` if some of it is held back.
+
+        Raises:
+            OSError: as send(2).
+        """
+        data = self._records.get()
+        return not len(data) or self._pass_on(data)
+
+    def _pass_on(self, data: Any) -> bool:
+        """As `_send_on`, what OpenSSL has given already."""
+        sent = 0
+        if self._held is None:
+            try:
+                sent = self._sock.send(data, _DONTWAIT)
+            except BlockingIOError:
+                pass
+            if sent == len(data):
+                return True
+        self._held = (self._held or b"") + bytes(data[sent:])
+        self.send_wants = WRITE
+        return False
+
+    def _answer(self) -> bool:
+        """Sends what reading has led to: an alert, a key update. As `_send_on`."""
+        done = self._send_on()
+        if not done:
+            self._owed = True
+        return done
+
+    def _last_words(self) -> None:
+        """As `_send_on`, of something that the peer need not get."""
+        try:
+            self._send_on()
+        except OSError:
+            pass  # there is nobody to say it to
+
+    def _flush(self) -> bool:
+        held = self._held
+        if held is not None:
+            try:
+                sent = self._sock.send(held, _DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(held):
+                self._held = held[sent:]
+                self.send_wants = WRITE
+                return False
+            self._held, self._owed = None, False
+        return True
+
+    def flush(self) -> bool:
+        with self._lock:
+            return self._flush()
+
+    def drained(self) -> bool:
+        if not self._inside and not self._large:  # no other thread sets the first
+            return self._kernel_drained
+        with self._lock:
+            if self._inside:
+                if not self._records.empty() or not self._answer():
+                    return False
+                self._inside, self._aligned = False, True
+            if self._large:
+                self._let_go()
+            return self._kernel_drained
+
+    def _let_go(self) -> None:
+        """Of memory that is not needed any more, if nothing is in it."""
+        if self._inside and not self._records.empty():
+            return
+        self._records.shrink()
+        self._large = False
