@@ -15,6 +15,7 @@ from thousand_island_sync import TLS
 from thousand_island_sync.transports import _tls_records
 from thousand_island_sync.transports._base import READ, WRITE
 from thousand_island_sync.transports._tls_channel import TLSChannel
+from thousand_island_sync.transports._tls_records import BATCH, LARGEST, RECORD
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -300,6 +301,45 @@ def test_all_that_openssl_has_made_is_sent_however_much(pair):
     pair.theirs.setblocking(True)
     pair._in.write(sealed)
     assert pair.client.read(65_536) == data
+
+
+def test_several_records_are_encrypted_together_where_there_is_room(pair):
+    data = bytes(range(256)) * 4_096  # 1 MiB
+    room = pair.channel._surely_fits(len(data))
+    assert RECORD < room <= BATCH * RECORD
+    assert room % RECORD == 0
+    assert pair.channel.send(memoryview(data)) == room
+    assert not pair.channel.unfinished
+    assert pair.channel.send(memoryview(data)[:20_000]) == 20_000
+    assert pair.heard() == data[:room] + data[:20_000]
+
+
+def test_no_more_than_a_record_is_held_where_there_is_little_room(authority):
+    """What is held counts as sent, and is lost if the connection ends there."""
+    pair = Pair(authority)
+    pair.shake_hands()
+    try:
+        data = memoryview(bytes(1 << 20))
+        while not pair.channel.unfinished:
+            pair.channel.send(data)
+        assert len(pair.channel._held) <= LARGEST
+    finally:
+        pair.close()
+
+
+@pytest.mark.parametrize("told", [b"", bytes(20), OSError(92, "no such option")])
+def test_where_the_kernel_does_not_tell_of_its_room_it_is_one_record(told):
+    class Silent:
+        def getsockopt(self, *arguments):
+            if isinstance(told, OSError):
+                raise told
+            return told
+
+    class Held(TLSChannel):
+        def __init__(self):
+            self._sock = Silent()
+
+    assert Held()._surely_fits(1 << 20) == RECORD
 
 
 # ---- memory -----------------------------------------------------------------------

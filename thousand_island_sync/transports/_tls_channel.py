@@ -251,7 +251,8 @@ class _Sink:
             if size > LARGE:
                 channel._large = True
                 if size > RECORD:
-                    data, size = data[:RECORD], RECORD
+                    size = channel._surely_fits(size)
+                    data = data[:size]
             try:
                 sealed = channel._records.seal(data)
             except SSL.WantReadError:

@@ -37,7 +37,10 @@ _MODES = {
     "required": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
 }
 # Forward secrecy and authenticated encryption only (RFC 9325, 4.2); TLS 1.3 has no others.
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+_CIPHERS = (
+    "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+    ":ECDHE+AESGCM+AES128:ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+)
 # Post-quantum first, then what Mozilla's profiles allow: not X448, nor P-521.
 _GROUPS = b"X25519MLKEM768:X25519:P-256:P-384"
 _CRL_CHECK = 0x4  # X509_V_FLAG_CRL_CHECK

@@ -20,6 +20,8 @@ from OpenSSL import SSL
 RECORD = 16_384
 #: A record with all that encryption adds (RFC 5246, 6.2.3, allows the most), and its header.
 LARGEST = RECORD + 2_048 + 5
+#: Records that are encrypted together at most, where there is room for them.
+BATCH = 8
 
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
@@ -33,6 +35,7 @@ _bio_held: Any = getattr(_lib, "BIO_get_mem_data", None)
 _bio_new: Any = getattr(_lib, "BIO_new", None)
 _bio_memory: Any = getattr(_lib, "BIO_s_mem", None)
 _new: Any = getattr(_ffi, "new", None)
+_from: Any = getattr(_ffi, "from_buffer", None)
 _bytes_of: Any = getattr(_ffi, "buffer", None)
 
 
@@ -52,7 +55,7 @@ class Records(Protocol):
         """What shall go to the peer: bytes-like, good until the next call on this thread."""
 
     def seal(self, data: Any) -> Any:
-        """Encrypts one record's worth at most, and what `get` gives then."""
+        """Encrypts `BATCH` records' worth at most, and what `get` gives then."""
 
     def empty(self) -> bool:
         """After a `read`: whether nothing is left of what was put. False if it cannot tell."""
@@ -88,7 +91,8 @@ class PublicRecords:
             return b"".join(pieces)
 
     def seal(self, data: Any) -> Any:
-        self._connection.send(data)
+        for start in range(0, len(data), RECORD):
+            self._connection.send(data[start : start + RECORD])
         return self.get()
 
     def empty(self) -> bool:
@@ -100,6 +104,7 @@ class PublicRecords:
 
 class _Here(threading.local):
     buffer: Any = None
+    large: Any = None
     pointer: Any = None
 
 
@@ -155,16 +160,29 @@ class PrivateRecords:
         return _bytes_of(buffer, count) if count < LARGEST else self._rest(count)
 
     def seal(self, data: Any) -> Any:
-        if type(data) is not bytes:
-            self._connection.send(data)
-            return self.get()
-        count = _ssl_write(self._ssl, data, len(data))
+        size = len(data)
+        if size > RECORD or type(data) is not bytes:
+            return self._seal_many(data, size)
+        count = _ssl_write(self._ssl, data, size)
         if count <= 0:
             raise self._failure(count)
         # For every message: `get`, but one call of Python's less.
         buffer = _here.buffer or _buffer()
         count = _bio_read(self._out, buffer, LARGEST)
         return _bytes_of(buffer, count) if count < LARGEST else self._rest(count)
+
+    def _seal_many(self, data: Any, size: int) -> Any:
+        with _from(data) as start:
+            for done in range(0, size, RECORD):
+                count = _ssl_write(self._ssl, start + done, min(RECORD, size - done))
+                if count <= 0:
+                    raise self._failure(count)
+        if size <= RECORD:
+            return self.get()
+        large = _here.large
+        if large is None:
+            large = _here.large = _new("char[]", BATCH * LARGEST)
+        return _bytes_of(large, _bio_read(self._out, large, BATCH * LARGEST))
 
     def _rest(self, count: int) -> bytes:
         """All of what `get` gives, after a first piece that filled the buffer."""
@@ -198,7 +216,7 @@ class PrivateRecords:
 def _has_private_names() -> bool:
     called = (
         *(_ssl_read, _ssl_write, _ssl_pending, _ssl_set_bio, _bio_read, _bio_write),
-        *(_bio_held, _bio_new, _bio_memory, _new, _bytes_of),
+        *(_bio_held, _bio_new, _bio_memory, _new, _from, _bytes_of),
     )
     return all(called) and hasattr(SSL.Connection, "_raise_ssl_error")
 
