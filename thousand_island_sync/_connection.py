@@ -34,6 +34,7 @@ from ._states import Cause, State
 from ._task import AGAIN, DONE, PARK
 from ._waits import make_way
 from .errors import HandshakeError, SocketClosed
+from .handler import IDLE
 from .transports._base import WRITE
 
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
@@ -219,7 +220,7 @@ class Lifecycle(Outcomes):
             self.alert = True
         switch, self._switch = self._switch, None
         if switch is None:
-            verdict = self._callback("handle_connection")
+            verdict = self._connected()
         else:
             given = switch.timeout_ms
             timeout = self.read_timeout if given is MISSING else seconds(given)  # type: ignore[arg-type]
@@ -228,6 +229,14 @@ class Lifecycle(Outcomes):
         if verdict is not None:
             return verdict
         return self._go_on(False) if self.alert else self._read()
+
+    def _connected(self) -> int | None:
+        """`handle_connection`; a verdict, or `None` to go on."""
+        if getattr(self._handler.handle_connection, "__func__", None) not in IDLE:
+            return self._callback("handle_connection")
+        # Most handlers have none. Whoever asked for an end meanwhile has set `alert`.
+        self._read_deadline = self._clock() + self.read_timeout
+        return None
 
     def _deliver_message(self) -> int | None:
         assert self._mail is not None
@@ -253,8 +262,8 @@ class Lifecycle(Outcomes):
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
         socket = self._socket
         channel = socket._channel
-        data: bytes | None = socket._take_fresh()
-        drained = False
+        data: bytes | None = None if socket._buffer is None else socket._take_fresh()
+        size = 0
         if not data:
             if socket._eof:
                 return self._end_of_stream()
@@ -267,7 +276,6 @@ class Lifecycle(Outcomes):
             if not data:
                 return self._end_of_stream()
             size = len(data)
-            drained = self._drained_after(size)
             socket._bytes_received += size
             socket._recv_count += 1
             if socket._buffer is not None:
@@ -279,7 +287,9 @@ class Lifecycle(Outcomes):
         if events.handler_async_recv.receivers:
             self._tell_arrival(data)
         verdict = self._callback("handle_data", data)
-        return verdict if verdict is not None else self._go_on(drained)
+        if verdict is not None:
+            return verdict
+        return self._go_on(size > 0 and self._drained_after(size))
 
     def _came_early(self, data: bytes) -> int:
         """What was received before the step that would ask for it."""

@@ -275,9 +275,11 @@ class Ending(Task):
         is_error = last == "handle_error"
         if last is not None:
             self._last_callback(last, *([reason] if is_error else []))
-        self._tell_end(cause, reason, is_error)
+        if (events.handler_error if is_error else events.handler_shutdown).receivers:
+            self._tell_end(cause, reason, is_error)
         self._let_go()
-        self._tell_closed()
+        if events.socket_close.receivers:
+            self._tell_closed()
         self._last_callback("handle_end")
         self._become(State.CLOSED)
         self._env.ended(self)
@@ -293,31 +295,28 @@ class Ending(Task):
             self._log_error(error, name)
 
     def _tell_end(self, cause: Cause, reason: Any, is_error: bool) -> None:
-        signal = events.handler_error if is_error else events.handler_shutdown
-        if signal.receivers:
-            what = {"error": reason} if is_error else {"reason": REASON[cause]}
-            duration = now_ns() - self.accepted_at_ns
-            events.emit(
-                signal,
-                self._env.server,
-                {**what, "duration_ns": duration},
-                {"connection_id": self.id},
-            )
+        what = {"error": reason} if is_error else {"reason": REASON[cause]}
+        duration = now_ns() - self.accepted_at_ns
+        events.emit(
+            events.handler_error if is_error else events.handler_shutdown,
+            self._env.server,
+            {**what, "duration_ns": duration},
+            {"connection_id": self.id},
+        )
 
     def _tell_closed(self) -> None:
-        if events.socket_close.receivers:
-            stats = self._socket.stats()
-            events.emit(
-                events.socket_close,
-                self._env.server,
-                {
-                    "bytes_sent": stats.bytes_sent,
-                    "send_count": stats.send_count,
-                    "bytes_received": stats.bytes_received,
-                    "recv_count": stats.recv_count,
-                },
-                {"connection_id": self.id},
-            )
+        stats = self._socket.stats()
+        events.emit(
+            events.socket_close,
+            self._env.server,
+            {
+                "bytes_sent": stats.bytes_sent,
+                "send_count": stats.send_count,
+                "bytes_received": stats.bytes_received,
+                "recv_count": stats.recv_count,
+            },
+            {"connection_id": self.id},
+        )
 
     def _let_go(self) -> None:
         """The descriptor: said goodbye to, taken out of the poller, closed or left to

@@ -154,7 +154,8 @@ class Queue(Pool):
                 del self._tasks[task.fd]
             if task in self._doors:
                 self._doors.remove(task)
-            self._drop_timer(task)
+            if task.timer is not None:
+                self._drop_timer(task)
             last = self._closing and not self._tasks
         if last:
             self._dismiss()

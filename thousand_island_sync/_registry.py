@@ -98,34 +98,31 @@ class Registry:
             self._open.add(connection)
             self.accepted += 1
 
-    def ended(self, connection: Counted) -> None:
-        self._leave(connection, rejected=False)
-
     def refused(self, connection: Counted) -> None:
         """Its handler could not be made."""
-        self._leave(connection, rejected=True)
+        self.ended(connection, rejected=True)
 
     def count_rejected(self) -> None:
         with self._lock:
             self.rejected += 1
 
-    def _leave(self, connection: Counted, *, rejected: bool) -> None:
-        # The edge is told before the connection is gone: a stop waits for that.
-        with self._lock:
-            cleared = self._at_limit
-            if cleared:
+    def ended(self, connection: Counted, *, rejected: bool = False) -> None:
+        while True:
+            with self._lock:
+                if not self._at_limit:
+                    self._open.discard(connection)
+                    self._reserved -= 1
+                    self.active -= 1
+                    self.rejected += rejected
+                    if self._waiting_since:
+                        self._waiting_since.clear()
+                    if self._waiters or self.active <= self._few:
+                        self._changed.notify_all()
+                    return
+                # The edge is told before the connection is gone: a stop waits for that.
                 self._at_limit = False
                 self._edges.append((False, self.active - 1, connection._acceptor_id))
-        if cleared:
             self._tell_edges()
-        with self._lock:
-            self._open.discard(connection)
-            self._reserved -= 1
-            self.active -= 1
-            self.rejected += rejected
-            self._waiting_since.clear()
-            if self._waiters or self.active <= self._few:
-                self._changed.notify_all()
 
     def _tell_edges(self) -> None:
         while True:

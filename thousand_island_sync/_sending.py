@@ -15,6 +15,22 @@ from .transports._base import WRITE
 
 _sent = events.socket_send
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
+#: Several pieces of so many bytes in all are copied into one: it costs less than to gather.
+_JOINED_MOST = 16_384
+
+
+def _joined(pieces: list[Any]) -> Any:
+    """They in one, if there is nothing odd about them and they are small; else as they are."""
+    size = 0
+    for piece in pieces:
+        kind = type(piece)
+        if kind is bytes:
+            size += len(piece)
+        elif kind is memoryview:
+            size += piece.nbytes
+        else:
+            return pieces
+    return b"".join(pieces) if size <= _JOINED_MOST else pieces
 
 
 def _views(data: Any) -> tuple[Any, list[memoryview]]:
@@ -72,6 +88,9 @@ class Sending(SocketCore):
         Thread: any; sends do not interleave inside one another.
         """
         # The common case, in few steps: bytes, nobody else sending, room in the kernel.
+        given = data
+        if type(data) is list:
+            data = _joined(data)
         if (
             type(data) is bytes
             and timeout_ms is MISSING
@@ -93,11 +112,12 @@ class Sending(SocketCore):
                 self._answered = self._bytes_received
                 self._sending.release()
                 if _sent.receivers:
-                    self._tell_sent(data, sent)
+                    self._tell_sent(given, sent)
                 return sent
             # Negative: all that was taken counts as sent, but a rest waits to be flushed.
-            return self._send(data, sent if sent >= 0 else ~sent, 0, MISSING, False, True)
-        return self._send(data, 0, flags, timeout_ms, False, False)
+            taken = sent if sent >= 0 else ~sent
+            return self._send(data, taken, 0, MISSING, False, True, told=given)
+        return self._send(given, 0, flags, timeout_ms, False, False)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Sends all of `data`, whatever `settimeout` was given.
@@ -117,10 +137,12 @@ class Sending(SocketCore):
         timeout_ms: float | Missing | None,
         all_: bool,
         my_turn: bool,
+        told: Any = None,
     ) -> int:
         """Everything but the common case.
 
-        `already`: how many bytes of `data` went out; `my_turn`: `_sending` is held.
+        `already`: how many bytes of `data` went out; `my_turn`: `_sending` is held; `told`:
+        what receivers get instead of `data`.
         """
         progress = [already]
         try:
@@ -150,7 +172,7 @@ class Sending(SocketCore):
                 self._bytes_sent += progress[0]
                 self._sending.release()
         if events.socket_send.receivers:
-            self._tell_sent(data, progress[0])
+            self._tell_sent(data if told is None else told, progress[0])
         return progress[0]
 
     def _take_turn(self, doing: str, timeout: float, deadline: float) -> None:

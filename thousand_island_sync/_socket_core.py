@@ -66,6 +66,8 @@ class Owner(Protocol):
 
 
 _guard = threading.Lock()
+#: What `socket.detach` calls.
+_detach = stdlib_socket.SocketType.detach
 
 
 class _WouldBlock(SocketTimeout, BlockingIOError):
@@ -290,7 +292,7 @@ class SocketCore:
     def _close_descriptor(self) -> None:
         """Thread: the owner's, after `_send_home`."""
         with _guard:
-            fd = self._sock.detach()
+            fd = _detach(self._sock)
         # Without the lock, which is everybody's: the call takes its time, and drops the GIL.
         if fd >= 0:
             try:

@@ -187,7 +187,8 @@ class TCP(Transport):
                 raise ConfigError(f"{self.where()}{name}: needs a host of 'unix:/path'")
 
     def channel(self, sock: socket.socket) -> Channel:
-        self._set_own(sock)
+        if self.options["socket_options"]:
+            self._set_own(sock)
         return TCPChannel(sock)
 
     def _set_own(self, sock: socket.socket) -> None:
