@@ -133,13 +133,14 @@ class Intake:
         with self._counting:
             return self._taken.pop(acceptor_id, 0)
 
-    def make(self, acceptor_id: int, sock: socket.socket, address: Any) -> Lifecycle:
+    def _make(
+        self, transport: Transport, acceptor_id: int, sock: socket.socket, address: Any
+    ) -> Lifecycle:
         """An accepted client, for whom a place was reserved, becomes a connection."""
         if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
             sock.settimeout(None)
-        self.registry.admit(acceptor_id)
         address = _addresses.sharing_host(address)
-        return self._connection_cls(self.env, self.transport(), sock, address, acceptor_id)
+        return self._connection_cls(self.env, transport, sock, address, acceptor_id)
 
     def take(
         self, accept: Callable[[], tuple[socket.socket, Any]], acceptor_id: int, *, reserved: bool
@@ -150,29 +151,35 @@ class Intake:
         Args:
             accept: as `accepts_of` gives it.
             acceptor_id: in whose name.
-            reserved: a place for the first one is.
+            reserved: a place for the first one is, and nobody listens to events.
 
         Returns:
             How many, and what ended it: what `accept` raised (BlockingIOError: nobody waits
             any more), `Room.NONE` (no place, or somebody listens to events), `None`.
         """
+        if not reserved and somebody_listens():
+            return 0, Room.NONE
+        transport, registry = self.transport(), self.registry
         connections: list[Lifecycle] = []
+        places = int(reserved)
         try:
             while len(connections) < BATCH:
-                if not reserved and (somebody_listens() or not self.registry.reserve()):
-                    return len(connections), Room.NONE
-                reserved = False
+                if not places:
+                    places = registry.reserve_some(BATCH - len(connections))
+                    if not places:
+                        return len(connections), Room.NONE
                 try:
                     sock, address = accept()
-                except BaseException as error:
-                    self.registry.cancel()
-                    if isinstance(error, OSError):
-                        return len(connections), error
-                    raise
-                connections.append(self.make(acceptor_id, sock, address))
+                except OSError as error:
+                    return len(connections), error
+                connections.append(self._make(transport, acceptor_id, sock, address))
+                places -= 1
             return len(connections), None
         finally:
+            if places:
+                registry.cancel(places)
             if connections:
+                registry.admit(acceptor_id, len(connections))
                 self.hand_over(connections)
 
     def hand_over(self, connections: list[Lifecycle]) -> None:
@@ -189,9 +196,10 @@ class Intake:
         self.registry.refused(connection)
 
     def spawn(self, acceptor_id: int, sock: socket.socket, address: Any, waited_ns: int) -> None:
-        """`make` and `hand_over`, and the receivers of the event are told in between."""
+        """Hands over one that was accepted already; the receivers of the event are told first."""
         started = now_ns()
-        connection = self.make(acceptor_id, sock, address)
+        connection = self._make(self.transport(), acceptor_id, sock, address)
+        self.registry.admit(acceptor_id)
         worker = _waits.current_worker()
         if isinstance(worker, Spawner):
             worker.task = connection

@@ -69,22 +69,32 @@ class Registry:
             self._reserved += 1
             return True
 
+    def reserve_some(self, most: int) -> int:
+        """Takes several places, or one where few are left: others shall not find none because
+        of what will be given back. How many; 0 at the limit."""
+        with self._lock:
+            free = self._limit - self._reserved
+            taken = most if free >= 2 * most else min(1, free)
+            self._reserved += taken
+            return taken
+
     def has_room(self) -> bool:
         with self._lock:
             return self._reserved < self._limit
 
-    def cancel(self) -> None:
-        """Gives back a place that became no connection."""
+    def cancel(self, places: int = 1) -> None:
+        """Gives back places that became no connections."""
         with self._lock:
-            self._reserved -= 1
+            self._reserved -= places
             if self._waiters:
                 self._changed.notify_all()
 
-    def admit(self, acceptor_id: int) -> None:
-        """A reserved place is a connection now."""
+    def admit(self, acceptor_id: int, places: int = 1) -> None:
+        """Reserved places are connections now."""
         with self._lock:
-            self.active += 1
-            self.peak = max(self.peak, self.active)
+            self.active += places
+            if self.active > self.peak:
+                self.peak = self.active
             reached = self.active >= self._limit and not self._at_limit
             if reached:
                 self._at_limit = True

@@ -140,6 +140,8 @@ class TLSChannel(Wire):
             while True:
                 try:
                     if self._inside:
+                        # The kernel was not looked at in this run, so it may hold more.
+                        self._kernel_drained = False
                         data = records.read(length)
                     else:
                         fetched = self._fetch()
