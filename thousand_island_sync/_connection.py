@@ -178,9 +178,10 @@ class Lifecycle(Outcomes):
         return verdict
 
     def _shake_hands(self) -> int:
-        ending = self._asked_to_end()
-        if ending is not None:
-            return self._finish(ending)
+        if self.alert:
+            ending = self._asked_to_end()
+            if ending is not None:
+                return self._finish(ending)
         channel = self._socket._channel
         try:
             done = channel.handshake()
@@ -286,7 +287,14 @@ class Lifecycle(Outcomes):
                 return self._finish(Cause.SHUTDOWN)
         if events.handler_async_recv.receivers:
             self._tell_arrival(data)
-        verdict = self._callback("handle_data", data)
+        self.no_sample = False
+        if self.blocks:
+            make_way()
+        try:
+            result = self._context.run(self._on_data, data, socket)
+        except BaseException as error:
+            return self._raised(error, "handle_data")
+        verdict = self._settle(result, "handle_data")
         if verdict is not None:
             return verdict
         return self._go_on(size > 0 and self._drained_after(size))

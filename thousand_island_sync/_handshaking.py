@@ -45,7 +45,7 @@ class Handshaking(Ending):
                     "remote_port": port,
                 },
             )
-        self._handshake_began()
+        self._handshake_at = self._clock()
         return False
 
     def _use(self, channel: Channel) -> None:
@@ -56,9 +56,6 @@ class Handshaking(Ending):
             self.write_edges = False
         else:
             self._env.pool.watch_writes(self)
-
-    def _handshake_began(self) -> None:
-        self._handshake_at = self._clock()
 
     def _handshake_took(self) -> int:
         """Nanoseconds so far."""
@@ -96,7 +93,7 @@ class Handshaking(Ending):
         socket._drop_read()
         self._switch = switch
         self._become(State.HANDSHAKING)
-        self._handshake_began()
+        self._handshake_at = self._clock()
         return AGAIN
 
     def _asked_to_end(self) -> Cause | None:

@@ -45,9 +45,10 @@ class Outcomes(Handshaking):
 
     def _settle(self, result: object, name: str) -> int | None:
         """What a callback returned; a verdict if that ends or switches, else `None`."""
-        ending = self._asked_to_end()
-        if ending is not None:
-            return self._finish(ending)
+        if self.alert:  # who asks for an end sets it
+            ending = self._asked_to_end()
+            if ending is not None:
+                return self._finish(ending)
         if result is None or isinstance(result, Continue):
             self._set_deadlines(result, name)
             if self._eof_told and self._socket._write_shut:
