@@ -83,7 +83,7 @@ class Ending(Task):
         peer_address: Any,
         acceptor_id: int,
     ) -> None:
-        super().__init__(sock.fileno())
+        Task.__init__(self, sock.fileno())
         self._env = env
         self._transport = transport
         self._sock = sock

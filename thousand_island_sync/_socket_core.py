@@ -283,7 +283,7 @@ class SocketCore:
         for lock in (self._sending, self._receiving):
             if lock is None:
                 continue
-            if not lock.acquire(blocking=False):
+            if not lock.acquire(False):
                 self._shut_both()
                 _waits.give_way()
                 lock.acquire()
