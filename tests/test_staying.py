@@ -260,7 +260,7 @@ def test_a_handler_that_blocks_is_served_by_threads_that_stay(serve, client):
     server = serve(Slow)
     scheduler = server._run.scheduler
     clients = [client(server) for _ in range(8)]
-    talk_all(clients, 100)
+    talk_all(clients, 300)
     assert scheduler._stays > 8
     # All that is left of it is over in no time: no thread is busy, all are parked again.
     assert eventually(lambda: server.info().busy_threads == 0)

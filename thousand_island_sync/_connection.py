@@ -44,7 +44,7 @@ _async_recv = events.handler_async_recv
 #: Bytes that a stop still delivers to one connection.
 _DRAIN_MOST = 1 << 20
 #: Steps of a stay after which it is measured whether callbacks still block.
-_STAY_STEPS = 64
+_STAY_STEPS = 256
 #: Seconds that a silent new connection gets at a stop, counted from its accept.
 _YOUNG_S = 0.2
 
@@ -112,12 +112,15 @@ class Lifecycle(Outcomes):
         socket, clock = self._socket, self._clock
         wait_recv = socket._channel.wait_recv
         in_context, on_data = self._context.run, self._on_data
+        ended = 0.0
         for _ in range(_STAY_STEPS):
             try:
                 data = wait_recv(CHUNK, timeout)
             except OSError as error:
                 return self._receive_failed(error), True
             if data is None:
+                if ended:
+                    self._read_deadline = ended + self.read_timeout
                 return self._nothing_there(), False
             self._state = _RUNNING
             size = len(data)
@@ -136,13 +139,11 @@ class Lifecycle(Outcomes):
                 verdict = self._settle(result, "handle_data")
                 return verdict or self._go_on(self._drained_after(size)), True
             ended = clock()
-            self._read_deadline = self.deadline = ended + self.read_timeout
             self._state = _PARKED
-            if size == CHUNK:
-                return AGAIN, True
-            if wanted(ended - began):
+            if size == CHUNK or wanted(ended - began):
                 break
-        return PARK, True
+        self._read_deadline = self.deadline = ended + self.read_timeout
+        return PARK if size < CHUNK else AGAIN, True
 
     # ---- the other steps ------------------------------------------------------
 

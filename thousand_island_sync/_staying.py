@@ -48,12 +48,18 @@ class Staying(Queue):
         if not task.may_stay() or not self._begin_stay(task):
             return PARK
         quick = False
+        idle, holders, bound = self._idle, self._holders, self._bound
 
         def wanted(duration: float) -> bool:
+            # As `_wanted`, written out: threads that stay all want the GIL for this.
             nonlocal quick
             worker.turn += 1
-            quick = duration < HAND_OVER_COST
-            return quick or not task.blocks or self._wanted()
+            if duration < HAND_OVER_COST:
+                quick = True
+                return True
+            if not holders or not task.blocks or self._closing:
+                return True
+            return not idle and self._count >= bound
 
         verdict, came = task.stay(STAY_S, wanted)
         with self._lock:
