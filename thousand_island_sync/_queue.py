@@ -217,7 +217,7 @@ class Queue(Pool):
 
         `worker` is who looked, and will run one of them; `None`: the listener's thread.
         """
-        calls: list[Callable[[], None]] = []
+        calls: list[Callable[[], None]] | None = None
         ready = self._ready
         with self._lock:
             if worker is not None:
@@ -251,8 +251,9 @@ class Queue(Pool):
             self._ring()
         if wake:
             self._poller.wake()
-        for call in calls:
-            call()
+        if calls:
+            for call in calls:
+                call()
 
     def _fire(self) -> list[Callable[[], None]]:
         """With the lock. A deadline that was moved meanwhile goes back to sleep."""
