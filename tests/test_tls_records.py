@@ -78,3 +78,31 @@ def test_what_gives_neither_bytes_nor_a_reason_is_an_error():
     records = _tls_records.PrivateRecords(connection)
     connection._raise_ssl_error = lambda ssl, result: None
     assert isinstance(records._failure(0), SSL.Error)
+
+
+def test_a_send_that_would_have_to_read_in_its_middle_is_an_error(way, monkeypatch):
+    """The caller would send again what is encrypted already."""
+    counts = iter([16_384, -1])
+    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
+
+    def send(data):
+        if next(counts) < 0:
+            raise SSL.WantReadError
+
+    def wants_to_read(ssl, result):
+        raise SSL.WantReadError
+
+    connection.send, connection._raise_ssl_error = send, wants_to_read
+    monkeypatch.setattr(_tls_records, "_ssl_write", lambda *arguments: next(counts))
+    records = _tls_records.records_of(connection)
+    with pytest.raises(SSL.Error, match="in the middle of a send"):
+        records.seal(bytes(40_000))
+
+
+def test_a_send_that_has_to_read_first_may_be_done_again(way):
+    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
+    connection.set_accept_state()
+    records = _tls_records.records_of(connection)
+    for size in (1, 40_000):
+        with pytest.raises(SSL.WantReadError):
+            records.seal(bytes(size))

@@ -254,7 +254,7 @@ class _Sink:
                 channel._large = True
                 if size > RECORD:
                     size = channel._surely_fits(size)
-                    data = data[:size]
+                    data = memoryview(data)[:size]
             try:
                 sealed = channel._records.seal(data)
             except SSL.WantReadError:

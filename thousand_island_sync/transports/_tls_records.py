@@ -64,6 +64,12 @@ class Records(Protocol):
         """After a `get`, and when `empty`: lets go of the memory that large records took."""
 
 
+def _interrupted() -> SSL.Error:
+    """Some records are encrypted and cannot be taken back, and OpenSSL wants to read before it
+    goes on. Only a context of the user's own that lets clients renegotiate comes to that."""
+    return SSL.Error([("", "", "the peer renegotiates in the middle of a send")])
+
+
 class PublicRecords:
     """By pyOpenSSL's own calls."""
 
@@ -92,7 +98,12 @@ class PublicRecords:
 
     def seal(self, data: Any) -> Any:
         for start in range(0, len(data), RECORD):
-            self._connection.send(data[start : start + RECORD])
+            try:
+                self._connection.send(data[start : start + RECORD])
+            except SSL.WantReadError:
+                if start:
+                    raise _interrupted() from None
+                raise
         return self.get()
 
     def empty(self) -> bool:
@@ -176,7 +187,10 @@ class PrivateRecords:
             for done in range(0, size, RECORD):
                 count = _ssl_write(self._ssl, start + done, min(RECORD, size - done))
                 if count <= 0:
-                    raise self._failure(count)
+                    failure = self._failure(count)
+                    if done and isinstance(failure, SSL.WantReadError):
+                        failure = _interrupted()
+                    raise failure
         if size <= RECORD:
             return self.get()
         large = _here.large
