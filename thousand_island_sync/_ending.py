@@ -52,11 +52,11 @@ class Ending(Task):
         "_handle",
         "_handler",
         "_handshake_at",
+        "_id",
         "_mail",
         "_mail_left",
         "_on_data",
         "_read_deadline",
-        "_serial",
         "_short_proves",
         "_sock",
         "_socket",
@@ -65,12 +65,10 @@ class Ending(Task):
         "_switch",
         "_total_deadline",
         "_transport",
-        "id",
         "peer_address",
         "read_timeout",
     )
 
-    id: str
     _handler: Handler
     _socket: Socket
     _on_data: Callable[[bytes, Socket], Any]
@@ -91,7 +89,7 @@ class Ending(Task):
         self._sock = sock
         self.peer_address = peer_address
         self._acceptor_id = acceptor_id
-        self._serial = next(_serials)
+        self._id: str | int = next(_serials)  # its number, until it is asked for
         self._clock = env.clock
         self._accepted_at = env.clock()
         self._context = env.context.copy()
@@ -131,13 +129,12 @@ class Ending(Task):
     def accepted_at_ns(self) -> int:
         return int(self._accepted_at * 1e9)
 
-    def __getattr__(self, name: str) -> Any:
-        # The id is made when it is asked for, which most never are, and is a plain field from
-        # then on: it is in each event.
-        if name != "id":
-            raise AttributeError(name)
-        made = self.id = f"{os.getpid():x}-{self._serial:x}"
-        return made
+    @property
+    def id(self) -> str:
+        known = self._id
+        if isinstance(known, int):
+            known = self._id = f"{os.getpid():x}-{known:x}"
+        return known
 
     @property
     def server(self) -> Any:
