@@ -530,17 +530,18 @@ def test_a_call_from_the_own_callback_is_an_error_at_once(serve, client):
 
 
 def test_a_call_that_is_not_answered_in_time(serve, client):
-    go = threading.Event()
+    began, go = threading.Event(), threading.Event()
 
     class Busy(Handler):
         def handle_data(self, data, socket):
+            began.set()
             go.wait(5)
 
     server = serve(Busy)
     sock = client(server)
     sock.sendall(b"x")
     connection = the_connection(server)
-    assert eventually(lambda: server.info().busy_threads == 1)
+    assert began.wait(5)
     with pytest.raises(SocketTimeout):
         connection.call("x", timeout_ms=30)
     assert connection.pending == 0
@@ -565,17 +566,18 @@ def test_handlers_may_call_each_other(serve, client):
 
 
 def test_a_mailbox_has_a_limit(serve, client):
-    go = threading.Event()
+    began, go = threading.Event(), threading.Event()
 
     class Busy(Listener):
         def handle_data(self, data, socket):
+            began.set()
             go.wait(5)
 
     server = serve(Busy, max_pending_messages=3)
     sock = client(server)
     sock.sendall(b"x")
     connection = the_connection(server)
-    assert eventually(lambda: server.info().busy_threads == 1)
+    assert began.wait(5)
     connection.post(1)
     connection.post(2, delay_ms=10)
     connection.post(3)

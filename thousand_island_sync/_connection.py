@@ -26,7 +26,6 @@ from collections.abc import Callable
 
 from . import events
 from ._clock import FOREVER, seconds
-from ._mailbox import Call
 from ._options import MISSING
 from ._outcomes import Outcomes
 from ._receiving import CHUNK
@@ -34,7 +33,6 @@ from ._states import Cause, State
 from ._task import AGAIN, DONE, PARK
 from ._waits import make_way
 from .errors import HandshakeError, SocketClosed
-from .handler import IDLE
 from .transports._base import WRITE
 
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
@@ -231,34 +229,6 @@ class Lifecycle(Outcomes):
         if verdict is not None:
             return verdict
         return self._go_on(False) if self.alert else self._read()
-
-    def _connected(self) -> int | None:
-        """`handle_connection`; a verdict, or `None` to go on."""
-        if getattr(self._handler.handle_connection, "__func__", None) not in IDLE:
-            return self._callback("handle_connection")
-        # Most handlers have none. Whoever asked for an end meanwhile has set `alert`.
-        self._read_deadline = self._clock() + self.read_timeout
-        return None
-
-    def _deliver_message(self) -> int | None:
-        assert self._mail is not None
-        try:
-            message = self._mail.take()
-        except IndexError:  # withdrawn meanwhile
-            return None
-        if self._env.stopping:
-            self._mail_left -= 1
-        if not isinstance(message, Call):
-            return self._callback("handle_info", message)
-        if self.blocks:
-            make_way()
-        try:
-            result = self._context.run(self._handler.handle_call, message.message, self._socket)
-        except BaseException as error:
-            message.finish(None, error)
-        else:
-            message.finish(result, None)
-        return self._settle(None, "handle_call")
 
     def _read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""

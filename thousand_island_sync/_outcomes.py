@@ -10,6 +10,7 @@ from typing import Any
 
 from ._clock import FOREVER, seconds
 from ._handshaking import Handshaking
+from ._mailbox import Call
 from ._options import MISSING
 from ._states import Cause
 from ._waits import make_way
@@ -42,6 +43,34 @@ class Outcomes(Handshaking):
         except BaseException as error:
             return self._raised(error, name)
         return self._settle(result, name)
+
+    def _connected(self) -> int | None:
+        """`handle_connection`; a verdict, or `None` to go on."""
+        if getattr(self._handler.handle_connection, "__func__", None) not in IDLE:
+            return self._callback("handle_connection")
+        # Most handlers have none. Whoever asked for an end meanwhile has set `alert`.
+        self._read_deadline = self._clock() + self.read_timeout
+        return None
+
+    def _deliver_message(self) -> int | None:
+        assert self._mail is not None
+        try:
+            message = self._mail.take()
+        except IndexError:  # withdrawn meanwhile
+            return None
+        if self._env.stopping:
+            self._mail_left -= 1
+        if not isinstance(message, Call):
+            return self._callback("handle_info", message)
+        if self.blocks:
+            make_way()
+        try:
+            result = self._context.run(self._handler.handle_call, message.message, self._socket)
+        except BaseException as error:
+            message.finish(None, error)
+        else:
+            message.finish(result, None)
+        return self._settle(None, "handle_call")
 
     def _settle(self, result: object, name: str) -> int | None:
         """What a callback returned; a verdict if that ends or switches, else `None`."""
