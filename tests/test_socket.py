@@ -180,6 +180,8 @@ def test_recv_until_is_total_in_time(within):
         (lambda s: s.recv_into(bytearray(3), 4), ValueError),
         (lambda s: s.send("text"), TypeError),
         (lambda s: s.send(["text"]), TypeError),
+        (lambda s: s.send([b"x", "text"]), TypeError),
+        (lambda s: s.send([b"x", memoryview(b"abcd")[::2]]), TypeError),
         (lambda s: s.send(5), TypeError),
         (lambda s: s.sendall("text"), TypeError),
         (lambda s: s.unread("text"), TypeError),
@@ -290,6 +292,18 @@ def test_send_takes_anything_like_bytes_and_iterables_of_them(within):
     assert counts == [1, 2, 2, 3, 2, 0, 0]
     assert stats.bytes_sent == 11
     assert receive_all(within.client) == b"abcefghijkl"
+
+
+@pytest.mark.parametrize("size", [3, 5_000, 60_000])
+def test_receivers_are_told_of_the_pieces_that_were_given(size, within, record):
+    """Small ones are sent as one, large ones in several calls."""
+    recorder = record("socket.send")
+    pieces = [b"a" * size, memoryview(b"b" * size)]
+    assert within(lambda s: s.send(pieces)) == 2 * size
+    assert receive_all(within.client) == b"a" * size + b"b" * size
+    (told,) = recorder.of("socket.send")
+    assert told.measurements["data"] == pieces
+    assert told.measurements["bytes_sent"] == 2 * size
 
 
 def test_many_buffers_are_gathered(within):

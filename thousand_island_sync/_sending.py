@@ -26,7 +26,7 @@ def _joined(pieces: list[Any]) -> Any:
         kind = type(piece)
         if kind is bytes:
             size += len(piece)
-        elif kind is memoryview:
+        elif kind is memoryview and piece.c_contiguous:
             size += piece.nbytes
         else:
             return pieces
