@@ -22,6 +22,7 @@ from ._environment import Environment
 from ._linger import MOST_BYTES, Linger
 from ._mailbox import CLOSED, Call, Mailbox
 from ._options import is_milliseconds
+from ._signals import EventSignal
 from ._states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
 from ._task import DONE, Task
 from ._unread import read_away, unread_bytes
@@ -275,8 +276,9 @@ class Ending(Task):
         is_error = last == "handle_error"
         if last is not None:
             self._last_callback(last, *([reason] if is_error else []))
-        if (events.handler_error if is_error else events.handler_shutdown).receivers:
-            self._tell_end(cause, reason, is_error)
+        signal = events.handler_error if is_error else events.handler_shutdown
+        if signal.receivers:
+            self._tell_end(signal, {"error": reason} if is_error else {"reason": REASON[cause]})
         self._let_go()
         if events.socket_close.receivers:
             self._tell_closed()
@@ -294,15 +296,9 @@ class Ending(Task):
         except BaseException as error:
             self._log_error(error, name)
 
-    def _tell_end(self, cause: Cause, reason: Any, is_error: bool) -> None:
-        what = {"error": reason} if is_error else {"reason": REASON[cause]}
-        duration = now_ns() - self.accepted_at_ns
-        events.emit(
-            events.handler_error if is_error else events.handler_shutdown,
-            self._env.server,
-            {**what, "duration_ns": duration},
-            {"connection_id": self.id},
-        )
+    def _tell_end(self, signal: EventSignal, what: dict[str, Any]) -> None:
+        what["duration_ns"] = now_ns() - self.accepted_at_ns
+        events.emit(signal, self._env.server, what, {"connection_id": self.id})
 
     def _tell_closed(self) -> None:
         stats = self._socket.stats()

@@ -154,8 +154,7 @@ class Queue(Pool):
                 del self._tasks[task.fd]
             if task in self._doors:
                 self._doors.remove(task)
-            if task.timer is not None:
-                self._drop_timer(task)
+            self._drop_timer(task)
             last = self._closing and not self._tasks
         if last:
             self._dismiss()
@@ -251,9 +250,8 @@ class Queue(Pool):
             self._ring()
         if wake:
             self._poller.wake()
-        if calls:
-            for call in calls:
-                call()
+        for call in calls or ():
+            call()
 
     def _fire(self) -> list[Callable[[], None]]:
         """With the lock. A deadline that was moved meanwhile goes back to sleep."""

@@ -147,7 +147,7 @@ class TLSChannel(Wire):
                         fetched = self._fetch()
                         if not fetched:
                             return None if fetched is None else self._cut_short()
-                        data = records.open(fetched, length)
+                        data = records.read(length, fetched)
                 except SSL.WantReadError:
                     self._inside = self._aligned = False
                     if not self._answer():

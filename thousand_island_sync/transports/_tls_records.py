@@ -45,11 +45,8 @@ class Records(Protocol):
     def put(self, data: bytes) -> None:
         """What has come from the peer."""
 
-    def read(self, length: int) -> bytes:
-        """Decrypted bytes of one record."""
-
-    def open(self, data: bytes, length: int) -> bytes:
-        """`put` and `read`."""
+    def read(self, length: int, fetched: bytes = b"") -> bytes:
+        """Decrypted bytes of one record, after `put` of what was fetched."""
 
     def get(self) -> Any:
         """What shall go to the peer: bytes-like, good until the next call on this thread."""
@@ -62,6 +59,10 @@ class Records(Protocol):
 
     def shrink(self) -> None:
         """After a `get`, and when `empty`: lets go of the memory that large records took."""
+
+
+def _no_memory() -> MemoryError:
+    return MemoryError("OpenSSL has no memory for what has come")
 
 
 def _interrupted() -> SSL.Error:
@@ -81,12 +82,10 @@ class PublicRecords:
     def put(self, data: bytes) -> None:
         self._connection.bio_write(data)
 
-    def read(self, length: int) -> bytes:
+    def read(self, length: int, fetched: bytes = b"") -> bytes:
+        if fetched:
+            self.put(fetched)
         return self._connection.recv(min(length, RECORD))
-
-    def open(self, data: bytes, length: int) -> bytes:
-        self.put(data)
-        return self.read(length)
 
     def get(self) -> Any:
         pieces = []
@@ -141,21 +140,12 @@ class PrivateRecords:
 
     def put(self, data: bytes) -> None:
         if _bio_write(self._in, data, len(data)) != len(data):
-            raise MemoryError("OpenSSL has no memory for what has come")
+            raise _no_memory()
 
-    def read(self, length: int) -> bytes:
-        buffer = _here.buffer or _buffer()
-        count = _ssl_read(self._ssl, buffer, length if length < RECORD else RECORD)
-        if count <= 0:
-            raise self._failure(count)
-        found: bytes = _bytes_of(buffer, count)[:]
-        return found
-
-    def open(self, data: bytes, length: int) -> bytes:
-        # For every message: `put` and `read`, but one call of Python's less.
-        size = len(data)
-        if _bio_write(self._in, data, size) != size:
-            raise MemoryError("OpenSSL has no memory for what has come")
+    def read(self, length: int, fetched: bytes = b"") -> bytes:
+        # For every message: `put`, but one call of Python's less.
+        if fetched and _bio_write(self._in, fetched, len(fetched)) != len(fetched):
+            raise _no_memory()
         buffer = _here.buffer or _buffer()
         count = _ssl_read(self._ssl, buffer, length if length < RECORD else RECORD)
         if count <= 0:
