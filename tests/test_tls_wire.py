@@ -1,6 +1,7 @@
 """The half of a TLS channel that touches the socket: what it fetches, holds and lets go of."""
 
 import contextlib
+import itertools
 import socket
 import ssl
 
@@ -55,13 +56,14 @@ class Pair:
         self.undelivered += self._out.read()
 
     def deliver(self, most=None):
-        """The next bytes that the client has encrypted, at most so many; whether any."""
+        """The next bytes that the client has encrypted, at most so many, and as many as there
+        is room for; whether any."""
         self.undelivered += self._out.read()
-        piece = self.undelivered[:most]
-        self.undelivered = self.undelivered[len(piece) :]
-        if piece:
-            self.theirs.sendall(piece)
-        return bool(piece)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = self.theirs.send(self.undelivered[:most])
+        self.undelivered = self.undelivered[sent:]
+        return sent > 0
 
     def collect(self):
         """What has come back goes to the client."""
@@ -133,7 +135,14 @@ def test_nothing_is_left_where_the_channel_says_so_however_it_came(way, authorit
         pair.shake_hands()
         said, got = b"", b""
         parked = told = False
-        for what, number in [*steps, ("deliver", 1 << 20), *[("run", 0)] * 200]:
+
+        def rest():
+            """All that is left is delivered, and run for."""
+            while pair.undelivered or told or not parked:
+                yield "deliver", 1 << 20
+                yield "run", 0
+
+        for what, number in itertools.chain(steps, itertools.islice(rest(), 10_000)):
             if what == "say":
                 data = bytes(number % 251 for number in range(number))
                 pair.say(data)
