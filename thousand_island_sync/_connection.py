@@ -88,6 +88,10 @@ class Lifecycle(Outcomes):
             if size < CHUNK and self._short_proves:
                 return PARK
             return PARK if self._drained_after(size) else AGAIN
+        return self._after_data(result, size)
+
+    def _after_data(self, result: object, size: int) -> int:
+        """The verdict after `handle_data`, where it is not just to park."""
         return self._settle(result, "handle_data") or self._go_on(self._drained_after(size))
 
     def _drained_after(self, size: int) -> bool:
@@ -131,8 +135,7 @@ class Lifecycle(Outcomes):
             except BaseException as error:
                 return self._raised(error, "handle_data"), True
             if result is not None or self.alert:
-                verdict = self._settle(result, "handle_data")
-                return verdict or self._go_on(self._drained_after(size)), True
+                return self._after_data(result, size), True
             ended = clock()
             self._read_deadline = self.deadline = ended + self.read_timeout
             self._state = _PARKED

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ._clock import FOREVER, Clock, now
+from ._compiled import Lock
 from ._poller import Poller
 from ._task import Task
 from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, Tendency
@@ -88,6 +89,47 @@ class Pool:
         saturation: told when the pool is saturated and when it is relieved.
     """
 
+    __slots__ = (
+        "_alone",
+        "_batch",
+        "_bound",
+        "_calm",
+        "_clock",
+        "_closing",
+        "_count",
+        "_doors",
+        "_free",
+        "_holders",
+        "_idle",
+        "_last_found",
+        "_lock",
+        "_made",
+        "_name",
+        "_next_timer",
+        "_permits",
+        "_poller",
+        "_poller_closed",
+        "_ready",
+        "_relief",
+        "_ring",
+        "_sample_mask",
+        "_saturated",
+        "_seen_at",
+        "_seen_cpu",
+        "_seen_turns",
+        "_sleepers",
+        "_stay_pays",
+        "_stays",
+        "_tasks",
+        "_tell",
+        "_threads",
+        "_timers",
+        "_trial",
+        "_unlooked",
+        "_watching",
+        "tendency",
+    )
+
     def __init__(
         self,
         poller: Poller,
@@ -109,7 +151,7 @@ class Pool:
         self._sample_mask = SAMPLE_EVERY - 1
         self._batch = _BATCH if self._permits == 1 else _SHARED_BATCH
 
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # All below is guarded by the lock, but for taking from the ready queue.
         self._ready: deque[Task] = deque()
         self._tasks: dict[int, Task] = {}

@@ -19,6 +19,8 @@ from ._timers import Timer
 class Queue(Pool):
     """What others ask of the scheduler, and the way from an event to the queue and back."""
 
+    __slots__ = ()
+
     def add(self, *tasks: Task) -> None:
         """Takes new tasks; they are run as soon as a thread comes to them. Not in the poller
         yet: what comes and goes in one run never is.

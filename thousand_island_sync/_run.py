@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import _checked, _waits, events
+from . import _checked, _twins, _waits, events
 from ._clock import FOREVER, now, now_ns
 from ._config import Config
 from ._connection import Lifecycle
@@ -22,6 +22,8 @@ from ._poller import WakeUp, new_poller
 from ._registry import Registry
 from ._scheduler import Scheduler
 from .transports._base import Transport
+
+_twins.put_in()
 
 #: What a stop may take beyond its timeout, for cutting and joining.
 _GRACE_S = 0.4

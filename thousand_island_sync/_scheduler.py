@@ -123,20 +123,24 @@ class Scheduler(Staying):
                 elif verdict == AGAIN:
                     ready.append(task)
                 continue
-            if not verdict and task.blocks:
-                verdict = self._stay(worker, task)
-            if not verdict:
-                park(task)
-            elif verdict == AGAIN:
-                ready.append(task)
-            worker.task = None
-            self._unlooked += 1  # about: it only says when to look again
-            self._help(worker)
+            self._without_permit(worker, task, verdict)
             return
         worker.task = None
         self._unlooked = self._batch
         if self._alone >= ALONE:
             self._stay_alone(worker)
+
+    def _without_permit(self, worker: Worker, task: Task, verdict: int) -> None:
+        """After a run that ended without the permit: the thread takes no more work as it is."""
+        if not verdict and task.blocks:
+            verdict = self._stay(worker, task)
+        if not verdict:
+            worker.parked.append(task)
+        elif verdict == AGAIN:
+            self._ready.append(task)
+        worker.task = None
+        self._unlooked += 1  # about: it only says when to look again
+        self._help(worker)
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
         """Runs a task that tends to block without a permit, and measures it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket as stdlib_socket
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _waits, events
 from ._clock import FOREVER, now
@@ -104,7 +104,7 @@ class Sending(SocketCore):
             except BaseException as cause:
                 self._sending.release()
                 if isinstance(cause, OSError):
-                    raise self._send_failed("send", cause) from cause
+                    self._broke_off(cause)
                 raise
             if sent == len(data):
                 self._bytes_sent += sent
@@ -260,6 +260,9 @@ class Sending(SocketCore):
                 {"connection_id": connection.id},
             )
         return error
+
+    def _broke_off(self, cause: OSError) -> NoReturn:
+        raise self._send_failed("send", cause) from cause
 
     def _tell_sent(self, data: Any, bytes_sent: int) -> None:
         connection = self._connection

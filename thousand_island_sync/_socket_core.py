@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _addresses, _waits
 from ._clock import FOREVER, now, seconds
+from ._compiled import Lock
 from ._options import MISSING, Missing, is_milliseconds
 from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from .transports._base import Channel
@@ -104,7 +105,7 @@ class SocketCore:
         self._sock = sock
         self._use(channel)
         self._receiving: threading.Lock | None = None  # made when first used
-        self._sending = threading.Lock()
+        self._sending = Lock()
         self._buffer: ReadBuffer | None = None
         self._closed = False
         self._cut = False  # shut down from outside, by a stop

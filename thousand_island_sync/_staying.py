@@ -42,6 +42,8 @@ ALONE = 64
 class Staying(Queue):
     """Serving one connection as a thread per connection would, for a while."""
 
+    __slots__ = ()
+
     def _stay(self, worker: Worker, task: Task) -> int:
         """Goes on with a task that was run without a permit and would be parked; the
         verdict that ends it. Thread: the worker's own."""

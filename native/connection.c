@@ -1,0 +1,258 @@
+/* The twins of `Lifecycle.run` and `Lifecycle.stay`. */
+
+#include "native.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+/* What a non-blocking receive found: bytes, or `None` for nothing yet. NULL: it raised. */
+static PyObject *receive(PyObject *source) {
+    if (!Py_IS_TYPE(source, native.socket_type)) { /* TLS, or a test's */
+        PyObject *arguments[] = {source, native.chunk, native.dontwait};
+        PyObject *data = PyObject_VectorcallMethod(native.name.recv, arguments, 3, NULL);
+        if (data == NULL && PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
+            PyErr_Clear();
+            Py_RETURN_NONE;
+        }
+        return data;
+    }
+    char *buffer = room();
+    int fd = descriptor(source);
+    if (buffer == NULL || PyErr_Occurred())
+        return NULL;
+    ssize_t size;
+    Py_BEGIN_ALLOW_THREADS
+    size = recv(fd, buffer, CHUNK, MSG_DONTWAIT);
+    Py_END_ALLOW_THREADS
+    if (size >= 0)
+        return PyBytes_FromStringAndSize(buffer, size);
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        Py_RETURN_NONE;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* `wait_recv` of a plain channel, whose time limit is in the kernel already. */
+static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
+    double limit, known;
+    if (!Py_IS_TYPE(channel, (PyTypeObject *)native.its.TCPChannel) ||
+        seconds_of(timeout, &limit) < 0 ||
+        seconds_of(FIELD(channel, TCPChannel, _receive_timeout), &known) < 0 || limit != known) {
+        if (PyErr_Occurred())
+            return NULL;
+        PyObject *arguments[] = {channel, native.chunk, timeout};
+        return PyObject_VectorcallMethod(native.name.wait_recv, arguments, 3, NULL);
+    }
+    char *buffer = room();
+    int fd = descriptor(FIELD(channel, TCPChannel, _sock));
+    if (buffer == NULL || PyErr_Occurred())
+        return NULL;
+    ssize_t size;
+    Py_BEGIN_ALLOW_THREADS
+    size = recv(fd, buffer, CHUNK, 0);
+    Py_END_ALLOW_THREADS
+    if (size >= 0)
+        return PyBytes_FromStringAndSize(buffer, size);
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+        Py_RETURN_NONE;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static int count_received(PyObject *socket, Py_ssize_t size) {
+    if (add_to(&FIELD(socket, Socket, _bytes_received), size) < 0)
+        return -1;
+    return add_to(&FIELD(socket, Socket, _recv_count), 1);
+}
+
+/* `handle_data` in the connection's context. */
+static PyObject *deliver(PyObject *self, PyObject *data, PyObject *socket) {
+    PyObject *context = Py_NewRef(FIELD(self, Lifecycle, _context));
+    PyObject *on_data = Py_NewRef(FIELD(self, Lifecycle, _on_data));
+    PyObject *result = NULL;
+    if (PyContext_Enter(context) == 0) {
+        PyObject *arguments[] = {data, socket};
+        result = PyObject_Vectorcall(on_data, arguments, 2, NULL);
+        if (PyContext_Exit(context) < 0)
+            Py_CLEAR(result);
+    }
+    Py_DECREF(on_data);
+    Py_DECREF(context);
+    return result;
+}
+
+/* Parks the connection, its deadline counted from `now`. */
+static int park(PyObject *self, double now) {
+    double timeout;
+    if (seconds_of(FIELD(self, Lifecycle, read_timeout), &timeout) < 0)
+        return -1;
+    PyObject *deadline = PyFloat_FromDouble(now + timeout);
+    if (deadline == NULL)
+        return -1;
+    set(&FIELD(self, Lifecycle, _read_deadline), deadline);
+    put(&FIELD(self, Task, deadline), deadline);
+    set(&FIELD(self, Lifecycle, _state), native.its.PARKED);
+    return 0;
+}
+
+static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
+    PyObject *length = PyLong_FromSsize_t(size);
+    if (length == NULL)
+        return NULL;
+    PyObject *verdict =
+        PyObject_CallMethodObjArgs(self, native.name._after_data, result, length, NULL);
+    Py_DECREF(length);
+    return verdict;
+}
+
+static PyObject *drained_after(PyObject *self, Py_ssize_t size) {
+    PyObject *drained = PyObject_CallMethod(self, "_drained_after", "n", size);
+    int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
+    Py_XDECREF(drained);
+    return parks < 0 ? NULL : PyLong_FromLong(parks ? PARK : AGAIN);
+}
+
+/* The step from `data` on; `socket` and `data` are the caller's. */
+static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    PyObject *result, *whole = NULL;
+    if (count_received(socket, size) < 0)
+        return NULL;
+    if (FIELD(socket, Socket, _buffer) != Py_None) {
+        whole = PyObject_CallMethodOneArg(socket, native.name._behind_unread, data);
+        if (whole == NULL)
+            return NULL;
+        data = whole;
+    }
+    if (heard(native.its.async_recv) &&
+        done(PyObject_CallMethodOneArg(self, native.name._tell_arrival, data)) < 0)
+        goto failed;
+    if (is_true(FIELD(self, Task, blocks)) && done(PyObject_CallNoArgs(native.its.make_way)) < 0)
+        goto failed;
+    result = deliver(self, data, socket);
+    Py_CLEAR(whole);
+    if (result == NULL)
+        return handled(self, native.name._raised, native.handle_data);
+    PyObject *verdict = NULL;
+    if (result != Py_None || FIELD(self, Task, alert) != Py_False) {
+        verdict = after_data(self, result, size);
+    } else {
+        double now;
+        if (read_clock(FIELD(self, Lifecycle, _clock), &now) == 0 && park(self, now) == 0) {
+            if (size < CHUNK && is_true(FIELD(self, Lifecycle, _short_proves)))
+                verdict = PyLong_FromLong(PARK);
+            else
+                verdict = drained_after(self, size);
+        }
+    }
+    Py_DECREF(result);
+    return verdict;
+failed:
+    Py_XDECREF(whole);
+    return NULL;
+}
+
+PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (FIELD(self, Task, alert) != Py_False ||
+        FIELD(self, Lifecycle, _state) != native.its.PARKED)
+        return call1(native.its.run, self);
+    set(&FIELD(self, Lifecycle, _state), native.its.RUNNING);
+    PyObject *source = Py_NewRef(FIELD(self, Lifecycle, _source));
+    PyObject *data = receive(source);
+    Py_DECREF(source);
+    if (data == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_OSError))
+            return NULL;
+        return handled(self, native.name._receive_failed, NULL);
+    }
+    PyObject *verdict;
+    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0) {
+        PyObject *method = data == Py_None ? native.name._nothing_there
+                                           : native.name._end_of_stream;
+        verdict = PyObject_CallMethodNoArgs(self, method);
+    } else {
+        PyObject *socket = Py_NewRef(FIELD(self, Lifecycle, _socket));
+        verdict = step(self, socket, data);
+        Py_DECREF(socket);
+    }
+    Py_DECREF(data);
+    return verdict;
+}
+
+static PyObject *ended(PyObject *verdict, bool came) {
+    if (verdict == NULL)
+        return NULL;
+    return Py_BuildValue("(NO)", verdict, came ? Py_True : Py_False);
+}
+
+/* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */
+static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObject *timeout,
+                      PyObject *wanted, PyObject **outcome) {
+    PyObject *data = wait_for(channel, timeout), *result = NULL;
+    bool ends = true;
+    *outcome = NULL;
+    if (data == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_OSError))
+            *outcome = ended(handled(self, native.name._receive_failed, NULL), true);
+        return true;
+    }
+    if (data == Py_None) {
+        Py_DECREF(data);
+        *outcome = ended(PyObject_CallMethodNoArgs(self, native.name._nothing_there), false);
+        return true;
+    }
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    double began, over;
+    set(&FIELD(self, Lifecycle, _state), native.its.RUNNING);
+    if (count_received(socket, size) < 0)
+        goto out;
+    if (size == 0 || FIELD(self, Task, alert) != Py_False ||
+        FIELD(socket, Socket, _buffer) != Py_None) {
+        *outcome = ended(PyObject_CallMethodOneArg(self, native.name._came_early, data), true);
+        goto out;
+    }
+    if (heard(native.its.async_recv) &&
+        done(PyObject_CallMethodOneArg(self, native.name._tell_arrival, data)) < 0)
+        goto out;
+    if (read_clock(FIELD(self, Lifecycle, _clock), &began) < 0)
+        goto out;
+    result = deliver(self, data, socket);
+    if (result == NULL) {
+        *outcome = ended(handled(self, native.name._raised, native.handle_data), true);
+        goto out;
+    }
+    if (result != Py_None || FIELD(self, Task, alert) != Py_False) {
+        *outcome = ended(after_data(self, result, size), true);
+        goto out;
+    }
+    if (read_clock(FIELD(self, Lifecycle, _clock), &over) < 0 || park(self, over) < 0)
+        goto out;
+    if (size == CHUNK) {
+        *outcome = ended(PyLong_FromLong(AGAIN), true);
+        goto out;
+    }
+    PyObject *duration = PyFloat_FromDouble(over - began);
+    PyObject *answer = duration == NULL ? NULL : PyObject_CallOneArg(wanted, duration);
+    Py_XDECREF(duration);
+    int leaves = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    if (leaves > 0)
+        *outcome = ended(PyLong_FromLong(PARK), true);
+    ends = leaves != 0;
+out:
+    Py_XDECREF(result);
+    Py_DECREF(data);
+    return ends;
+}
+
+PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2)
+        return PyErr_Format(PyExc_TypeError, "stay takes timeout and wanted");
+    PyObject *socket = Py_NewRef(FIELD(self, Lifecycle, _socket));
+    PyObject *channel = Py_NewRef(FIELD(socket, Socket, _channel));
+    PyObject *outcome = NULL;
+    bool ends = false;
+    for (int left = STAY_STEPS; left > 0 && !ends; left--)
+        ends = stay_step(self, socket, channel, args[0], args[1], &outcome);
+    Py_DECREF(channel);
+    Py_DECREF(socket);
+    return ends ? outcome : ended(PyLong_FromLong(PARK), true);
+}

@@ -1,0 +1,143 @@
+/* The twins of `Sending.send` and `Receiving.recv`. */
+
+#include "native.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+/* How many bytes a sink took at once; negative as of `Sink.send`. 1: it raised. */
+static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
+    *sent = 0;
+    if (!Py_IS_TYPE(sink, native.socket_type)) {
+        PyObject *arguments[] = {sink, data, native.dontwait};
+        PyObject *taken = PyObject_VectorcallMethod(native.name.send, arguments, 3, NULL);
+        if (taken == NULL) {
+            if (!PyErr_ExceptionMatches(PyExc_BlockingIOError))
+                return -1;
+            PyErr_Clear();
+            return 0;
+        }
+        *sent = PyLong_AsSsize_t(taken);
+        Py_DECREF(taken);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int fd = descriptor(sink);
+    if (fd < 0 && PyErr_Occurred())
+        return -1;
+    const char *bytes = PyBytes_AS_STRING(data);
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    Py_BEGIN_ALLOW_THREADS
+    *sent = send(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    Py_END_ALLOW_THREADS
+    if (*sent >= 0)
+        return 0;
+    *sent = 0;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* With the lock of sending, which goes: all went out, and is counted. */
+static PyObject *sent_all(PyObject *self, PyObject *lock, PyObject *data, Py_ssize_t sent) {
+    int failed = add_to(&FIELD(self, Socket, _bytes_sent), sent);
+    failed |= add_to(&FIELD(self, Socket, _send_count), 1);
+    set(&FIELD(self, Socket, _answered), FIELD(self, Socket, _bytes_received));
+    lock_release(lock);
+    PyObject *length = failed < 0 ? NULL : PyLong_FromSsize_t(sent);
+    if (length != NULL && heard(native.its.socket_send) &&
+        done(PyObject_CallMethodObjArgs(self, native.name._tell_sent, data, length, NULL)) < 0)
+        Py_CLEAR(length);
+    return length;
+}
+
+PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    PyObject *lock = FIELD(self, Socket, _sending), *result = NULL;
+    if (count == 1 && names == NULL && PyBytes_CheckExact(args[0]) &&
+        Py_IS_TYPE(lock, &Lock_Type) && lock_try(lock))
+        goto my_turn;
+    PyObject *all[8] = {self};
+    Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (count + words > 7)
+        return PyErr_Format(PyExc_TypeError, "send() takes data, flags and timeout_ms");
+    for (Py_ssize_t index = 0; index < count + words; index++)
+        all[index + 1] = args[index];
+    return PyObject_Vectorcall(native.its.send, all, count + 1, names);
+
+my_turn:;
+    PyObject *data = args[0];
+    Py_ssize_t sent = 0;
+    Py_INCREF(lock);
+    if (FIELD(self, Socket, _closed) == Py_False) {
+        PyObject *sink = Py_NewRef(FIELD(self, Socket, _sink));
+        int failed = push(sink, data, &sent);
+        Py_DECREF(sink);
+        if (failed < 0) {
+            bool system = PyErr_ExceptionMatches(PyExc_OSError);
+            lock_release(lock);
+            Py_DECREF(lock);
+            return system ? handled(self, native.name._broke_off, NULL) : NULL;
+        }
+    }
+    if (sent == PyBytes_GET_SIZE(data)) {
+        result = sent_all(self, lock, data, sent);
+    } else {
+        /* Negative: all that was taken counts as sent, but a rest waits to be flushed. */
+        PyObject *taken = PyLong_FromSsize_t(sent >= 0 ? sent : ~sent);
+        if (taken != NULL)
+            result = PyObject_CallMethodObjArgs(self, native.name._send, data, taken, native.zero,
+                                                native.missing, Py_False, Py_True, data, NULL);
+        Py_XDECREF(taken);
+    }
+    Py_DECREF(lock);
+    return result;
+}
+
+/* A receive by the thread that has waited in the kernel before: it waits there again. NULL
+   without an exception: the Python code shall do it. */
+static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
+    PyObject *waiter = FIELD(self, Socket, _waiter);
+    unsigned long known = PyLong_AsUnsignedLong(waiter);
+    if (known == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (known != PyThread_get_thread_ident() || length < 0 || length > CHUNK ||
+        !Py_IS_TYPE(FIELD(self, Socket, _sock), native.socket_type))
+        return NULL;
+    char *buffer = room();
+    int fd = descriptor(FIELD(self, Socket, _sock));
+    if (buffer == NULL || PyErr_Occurred() || fd < 0)
+        return NULL;
+    ssize_t size;
+    Py_BEGIN_ALLOW_THREADS
+    size = recv(fd, buffer, length == 0 ? CHUNK : length, 0);
+    Py_END_ALLOW_THREADS
+    if (size <= 0)
+        return NULL; /* it is asked again, and believed then */
+    PyObject *data = PyBytes_FromStringAndSize(buffer, size);
+    if (data == NULL)
+        return NULL;
+    if (add_to(&FIELD(self, Socket, _bytes_received), size) < 0 ||
+        add_to(&FIELD(self, Socket, _recv_count), 1) < 0 ||
+        (heard(native.its.socket_recv) &&
+         done(PyObject_CallMethodOneArg(self, native.name._tell, data)) < 0))
+        Py_CLEAR(data);
+    return data;
+}
+
+PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    if (names == NULL && (count == 0 || (count == 1 && PyLong_CheckExact(args[0])))) {
+        Py_ssize_t length = count == 0 ? 0 : PyLong_AsSsize_t(args[0]);
+        if (length == -1 && PyErr_Occurred())
+            PyErr_Clear(); /* too large; it is negative, so the Python code gets it */
+        PyObject *data = receive_again(self, length);
+        if (data != NULL || PyErr_Occurred())
+            return data;
+    }
+    PyObject *all[8] = {self};
+    Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (count + words > 7)
+        return PyErr_Format(PyExc_TypeError, "recv() takes length, flags and timeout_ms");
+    for (Py_ssize_t index = 0; index < count + words; index++)
+        all[index + 1] = args[index];
+    return PyObject_Vectorcall(native.its.recv, all, count + 1, names);
+}

@@ -1,0 +1,26 @@
+"""What of the package is compiled: the C module `_native`, or nothing.
+
+It is there where the installation found a C compiler, on Linux, with the GIL; setting
+`THOUSAND_ISLAND_PURE=1` does without it. `_twins` says what it is for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+native: ModuleType | None = None
+if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
+    try:
+        from . import _native as native
+    except ImportError:
+        pass
+
+if TYPE_CHECKING:
+    Lock = threading.Lock
+else:
+    #: The lock of the hot path, of the scheduler and of sends. C code takes its own without
+    #: a call, which for the standard library's costs twice as much as all else in the lock.
+    Lock = threading.Lock if native is None else native.Lock

@@ -1,0 +1,73 @@
+"""The hot path in C, where it could be compiled.
+
+Six methods are paid for by every message. They are written in Python, where they are
+explained, and have twins in C (the folder `native`, an essay at the head of `module.c`)
+that do the common case and call the Python for all others. A twin takes a method's place
+here, once, when the package is imported. Where there is no C compiler at the installation,
+or no epoll, or no GIL, or `THOUSAND_ISLAND_PURE=1` is set, the Python does all of it, and
+whatever is tested is tested both ways.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _waits, events
+from ._clock import now
+from ._compiled import native
+from ._connection import Lifecycle
+from ._options import MISSING
+from ._poller import EpollPoller
+from ._pool import Worker
+from ._queue import Queue
+from ._receiving import Receiving
+from ._scheduler import Scheduler
+from ._sending import Sending
+from ._socket_core import SocketCore
+from ._states import State
+from ._task import Task
+from .transports.tcp import TCPChannel
+
+#: What the twins are given to work on, by the names that C has for them.
+_GIVEN: dict[str, Any] = {
+    "Task": Task,
+    "Worker": Worker,
+    "Scheduler": Scheduler,
+    "Lifecycle": Lifecycle,
+    "Socket": SocketCore,
+    "TCPChannel": TCPChannel,
+    "EpollPoller": EpollPoller,
+    "PARKED": State.PARKED,
+    "RUNNING": State.RUNNING,
+    "MISSING": MISSING,
+    "async_recv": events.handler_async_recv.receivers,
+    "socket_recv": events.socket_recv.receivers,
+    "socket_send": events.socket_send.receivers,
+    "make_way": _waits.make_way,
+    "monotonic": now,
+}
+#: (the class, the method): what has a twin.
+TWINS: list[tuple[type, str]] = [
+    (Lifecycle, "run"),
+    (Lifecycle, "stay"),
+    (Scheduler, "_run_batch"),
+    (Queue, "_look"),
+    (Sending, "send"),
+    (Receiving, "recv"),
+]
+
+
+def put_in() -> None:
+    """Puts the twins in, if they are there and wanted; called once."""
+    global in_c
+    if native is None:
+        return
+    originals = {name.lstrip("_"): getattr(class_, name) for class_, name in TWINS}
+    native.bind(**_GIVEN, **originals)
+    for class_, name in TWINS:
+        setattr(class_, name, native.twin(class_, name))
+    in_c = True
+
+
+#: Whether the hot path is C.
+in_c = False
