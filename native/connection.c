@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 
 /* What a non-blocking receive found: bytes, or `None` for nothing yet. NULL: it raised. */
-static PyObject *receive(PyObject *source) {
+static PyObject *receive(PyObject *self, PyObject *source) {
     if (!Py_IS_TYPE(source, native.socket_type)) { /* TLS, or a test's */
         PyObject *arguments[] = {source, native.chunk, native.dontwait};
         PyObject *data = PyObject_VectorcallMethod(native.name.recv, arguments, 3, NULL);
@@ -17,7 +17,7 @@ static PyObject *receive(PyObject *source) {
         return data;
     }
     char *buffer = room();
-    int fd = descriptor(source);
+    int fd = (int)PyLong_AsLong(FIELD(self, Task, fd)); /* only its owner closes it: this thread */
     if (buffer == NULL || PyErr_Occurred())
         return NULL;
     ssize_t size;
@@ -93,18 +93,22 @@ static int park(PyObject *self, double now) {
     return 0;
 }
 
-static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
+static PyObject *call_with_size(PyObject *self, PyObject *method, PyObject *more, Py_ssize_t size) {
     PyObject *length = PyLong_FromSsize_t(size);
     if (length == NULL)
         return NULL;
-    PyObject *verdict =
-        PyObject_CallMethodObjArgs(self, native.name._after_data, result, length, NULL);
+    PyObject *result = more == NULL ? PyObject_CallMethodOneArg(self, method, length)
+                                    : PyObject_CallMethodObjArgs(self, method, more, length, NULL);
     Py_DECREF(length);
-    return verdict;
+    return result;
+}
+
+static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
+    return call_with_size(self, native.name._after_data, result, size);
 }
 
 static PyObject *drained_after(PyObject *self, Py_ssize_t size) {
-    PyObject *drained = PyObject_CallMethod(self, "_drained_after", "n", size);
+    PyObject *drained = call_with_size(self, native.name._drained_after, NULL, size);
     int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
     Py_XDECREF(drained);
     return parks < 0 ? NULL : PyLong_FromLong(parks ? PARK : AGAIN);
@@ -156,7 +160,7 @@ PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         return call1(native.its.run, self);
     set(&FIELD(self, Lifecycle, _state), native.its.RUNNING);
     PyObject *source = Py_NewRef(FIELD(self, Lifecycle, _source));
-    PyObject *data = receive(source);
+    PyObject *data = receive(self, source);
     Py_DECREF(source);
     if (data == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_OSError))

@@ -9,8 +9,8 @@
 
 /* The slots that are read and written here: (class, as it is given to `bind`; slot). */
 #define FIELDS(X)                                                                              \
-    X(Task, alert) X(Task, attached) X(Task, blocks) X(Task, deadline) X(Task, hung_up)        \
-    X(Task, marked) X(Task, owned) X(Task, timer_at) X(Task, wants_write)                      \
+    X(Task, alert) X(Task, attached) X(Task, blocks) X(Task, deadline) X(Task, fd)             \
+    X(Task, hung_up) X(Task, marked) X(Task, owned) X(Task, timer_at) X(Task, wants_write)                      \
     X(Worker, looking) X(Worker, parked) X(Worker, permit) X(Worker, task) X(Worker, turn)     \
     X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _clock) X(Scheduler, _closing)      \
     X(Scheduler, _last_found) X(Scheduler, _lock) X(Scheduler, _next_timer)                    \

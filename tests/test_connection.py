@@ -127,7 +127,9 @@ class Recorder(Handler):
 class World:
     """One connection and everything around it."""
 
-    def __init__(self, *, handler_cls=Recorder, read_timeout=10.0, shakes=None):
+    def __init__(
+        self, *, handler_cls=Recorder, read_timeout=10.0, shakes=None, connection_cls=Lifecycle
+    ):
         self.time = 1_000.0
         self.stays = False
         self.calls, self.opened, self.ended, self.refused = [], [], [], []
@@ -152,7 +154,9 @@ class World:
         if shakes is not None:
             self.channel.shakes = shakes
         self.ours, self.theirs = socket.socketpair()
-        self.connection = Lifecycle(self.env, Scripted(self.channel), self.ours, ("peer", 1), 7)
+        self.connection = connection_cls(
+            self.env, Scripted(self.channel), self.ours, ("peer", 1), 7
+        )
         self.connection.attached = True
 
     def __enter__(self):

@@ -10,6 +10,7 @@ whatever is tested is tested both ways.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from . import _waits, events
@@ -62,7 +63,7 @@ def put_in() -> None:
     global in_c
     if native is None:
         return
-    originals = {name.lstrip("_"): getattr(class_, name) for class_, name in TWINS}
+    originals.update({name.lstrip("_"): getattr(class_, name) for class_, name in TWINS})
     native.bind(**_GIVEN, **originals)
     for class_, name in TWINS:
         setattr(class_, name, native.twin(class_, name))
@@ -71,3 +72,5 @@ def put_in() -> None:
 
 #: Whether the hot path is C.
 in_c = False
+#: Then: the methods in Python, by name without a leading underscore.
+originals: dict[str, Callable[..., Any]] = {}

@@ -1,0 +1,308 @@
+"""The hot path in C: it does what the Python does, keeps nothing, and may be absent."""
+
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support import Echo, exchange
+from tests.test_connection import World
+from thousand_island_sync import Close, Continue, Error, Handler, _compiled, _twins, events
+from thousand_island_sync._connection import Lifecycle
+from thousand_island_sync._receiving import CHUNK
+from thousand_island_sync._states import State
+
+PURE = os.environ.get("THOUSAND_ISLAND_PURE") == "1"
+POSSIBLE = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+in_c_only = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Python")
+
+
+def test_the_hot_path_is_in_c_where_it_can_be():
+    if PURE or not POSSIBLE:
+        assert not _twins.in_c
+    elif os.environ.get("REQUIRE_PROGRAMS"):
+        assert _twins.in_c, "the C module was not built, and this run requires it"
+
+
+SERVES = """
+import socket
+from tests.support import Echo
+from thousand_island_sync import ThousandIsland, _twins
+with ThousandIsland(port=0, host="127.0.0.1", handler_cls=Echo) as server:
+    with socket.create_connection(("127.0.0.1", server.local_port)) as client:
+        client.sendall(b"hello")
+        print(_twins.in_c, client.recv(100))
+"""
+
+
+def test_without_it_the_python_serves():
+    done = subprocess.run(
+        [sys.executable, "-c", SERVES],
+        env={**os.environ, "THOUSAND_ISLAND_PURE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.stdout, done.stderr) == ("False b'hello'\n", "")
+
+
+# ---- a step, both ways --------------------------------------------------------
+
+
+class Slow(Lifecycle):
+    """A connection without twins."""
+
+    __slots__ = ()
+    if _twins.in_c:
+        run = _twins.originals["run"]
+        stay = _twins.originals["stay"]
+
+
+def fails(kind, *what):
+    """Raises a new error each time: one that is raised again keeps where it was before."""
+
+    def fail(*_):
+        raise kind(*what)
+
+    return fail
+
+
+ARRIVALS = [b"a", b"two words", b"x" * CHUNK, None, b""]
+ARRIVALS += [fails(ConnectionResetError, 104, "reset"), fails(OSError, 5, "input/output error")]
+ARRIVALS += [fails(BlockingIOError, 11, "not yet")]
+REACTIONS = [
+    None,
+    Continue(),
+    Continue(timeout_ms=50),
+    Continue(timeout_ms=70, persistent=True),
+    Close(),
+    Error("enough"),
+    "nonsense",
+    fails(ValueError, "oh"),
+    fails(SystemExit, 3),
+    lambda socket: socket.send(b"answer"),
+    lambda socket: socket.unread(b"again "),
+    lambda socket: socket.close(),
+    lambda socket: socket.settimeout(0.5),
+]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(ARRIVALS),
+        st.sampled_from(REACTIONS),
+        st.sampled_from(["run", "stay", "alert", "stopping", "blocks", "later", "heard"]),
+    ),
+    max_size=6,
+)
+
+
+def told(steps, connection_cls):
+    """What a connection does, says and keeps, step by step."""
+    seen = []
+
+    def receiver(sender, **what):
+        seen.append(("told", what["event"], what["measurements"]["data"]))
+
+    with World(connection_cls=connection_cls) as world:
+        connection = world.connection
+        world.run()
+        for arrival, reaction, how in steps:
+            world.reactions["handle_data"] = reaction
+            if arrival is not None:
+                world.channel.incoming.append(arrival)
+            connection.alert = connection.alert or how == "alert"
+            connection.blocks = how == "blocks"
+            world.env.stopping = world.env.stopping or how == "stopping"
+            world.time += 11 if how == "later" else 1
+            if how == "heard":
+                events.handler_async_recv.connect(receiver)
+            if how == "stay" and connection.may_stay():
+                seen.append(connection.stay(0.004, lambda duration: duration == 0))
+            else:
+                seen.append(connection.run())
+            events.handler_async_recv.disconnect(receiver)
+            socket = connection._socket
+            buffer = socket._buffer
+            seen.append((world.state, connection.alert, connection.deadline, socket.stats()))
+            seen.append(None if buffer is None else buffer.peek(100))
+            if world.state is State.CLOSED:
+                break
+        seen.extend((name, repr(what)) for name, what in world.calls)
+        seen.append(world.channel.sent)
+    return seen
+
+
+@in_c_only
+@settings(max_examples=400, deadline=None)
+@given(STEPS)
+def test_a_step_is_the_same_in_c_and_in_python(steps):
+    assert told(steps, Lifecycle) == told(steps, Slow)
+
+
+# ---- nothing is kept ------------------------------------------------------------
+
+
+def kept(play, rounds=300):
+    """References and memory blocks more, for each time it is played, of what is shared."""
+    shared = [State.PARKED, State.RUNNING, None, True, False, Slow, Lifecycle]
+    shared += [events.handler_async_recv, events.socket_send]
+    counts = []
+    for _ in range(3):
+        for _ in range(rounds):
+            play()
+        gc.collect()
+        counts.append([sys.getallocatedblocks(), *map(sys.getrefcount, shared)])
+    return [(after - before) / rounds for before, after in zip(*counts[1:], strict=True)]
+
+
+@in_c_only
+@pytest.mark.parametrize("arrival", ARRIVALS, ids=lambda one: repr(one)[:20])
+@pytest.mark.parametrize("how", ["run", "stay", "blocks", "alert"])
+def test_no_reference_is_kept(arrival, how, caplog):
+    # What is logged is kept by pytest.
+    caplog.set_level(logging.CRITICAL + 1, logger="thousand_island_sync")
+
+    def play():
+        for reaction in REACTIONS:
+            told([(arrival, reaction, how), (b"more", None, how)], Lifecycle)
+
+    assert max(kept(play, 20)) < 1
+
+
+@in_c_only
+def test_a_served_message_keeps_nothing(serve, client):
+    sock = client(serve(Echo))
+
+    def play():
+        exchange(sock, b"x" * 100, 100)
+
+    assert max(kept(play, 500)) < 0.5
+
+
+class Asks(Handler):
+    """Sends in each way that it may."""
+
+    def handle_data(self, data, socket):
+        for wrong in ((), (b"a", 0, 0), ("text",), (b"a", b"b")):
+            with pytest.raises(TypeError):
+                socket.send(*wrong)
+        with pytest.raises(TypeError):
+            socket.send(b"a", unknown=1)
+        sent = socket.send(data), socket.send(data, 0), socket.send(data=data, timeout_ms=500)
+        sent += socket.send(bytearray(data)), socket.send([data, data]), socket.send(b"")
+        assert sent == (4, 4, 4, 4, 8, 0)
+        assert socket.send(data, timeout_ms=None) == 4
+        with pytest.raises(TypeError):
+            socket.recv("long")
+        with pytest.raises(ValueError, match="recv: length"):
+            socket.recv(-1)
+        with pytest.raises(ValueError, match="recv: length"):
+            socket.recv(-(1 << 70))
+        assert socket.recv(3, timeout_ms=2_000) == b"abc"
+        assert socket.recv(2) == b"de"
+        assert socket.recv(length=1) == b"f"
+        socket.send(b"done")
+
+
+def test_the_arguments_of_send_and_recv_are_as_documented(serve, client):
+    sock = client(serve(Asks))
+    assert exchange(sock, b"1234", 28) == b"1234" * 7
+    assert exchange(sock, b"abcdef", 4) == b"done"
+
+
+# ---- the lock -----------------------------------------------------------------------
+
+
+@pytest.fixture(params=sorted({threading.Lock, _compiled.Lock}, key=repr))
+def lock(request):
+    return request.param()
+
+
+def test_a_lock_is_held_by_one(lock):
+    assert lock.acquire() is True
+    assert lock.locked()
+    assert lock.acquire(False) is False
+    assert lock.acquire(blocking=False) is False
+    assert lock.acquire(timeout=0.01) is False
+    lock.release()
+    assert not lock.locked()
+    with lock as got:
+        assert got is True
+        assert lock.locked()
+    assert not lock.locked()
+
+
+@pytest.mark.parametrize("wrong", [(False, 1), (True, -2), (True, 1e30), (True, float("nan"))])
+def test_a_lock_refuses_times_that_make_no_sense(lock, wrong):
+    with pytest.raises((ValueError, OverflowError)):
+        lock.acquire(*wrong)
+    assert not lock.locked()
+
+
+def test_what_is_not_held_is_not_released(lock):
+    with pytest.raises(RuntimeError):
+        lock.release()
+
+
+def test_a_lock_is_waited_for_and_released_by_any_thread(lock):
+    lock.acquire()
+    got = []
+    thread = threading.Thread(target=lambda: got.append(lock.acquire(timeout=10)))
+    thread.start()
+    lock.release()
+    thread.join()
+    assert got == [True]
+    assert lock.locked()
+    lock.release()
+
+
+def test_a_lock_excludes_threads_from_each_other(lock):
+    count = 0
+
+    def work():
+        nonlocal count
+        for _ in range(2_000):
+            with lock:
+                seen = count
+                time.sleep(0)
+                count = seen + 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count == 8_000
+
+
+def test_a_signal_ends_the_wait_for_a_lock_if_its_handler_raises(lock):
+    lock.acquire()
+
+    def interrupt(number, frame):
+        raise InterruptedError("by a signal")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(InterruptedError, match="by a signal"):
+            lock.acquire(timeout=10)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    lock.release()
+
+
+def test_a_lock_that_goes_while_it_is_held_leaves_nothing(lock):
+    kind = type(lock) if type(lock) is _compiled.Lock else threading.Lock
+    for _ in range(1_000):
+        held = kind()
+        held.acquire()
+        del held
