@@ -1,16 +1,36 @@
 """All metadata is in setup.cfg, but for what it cannot say: the hot path in C is optional."""
 
+import shutil
 import sys
 import sysconfig
+from contextlib import suppress
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class BuildBeside(build_ext):
+    """Leaves what was compiled beside the source, too, where whatever is run in the checkout
+    finds it: the command line, the tests, the benchmarks."""
+
+    def run(self):
+        super().run()
+        for extension in self.extensions:
+            made = Path(self.get_ext_fullpath(extension.name))
+            beside = Path(*extension.name.split(".")[:-1]) / made.name
+            if made.exists() and not (beside.exists() and beside.samefile(made)):
+                with suppress(OSError):  # the source may be somebody else's
+                    beside.unlink(missing_ok=True)  # a new file: the old one may be in use
+                    shutil.copy(made, beside)
+
 
 native = Extension(
     "thousand_island_sync._native",
-    ["native/module.c", "native/connection.c", "native/lock.c", "native/loop.c", "native/socket.c"],
+    sorted(map(str, Path("native").glob("*.c"))),
     depends=["native/native.h"],
     extra_compile_args=["-std=c11", "-O2"],
     optional=True,  # without a compiler the Python does all of it
 )
 wanted = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-setup(ext_modules=[native] if wanted else [])
+setup(ext_modules=[native] if wanted else [], cmdclass={"build_ext": BuildBeside})

@@ -107,7 +107,10 @@ static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
     return call_with_size(self, native.name._after_data, result, size);
 }
 
-static PyObject *drained_after(PyObject *self, Py_ssize_t size) {
+static PyObject *drained_after(PyObject *self, PyObject *socket, Py_ssize_t size) {
+    int known = tls_drained(FIELD(socket, Socket, _channel));
+    if (known >= 0 && FIELD(self, Task, hung_up) == Py_False)
+        return PyLong_FromLong(known ? PARK : AGAIN);
     PyObject *drained = call_with_size(self, native.name._drained_after, NULL, size);
     int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
     Py_XDECREF(drained);
@@ -144,7 +147,7 @@ static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
             if (size < CHUNK && is_true(FIELD(self, Lifecycle, _short_proves)))
                 verdict = PyLong_FromLong(PARK);
             else
-                verdict = drained_after(self, size);
+                verdict = drained_after(self, socket, size);
         }
     }
     Py_DECREF(result);

@@ -107,11 +107,31 @@ PyObject *handled(PyObject *self, PyObject *method, PyObject *more) {
     return result;
 }
 
+/* The Python of a twin, with the twin's arguments. */
+PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *args,
+                        Py_ssize_t count, PyObject *names) {
+    PyObject *all[8] = {self};
+    Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (count + words > 7)
+        return PyErr_Format(PyExc_TypeError, "too many arguments");
+    for (Py_ssize_t index = 0; index < count + words; index++)
+        all[index + 1] = args[index];
+    return PyObject_Vectorcall(original, all, count + 1, names);
+}
+
 /* ---- how it is put in ---------------------------------------------------- */
 
-static int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at) {
-    PyObject *type = PyDict_GetItemString(things, class);
+PyObject *find_thing(PyObject *things, const char *name) {
+    PyObject *thing = PyDict_GetItemString(things, name);
+    if (thing == NULL)
+        PyErr_Format(PyExc_TypeError, "bind: no %s", name);
+    return Py_XNewRef(thing);
+}
+
+int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at) {
+    PyObject *type = find_thing(things, class);
     PyObject *found = type == NULL ? NULL : PyObject_GetAttrString(type, slot);
+    Py_XDECREF(type);
     if (found == NULL)
         return -1;
     int wrong = !Py_IS_TYPE(found, &PyMemberDescr_Type);
@@ -176,19 +196,17 @@ static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind takes things");
 #define FIND_SLOT(class, slot)                                                                 \
     if (find_slot(things, #class, #slot, &native.at.class##__##slot) < 0)                      \
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind: no " #class);
+        return NULL;
     FIELDS(FIND_SLOT)
 #define KEEP_THING(thing)                                                                      \
-    native.its.thing = Py_XNewRef(PyDict_GetItemString(things, #thing));                       \
-    if (native.its.thing == NULL)                                                              \
-        return PyErr_Format(PyExc_TypeError, "bind: no " #thing);
+    if ((native.its.thing = find_thing(things, #thing)) == NULL)                               \
+        return NULL;
     THINGS(KEEP_THING)
 #define KEEP_NAME(word)                                                                        \
     if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
         return NULL;
     NAMES(KEEP_NAME)
-    native.missing = Py_XNewRef(PyDict_GetItemString(things, "MISSING"));
-    if (know_the_standard_library() < 0)
+    if ((native.missing = find_thing(things, "MISSING")) == NULL || know_the_standard_library() < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -196,6 +214,8 @@ static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject
 static PyMethodDef functions[] = {
     {"bind", (PyCFunction)(void (*)(void))bind, METH_VARARGS | METH_KEYWORDS,
      "Gives the module the classes and objects that it works on."},
+    {"bind_tls", (PyCFunction)(void (*)(void))bind_tls, METH_VARARGS | METH_KEYWORDS,
+     "The same for TLS; gives the two twins."},
     {"twin", twin, METH_VARARGS, "twin(type, name): the method that takes its place."},
     {NULL, NULL, 0, NULL},
 };

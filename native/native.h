@@ -114,6 +114,10 @@ int seconds_of(PyObject *value, double *seconds);
 int descriptor(PyObject *sock);
 char *room(void);
 PyObject *handled(PyObject *self, PyObject *method, PyObject *more);
+PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *args,
+                        Py_ssize_t count, PyObject *names);
+int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at);
+PyObject *find_thing(PyObject *things, const char *name);
 
 /* connection.c */
 PyObject *native_run(PyObject *self, PyObject *ignored);
@@ -121,6 +125,9 @@ PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count);
 /* socket.c */
 PyObject *native_send(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *native_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+/* tls.c */
+PyObject *bind_tls(PyObject *module, PyObject *arguments, PyObject *things);
+int tls_drained(PyObject *channel);
 /* loop.c */
 PyObject *native_run_batch(PyObject *self, PyObject *worker);
 PyObject *native_look(PyObject *self, PyObject *worker);

@@ -56,13 +56,7 @@ PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, P
     if (count == 1 && names == NULL && PyBytes_CheckExact(args[0]) &&
         Py_IS_TYPE(lock, &Lock_Type) && lock_try(lock))
         goto my_turn;
-    PyObject *all[8] = {self};
-    Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (count + words > 7)
-        return PyErr_Format(PyExc_TypeError, "send() takes data, flags and timeout_ms");
-    for (Py_ssize_t index = 0; index < count + words; index++)
-        all[index + 1] = args[index];
-    return PyObject_Vectorcall(native.its.send, all, count + 1, names);
+    return call_original(native.its.send, self, args, count, names);
 
 my_turn:;
     PyObject *data = args[0];
@@ -133,11 +127,5 @@ PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, P
         if (data != NULL || PyErr_Occurred())
             return data;
     }
-    PyObject *all[8] = {self};
-    Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (count + words > 7)
-        return PyErr_Format(PyExc_TypeError, "recv() takes length, flags and timeout_ms");
-    for (Py_ssize_t index = 0; index < count + words; index++)
-        all[index + 1] = args[index];
-    return PyObject_Vectorcall(native.its.recv, all, count + 1, names);
+    return call_original(native.its.recv, self, args, count, names);
 }

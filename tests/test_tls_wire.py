@@ -292,6 +292,7 @@ def test_a_connection_whose_answer_finds_no_room_waits_for_it(serve, authority, 
     sock.sendall(b"x")
     assert sock.recv(1) == b"x"
     (task,) = (one for one in server._run.scheduler.tasks() if hasattr(one, "_socket"))
+    assert eventually(lambda: not task.owned)  # the step that has answered is over
     channel = task._socket._channel
     channel._records = answers = Answers(channel._records)
     answers._records = None

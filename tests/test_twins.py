@@ -55,6 +55,31 @@ def test_without_it_the_python_serves():
     assert (done.stdout, done.stderr) == ("False b'hello'\n", "")
 
 
+STALE = """
+import sys, threading, types
+
+def bind(**things):
+    raise AttributeError("Task has no nothing")
+
+module = types.ModuleType("thousand_island_sync._native")
+module.Lock, module.bind = threading.Lock, bind
+sys.modules[module.__name__] = module
+"""
+
+
+def test_what_was_compiled_for_another_version_is_told_of_and_not_used():
+    done = subprocess.run(
+        [sys.executable, "-c", STALE + SERVES],
+        env={name: value for name, value in os.environ.items() if "PURE" not in name},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout == "False b'hello'\n"
+    assert "Task has no nothing" in done.stderr
+    assert "install again, from the same source" in done.stderr
+
+
 # ---- a step, both ways --------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,17 @@ if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
         from . import _native as native
     except ImportError:
         pass
+
+
+def warn_of_another_version(error: Exception) -> None:
+    """What was compiled does not fit the Python: an old file beside a new source."""
+    warnings.warn(
+        f"thousand_island_sync: what was compiled is of another version ({error}), so the Python"
+        " does all of it; install again, from the same source",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
 
 if TYPE_CHECKING:
     Lock = threading.Lock

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import _waits, events
 from ._clock import now
-from ._compiled import native
+from ._compiled import native, warn_of_another_version
 from ._connection import Lifecycle
 from ._options import MISSING
 from ._poller import EpollPoller
@@ -64,7 +64,11 @@ def put_in() -> None:
     if native is None:
         return
     originals.update({name.lstrip("_"): getattr(class_, name) for class_, name in TWINS})
-    native.bind(**_GIVEN, **originals)
+    try:
+        native.bind(**_GIVEN, **originals)
+    except (AttributeError, TypeError) as error:
+        warn_of_another_version(error)
+        return
     for class_, name in TWINS:
         setattr(class_, name, native.twin(class_, name))
     in_c = True

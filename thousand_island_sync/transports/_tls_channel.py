@@ -136,32 +136,38 @@ class TLSChannel(Wire):
             if self._owed and not self._flush():
                 self.recv_wants = WRITE
                 return None
-            records = self._records
-            while True:
-                try:
-                    if self._inside:
-                        # The kernel was not looked at in this run, so it may hold more.
-                        self._kernel_drained = False
-                        data = records.read(length)
-                    else:
-                        fetched = self._fetch()
-                        if not fetched:
-                            return None if fetched is None else self._cut_short()
-                        data = records.read(length, fetched)
-                except SSL.WantReadError:
-                    self._inside = self._aligned = False
-                    if not self._answer():
-                        self.recv_wants = WRITE
-                        return None
-                    continue
-                except SSL.ZeroReturnError:
-                    return b""
-                except SSL.Error as error:
-                    self._last_words()
-                    raise _protocol_error(error) from error
-                if self._aligned and len(data) < length:
-                    self._inside = False
-                return data
+            return self._read(length, None)
+
+    def _read(self, length: int, failure: SSL.Error | None) -> bytes | None:
+        """`failure`: how reading what was fetched has ended, if it was tried already."""
+        while True:
+            try:
+                if failure is not None:
+                    raise failure
+                if self._inside:
+                    # The kernel was not looked at in this run, so it may hold more.
+                    self._kernel_drained = False
+                    data = self._records.read(length)
+                else:
+                    fetched = self._fetch()
+                    if not fetched:
+                        return None if fetched is None else self._cut_short()
+                    data = self._records.read(length, fetched)
+            except SSL.WantReadError:
+                failure = None
+                self._inside = self._aligned = False
+                if not self._answer():
+                    self.recv_wants = WRITE
+                    return None
+                continue
+            except SSL.ZeroReturnError:
+                return b""
+            except SSL.Error as error:
+                self._last_words()
+                raise _protocol_error(error) from error
+            if self._aligned and len(data) < length:
+                self._inside = False
+            return data
 
     def _cut_short(self) -> bytes:
         """The stream has ended, and the session has not: it is over both ways."""
@@ -257,12 +263,16 @@ class _Sink:
                     data = memoryview(data)[:size]
             try:
                 sealed = channel._records.seal(data)
-            except SSL.WantReadError:
-                channel.send_wants = READ
-                return 0
             except SSL.Error as error:
-                raise channel._write_failed(error) from error
+                return self._not_sealed(error)
             return size if channel._pass_on(sealed) else ~size
+
+    def _not_sealed(self, error: SSL.Error) -> int:
+        channel = self._channel
+        if isinstance(error, SSL.WantReadError):
+            channel.send_wants = READ
+            return 0
+        raise channel._write_failed(error) from error
 
 
 def _protocol_error(error: SSL.Error) -> OSError:

@@ -31,11 +31,11 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from typing import Any
 
 from OpenSSL import SSL
 
+from .._compiled import Lock
 from ._base import READ, WRITE, Channel
 from ._tls_records import BATCH, LARGEST, RECORD, records_of
 
@@ -74,7 +74,7 @@ class Wire(Channel):
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         self._sock = sock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._connection = SSL.Connection(context)
         self._records = records_of(self._connection)
         self._held: bytes | None = None
@@ -130,9 +130,12 @@ class Wire(Channel):
                 pass
             if sent == len(data):
                 return True
-        self._held = (self._held or b"") + bytes(data[sent:])
-        self.send_wants = WRITE
+        self._hold_back(data[sent:])
         return False
+
+    def _hold_back(self, rest: Any) -> None:
+        self._held = (self._held or b"") + bytes(rest)
+        self.send_wants = WRITE
 
     def _surely_fits(self, size: int) -> int:
         """How many of `size` bytes may be encrypted now. What finds no room then must be held,

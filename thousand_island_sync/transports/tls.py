@@ -214,7 +214,7 @@ class TLS(TCP):
     # ---- channels -------------------------------------------------------------
 
     def channel(self, sock: socket.socket) -> Channel:
-        from ._tls_channel import TLSChannel
+        from ._tls_twins import TLSChannel
 
         self._set_own(sock)
         return TLSChannel(sock, self.now().context)

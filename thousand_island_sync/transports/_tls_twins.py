@@ -1,0 +1,46 @@
+"""The two calls of a TLS channel that every message pays for, in C, where it could be
+compiled: see `_twins`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._compiled import native, warn_of_another_version
+from . import _tls_records
+from ._base import READ
+from ._tls_channel import TLSChannel, _Sink
+from ._tls_records import PrivateRecords
+from ._tls_wire import Wire
+
+__all__ = ["TLSChannel", "originals"]
+
+#: The methods in Python, where their twins run.
+originals: dict[str, Callable[..., Any]] = {}
+
+
+def _put_in() -> None:
+    if native is None or not _tls_records.QUICK:
+        return
+    originals.update({"recv": TLSChannel.recv, "sink_send": _Sink.send})
+    try:
+        recv, send = native.bind_tls(
+            Wire=Wire,
+            TLSChannel=TLSChannel,
+            PrivateRecords=PrivateRecords,
+            Sink=_Sink,
+            READ=READ,
+            ssl_read=_tls_records._ssl_read,
+            ssl_write=_tls_records._ssl_write,
+            bio_read=_tls_records._bio_read,
+            bio_write=_tls_records._bio_write,
+            **originals,
+        )
+    except (AttributeError, TypeError) as error:
+        warn_of_another_version(error)
+        return
+    TLSChannel.recv = recv  # type: ignore[method-assign]
+    _Sink.send = send  # type: ignore[method-assign]
+
+
+_put_in()
