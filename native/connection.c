@@ -119,9 +119,9 @@ static PyObject *drained_after(PyObject *self, PyObject *socket, Py_ssize_t size
 
 /* The step from `data` on; `socket` and `data` are the caller's. */
 static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
-    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    Py_ssize_t size = PyObject_Size(data); /* a user's transport may give other than bytes */
     PyObject *result, *whole = NULL;
-    if (count_received(socket, size) < 0)
+    if (size < 0 || count_received(socket, size) < 0)
         return NULL;
     if (FIELD(socket, Socket, _buffer) != Py_None) {
         whole = PyObject_CallMethodOneArg(socket, native.name._behind_unread, data);
@@ -170,12 +170,13 @@ PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
             return NULL;
         return handled(self, native.name._receive_failed, NULL);
     }
-    PyObject *verdict;
-    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0) {
+    PyObject *verdict = NULL;
+    int some = PyObject_IsTrue(data);
+    if (some == 0) {
         PyObject *method = data == Py_None ? native.name._nothing_there
                                            : native.name._end_of_stream;
         verdict = PyObject_CallMethodNoArgs(self, method);
-    } else {
+    } else if (some > 0) {
         PyObject *socket = Py_NewRef(FIELD(self, Lifecycle, _socket));
         verdict = step(self, socket, data);
         Py_DECREF(socket);
@@ -206,10 +207,10 @@ static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObj
         *outcome = ended(PyObject_CallMethodNoArgs(self, native.name._nothing_there), false);
         return true;
     }
-    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    Py_ssize_t size = PyObject_Size(data);
     double began, over;
     set(&FIELD(self, Lifecycle, _state), native.its.RUNNING);
-    if (count_received(socket, size) < 0)
+    if (size < 0 || count_received(socket, size) < 0)
         goto out;
     if (size == 0 || FIELD(self, Task, alert) != Py_False ||
         FIELD(socket, Socket, _buffer) != Py_None) {

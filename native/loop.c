@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <math.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 /* As in `_poller`. */
 enum { HANGUP = EPOLLERR | EPOLLHUP | EPOLLRDHUP };
@@ -15,11 +16,47 @@ static int whole(PyObject *number, long *value) {
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
+static int put_number(PyObject **field, long value) {
+    PyObject *number = PyLong_FromLong(value);
+    if (number == NULL)
+        return -1;
+    put(field, number);
+    return 0;
+}
+
 static int is_a_task(PyObject *task) {
     if (PyObject_TypeCheck(task, (PyTypeObject *)native.its.Task))
         return 0;
     PyErr_Format(PyExc_TypeError, "the scheduler got %.100s, takes a Task", Py_TYPE(task)->tp_name);
     return -1;
+}
+
+static long voluntary_switches(void) {
+    struct rusage used;
+    return getrusage(RUSAGE_THREAD, &used) == 0 ? used.ru_nvcsw : 0;
+}
+
+/* As `_run_measured`, of a task that is not taken for blocking, nor its class. */
+static PyObject *run_timed(PyObject *worker, PyObject *task, long turn) {
+    double began, over, cost;
+    /* Not always the same place in a row of callbacks that repeats itself. */
+    if (put_number(&FIELD(worker, Worker, turn), turn + (turn >> SAMPLE_SHIFT & 1)) < 0 ||
+        seconds_of(native.its.HAND_OVER_COST, &cost) < 0 ||
+        read_clock(native.its.monotonic, &began) < 0)
+        return NULL;
+    set(&FIELD(task, Task, no_sample), Py_False);
+    set(&FIELD(worker, Worker, waited), Py_False);
+    long switches = voluntary_switches();
+    PyObject *verdict = PyObject_CallMethodNoArgs(task, native.name.run);
+    if (verdict == NULL || read_clock(native.its.monotonic, &over) < 0)
+        return verdict;
+    bool told = !is_true(FIELD(worker, Worker, waited)) && !is_true(FIELD(task, Task, no_sample));
+    if (over - began > cost && told && voluntary_switches() != switches) {
+        /* A suspect: its next run is measured, and others make way for it. */
+        set(&FIELD(task, Task, blocks), Py_True);
+        set(&FIELD(task, Task, sampled), Py_False);
+    }
+    return verdict;
 }
 
 /* A verdict; -1: the run raised. */
@@ -32,8 +69,12 @@ static int run_one(PyObject *self, PyObject *worker, PyObject *task, long mask) 
         return -1;
     put(&FIELD(worker, Worker, turn), counted);
     PyObject *verdict;
-    if (turn & mask && FIELD(task, Task, blocks) == Py_False)
+    if (FIELD(task, Task, blocks) != Py_False || mask == 0)
+        verdict = PyObject_CallMethodObjArgs(self, native.name._run_measured, worker, task, NULL);
+    else if (turn & mask)
         verdict = PyObject_CallMethodNoArgs(task, native.name.run);
+    else if (Py_IS_TYPE(self, (PyTypeObject *)native.its.Scheduler))
+        verdict = run_timed(worker, task, turn);
     else
         verdict = PyObject_CallMethodObjArgs(self, native.name._run_measured, worker, task, NULL);
     if (verdict == NULL)
@@ -179,14 +220,6 @@ static int take_in(PyObject *self, const struct epoll_event *events, int count) 
         }
     }
     return found;
-}
-
-static int put_number(PyObject **field, long value) {
-    PyObject *number = PyLong_FromLong(value);
-    if (number == NULL)
-        return -1;
-    put(field, number);
-    return 0;
 }
 
 /* With the lock: as the rest of `_absorb`. What shall happen without it is left in `rings`,

@@ -194,6 +194,8 @@ static PyObject *twin(PyObject *Py_UNUSED(module), PyObject *arguments) {
 static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
     if (!PyArg_ParseTuple(arguments, "") || things == NULL)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind takes things");
+    if (native.missing != NULL) /* by another interpreter of this process, or before a reload */
+        return PyErr_Format(PyExc_RuntimeError, "bind: the module is taken");
 #define FIND_SLOT(class, slot)                                                                 \
     if (find_slot(things, #class, #slot, &native.at.class##__##slot) < 0)                      \
         return NULL;
@@ -206,7 +208,13 @@ static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject
     if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
         return NULL;
     NAMES(KEEP_NAME)
-    if ((native.missing = find_thing(things, "MISSING")) == NULL || know_the_standard_library() < 0)
+    if (!PyDict_Check(native.its.async_recv) || !PyDict_Check(native.its.socket_recv) ||
+        !PyDict_Check(native.its.socket_send))
+        return PyErr_Format(PyExc_TypeError, "bind: blinker keeps receivers in no dict");
+    if (know_the_standard_library() < 0)
+        return NULL;
+    native.missing = find_thing(things, "MISSING");
+    if (native.missing == NULL)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -10,8 +10,10 @@
 /* The slots that are read and written here: (class, as it is given to `bind`; slot). */
 #define FIELDS(X)                                                                              \
     X(Task, alert) X(Task, attached) X(Task, blocks) X(Task, deadline) X(Task, fd)             \
-    X(Task, hung_up) X(Task, marked) X(Task, owned) X(Task, timer_at) X(Task, wants_write)                      \
+    X(Task, hung_up) X(Task, marked) X(Task, no_sample) X(Task, owned) X(Task, sampled)        \
+    X(Task, timer_at) X(Task, wants_write)                                                     \
     X(Worker, looking) X(Worker, parked) X(Worker, permit) X(Worker, task) X(Worker, turn)     \
+    X(Worker, waited)                                                                          \
     X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _clock) X(Scheduler, _closing)      \
     X(Scheduler, _last_found) X(Scheduler, _lock) X(Scheduler, _next_timer)                    \
     X(Scheduler, _poller) X(Scheduler, _ready) X(Scheduler, _ring) X(Scheduler, _sample_mask)  \
@@ -29,7 +31,7 @@
 #define THINGS(X)                                                                              \
     X(Task) X(Worker) X(Scheduler) X(Lifecycle) X(Socket) X(TCPChannel) X(EpollPoller)         \
     X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send) X(make_way) X(monotonic)  \
-    X(run) X(stay) X(run_batch) X(look) X(send) X(recv)
+    X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(HAND_OVER_COST)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
@@ -58,8 +60,8 @@ extern Native native;
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
-/* As in `_receiving` and `_staying`. */
-enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64 };
+/* As in `_receiving`, `_staying`, `_connection`, `_poller` and `_scheduler`. */
+enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, SAMPLE_SHIFT = 4 };
 
 /* Puts a new reference into a slot. The old object goes last: its end may run anything. */
 static inline void put(PyObject **field, PyObject *value) {

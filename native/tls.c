@@ -240,6 +240,8 @@ static PyMethodDef tls_twins[] = {
 PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
     if (!PyArg_ParseTuple(arguments, "") || things == NULL)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind_tls takes things");
+    if (native.missing == NULL || tls.its.bio_write != NULL)
+        return PyErr_Format(PyExc_RuntimeError, "bind_tls: the module is taken");
 #define FIND_TLS_SLOT(class, slot)                                                             \
     if (find_slot(things, #class, #slot, &tls.at.class##__##slot) < 0)                         \
         return NULL;

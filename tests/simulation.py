@@ -262,6 +262,10 @@ class Stream(Task):
         return AGAIN if self.arrived else PARK
 
 
+class Simulated(Scheduler):
+    """C code asks the real clocks, of no class but the scheduler itself."""
+
+
 class World:
     """A scheduler and its streams, in simulated time; a context manager.
 
@@ -276,6 +280,7 @@ class World:
             current_thread=lambda: kernel.running,
         )
         monkeypatch.setattr(_pool, "threading", current)
+        monkeypatch.setattr(_pool, "Lock", SimLock)
         monkeypatch.setattr(_scheduler, "perf_counter", lambda: kernel.now)
         monkeypatch.setattr(_scheduler, "process_time", kernel.process_time)
         monkeypatch.setattr(_scheduler, "thread_time", lambda: kernel.running.cpu)
@@ -286,7 +291,7 @@ class World:
         self.hand_overs: list[float] = []
         self._bell: Waiter | None = None
         self._rung = False
-        self.scheduler = Scheduler(
+        self.scheduler = Simulated(
             self.poller,
             max_threads=max_threads,
             name="simulated",

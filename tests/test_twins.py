@@ -80,6 +80,44 @@ def test_what_was_compiled_for_another_version_is_told_of_and_not_used():
     assert "install again, from the same source" in done.stderr
 
 
+TWICE = """
+import sys
+import thousand_island_sync
+before = thousand_island_sync._twins.in_c
+for name in [name for name in sys.modules if name.startswith("thousand_island_sync")]:
+    if not name.endswith("_native"):
+        del sys.modules[name]
+"""
+
+
+@in_c_only
+def test_who_imports_it_a_second_time_has_the_python():
+    """Another interpreter in the process, say: the C works on one set of classes."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{TWICE}{SERVES}print(before)"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.stdout, done.stderr) == ("False b'hello'\nTrue\n", "")
+
+
+@in_c_only
+def test_blinker_keeps_the_dict_of_a_signals_receivers():
+    """C code looks whether it is empty."""
+    signal_ = events.socket_send
+    receivers = signal_.receivers
+    signal_.connect(print)
+    assert signal_.receivers is receivers
+    assert receivers
+    signal_.disconnect(print)
+    signal_.connect(print, sender=signal_)
+    signal_.disconnect(print, sender=signal_)
+    signal_._clear_state()
+    assert signal_.receivers is receivers
+    assert not receivers
+
+
 # ---- a step, both ways --------------------------------------------------------
 
 
@@ -101,7 +139,7 @@ def fails(kind, *what):
     return fail
 
 
-ARRIVALS = [b"a", b"two words", b"x" * CHUNK, None, b""]
+ARRIVALS = [b"a", bytearray(b"no bytes"), b"two words", b"x" * CHUNK, None, b""]
 ARRIVALS += [fails(ConnectionResetError, 104, "reset"), fails(OSError, 5, "input/output error")]
 ARRIVALS += [fails(BlockingIOError, 11, "not yet")]
 REACTIONS = [

@@ -27,6 +27,7 @@ from ._sending import Sending
 from ._socket_core import SocketCore
 from ._states import State
 from ._task import Task
+from ._tendency import HAND_OVER_COST
 from .transports.tcp import TCPChannel
 
 #: What the twins are given to work on, by the names that C has for them.
@@ -40,6 +41,7 @@ _GIVEN: dict[str, Any] = {
     "EpollPoller": EpollPoller,
     "PARKED": State.PARKED,
     "RUNNING": State.RUNNING,
+    "HAND_OVER_COST": HAND_OVER_COST,
     "MISSING": MISSING,
     "async_recv": events.handler_async_recv.receivers,
     "socket_recv": events.socket_recv.receivers,
@@ -66,6 +68,8 @@ def put_in() -> None:
     originals.update({name.lstrip("_"): getattr(class_, name) for class_, name in TWINS})
     try:
         native.bind(**_GIVEN, **originals)
+    except RuntimeError:
+        return  # another interpreter of this process has it
     except (AttributeError, TypeError) as error:
         warn_of_another_version(error)
         return

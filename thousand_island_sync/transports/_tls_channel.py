@@ -90,22 +90,19 @@ class TLSChannel(Wire):
                 self.recv_wants = READ
                 self._let_go()
                 return True
-            try:
-                self._connection.do_handshake()
-                self._shaken = True
-            except SSL.WantReadError:
-                pass
-            if self._shaken:
-                self._last_words()  # of a client that is gone by now, the next receive tells
-                continue
-            if not self._send_on():
-                continue
-            fetched = self._fetch()
+            fetched = self._fetch()  # first: it is the client who begins
             if fetched is None:
                 return False
             if not fetched:
                 raise SSL.SysCallError(-1, "Unexpected EOF")
             self._records.put(fetched)
+            try:
+                self._connection.do_handshake()
+                self._shaken = True
+            except SSL.WantReadError:
+                self._send_on()
+            else:
+                self._last_words()  # of a client that is gone by now, the next receive tells
         self.recv_wants = WRITE
         return False
 

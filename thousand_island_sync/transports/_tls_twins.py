@@ -36,6 +36,8 @@ def _put_in() -> None:
             bio_write=_tls_records._bio_write,
             **originals,
         )
+    except RuntimeError:
+        return  # another interpreter of this process has it
     except (AttributeError, TypeError) as error:
         warn_of_another_version(error)
         return
