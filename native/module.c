@@ -23,6 +23,7 @@
 
 #include <pthread.h>
 #include <structmember.h>
+#include <sys/ioctl.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -219,7 +220,17 @@ static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject
     Py_RETURN_NONE;
 }
 
+/* How many bytes lie unread; -1: the descriptor is none. `fcntl.ioctl` takes 5,000 instructions
+   more, for it tries which kind of argument it was given. */
+static PyObject *unread(PyObject *Py_UNUSED(module), PyObject *number) {
+    int fd = (int)PyLong_AsLong(number), bytes = 0;
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    return PyLong_FromLong(ioctl(fd, FIONREAD, &bytes) == 0 ? bytes : -1);
+}
+
 static PyMethodDef functions[] = {
+    {"unread", unread, METH_O, "How many bytes of a descriptor lie unread; -1: it is closed."},
     {"bind", (PyCFunction)(void (*)(void))bind, METH_VARARGS | METH_KEYWORDS,
      "Gives the module the classes and objects that it works on."},
     {"bind_tls", (PyCFunction)(void (*)(void))bind_tls, METH_VARARGS | METH_KEYWORDS,

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+/* As in `_sending`. */
+enum { JOINED_MOST = 16384 };
+
 /* How many bytes a sink took at once; negative as of `Sink.send`. 1: it raised. */
 static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
     *sent = 0;
@@ -39,29 +42,47 @@ static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
 }
 
 /* With the lock of sending, which goes: all went out, and is counted. */
-static PyObject *sent_all(PyObject *self, PyObject *lock, PyObject *data, Py_ssize_t sent) {
+static PyObject *sent_all(PyObject *self, PyObject *lock, PyObject *given, Py_ssize_t sent) {
     int failed = add_to(&FIELD(self, Socket, _bytes_sent), sent);
     failed |= add_to(&FIELD(self, Socket, _send_count), 1);
     set(&FIELD(self, Socket, _answered), FIELD(self, Socket, _bytes_received));
     lock_release(lock);
     PyObject *length = failed < 0 ? NULL : PyLong_FromSsize_t(sent);
     if (length != NULL && heard(native.its.socket_send) &&
-        done(PyObject_CallMethodObjArgs(self, native.name._tell_sent, data, length, NULL)) < 0)
+        done(PyObject_CallMethodObjArgs(self, native.name._tell_sent, given, length, NULL)) < 0)
         Py_CLEAR(length);
     return length;
 }
 
-PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
-    PyObject *lock = FIELD(self, Socket, _sending), *result = NULL;
-    if (count == 1 && names == NULL && PyBytes_CheckExact(args[0]) &&
-        Py_IS_TYPE(lock, &Lock_Type) && lock_try(lock))
-        goto my_turn;
-    return call_original(native.its.send, self, args, count, names);
+/* A new reference to one piece of bytes, as `_joined`: what was given, or all of a list in one.
+   NULL, perhaps without an exception: it is neither, or large. */
+static PyObject *one_piece(PyObject *given) {
+    if (PyBytes_CheckExact(given))
+        return Py_NewRef(given);
+    if (!PyList_CheckExact(given) || PyList_GET_SIZE(given) == 0)
+        return NULL;
+    Py_ssize_t size = 0, count = PyList_GET_SIZE(given);
+    for (Py_ssize_t index = 0; index < count; index++) {
+        if (!PyBytes_CheckExact(PyList_GET_ITEM(given, index)))
+            return NULL;
+        size += PyBytes_GET_SIZE(PyList_GET_ITEM(given, index));
+    }
+    if (count == 1)
+        return Py_NewRef(PyList_GET_ITEM(given, 0));
+    PyObject *joined = size > JOINED_MOST ? NULL : PyBytes_FromStringAndSize(NULL, size);
+    char *end = joined == NULL ? NULL : PyBytes_AS_STRING(joined);
+    for (Py_ssize_t index = 0; joined != NULL && index < count; index++) {
+        PyObject *piece = PyList_GET_ITEM(given, index);
+        memcpy(end, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece));
+        end += PyBytes_GET_SIZE(piece);
+    }
+    return joined;
+}
 
-my_turn:;
-    PyObject *data = args[0];
+/* With the lock of sending, which goes. `given`: what receivers are told of. */
+static PyObject *send_now(PyObject *self, PyObject *lock, PyObject *data, PyObject *given) {
+    PyObject *result = NULL;
     Py_ssize_t sent = 0;
-    Py_INCREF(lock);
     if (FIELD(self, Socket, _closed) == Py_False) {
         PyObject *sink = Py_NewRef(FIELD(self, Socket, _sink));
         int failed = push(sink, data, &sent);
@@ -69,21 +90,32 @@ my_turn:;
         if (failed < 0) {
             bool system = PyErr_ExceptionMatches(PyExc_OSError);
             lock_release(lock);
-            Py_DECREF(lock);
             return system ? handled(self, native.name._broke_off, NULL) : NULL;
         }
     }
     if (sent == PyBytes_GET_SIZE(data)) {
-        result = sent_all(self, lock, data, sent);
+        result = sent_all(self, lock, given, sent);
     } else {
         /* Negative: all that was taken counts as sent, but a rest waits to be flushed. */
         PyObject *taken = PyLong_FromSsize_t(sent >= 0 ? sent : ~sent);
         if (taken != NULL)
             result = PyObject_CallMethodObjArgs(self, native.name._send, data, taken, native.zero,
-                                                native.missing, Py_False, Py_True, data, NULL);
+                                                native.missing, Py_False, Py_True, given, NULL);
         Py_XDECREF(taken);
     }
+    return result;
+}
+
+PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    PyObject *lock = FIELD(self, Socket, _sending);
+    PyObject *data = count == 1 && names == NULL ? one_piece(args[0]) : NULL;
+    if (data == NULL || !Py_IS_TYPE(lock, &Lock_Type) || !lock_try(lock)) {
+        Py_XDECREF(data);
+        return PyErr_Occurred() ? NULL : call_original(native.its.send, self, args, count, names);
+    }
+    PyObject *result = send_now(self, Py_NewRef(lock), data, args[0]);
     Py_DECREF(lock);
+    Py_DECREF(data);
     return result;
 }
 

@@ -29,14 +29,21 @@ from ._clock import FOREVER, seconds
 from ._options import MISSING
 from ._outcomes import Outcomes
 from ._receiving import CHUNK
-from ._states import Cause, State
+from ._states import (
+    BY_PEER,
+    BY_SHUTDOWN,
+    HANDSHAKING,
+    NEW,
+    PARKED,
+    RUNNING,
+    Cause,
+)
 from ._task import AGAIN, DONE, PARK
 from ._waits import make_way
 from .errors import HandshakeError, SocketClosed
 from .transports._base import WRITE
 
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
-_PARKED, _RUNNING = State.PARKED, State.RUNNING
 _async_recv = events.handler_async_recv
 
 #: Bytes that a stop still delivers to one connection.
@@ -57,9 +64,9 @@ class Lifecycle(Outcomes):
     def run(self) -> int:
         """One step. Each line of the first half is paid for every message: what can be
         looked up once (`_source`, `_on_data`) was, at the start."""
-        if self.alert or self._state is not _PARKED:
+        if self.alert or self._state is not PARKED:
             return self._step()
-        self._state = _RUNNING
+        self._state = RUNNING
         try:
             data = self._source.recv(CHUNK, _DONTWAIT)
         except BlockingIOError:
@@ -84,7 +91,7 @@ class Lifecycle(Outcomes):
             return self._raised(error, "handle_data")
         if result is None and not self.alert:
             self._read_deadline = self.deadline = self._clock() + self.read_timeout
-            self._state = _PARKED
+            self._state = PARKED
             if size < CHUNK and self._short_proves:
                 return PARK
             return PARK if self._drained_after(size) else AGAIN
@@ -104,7 +111,7 @@ class Lifecycle(Outcomes):
 
     def may_stay(self) -> bool:
         return (
-            self._state is _PARKED and not self.alert and self._mail is None and self._short_proves
+            self._state is PARKED and not self.alert and self._mail is None and self._short_proves
         )
 
     def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
@@ -121,7 +128,7 @@ class Lifecycle(Outcomes):
                 return self._receive_failed(error), True
             if data is None:
                 return self._nothing_there(), False
-            self._state = _RUNNING
+            self._state = RUNNING
             size = len(data)
             socket._bytes_received += size
             socket._recv_count += 1
@@ -138,7 +145,7 @@ class Lifecycle(Outcomes):
                 return self._after_data(result, size), True
             ended = clock()
             self._read_deadline = self.deadline = ended + self.read_timeout
-            self._state = _PARKED
+            self._state = PARKED
             if size == CHUNK:
                 return AGAIN, True
             if wanted(ended - began):
@@ -149,11 +156,11 @@ class Lifecycle(Outcomes):
 
     def _step(self) -> int:
         self.no_sample = True
-        if self._state is State.NEW:
+        if self._state is NEW:
             return DONE if self._begin() else self._watched(self._shake_hands())
-        if self._state is State.HANDSHAKING:
+        if self._state is HANDSHAKING:
             return self._shake_hands()
-        self._become(State.RUNNING)
+        self._become(RUNNING)
         self._socket._waiter = 0
         # Cleared before looking: what is left from now on sets it again.
         self.alert = self._total_deadline != FOREVER or self._env.stopping
@@ -192,7 +199,7 @@ class Lifecycle(Outcomes):
         if done:
             return self._hands_shaken()
         if self._env.stopping:
-            return self._finish(Cause.SHUTDOWN)
+            return self._finish(BY_SHUTDOWN)
         deadline = self._handshake_at + self._env.handshake_timeout
         if self._clock() >= deadline:
             limit = _in_ms(self._env.handshake_timeout)
@@ -217,7 +224,7 @@ class Lifecycle(Outcomes):
                 {"connection_id": self.id},
             )
         self._handshake_at = 0.0  # a number less to keep
-        self._become(State.RUNNING)
+        self._become(RUNNING)
         if self._env.stopping:
             self.alert = True
         switch, self._switch = self._switch, None
@@ -230,7 +237,12 @@ class Lifecycle(Outcomes):
             verdict = self._callback("handle_upgrade")
         if verdict is not None:
             return verdict
-        return self._go_on(False) if self.alert else self._read()
+        if self.alert:
+            return self._go_on(False)
+        # The first bytes have come, as a rule.
+        self.no_sample = False
+        self._become(PARKED)
+        return Lifecycle.run(self)  # the same step goes on
 
     def _read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
@@ -257,7 +269,7 @@ class Lifecycle(Outcomes):
         if self._env.stopping:
             self._drained += len(data)
             if self._drained > _DRAIN_MOST:
-                return self._finish(Cause.SHUTDOWN)
+                return self._finish(BY_SHUTDOWN)
         if events.handler_async_recv.receivers:
             self._tell_arrival(data)
         # As in `run`: by way of `_callback` a short connection costs 3 % more.
@@ -291,6 +303,7 @@ class Lifecycle(Outcomes):
 
     def _nothing_there(self) -> int:
         """A receive found nothing, so the deadlines are believed."""
+        self.no_sample = True  # no callback was run
         time_now = self._clock()
         if time_now >= min(self._read_deadline, self._total_deadline):
             return self._finish(Cause.TIMEOUT)
@@ -299,8 +312,8 @@ class Lifecycle(Outcomes):
         if self._env.stopping:
             young_until = self._accepted_at + _YOUNG_S
             if self._socket._bytes_received or time_now >= young_until:
-                return self._finish(Cause.SHUTDOWN)
-            self._become(State.PARKED)
+                return self._finish(BY_SHUTDOWN)
+            self._become(PARKED)
             self.deadline = min(young_until, self._read_deadline, self._total_deadline)
             return PARK
         # A TLS session that must answer before it reads on.
@@ -314,13 +327,13 @@ class Lifecycle(Outcomes):
         socket = self._socket
         socket._eof = True
         if socket._channel.truncated:
-            return self._finish(Cause.PEER)
+            return self._finish(BY_PEER)
         if self._eof_told:
             if self._reset():
-                return self._finish(Cause.PEER)
+                return self._finish(BY_PEER)
             if self._mail_waits():
                 return self._again()
-            return self._finish(Cause.SHUTDOWN) if self._env.stopping else self._park()
+            return self._finish(BY_SHUTDOWN) if self._env.stopping else self._park()
         self._eof_told = True
         verdict = self._callback("handle_eof")
         return verdict if verdict is not None else self._go_on(True)
@@ -335,11 +348,11 @@ class Lifecycle(Outcomes):
     def _receive_failed(self, error: OSError) -> int:
         failure = self._socket._failed("receiving from", error)
         if self._socket._cut or self._asked:
-            return self._finish(Cause.SHUTDOWN)
+            return self._finish(BY_SHUTDOWN)
         if self._socket._closed:
             return self._finish(Cause.LOCAL)
         if isinstance(failure, SocketClosed):
-            return self._finish(Cause.PEER)
+            return self._finish(BY_PEER)
         return self._finish(Cause.ERROR, failure)
 
     # ---- between callbacks ----------------------------------------------------
@@ -366,11 +379,11 @@ class Lifecycle(Outcomes):
 
     def _again(self) -> int:
         self.alert = True
-        self._become(State.PARKED)
+        self._become(PARKED)
         return AGAIN
 
     def _park(self) -> int:
-        self._become(State.PARKED)
+        self._become(PARKED)
         self.deadline = min(self._read_deadline, self._total_deadline)
         return PARK
 

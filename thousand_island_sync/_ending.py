@@ -20,10 +20,20 @@ from . import _addresses, _waits, events
 from ._clock import FOREVER, now_ns, seconds
 from ._environment import Environment
 from ._linger import MOST_BYTES, Linger
-from ._mailbox import CLOSED, Call, Mailbox
+from ._mailbox import CLOSED as CLOSED_BOX
+from ._mailbox import Call, Mailbox
 from ._options import is_milliseconds
 from ._signals import EventSignal
-from ._states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
+from ._states import (
+    CLOSED,
+    CLOSING,
+    LAST_CALLBACK,
+    NEW,
+    REASON,
+    TRANSITIONS,
+    Cause,
+    State,
+)
 from ._task import DONE, Task
 from ._unread import read_away, unread_bytes
 from .connection import Connection
@@ -94,7 +104,7 @@ class Ending(Task):
         self._clock = env.clock
         self._accepted_at = env.clock()
         self._context = env.context.copy()
-        self._state = State.NEW
+        self._state = NEW
         self._handle: Connection | None = None
         self._mail: Mailbox | None = None
         self._mail_left: float = FOREVER
@@ -271,7 +281,7 @@ class Ending(Task):
     def _finish(self, cause: Cause, reason: Any = None) -> int:
         """Thread: the owner's, once."""
         last = LAST_CALLBACK[self._state, cause]
-        self._become(State.CLOSING)
+        self._become(CLOSING)
         self._close_mailbox()
         is_error = last == "handle_error"
         if last is not None:
@@ -283,7 +293,7 @@ class Ending(Task):
         if events.socket_close.receivers:
             self._tell_closed()
         self._last_callback("handle_end")
-        self._become(State.CLOSED)
+        self._become(CLOSED)
         self._env.ended(self)
         return DONE
 
@@ -345,8 +355,8 @@ class Ending(Task):
 
     def _close_mailbox(self) -> None:
         with _making_mailboxes:
-            mail, self._mail = self._mail, CLOSED
-        if mail is None or mail is CLOSED:
+            mail, self._mail = self._mail, CLOSED_BOX
+        if mail is None or mail is CLOSED_BOX:
             return
         calls, timers = mail.close()
         for timer in timers:
@@ -359,7 +369,7 @@ class Ending(Task):
         self._log_error(error, "__init__")
         self._gone = True
         self._close_mailbox()
-        self._become(State.CLOSED)
+        self._become(CLOSED)
         self._env.pool.forget(self)
         self._sock.close()
         self._env.refused(self, error)
@@ -374,7 +384,7 @@ class Ending(Task):
                 socket._send_home()
             self._env.pool.forget(self)
             self._sock.close()
-        self._state = State.CLOSED
+        self._state = CLOSED
         self._env.ended(self)
 
     def _log_error(self, error: BaseException, where: str) -> None:

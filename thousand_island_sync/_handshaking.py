@@ -5,7 +5,11 @@ from __future__ import annotations
 
 from . import _addresses, events
 from ._ending import Ending
-from ._states import Cause, State
+from ._states import (
+    BY_SHUTDOWN,
+    HANDSHAKING,
+    Cause,
+)
 from ._task import AGAIN
 from .errors import HandlerResultError, HandshakeError
 from .handler import SwitchTransport
@@ -30,7 +34,7 @@ class Handshaking(Ending):
         except BaseException as error:
             self._refuse(error)
             return True
-        self._become(State.HANDSHAKING)
+        self._become(HANDSHAKING)
         env.opened(self)
         if events.handler_start.receivers:
             host, port = _addresses.remote(self.peer_address)
@@ -92,7 +96,7 @@ class Handshaking(Ending):
         self._use(channel)
         socket._drop_read()
         self._switch = switch
-        self._become(State.HANDSHAKING)
+        self._become(HANDSHAKING)
         self._handshake_at = self._clock()
         return AGAIN
 
@@ -100,5 +104,5 @@ class Handshaking(Ending):
         if self._socket._closed:
             return Cause.LOCAL
         if self._asked or self._socket._cut:
-            return Cause.SHUTDOWN
+            return BY_SHUTDOWN
         return None

@@ -12,7 +12,12 @@ from ._clock import FOREVER, seconds
 from ._handshaking import Handshaking
 from ._mailbox import Call
 from ._options import MISSING
-from ._states import Cause
+from ._states import (
+    BY_HANDLER,
+    BY_PEER,
+    BY_SHUTDOWN,
+    Cause,
+)
 from ._waits import make_way
 from .errors import (
     HandlerResultError,
@@ -81,10 +86,10 @@ class Outcomes(Handshaking):
         if result is None or isinstance(result, Continue):
             self._set_deadlines(result, name)
             if self._eof_told and self._socket._write_shut:
-                return self._finish(Cause.PEER)  # both directions have ended
+                return self._finish(BY_PEER)  # both directions have ended
             return None
         if isinstance(result, Close):
-            return self._finish(Cause.PEER if name == "handle_eof" else Cause.HANDLER)
+            return self._finish(BY_PEER if name == "handle_eof" else BY_HANDLER)
         if isinstance(result, Error):
             return self._finish(Cause.ERROR, result.reason)
         if isinstance(result, SwitchTransport):
@@ -123,9 +128,9 @@ class Outcomes(Handshaking):
         if ending is not None:
             return self._finish(ending)
         if isinstance(error, ServerStopping):
-            return self._finish(Cause.SHUTDOWN)
+            return self._finish(BY_SHUTDOWN)
         if isinstance(error, SocketClosed):
-            return self._finish(Cause.PEER)
+            return self._finish(BY_PEER)
         if isinstance(error, SocketTimeout) and not error._sending:
             return self._finish(Cause.TIMEOUT)
         return self._finish(Cause.ERROR, error)
