@@ -185,6 +185,21 @@ PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return verdict;
 }
 
+/* `Ending._become`: five times for a connection that comes and goes. */
+PyObject *native_become(PyObject *self, PyObject *state) {
+    PyObject *before = FIELD(self, Lifecycle, _state);
+    if (before == state)
+        Py_RETURN_NONE;
+    PyObject *allowed = PyDict_GetItemWithError(native.its.TRANSITIONS, before);
+    int may = allowed == NULL ? (PyErr_Occurred() ? -1 : 0) : PySet_Contains(allowed, state);
+    if (may < 0)
+        return NULL;
+    if (may == 0)
+        return call2(native.its.become, self, state); /* which says what is wrong */
+    set(&FIELD(self, Lifecycle, _state), state);
+    Py_RETURN_NONE;
+}
+
 static PyObject *ended(PyObject *verdict, bool came) {
     if (verdict == NULL)
         return NULL;

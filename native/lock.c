@@ -66,11 +66,26 @@ void lock_release(PyObject *self) {
     PyThread_release_lock(lock->lock);
 }
 
-static PyObject *acquire(PyObject *self, PyObject *args, PyObject *words) {
-    static char *names[] = {"blocking", "timeout", NULL};
-    int blocking = 1;
-    double timeout = -1;
-    if (!PyArg_ParseTupleAndKeywords(args, words, "|pd:acquire", names, &blocking, &timeout))
+static PyObject *acquire(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                         PyObject *names) {
+    static const char *const known[] = {"blocking", "timeout"};
+    PyObject *given[2] = {NULL, NULL};
+    if (count > 2)
+        return PyErr_Format(PyExc_TypeError, "acquire() takes blocking and timeout");
+    for (Py_ssize_t index = 0; index < count; index++)
+        given[index] = args[index];
+    for (Py_ssize_t index = 0; names != NULL && index < PyTuple_GET_SIZE(names); index++) {
+        int which = 0;
+        while (which < 2 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, index),
+                                                             known[which]) != 0)
+            which++;
+        if (which == 2 || given[which] != NULL)
+            return PyErr_Format(PyExc_TypeError, "acquire() takes blocking and timeout");
+        given[which] = args[count + index];
+    }
+    int blocking = given[0] == NULL ? 1 : PyObject_IsTrue(given[0]);
+    double timeout = given[1] == NULL ? -1 : PyFloat_AsDouble(given[1]);
+    if (blocking < 0 || PyErr_Occurred())
         return NULL;
     if (timeout != -1 && (!blocking || !(timeout >= 0) || timeout * 1e6 > (double)PY_TIMEOUT_MAX))
         return PyErr_Format(PyExc_ValueError, "acquire: a timeout that cannot be waited for");
@@ -102,7 +117,7 @@ static PyObject *locked(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyMethodDef methods[] = {
-    {"acquire", (PyCFunction)(void (*)(void))acquire, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"acquire", (PyCFunction)(void (*)(void))acquire, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"release", release, METH_NOARGS, NULL},
     {"locked", locked, METH_NOARGS, NULL},
     {"__enter__", enter, METH_NOARGS, NULL},

@@ -1,6 +1,6 @@
 /* The hot path once more, in C.
 
-   Six methods of the package are paid for by every message: the scheduler's batch and its
+   A few methods of the package are paid for by every message: the scheduler's batch and its
    look, a connection's step and stay, a socket's `send` and `recv`. They are written in
    Python, where they are explained, and that code is complete: it runs wherever this module
    was not compiled. Here are their twins. A twin does the common case, line by line as the
@@ -10,7 +10,7 @@
 
    How it gets at the objects. The classes keep their fields in `__slots__`. A slot is a
    pointer at a fixed place in the object, and its descriptor says where; `bind` asks once.
-   Classes are never changed, but for the six methods that `_twins` puts in.
+   Classes are never changed, but for the methods that `_twins` puts in.
 
    The GIL. It is let go of around each system call of a message, as Python does it: whoever
    blocked and is back gets it soon. Only a look that cannot wait keeps it. Nothing depends on
@@ -174,6 +174,7 @@ static PyMethodDef twins[] = {
     {"run", native_run, METH_NOARGS, "One step; see `Lifecycle.run`."},
     {"stay", (PyCFunction)(void (*)(void))native_stay, METH_FASTCALL,
      "Steps with waits in the kernel; see `Task.stay`."},
+    {"_become", native_become, METH_O, "See `Ending._become`."},
     {"_run_batch", native_run_batch, METH_O, "See `Scheduler._run_batch`."},
     {"_look", native_look, METH_O, "See `Queue._look`."},
     {"send", (PyCFunction)(void (*)(void))native_send, METH_FASTCALL | METH_KEYWORDS, NULL},

@@ -31,7 +31,8 @@
 #define THINGS(X)                                                                              \
     X(Task) X(Worker) X(Scheduler) X(Lifecycle) X(Socket) X(TCPChannel) X(EpollPoller)         \
     X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send) X(make_way) X(monotonic)  \
-    X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(HAND_OVER_COST)
+    X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)          \
+    X(HAND_OVER_COST) X(TRANSITIONS)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
@@ -123,6 +124,7 @@ PyObject *find_thing(PyObject *things, const char *name);
 
 /* connection.c */
 PyObject *native_run(PyObject *self, PyObject *ignored);
+PyObject *native_become(PyObject *self, PyObject *state);
 PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count);
 /* socket.c */
 PyObject *native_send(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);

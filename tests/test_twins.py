@@ -310,6 +310,16 @@ def test_a_lock_refuses_times_that_make_no_sense(lock, wrong):
     assert not lock.locked()
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [((1, 2, 3), {}), ((), {"wait": 1}), ((True,), {"blocking": True}), (("a", "b"), {})],
+)
+def test_a_lock_refuses_what_it_does_not_take(lock, given, named):
+    with pytest.raises(TypeError):
+        lock.acquire(*given, **named)
+    assert not lock.locked()
+
+
 def test_what_is_not_held_is_not_released(lock):
     with pytest.raises(RuntimeError):
         lock.release()

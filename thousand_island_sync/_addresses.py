@@ -43,9 +43,11 @@ def plain(address: Any) -> Any:
 def sharing_host(address: Any) -> Any:
     """The same address. Its host is one string for all clients who come from there, as they
     do from a proxy: 58 bytes each."""
-    if isinstance(address, tuple):
-        return (sys.intern(address[0]), *address[1:])
-    return address
+    if not isinstance(address, tuple):
+        return address
+    if len(address) == 2:  # IPv4
+        return sys.intern(address[0]), address[1]
+    return (sys.intern(address[0]), *address[1:])
 
 
 def pair(address: Any) -> Any:

@@ -29,15 +29,7 @@ from ._clock import FOREVER, seconds
 from ._options import MISSING
 from ._outcomes import Outcomes
 from ._receiving import CHUNK
-from ._states import (
-    BY_PEER,
-    BY_SHUTDOWN,
-    HANDSHAKING,
-    NEW,
-    PARKED,
-    RUNNING,
-    Cause,
-)
+from ._states import BY_PEER, BY_SHUTDOWN, HANDSHAKING, NEW, PARKED, RUNNING, Cause
 from ._task import AGAIN, DONE, PARK
 from ._waits import make_way
 from .errors import HandshakeError, SocketClosed

@@ -18,22 +18,14 @@ from typing import Any
 
 from . import _addresses, _waits, events
 from ._clock import FOREVER, now_ns, seconds
+from ._compiled import Lock
 from ._environment import Environment
 from ._linger import MOST_BYTES, Linger
 from ._mailbox import CLOSED as CLOSED_BOX
 from ._mailbox import Call, Mailbox
 from ._options import is_milliseconds
 from ._signals import EventSignal
-from ._states import (
-    CLOSED,
-    CLOSING,
-    LAST_CALLBACK,
-    NEW,
-    REASON,
-    TRANSITIONS,
-    Cause,
-    State,
-)
+from ._states import CLOSED, CLOSING, LAST_CALLBACK, NEW, REASON, TRANSITIONS, Cause, State
 from ._task import DONE, Task
 from ._unread import read_away, unread_bytes
 from .connection import Connection
@@ -44,7 +36,7 @@ from .transports._base import Source, Transport
 
 _log = logging.getLogger("thousand_island_sync")
 _serials = itertools.count(1)
-_making_mailboxes = threading.Lock()
+_making_mailboxes = Lock()
 
 
 class Ending(Task):
@@ -298,11 +290,11 @@ class Ending(Task):
         return DONE
 
     def _last_callback(self, name: str, *reason: Any) -> None:
-        callback, arguments = getattr(self._handler, name), (*reason, self._socket)
+        callback = getattr(self._handler, name)
         if getattr(callback, "__func__", None) in IDLE:
             return
         try:
-            self._context.run(callback, *arguments)
+            self._context.run(callback, *reason, self._socket)
         except BaseException as error:
             self._log_error(error, name)
 

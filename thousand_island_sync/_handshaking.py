@@ -5,11 +5,7 @@ from __future__ import annotations
 
 from . import _addresses, events
 from ._ending import Ending
-from ._states import (
-    BY_SHUTDOWN,
-    HANDSHAKING,
-    Cause,
-)
+from ._states import BY_SHUTDOWN, HANDSHAKING, Cause
 from ._task import AGAIN
 from .errors import HandlerResultError, HandshakeError
 from .handler import SwitchTransport

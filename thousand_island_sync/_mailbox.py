@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 from . import _waits
+from ._compiled import Lock
 from ._timers import Timer
 from .errors import MailboxFull
 
@@ -46,7 +47,7 @@ class Mailbox:
 
     def __init__(self, limit: int | None, *, closed: bool = False) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._queue: deque[Any] = deque()
         self._delayed: dict[object, Timer | None] = {}
         self.closed = closed

@@ -12,12 +12,7 @@ from ._clock import FOREVER, seconds
 from ._handshaking import Handshaking
 from ._mailbox import Call
 from ._options import MISSING
-from ._states import (
-    BY_HANDLER,
-    BY_PEER,
-    BY_SHUTDOWN,
-    Cause,
-)
+from ._states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, Cause
 from ._waits import make_way
 from .errors import (
     HandlerResultError,

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Protocol
 
 from ._clock import FOREVER, now
+from ._compiled import Lock
 
 
 class Room(Enum):
@@ -43,7 +44,7 @@ class Registry:
     def __init__(self, limit: int, edge: Callable[[bool, int, int], None]) -> None:
         self._limit = limit
         self._edge = edge
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._changed = threading.Condition(self._lock)
         self._reserved = 0
         self._open: set[Counted] = set()

@@ -66,7 +66,7 @@ class Owner(Protocol):
         """`Socket.close()` was called, for the first time; on any thread."""
 
 
-_guard = threading.Lock()
+_guard = Lock()
 #: What `socket.detach` calls.
 _detach = stdlib_socket.SocketType.detach
 

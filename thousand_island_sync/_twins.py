@@ -1,6 +1,6 @@
 """The hot path in C, where it could be compiled.
 
-Six methods are paid for by every message. They are written in Python, where they are
+A few methods are paid for by every message. They are written in Python, where they are
 explained, and have twins in C (the folder `native`, an essay at the head of `module.c`)
 that do the common case and call the Python for all others. A twin takes a method's place
 here, once, when the package is imported. Where there is no C compiler at the installation,
@@ -17,6 +17,7 @@ from . import _waits, events
 from ._clock import now
 from ._compiled import native, warn_of_another_version
 from ._connection import Lifecycle
+from ._ending import Ending
 from ._options import MISSING
 from ._poller import EpollPoller
 from ._pool import Worker
@@ -25,7 +26,7 @@ from ._receiving import Receiving
 from ._scheduler import Scheduler
 from ._sending import Sending
 from ._socket_core import SocketCore
-from ._states import State
+from ._states import TRANSITIONS, State
 from ._task import Task
 from ._tendency import HAND_OVER_COST
 from .transports.tcp import TCPChannel
@@ -43,6 +44,7 @@ _GIVEN: dict[str, Any] = {
     "RUNNING": State.RUNNING,
     "HAND_OVER_COST": HAND_OVER_COST,
     "MISSING": MISSING,
+    "TRANSITIONS": TRANSITIONS,
     "async_recv": events.handler_async_recv.receivers,
     "socket_recv": events.socket_recv.receivers,
     "socket_send": events.socket_send.receivers,
@@ -53,6 +55,7 @@ _GIVEN: dict[str, Any] = {
 TWINS: list[tuple[type, str]] = [
     (Lifecycle, "run"),
     (Lifecycle, "stay"),
+    (Ending, "_become"),
     (Scheduler, "_run_batch"),
     (Queue, "_look"),
     (Sending, "send"),
