@@ -14,9 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Echo, exchange
+from tests.support import Echo, eventually, exchange
 from tests.test_connection import World
-from thousand_island_sync import Close, Continue, Error, Handler, _compiled, _twins, events
+from thousand_island_sync import (
+    TLS,
+    Close,
+    Continue,
+    Error,
+    Handler,
+    SocketTimeout,
+    _compiled,
+    _twins,
+    events,
+)
 from thousand_island_sync._connection import Lifecycle
 from thousand_island_sync._receiving import CHUNK
 from thousand_island_sync._states import State
@@ -279,6 +289,90 @@ def test_the_arguments_of_send_and_recv_are_as_documented(serve, client):
     sock = client(serve(Asks))
     assert exchange(sock, b"1234", 28) == b"1234" * 7
     assert exchange(sock, b"abcdef", 4) == b"done"
+
+
+# ---- a server that does not check itself: that one looks in Python ----------------------
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", "0")
+
+
+class Slowly(Handler):
+    """Blocks as long as it is told to; answers with what it got."""
+
+    def handle_data(self, data, socket):
+        self.options[data].wait(10)
+        socket.send(data)
+
+
+def test_what_comes_while_a_callback_stands_still_is_not_forgotten(unchecked, serve, client):
+    """Another thread looks meanwhile, and finds an event of a connection that is owned."""
+    first, second, others = threading.Event(), threading.Event(), threading.Event()
+    second.set()
+    others.set()
+    server = serve(Slowly, handler_options={b"1": first, b"2": second, b"o": others})
+    sock, other = client(server), client(server)
+    sock.sendall(b"1")
+    assert exchange(other, b"o", 1) == b"o"  # so the permit is another thread's
+    sock.sendall(b"2")
+    assert exchange(other, b"o", 1) == b"o"  # so that thread has looked
+    first.set()
+    assert exchange(sock, b"", 2) == b"12"
+
+
+def test_a_callback_that_stands_still_is_found_out(unchecked, serve, client):
+    """By the listener's thread, which rests until it is rung for."""
+    first, others = threading.Event(), threading.Event()
+    others.set()
+    server = serve(Slowly, handler_options={b"1": first, b"o": others})
+    sock, other = client(server), client(server)
+    for _ in range(3):
+        assert exchange(other, b"o", 1) == b"o"
+    assert eventually(lambda: not server._run.scheduler._watching)
+    sock.sendall(b"1")
+    assert exchange(other, b"o", 1) == b"o"
+    first.set()
+    assert exchange(sock, b"", 1) == b"1"
+
+
+def test_a_deadline_is_kept_where_nothing_else_happens(unchecked, serve, client):
+    sock = client(serve(Echo, read_timeout_ms=100))
+    assert exchange(sock, b"x", 1) == b"x"
+    assert sock.recv(1) == b""
+
+
+class Fills(Handler):
+    """Sends what fits and a little more, and says whether a send left anything behind."""
+
+    def handle_data(self, data, socket):
+        left = []
+        try:
+            while len(left) < 20_000:
+                socket.send(b"x" * 1_000)
+                left.append(socket._channel.unfinished)
+        except SocketTimeout as error:
+            self.options.append((len(left), any(left), error.bytes_sent))
+            raise
+
+
+def test_a_record_that_found_no_room_is_waited_for(unchecked, serve, secure, authority):
+    """A send that has returned has left nothing with us."""
+    seen = []
+    server = serve(
+        Fills,
+        handler_options=seen,
+        send_timeout_ms=100,
+        transport_cls=TLS,
+        transport_options={**authority.options, "send_buffer": 20_000},
+    )
+    sock = secure(server, authority.client_context())
+    sock.sendall(b"go")
+    assert eventually(lambda: seen)
+    ((sent, any_left, _),) = seen
+    assert sent > 5
+    assert not any_left
 
 
 # ---- the lock -----------------------------------------------------------------------
