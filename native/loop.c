@@ -106,8 +106,7 @@ PyObject *native_run_batch(PyObject *self, PyObject *worker) {
             return NULL;
         }
         set(&FIELD(task, Task, marked), Py_False);
-        put(&FIELD(worker, Worker, task), task); /* it holds the task while it runs */
-        Py_INCREF(task);
+        set(&FIELD(worker, Worker, task), task);
         int verdict = run_one(self, worker, task, mask), failed = verdict < 0 ? -1 : 0;
         PyObject *over = NULL;
         bool goes_on = is_true(FIELD(worker, Worker, permit));

@@ -170,13 +170,13 @@ static int know_the_standard_library(void) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Their documentation comes with `twin`. */
 static PyMethodDef twins[] = {
-    {"run", native_run, METH_NOARGS, "One step; see `Lifecycle.run`."},
-    {"stay", (PyCFunction)(void (*)(void))native_stay, METH_FASTCALL,
-     "Steps with waits in the kernel; see `Task.stay`."},
-    {"_become", native_become, METH_O, "See `Ending._become`."},
-    {"_run_batch", native_run_batch, METH_O, "See `Scheduler._run_batch`."},
-    {"_look", native_look, METH_O, "See `Queue._look`."},
+    {"run", native_run, METH_NOARGS, NULL},
+    {"stay", (PyCFunction)(void (*)(void))native_stay, METH_FASTCALL, NULL},
+    {"_become", native_become, METH_O, NULL},
+    {"_run_batch", native_run_batch, METH_O, NULL},
+    {"_look", native_look, METH_O, NULL},
     {"send", (PyCFunction)(void (*)(void))native_send, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"recv", (PyCFunction)(void (*)(void))native_recv, METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
@@ -184,13 +184,16 @@ static PyMethodDef twins[] = {
 
 static PyObject *twin(PyObject *Py_UNUSED(module), PyObject *arguments) {
     PyTypeObject *type;
-    const char *name;
-    if (!PyArg_ParseTuple(arguments, "O!s", &PyType_Type, &type, &name))
+    const char *name, *documentation;
+    if (!PyArg_ParseTuple(arguments, "O!ss", &PyType_Type, &type, &name, &documentation))
         return NULL;
-    for (PyMethodDef *method = twins; method->ml_name != NULL; method++)
-        if (strcmp(method->ml_name, name) == 0)
-            return PyDescr_NewMethod(type, method);
-    return PyErr_Format(PyExc_LookupError, "no twin of %s", name);
+    PyMethodDef *method = twins;
+    while (method->ml_name != NULL && strcmp(method->ml_name, name) != 0)
+        method++;
+    if (method->ml_name == NULL)
+        return PyErr_Format(PyExc_LookupError, "no twin of %s", name);
+    method->ml_doc = strdup(documentation); /* once, and for good */
+    return method->ml_doc == NULL ? PyErr_NoMemory() : PyDescr_NewMethod(type, method);
 }
 
 static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
@@ -236,7 +239,8 @@ static PyMethodDef functions[] = {
      "Gives the module the classes and objects that it works on."},
     {"bind_tls", (PyCFunction)(void (*)(void))bind_tls, METH_VARARGS | METH_KEYWORDS,
      "The same for TLS; gives the two twins."},
-    {"twin", twin, METH_VARARGS, "twin(type, name): the method that takes its place."},
+    {"twin", twin, METH_VARARGS,
+     "twin(type, name, documentation): the method that takes its place."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,6 +1,7 @@
 """The hot path in C: it does what the Python does, keeps nothing, and may be absent."""
 
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from thousand_island_sync import (
     Continue,
     Error,
     Handler,
+    Socket,
     SocketTimeout,
     _compiled,
     _twins,
@@ -126,6 +128,18 @@ def test_blinker_keeps_the_dict_of_a_signals_receivers():
     signal_._clear_state()
     assert signal_.receivers is receivers
     assert not receivers
+
+
+@pytest.mark.parametrize(
+    ("name", "takes"),
+    [("send", "data flags timeout_ms"), ("recv", "length flags timeout_ms")],
+)
+def test_what_a_socket_takes_is_told_to_who_asks(name, takes):
+    method = getattr(Socket, name)
+    parameters = inspect.signature(method).parameters
+    assert list(parameters) == ["self", *takes.split()]
+    assert parameters["timeout_ms"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert "Raises:" in inspect.getdoc(method)
 
 
 # ---- a step, both ways --------------------------------------------------------

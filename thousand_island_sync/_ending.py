@@ -293,8 +293,9 @@ class Ending(Task):
         callback = getattr(self._handler, name)
         if getattr(callback, "__func__", None) in IDLE:
             return
+        arguments = (*reason, self._socket)
         try:
-            self._context.run(callback, *reason, self._socket)
+            self._context.run(callback, *arguments)
         except BaseException as error:
             self._log_error(error, name)
 

@@ -51,15 +51,15 @@ _GIVEN: dict[str, Any] = {
     "make_way": _waits.make_way,
     "monotonic": now,
 }
-#: (the class, the method): what has a twin.
-TWINS: list[tuple[type, str]] = [
-    (Lifecycle, "run"),
-    (Lifecycle, "stay"),
-    (Ending, "_become"),
-    (Scheduler, "_run_batch"),
-    (Queue, "_look"),
-    (Sending, "send"),
-    (Receiving, "recv"),
+#: What has a twin: the class, the method, and what it takes, for `inspect` and `help`.
+TWINS: list[tuple[type, str, str]] = [
+    (Lifecycle, "run", "($self, /)"),
+    (Lifecycle, "stay", "($self, timeout, wanted, /)"),
+    (Ending, "_become", "($self, state, /)"),
+    (Scheduler, "_run_batch", "($self, worker, /)"),
+    (Queue, "_look", "($self, worker, /)"),
+    (Sending, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
+    (Receiving, "recv", "($self, /, length=0, flags=0, *, timeout_ms=...)"),
 ]
 
 
@@ -68,7 +68,7 @@ def put_in() -> None:
     global in_c
     if native is None:
         return
-    originals.update({name.lstrip("_"): getattr(class_, name) for class_, name in TWINS})
+    originals.update({name.lstrip("_"): getattr(class_, name) for class_, name, _ in TWINS})
     try:
         native.bind(**_GIVEN, **originals)
     except RuntimeError:
@@ -76,8 +76,9 @@ def put_in() -> None:
     except (AttributeError, TypeError) as error:
         warn_of_another_version(error)
         return
-    for class_, name in TWINS:
-        setattr(class_, name, native.twin(class_, name))
+    for class_, name, takes in TWINS:
+        documentation = f"{name}{takes}\n--\n\n{getattr(class_, name).__doc__ or ''}"
+        setattr(class_, name, native.twin(class_, name, documentation))
     in_c = True
 
 
