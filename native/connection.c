@@ -2,7 +2,6 @@
 
 #include "native.h"
 
-#include <errno.h>
 #include <sys/socket.h>
 
 /* What a non-blocking receive found: bytes, or `None` for nothing yet. NULL: it raised. */
@@ -16,19 +15,10 @@ static PyObject *receive(PyObject *self, PyObject *source) {
         }
         return data;
     }
-    char *buffer = room();
     int fd = (int)PyLong_AsLong(FIELD(self, Task, fd)); /* only its owner closes it: this thread */
-    if (buffer == NULL || PyErr_Occurred())
+    if (fd < 0 && PyErr_Occurred())
         return NULL;
-    ssize_t size;
-    Py_BEGIN_ALLOW_THREADS
-    size = recv(fd, buffer, CHUNK, MSG_DONTWAIT);
-    Py_END_ALLOW_THREADS
-    if (size >= 0)
-        return PyBytes_FromStringAndSize(buffer, size);
-    if (errno == EAGAIN || errno == EWOULDBLOCK)
-        Py_RETURN_NONE;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return receive_from(fd, CHUNK, MSG_DONTWAIT);
 }
 
 /* `wait_recv` of a plain channel, whose time limit is in the kernel already. */
@@ -42,19 +32,10 @@ static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
         PyObject *arguments[] = {channel, native.chunk, timeout};
         return PyObject_VectorcallMethod(native.name.wait_recv, arguments, 3, NULL);
     }
-    char *buffer = room();
     int fd = descriptor(FIELD(channel, TCPChannel, _sock));
-    if (buffer == NULL || PyErr_Occurred())
+    if (fd < 0 && PyErr_Occurred())
         return NULL;
-    ssize_t size;
-    Py_BEGIN_ALLOW_THREADS
-    size = recv(fd, buffer, CHUNK, 0);
-    Py_END_ALLOW_THREADS
-    if (size >= 0)
-        return PyBytes_FromStringAndSize(buffer, size);
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
-        Py_RETURN_NONE;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return receive_from(fd, CHUNK, 0);
 }
 
 static int count_received(PyObject *socket, Py_ssize_t size) {

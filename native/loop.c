@@ -64,16 +64,13 @@ static int run_one(PyObject *self, PyObject *worker, PyObject *task, long mask) 
     long turn;
     if (whole(FIELD(worker, Worker, turn), &turn) < 0)
         return -1;
-    PyObject *counted = PyLong_FromLong(++turn);
-    if (counted == NULL)
+    if (put_number(&FIELD(worker, Worker, turn), ++turn) < 0)
         return -1;
-    put(&FIELD(worker, Worker, turn), counted);
     PyObject *verdict;
-    if (FIELD(task, Task, blocks) != Py_False || mask == 0)
-        verdict = PyObject_CallMethodObjArgs(self, native.name._run_measured, worker, task, NULL);
-    else if (turn & mask)
+    bool quick = FIELD(task, Task, blocks) == Py_False;
+    if (quick && turn & mask)
         verdict = PyObject_CallMethodNoArgs(task, native.name.run);
-    else if (Py_IS_TYPE(self, (PyTypeObject *)native.its.Scheduler))
+    else if (quick && mask != 0 && Py_IS_TYPE(self, (PyTypeObject *)native.its.Scheduler))
         verdict = run_timed(worker, task, turn);
     else
         verdict = PyObject_CallMethodObjArgs(self, native.name._run_measured, worker, task, NULL);

@@ -21,9 +21,11 @@
 
 #include "native.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <structmember.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -32,7 +34,7 @@ static pthread_key_t room_key;
 
 /* A buffer of CHUNK bytes for the calling thread, which ends with it: a receive into the
    bytes object itself would allocate as much each time, and give most of it back. */
-char *room(void) {
+static char *room(void) {
     char *mine = pthread_getspecific(room_key);
     if (mine == NULL) {
         mine = malloc(CHUNK);
@@ -84,6 +86,39 @@ int descriptor(PyObject *sock) {
     int fd = (int)PyLong_AsLong(number);
     Py_DECREF(number);
     return fd;
+}
+
+/* recv(2) of at most CHUNK bytes: bytes, or `None` for none yet. NULL: it raised. */
+PyObject *receive_from(int fd, Py_ssize_t most, int flags) {
+    char *buffer = room();
+    if (buffer == NULL)
+        return NULL;
+    ssize_t size;
+    Py_BEGIN_ALLOW_THREADS
+    size = recv(fd, buffer, most, flags);
+    Py_END_ALLOW_THREADS
+    if (size >= 0)
+        return PyBytes_FromStringAndSize(buffer, size);
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+        Py_RETURN_NONE;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* send(2) that does not wait: how many bytes went out, 0: there is no room. -1: it raised. */
+Py_ssize_t send_to(PyObject *sock, PyObject *data) {
+    int fd = descriptor(sock);
+    if (fd < 0 && PyErr_Occurred())
+        return -1;
+    ssize_t sent;
+    Py_BEGIN_ALLOW_THREADS
+    sent = send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL);
+    Py_END_ALLOW_THREADS
+    if (sent >= 0)
+        return sent;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
 }
 
 /* `except BaseException as error: return self.method(error[, more])` */
@@ -196,7 +231,7 @@ static PyObject *twin(PyObject *Py_UNUSED(module), PyObject *arguments) {
     return method->ml_doc == NULL ? PyErr_NoMemory() : PyDescr_NewMethod(type, method);
 }
 
-static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
+static PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
     if (!PyArg_ParseTuple(arguments, "") || things == NULL)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind takes things");
     if (native.missing != NULL) /* by another interpreter of this process, or before a reload */
@@ -235,7 +270,7 @@ static PyObject *unread(PyObject *Py_UNUSED(module), PyObject *number) {
 
 static PyMethodDef functions[] = {
     {"unread", unread, METH_O, "How many bytes of a descriptor lie unread; -1: it is closed."},
-    {"bind", (PyCFunction)(void (*)(void))bind, METH_VARARGS | METH_KEYWORDS,
+    {"bind", (PyCFunction)(void (*)(void))bind_all, METH_VARARGS | METH_KEYWORDS,
      "Gives the module the classes and objects that it works on."},
     {"bind_tls", (PyCFunction)(void (*)(void))bind_tls, METH_VARARGS | METH_KEYWORDS,
      "The same for TLS; gives the two twins."},

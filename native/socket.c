@@ -2,9 +2,6 @@
 
 #include "native.h"
 
-#include <errno.h>
-#include <sys/socket.h>
-
 /* As in `_sending`. */
 enum { JOINED_MOST = 16384 };
 
@@ -24,21 +21,8 @@ static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
         Py_DECREF(taken);
         return PyErr_Occurred() ? -1 : 0;
     }
-    int fd = descriptor(sink);
-    if (fd < 0 && PyErr_Occurred())
-        return -1;
-    const char *bytes = PyBytes_AS_STRING(data);
-    Py_ssize_t size = PyBytes_GET_SIZE(data);
-    Py_BEGIN_ALLOW_THREADS
-    *sent = send(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    Py_END_ALLOW_THREADS
-    if (*sent >= 0)
-        return 0;
-    *sent = 0;
-    if (errno == EAGAIN || errno == EWOULDBLOCK)
-        return 0;
-    PyErr_SetFromErrno(PyExc_OSError);
-    return -1;
+    *sent = send_to(sink, data);
+    return *sent < 0 ? -1 : 0;
 }
 
 /* With the lock of sending, which goes: all went out, and is counted. */
@@ -129,19 +113,16 @@ static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
     if (known != PyThread_get_thread_ident() || length < 0 || length > CHUNK ||
         !Py_IS_TYPE(FIELD(self, Socket, _sock), native.socket_type))
         return NULL;
-    char *buffer = room();
     int fd = descriptor(FIELD(self, Socket, _sock));
-    if (buffer == NULL || PyErr_Occurred() || fd < 0)
+    if (fd < 0)
         return NULL;
-    ssize_t size;
-    Py_BEGIN_ALLOW_THREADS
-    size = recv(fd, buffer, length == 0 ? CHUNK : length, 0);
-    Py_END_ALLOW_THREADS
-    if (size <= 0)
-        return NULL; /* it is asked again, and believed then */
-    PyObject *data = PyBytes_FromStringAndSize(buffer, size);
-    if (data == NULL)
+    PyObject *data = receive_from(fd, length == 0 ? CHUNK : length, 0);
+    Py_ssize_t size = data == NULL || data == Py_None ? 0 : PyBytes_GET_SIZE(data);
+    if (size == 0) { /* it is asked again, and believed then */
+        PyErr_Clear();
+        Py_XDECREF(data);
         return NULL;
+    }
     if (add_to(&FIELD(self, Socket, _bytes_received), size) < 0 ||
         add_to(&FIELD(self, Socket, _recv_count), 1) < 0 ||
         (heard(native.its.socket_recv) &&

@@ -5,7 +5,6 @@
 
 #include "native.h"
 
-#include <errno.h>
 #include <sys/socket.h>
 
 #define TLS_FIELDS(X)                                                                          \
@@ -54,29 +53,24 @@ static void set_flag(PyObject **field, bool flag) { set(field, flag ? Py_True : 
 
 /* With the lock: as `_fetch`, of bytes; `None`: nothing has come. */
 static PyObject *fetch(PyObject *self) {
-    char *buffer = room();
     int fd = descriptor(TLS_FIELD(self, Wire, _sock));
-    if (buffer == NULL || PyErr_Occurred())
+    PyObject *data = fd < 0 && PyErr_Occurred() ? NULL : receive_from(fd, LARGEST, MSG_DONTWAIT);
+    if (data == NULL)
         return NULL;
-    ssize_t size;
-    Py_BEGIN_ALLOW_THREADS
-    size = recv(fd, buffer, LARGEST, MSG_DONTWAIT);
-    Py_END_ALLOW_THREADS
-    if (size < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
-            return PyErr_SetFromErrno(PyExc_OSError);
+    if (data == Py_None) {
         set(&TLS_FIELD(self, Wire, _kernel_drained), Py_True);
         set(&TLS_FIELD(self, Wire, recv_wants), tls.its.READ);
-        Py_RETURN_NONE;
+        return data;
     }
-    const unsigned char *bytes = (const unsigned char *)buffer;
+    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(data);
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
     bool whole = size > 5 && size == (bytes[3] << 8 | bytes[4]) + 5;
     if (size > LARGE)
         set(&TLS_FIELD(self, Wire, _large), Py_True);
     set_flag(&TLS_FIELD(self, Wire, _kernel_drained), size < LARGEST);
     set_flag(&TLS_FIELD(self, Wire, _aligned), is_true(TLS_FIELD(self, Wire, _aligned)) && whole);
     set_flag(&TLS_FIELD(self, Wire, _inside), size > 0);
-    return PyBytes_FromStringAndSize(buffer, size);
+    return data;
 }
 
 /* With the lock: what `length` bytes at most of what was fetched are, decrypted. */
@@ -164,19 +158,9 @@ static PyObject *encrypted(PyObject *records, Py_ssize_t size) {
 
 /* With the lock: sends `sealed`, which is `size` bytes of the caller's. */
 static PyObject *pass_on(PyObject *channel, PyObject *sealed, Py_ssize_t size) {
-    int fd = descriptor(TLS_FIELD(channel, Wire, _sock));
-    if (fd < 0 && PyErr_Occurred())
+    Py_ssize_t sent = send_to(TLS_FIELD(channel, Wire, _sock), sealed);
+    if (sent < 0)
         return NULL;
-    ssize_t sent;
-    Py_BEGIN_ALLOW_THREADS
-    sent = send(fd, PyBytes_AS_STRING(sealed), PyBytes_GET_SIZE(sealed),
-                MSG_DONTWAIT | MSG_NOSIGNAL);
-    Py_END_ALLOW_THREADS
-    if (sent < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
-            return PyErr_SetFromErrno(PyExc_OSError);
-        sent = 0;
-    }
     if (sent == PyBytes_GET_SIZE(sealed))
         return PyLong_FromSsize_t(size);
     PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(sealed) + sent,
