@@ -7,12 +7,14 @@ socket itself, the descriptor goes at once and the rest follows when it returns.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import itertools
 import logging
 import os
 import socket as stdlib_socket
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +39,11 @@ from .transports._base import Source, Transport
 _log = logging.getLogger("thousand_island_sync")
 _serials = itertools.count(1)
 _making_mailboxes = Lock()
+_NOTHING = contextvars.Context()
+
+
+def _no_handle() -> None:
+    """As a weak reference whose object is gone."""
 
 
 class Ending(Task):
@@ -97,7 +104,7 @@ class Ending(Task):
         self._accepted_at = env.clock()
         self._context = env.context.copy()
         self._state = NEW
-        self._handle: Connection | None = None
+        self._handle: Callable[[], Connection | None] = _no_handle
         self._mail: Mailbox | None = None
         self._mail_left: float = FOREVER
         self._switch: SwitchTransport | None = None
@@ -119,13 +126,14 @@ class Ending(Task):
 
     @property
     def handle(self) -> Connection:
-        """The one `Connection` of this connection."""
-        handle = self._handle
+        """The one `Connection` of this connection, for as long as somebody holds it."""
+        handle = self._handle()
         if handle is None:
             with _making_mailboxes:
-                handle = self._handle
+                handle = self._handle()
                 if handle is None:
-                    handle = self._handle = Connection(self)  # type: ignore[arg-type]
+                    handle = Connection(self)  # type: ignore[arg-type]
+                    self._handle = weakref.ref(handle)
         return handle
 
     @property
@@ -206,7 +214,9 @@ class Ending(Task):
 
     def close_from_outside(self) -> None:
         self._asked = True
-        self._socket._interrupt_read()
+        socket = getattr(self, "_socket", None)
+        if socket is not None:
+            socket._interrupt_read()
         self._left_something()
 
     def _mailbox(self) -> Mailbox:
@@ -287,7 +297,15 @@ class Ending(Task):
         self._last_callback("handle_end")
         self._become(CLOSED)
         self._env.ended(self)
+        self._let_go_of_the_users()
         return DONE
+
+    def _let_go_of_the_users(self) -> None:
+        """The socket, and perhaps the handler, lead back to here. In such circles a hundred
+        short connections were garbage of the collector's for each of its rounds: now the
+        last one who holds any of it frees it all. Thread: the owner's."""
+        self._socket = self._handler = self._on_data = self._source = None  # type: ignore[assignment]
+        self._context = _NOTHING
 
     def _last_callback(self, name: str, *reason: Any) -> None:
         callback = getattr(self._handler, name)
@@ -366,6 +384,7 @@ class Ending(Task):
         self._env.pool.forget(self)
         self._sock.close()
         self._env.refused(self, error)
+        self._let_go_of_the_users()
 
     def broke(self) -> None:
         """A bug of ours: lets go of everything, without callbacks."""
@@ -379,6 +398,7 @@ class Ending(Task):
             self._sock.close()
         self._state = CLOSED
         self._env.ended(self)
+        self._let_go_of_the_users()
 
     def _log_error(self, error: BaseException, where: str) -> None:
         _log.error(

@@ -171,7 +171,8 @@ class Intake:
                 try:
                     sock, address = accept()
                 except OSError as error:
-                    return len(connections), error
+                    # Its traceback leads to who gets it: a circle that holds all of them.
+                    return len(connections), error.with_traceback(None)
                 connections.append(self._make(transport, acceptor_id, sock, address))
                 places -= 1
             return len(connections), None
