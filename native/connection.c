@@ -166,7 +166,7 @@ PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return verdict;
 }
 
-/* `Ending._become`: five times for a connection that comes and goes. */
+/* `ConnectionCore._become`: five times for a connection that comes and goes. */
 PyObject *native_become(PyObject *self, PyObject *state) {
     PyObject *before = FIELD(self, Lifecycle, _state);
     if (before == state)
@@ -185,6 +185,35 @@ static PyObject *ended(PyObject *verdict, bool came) {
     if (verdict == NULL)
         return NULL;
     return Py_BuildValue("(NO)", verdict, came ? Py_True : Py_False);
+}
+
+/* As `Wanted`, or whatever else a stay was given. -1: it raised. */
+static int better_to_do(PyObject *wanted, double duration) {
+    if (!Py_IS_TYPE(wanted, (PyTypeObject *)native.its.Wanted)) {
+        PyObject *seconds = PyFloat_FromDouble(duration);
+        PyObject *answer = seconds == NULL ? NULL : PyObject_CallOneArg(wanted, seconds);
+        Py_XDECREF(seconds);
+        int leaves = answer == NULL ? -1 : PyObject_IsTrue(answer);
+        Py_XDECREF(answer);
+        return leaves;
+    }
+    double cost;
+    PyObject *pool = FIELD(wanted, Wanted, pool);
+    if (add_to(&FIELD(FIELD(wanted, Wanted, worker), Worker, turn), 1) < 0 ||
+        seconds_of(native.its.HAND_OVER_COST, &cost) < 0)
+        return -1;
+    if (duration < cost) {
+        set(&FIELD(wanted, Wanted, quick), Py_True);
+        return 1;
+    }
+    if (PyList_GET_SIZE(FIELD(pool, Scheduler, _holders)) == 0 ||
+        FIELD(FIELD(wanted, Wanted, task), Task, blocks) == Py_False ||
+        FIELD(pool, Scheduler, _closing) != Py_False)
+        return 1;
+    if (PyList_GET_SIZE(FIELD(pool, Scheduler, _idle)) > 0)
+        return 0;
+    return PyObject_RichCompareBool(FIELD(pool, Scheduler, _count), FIELD(pool, Scheduler, _bound),
+                                    Py_GE);
 }
 
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */
@@ -233,11 +262,7 @@ static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObj
         *outcome = ended(PyLong_FromLong(AGAIN), true);
         goto out;
     }
-    PyObject *duration = PyFloat_FromDouble(over - began);
-    PyObject *answer = duration == NULL ? NULL : PyObject_CallOneArg(wanted, duration);
-    Py_XDECREF(duration);
-    int leaves = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
+    int leaves = better_to_do(wanted, over - began);
     if (leaves > 0)
         *outcome = ended(PyLong_FromLong(PARK), true);
     ends = leaves != 0;

@@ -14,7 +14,9 @@
     X(Task, timer_at) X(Task, wants_write)                                                     \
     X(Worker, looking) X(Worker, parked) X(Worker, permit) X(Worker, task) X(Worker, turn)     \
     X(Worker, waited)                                                                          \
-    X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _clock) X(Scheduler, _closing)      \
+    X(Wanted, pool) X(Wanted, quick) X(Wanted, task) X(Wanted, worker)                         \
+    X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _bound) X(Scheduler, _clock)        \
+    X(Scheduler, _closing) X(Scheduler, _count) X(Scheduler, _holders) X(Scheduler, _idle)     \
     X(Scheduler, _last_found) X(Scheduler, _lock) X(Scheduler, _next_timer)                    \
     X(Scheduler, _poller) X(Scheduler, _ready) X(Scheduler, _ring) X(Scheduler, _sample_mask)  \
     X(Scheduler, _sleepers) X(Scheduler, _tasks) X(Scheduler, _unlooked)                       \
@@ -29,7 +31,7 @@
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Task) X(Worker) X(Scheduler) X(Lifecycle) X(Socket) X(TCPChannel) X(EpollPoller)         \
+    X(Task) X(Worker) X(Wanted) X(Scheduler) X(Lifecycle) X(Socket) X(TCPChannel) X(EpollPoller)         \
     X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send) X(make_way) X(monotonic)  \
     X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)          \
     X(HAND_OVER_COST) X(TRANSITIONS)

@@ -31,6 +31,7 @@ ROWS = [
     {"_sendfile"},
     {"socket"},
     {"_environment", "_config"},
+    {"_connection_core"},
     {"_ending"},
     {"_handshaking"},
     {"_outcomes"},

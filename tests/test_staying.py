@@ -314,12 +314,13 @@ def stayed(monkeypatch):
     here = threading.local()
 
     def counted(connection, timeout, wanted):
-        before = connection._socket._recv_count
+        socket = connection._socket
+        before = socket._recv_count
         try:
             return stay(connection, timeout, wanted)
         finally:
             if getattr(here, "alone", False):
-                steps.append(connection._socket._recv_count - before)
+                steps.append(socket._recv_count - before)
 
     def alone(scheduler, worker):
         here.alone = True

@@ -201,6 +201,7 @@ def told(steps, connection_cls):
     with World(connection_cls=connection_cls) as world:
         connection = world.connection
         world.run()
+        socket = connection._socket
         for arrival, reaction, how in steps:
             world.reactions["handle_data"] = reaction
             if arrival is not None:
@@ -216,7 +217,6 @@ def told(steps, connection_cls):
             else:
                 seen.append(connection.run())
             events.handler_async_recv.disconnect(receiver)
-            socket = connection._socket
             buffer = socket._buffer
             seen.append((world.state, connection.alert, connection.deadline, socket.stats()))
             seen.append(None if buffer is None else buffer.peek(100))

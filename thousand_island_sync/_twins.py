@@ -17,7 +17,7 @@ from . import _waits, events
 from ._clock import now
 from ._compiled import native, warn_of_another_version
 from ._connection import Lifecycle
-from ._ending import Ending
+from ._connection_core import ConnectionCore
 from ._options import MISSING
 from ._poller import EpollPoller
 from ._pool import Worker
@@ -27,6 +27,7 @@ from ._scheduler import Scheduler
 from ._sending import Sending
 from ._socket_core import SocketCore
 from ._states import TRANSITIONS, State
+from ._staying import Wanted
 from ._task import Task
 from ._tendency import HAND_OVER_COST
 from .transports.tcp import TCPChannel
@@ -35,6 +36,7 @@ from .transports.tcp import TCPChannel
 _GIVEN: dict[str, Any] = {
     "Task": Task,
     "Worker": Worker,
+    "Wanted": Wanted,
     "Scheduler": Scheduler,
     "Lifecycle": Lifecycle,
     "Socket": SocketCore,
@@ -55,7 +57,7 @@ _GIVEN: dict[str, Any] = {
 TWINS: list[tuple[type, str, str]] = [
     (Lifecycle, "run", "($self, /)"),
     (Lifecycle, "stay", "($self, timeout, wanted, /)"),
-    (Ending, "_become", "($self, state, /)"),
+    (ConnectionCore, "_become", "($self, state, /)"),
     (Scheduler, "_run_batch", "($self, worker, /)"),
     (Queue, "_look", "($self, worker, /)"),
     (Sending, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),

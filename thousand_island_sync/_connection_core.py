@@ -1,0 +1,279 @@
+"""The fields of a connection, and what others ask of it: its socket, its handle, a stop.
+
+Those are other threads, as a rule, and none of them acts on it: they leave word, raise
+`alert`, and have it run.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import itertools
+import logging
+import os
+import socket as stdlib_socket
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from . import _addresses, _waits
+from ._clock import FOREVER, seconds
+from ._compiled import Lock
+from ._environment import Environment
+from ._mailbox import CLOSED as CLOSED_BOX
+from ._mailbox import Call, Mailbox
+from ._options import is_milliseconds
+from ._states import NEW, TRANSITIONS, State
+from ._task import Task
+from .connection import Connection
+from .errors import SocketClosed, SocketTimeout, ThousandIslandError
+from .handler import Handler, SwitchTransport
+from .socket import Socket
+from .transports._base import Source, Transport
+
+_log = logging.getLogger("thousand_island_sync")
+_serials = itertools.count(1)
+_making_mailboxes = Lock()
+_NOTHING = contextvars.Context()
+
+
+def _no_handle() -> None:
+    """As a weak reference whose object is gone."""
+
+
+class ConnectionCore(Task):
+    """See the module's docstring; how it is run and how it ends is in its subclasses."""
+
+    __slots__ = (
+        "_accepted_at",
+        "_acceptor_id",
+        "_asked",
+        "_clock",
+        "_context",
+        "_drained",
+        "_env",
+        "_eof_told",
+        "_gone",
+        "_handle",
+        "_handler",
+        "_handshake_at",
+        "_id",
+        "_mail",
+        "_mail_left",
+        "_on_data",
+        "_read_deadline",
+        "_short_proves",
+        "_sock",
+        "_socket",
+        "_source",
+        "_state",
+        "_switch",
+        "_total_deadline",
+        "_transport",
+        "peer_address",
+        "read_timeout",
+    )
+
+    _handler: Handler
+    _socket: Socket
+    _on_data: Callable[[bytes, Socket], Any]
+    _source: Source
+    _short_proves: bool
+
+    def __init__(
+        self,
+        env: Environment,
+        transport: Transport,
+        sock: stdlib_socket.socket,
+        peer_address: Any,
+        acceptor_id: int,
+    ) -> None:
+        Task.__init__(self, sock.fileno())
+        self._env = env
+        self._transport = transport
+        self._sock = sock
+        self.peer_address = peer_address
+        self._acceptor_id = acceptor_id
+        self._id: str | int = next(_serials)  # its number, until it is asked for
+        self._clock = env.clock
+        self._accepted_at = env.clock()
+        self._context = env.context.copy()
+        self._state = NEW
+        self._handle: Callable[[], Connection | None] = _no_handle
+        self._mail: Mailbox | None = None
+        self._mail_left: float = FOREVER
+        self._switch: SwitchTransport | None = None
+        self._asked = False
+        self._eof_told = False
+        self._gone = False
+        self._drained = 0
+        self._handshake_at = 0.0
+        self._read_deadline = FOREVER
+        self._total_deadline = FOREVER
+        self.read_timeout = env.read_timeout
+
+    def _become(self, state: State) -> None:
+        if state is not self._state:
+            assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
+            self._state = state
+
+    # ---- facts ----------------------------------------------------------------
+
+    @property
+    def handle(self) -> Connection:
+        """The one `Connection` of this connection, for as long as somebody holds it."""
+        handle = self._handle()
+        if handle is None:
+            with _making_mailboxes:
+                handle = self._handle()
+                if handle is None:
+                    handle = Connection(self)  # type: ignore[arg-type]
+                    self._handle = weakref.ref(handle)
+        return handle
+
+    @property
+    def accepted_at_ns(self) -> int:
+        return int(self._accepted_at * 1e9)
+
+    @property
+    def id(self) -> str:
+        known = self._id
+        if isinstance(known, int):
+            known = self._id = f"{os.getpid():x}-{known:x}"
+        return known
+
+    @property
+    def server(self) -> Any:
+        return self._env.server
+
+    @property
+    def stopping(self) -> bool:
+        return self._env.stopping
+
+    @property
+    def send_timeout(self) -> float:
+        return self._env.send_timeout
+
+    @property
+    def closed(self) -> bool:
+        return self._gone
+
+    @property
+    def peername(self) -> Any:
+        return _addresses.pair(self.peer_address)
+
+    @property
+    def sockname(self) -> Any:
+        try:
+            return _addresses.pair(self._sock.getsockname())
+        except OSError:
+            return None  # it has ended
+
+    def peer_shown(self) -> str:
+        return _addresses.show(self.peer_address)
+
+    # ---- what a Socket asks ---------------------------------------------------
+
+    def take_out(self) -> None:
+        """Only the owner may: one that is parked must be told of events."""
+        if self.attached and _waits.current_task() is self:
+            self._env.pool.detach(self)
+            self.alert = True  # the next step forgets how this callback waited
+
+    def interrupt(self) -> int | None:
+        return self._env.interrupt
+
+    # ---- what any thread may ask ----------------------------------------------
+
+    def _left_something(self) -> None:
+        self.alert = True
+        self._env.pool.make_ready(self)
+
+    def stop_begins(self) -> None:
+        self._mail_left = 0 if self._mail is None else self._mail.waiting()
+        self.alert = True
+
+    def cut_off(self) -> None:
+        """A stop has run out of time."""
+        socket = getattr(self, "_socket", None)
+        if socket is not None:
+            socket._cut_off()
+        self._left_something()
+
+    def close_from_outside(self) -> None:
+        self._asked = True
+        socket = getattr(self, "_socket", None)
+        if socket is not None:
+            socket._interrupt_read()
+        self._left_something()
+
+    def _mailbox(self) -> Mailbox:
+        mail = self._mail
+        if mail is None:
+            with _making_mailboxes:
+                mail = self._mail
+                if mail is None:
+                    mail = self._mail = Mailbox(self._env.max_pending)
+        return mail
+
+    def pending(self) -> int:
+        mail = self._mail
+        return 0 if mail is None else len(mail)
+
+    def _ended_error(self, doing: str) -> SocketClosed:
+        return SocketClosed(32, f"{doing}: the connection with {self.peer_shown()} has ended")
+
+    def post(self, message: Any, delay_ms: float) -> None:
+        if not is_milliseconds(delay_ms):
+            raise ValueError(f"post: delay_ms: got {delay_ms!r}, takes milliseconds, 0 or more")
+        mail = self._mailbox()
+        if not delay_ms:
+            if not mail.put(message):
+                raise self._ended_error("post")
+            self._left_something()
+            return
+        key = object()
+        if not mail.put_delayed(key):
+            raise self._ended_error("post")
+        arrive = functools.partial(self._arrive, mail, key, message)
+        when = self._clock() + seconds(delay_ms)
+        mail.remember(key, self._env.pool.later(when, arrive))
+
+    def _arrive(self, mail: Mailbox, key: object, message: Any) -> None:
+        if mail.arrive(key, message):
+            self._left_something()
+
+    def call(self, message: Any, timeout_ms: float | None) -> Any:
+        if timeout_ms is not None and not is_milliseconds(timeout_ms):
+            raise ValueError(f"call: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
+        if _waits.current_task() is self:
+            raise ThousandIslandError(
+                "call: from a callback of the same connection it would wait for itself;"
+                " call a method of the handler, or post()"
+            )
+        call = Call(message)
+        mail = self._mailbox()
+        if not mail.put(call):
+            raise self._ended_error("call")
+        self._left_something()
+        limit = seconds(timeout_ms)
+        if not call.wait(-1 if limit == FOREVER else min(limit, threading.TIMEOUT_MAX)):
+            mail.withdraw(call)
+            raise SocketTimeout(
+                110, f"call: {self.peer_shown()}: no answer within {timeout_ms:g} ms"
+            )
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    def _close_mailbox(self) -> None:
+        with _making_mailboxes:
+            mail, self._mail = self._mail, CLOSED_BOX
+        if mail is None or mail is CLOSED_BOX:
+            return
+        calls, timers = mail.close()
+        for timer in timers:
+            self._env.pool.cancel(timer)
+        for call in calls:
+            call.finish(None, self._ended_error("call"))
