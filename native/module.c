@@ -30,15 +30,15 @@
 #include <time.h>
 
 Native native;
-static pthread_key_t room_key;
+static pthread_key_t room_key, large_room_key;
 
-/* A buffer of CHUNK bytes for the calling thread, which ends with it: a receive into the
-   bytes object itself would allocate as much each time, and give most of it back. */
-static char *room(void) {
-    char *mine = pthread_getspecific(room_key);
+/* A buffer for the calling thread, which ends with it: a receive into the bytes object itself
+   would allocate as much each time, and give most of it back. `size`: always the same. */
+static char *room(pthread_key_t key, size_t size) {
+    char *mine = pthread_getspecific(key);
     if (mine == NULL) {
-        mine = malloc(CHUNK);
-        if (mine == NULL || pthread_setspecific(room_key, mine) != 0) {
+        mine = malloc(size);
+        if (mine == NULL || pthread_setspecific(key, mine) != 0) {
             free(mine);
             PyErr_NoMemory();
             return NULL;
@@ -46,6 +46,8 @@ static char *room(void) {
     }
     return mine;
 }
+
+char *large_room(Py_ssize_t size) { return room(large_room_key, size); }
 
 int add_to(PyObject **field, long long more) {
     long long known = PyLong_AsLongLong(*field);
@@ -90,7 +92,7 @@ int descriptor(PyObject *sock) {
 
 /* recv(2) of at most CHUNK bytes: bytes, or `None` for none yet. NULL: it raised. */
 PyObject *receive_from(int fd, Py_ssize_t most, int flags) {
-    char *buffer = room();
+    char *buffer = room(room_key, CHUNK);
     if (buffer == NULL)
         return NULL;
     ssize_t size;
@@ -289,7 +291,8 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__native(void) {
     static bool begun;
-    if (!begun && pthread_key_create(&room_key, free) != 0)
+    if (!begun && (pthread_key_create(&room_key, free) != 0 ||
+                   pthread_key_create(&large_room_key, free) != 0))
         return PyErr_NoMemory();
     begun = true;
     PyObject *module = PyModule_Create(&definition);

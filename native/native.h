@@ -117,6 +117,7 @@ int add_to(PyObject **field, long long more);
 int read_clock(PyObject *clock, double *now);
 int seconds_of(PyObject *value, double *seconds);
 int descriptor(PyObject *sock);
+char *large_room(Py_ssize_t size);
 PyObject *receive_from(int fd, Py_ssize_t most, int flags);
 Py_ssize_t send_to(PyObject *sock, PyObject *data);
 PyObject *handled(PyObject *self, PyObject *method, PyObject *more);

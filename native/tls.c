@@ -1,51 +1,63 @@
-/* The twins of `TLSChannel.recv` and `_Sink.send`: of one record that came whole, and of one
-   that goes out whole. OpenSSL is called as `PrivateRecords` calls it, through pyOpenSSL's
-   functions; what is new is that it reads and writes bytes objects of just the right size,
-   made here and seen by nobody yet, where Python needs a buffer and a copy. */
+/* The twins of `TLSChannel.recv` and `_Sink.send`: of one record that came whole, and of what
+   goes out in one go. They call the functions of OpenSSL that `PrivateRecords` calls, but by
+   their addresses. Through pyOpenSSL each of them lets go of the GIL, which with 16 KiB takes
+   as long as the encryption, and where several threads send, the switches took more than all
+   encryption: for 64 MiB 20,000 of them. Here a small record, which is done in a microsecond or
+   two, keeps the GIL, and large ones let go of it once, the send(2) included. */
 
 #include "native.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 
 #define TLS_FIELDS(X)                                                                          \
     X(Wire, _aligned) X(Wire, _held) X(Wire, _inside) X(Wire, _kernel_drained) X(Wire, _large) \
     X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, recv_wants)         \
-    X(TLSChannel, _reads_ended) X(PrivateRecords, _in) X(PrivateRecords, _out)                 \
-    X(PrivateRecords, _ssl) X(Sink, _channel)
-#define TLS_THINGS(X)                                                                          \
-    X(TLSChannel) X(PrivateRecords) X(recv) X(sink_send) X(READ) X(ssl_read) X(ssl_write)      \
-    X(bio_read) X(bio_write)
+    X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
+#define TLS_THINGS(X) X(TLSChannel) X(PrivateRecords) X(recv) X(sink_send) X(READ)
 #define TLS_NAMES(X) X(_cut_short) X(_failure) X(_hold_back) X(_not_sealed) X(_read) X(get)
+
+/* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
+typedef int (*OpenSSL)(void *of, void *bytes, int size);
+#define FUNCTIONS(X) X(ssl_read) X(ssl_write) X(bio_read) X(bio_write)
+#define DECLARE_FUNCTION(name) OpenSSL name;
 
 static struct {
     struct { TLS_FIELDS(DECLARE_FIELD) } at;
     struct { TLS_THINGS(DECLARE_OBJECT) } its;
     struct { TLS_NAMES(DECLARE_OBJECT) } name;
+    FUNCTIONS(DECLARE_FUNCTION)
 } tls;
 
 #define TLS_FIELD(object, class, slot) (*(PyObject **)((char *)(object) + tls.at.class##__##slot))
 
 /* As in `_tls_records` and `_tls_wire`; and what encryption adds to a small record, and more. */
-enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, LARGE = 4096, ADDED = 256 };
+enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096, ADDED = 256 };
 
-/* Calls one of OpenSSL's functions (of what, bytes, how many); its number. -1: it raised. */
-static long ask(PyObject *function, PyObject *of, PyObject *bytes, Py_ssize_t size) {
-    PyObject *length = PyLong_FromSsize_t(size);
-    if (length == NULL)
-        return -1;
-    PyObject *arguments[] = {of, bytes, length};
-    PyObject *number = PyObject_Vectorcall(function, arguments, 3, NULL);
-    Py_DECREF(length);
-    long count = number == NULL ? -1 : PyLong_AsLong(number);
-    Py_XDECREF(number);
-    return count;
+/* Where OpenSSL's objects of a connection are. */
+typedef struct { void *ssl, *in, *out; } Places;
+
+/* Whether there are any: not before the handshake is over. */
+static bool find_places(PyObject *records, Places *places) {
+    if (!Py_IS_TYPE(records, (PyTypeObject *)tls.its.PrivateRecords))
+        return false;
+    PyObject *known = TLS_FIELD(records, PrivateRecords, _places);
+    if (!PyTuple_CheckExact(known) || PyTuple_GET_SIZE(known) != 3)
+        return false;
+    places->ssl = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 0));
+    places->in = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 1));
+    places->out = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 2));
+    return places->ssl != NULL && places->in != NULL && places->out != NULL;
 }
 
-static PyObject *failure_of(PyObject *records, long count) {
-    PyObject *result = PyLong_FromLong(count);
-    PyObject *failure =
-        result == NULL ? NULL : PyObject_CallMethodOneArg(records, tls.name._failure, result);
+/* `done`: of how many bytes before it went well. */
+static PyObject *failure_of(PyObject *records, int count, Py_ssize_t done) {
+    PyObject *result = PyLong_FromLong(count), *before = PyLong_FromSsize_t(done);
+    PyObject *failure = NULL;
+    if (result != NULL && before != NULL)
+        failure = PyObject_CallMethodObjArgs(records, tls.name._failure, result, before, NULL);
     Py_XDECREF(result);
+    Py_XDECREF(before);
     return failure;
 }
 
@@ -74,19 +86,24 @@ static PyObject *fetch(PyObject *self) {
 }
 
 /* With the lock: what `length` bytes at most of what was fetched are, decrypted. */
-static PyObject *decrypt(PyObject *self, PyObject *fetched, Py_ssize_t length) {
-    PyObject *records = TLS_FIELD(self, Wire, _records);
+static PyObject *decrypt(PyObject *self, const Places *places, PyObject *fetched,
+                         Py_ssize_t length) {
     Py_ssize_t size = PyBytes_GET_SIZE(fetched);
-    long taken = ask(tls.its.bio_write, TLS_FIELD(records, PrivateRecords, _in), fetched, size);
-    if (taken != size)
-        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     /* A whole record takes more than what is in it. */
     Py_ssize_t most = is_true(TLS_FIELD(self, Wire, _aligned)) && size < RECORD ? size : RECORD;
     PyObject *data = PyBytes_FromStringAndSize(NULL, most < length ? most : length);
     if (data == NULL)
         return NULL;
-    long count = ask(tls.its.ssl_read, TLS_FIELD(records, PrivateRecords, _ssl), data,
-                     PyBytes_GET_SIZE(data));
+    PyThreadState *here = size > LARGE ? PyEval_SaveThread() : NULL;
+    int count = 0, taken = tls.bio_write(places->in, PyBytes_AS_STRING(fetched), (int)size);
+    if (taken == size)
+        count = tls.ssl_read(places->ssl, PyBytes_AS_STRING(data), (int)PyBytes_GET_SIZE(data));
+    if (here != NULL)
+        PyEval_RestoreThread(here);
+    if (taken != size) {
+        Py_DECREF(data);
+        return PyErr_NoMemory();
+    }
     if (count > 0) {
         if (_PyBytes_Resize(&data, count) == 0 && is_true(TLS_FIELD(self, Wire, _aligned)) &&
             count < length)
@@ -94,7 +111,7 @@ static PyObject *decrypt(PyObject *self, PyObject *fetched, Py_ssize_t length) {
         return data;
     }
     Py_DECREF(data);
-    PyObject *failure = PyErr_Occurred() ? NULL : failure_of(records, count);
+    PyObject *failure = failure_of(TLS_FIELD(self, Wire, _records), count, 0);
     PyObject *asked = failure == NULL ? NULL : PyLong_FromSsize_t(length);
     data = asked == NULL ? NULL
                          : PyObject_CallMethodObjArgs(self, tls.name._read, asked, failure, NULL);
@@ -109,9 +126,9 @@ static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t coun
     Py_ssize_t length = count > 0 && names == NULL ? PyLong_AsSsize_t(args[0]) : -1;
     if (length == -1 && PyErr_Occurred())
         return NULL;
+    Places places;
     if (length <= 0 || !Py_IS_TYPE(TLS_FIELD(self, Wire, _sock), native.socket_type) ||
-        !Py_IS_TYPE(TLS_FIELD(self, Wire, _records), (PyTypeObject *)tls.its.PrivateRecords) ||
-        !Py_IS_TYPE(lock, &Lock_Type))
+        !find_places(TLS_FIELD(self, Wire, _records), &places) || !Py_IS_TYPE(lock, &Lock_Type))
         return call_original(tls.its.recv, self, args, count, names);
     if (lock_wait(lock) < 0)
         return NULL;
@@ -126,83 +143,130 @@ static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t coun
         if (PyBytes_GET_SIZE(fetched) == 0)
             data = PyObject_CallMethodNoArgs(self, tls.name._cut_short);
         else
-            data = decrypt(self, fetched, length);
+            data = decrypt(self, &places, fetched, length);
         Py_DECREF(fetched);
     }
     lock_release(lock);
     return data;
 }
 
-/* With the lock: what OpenSSL has for the peer, after a record of so many bytes. */
-static PyObject *encrypted(PyObject *records, Py_ssize_t size) {
-    PyObject *first = PyBytes_FromStringAndSize(NULL, size + ADDED);
-    if (first == NULL)
-        return NULL;
-    long count = ask(tls.its.bio_read, TLS_FIELD(records, PrivateRecords, _out), first,
-                     size + ADDED);
-    if (count < 0 || _PyBytes_Resize(&first, count) < 0) {
-        Py_XDECREF(first);
-        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
-    }
-    if (count == size + ADDED) { /* it has something of its own to say, too */
-        PyObject *rest = PyObject_CallMethodNoArgs(records, tls.name.get);
-        PyObject *more = rest == NULL ? NULL : PyBytes_FromObject(rest);
-        Py_XDECREF(rest);
-        if (more == NULL)
-            Py_CLEAR(first);
-        else
-            PyBytes_ConcatAndDel(&first, more);
-    }
-    return first;
+/* With the lock: what was sealed of `size` bytes of the caller's, and `sent` of it. */
+static PyObject *passed_on(PyObject *channel, const char *sealed, Py_ssize_t total,
+                           Py_ssize_t sent, Py_ssize_t size) {
+    if (sent == total)
+        return PyLong_FromSsize_t(size);
+    PyObject *rest = PyBytes_FromStringAndSize(sealed + sent, total - sent);
+    int failed = rest == NULL ? -1
+                              : done(PyObject_CallMethodOneArg(channel, tls.name._hold_back, rest));
+    Py_XDECREF(rest);
+    return failed < 0 ? NULL : PyLong_FromSsize_t(~size);
 }
 
-/* With the lock: sends `sealed`, which is `size` bytes of the caller's. */
-static PyObject *pass_on(PyObject *channel, PyObject *sealed, Py_ssize_t size) {
-    Py_ssize_t sent = send_to(TLS_FIELD(channel, Wire, _sock), sealed);
-    if (sent < 0)
+/* With the lock: after a failure of OpenSSL's. */
+static PyObject *not_sealed(PyObject *self, PyObject *records, int count, Py_ssize_t done_before) {
+    PyObject *failure = failure_of(records, count, done_before);
+    PyObject *result =
+        failure == NULL ? NULL : PyObject_CallMethodOneArg(self, tls.name._not_sealed, failure);
+    Py_XDECREF(failure);
+    return result;
+}
+
+/* With the lock: how many of `size` bytes may be encrypted now, as `_surely_fits`. */
+static Py_ssize_t surely_fits(int fd, Py_ssize_t size) {
+    enum { SENDING = 2, ROOM = 3, QUEUED = 5, NUMBERS = 9 };
+    uint32_t found[NUMBERS];
+    socklen_t length = sizeof found;
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, found, &length) < 0 || length < sizeof found)
+        return RECORD;
+    int64_t taken = found[SENDING] > found[QUEUED] ? found[SENDING] : found[QUEUED];
+    int64_t records = ((int64_t)found[ROOM] - taken) / (2 * RECORD);
+    records = records < 1 ? 1 : records > BATCH ? BATCH : records;
+    return size < records * RECORD ? size : (Py_ssize_t)records * RECORD;
+}
+
+/* With the lock: encrypts and sends `size` bytes, several records perhaps. */
+static PyObject *seal_and_send(PyObject *self, PyObject *channel, const Places *places, int fd,
+                               char *bytes, Py_ssize_t size) {
+    Py_ssize_t room = size > LARGE ? BATCH * LARGEST : LARGE + ADDED, begun = 0, sent = 0;
+    char few[LARGE + ADDED], *sealed = size > LARGE ? large_room(room) : few;
+    if (sealed == NULL)
         return NULL;
-    if (sent == PyBytes_GET_SIZE(sealed))
-        return PyLong_FromSsize_t(size);
-    PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(sealed) + sent,
-                                               PyBytes_GET_SIZE(sealed) - sent);
-    if (rest == NULL || done(PyObject_CallMethodOneArg(channel, tls.name._hold_back, rest)) < 0) {
-        Py_XDECREF(rest);
-        return NULL;
+    int count = 1, total = 0, error = 0;
+    PyThreadState *here = size > LARGE ? PyEval_SaveThread() : NULL;
+    while (begun < size && count > 0) {
+        Py_ssize_t left = size - begun;
+        count = tls.ssl_write(places->ssl, bytes + begun, (int)(left < RECORD ? left : RECORD));
+        begun += count > 0 ? count : 0;
     }
-    Py_DECREF(rest);
-    return PyLong_FromSsize_t(~size);
+    if (count > 0) {
+        total = tls.bio_read(places->out, sealed, (int)room);
+        if (here == NULL && total < room)
+            here = PyEval_SaveThread();
+        if (total > 0 && total < room) {
+            sent = send(fd, sealed, total, MSG_DONTWAIT | MSG_NOSIGNAL);
+            error = sent < 0 ? errno : 0;
+        }
+    }
+    if (here != NULL)
+        PyEval_RestoreThread(here);
+    if (count <= 0)
+        return not_sealed(self, TLS_FIELD(channel, Wire, _records), count, begun);
+    if (error == EAGAIN || error == EWOULDBLOCK) {
+        sent = error = 0;
+    } else if (error != 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (total < 0)
+        total = 0;
+    if (total < room)
+        return passed_on(channel, sealed, total, sent, size);
+    /* OpenSSL has something of its own to say, too: all of it is held, and flushed next. */
+    PyObject *held = passed_on(channel, sealed, total, 0, size);
+    PyObject *rest = held == NULL ? NULL
+                                  : PyObject_CallMethodNoArgs(TLS_FIELD(channel, Wire, _records),
+                                                              tls.name.get);
+    if (rest == NULL || done(PyObject_CallMethodOneArg(channel, tls.name._hold_back, rest)) < 0)
+        Py_CLEAR(held);
+    Py_XDECREF(rest);
+    return held;
 }
 
 static PyObject *sink_send(PyObject *self, PyObject *const *args, Py_ssize_t count,
                            PyObject *names) {
-    PyObject *channel = TLS_FIELD(self, Sink, _channel), *result = NULL;
-    PyObject *lock = TLS_FIELD(channel, Wire, _lock), *records = TLS_FIELD(channel, Wire, _records);
-    Py_ssize_t size = count > 0 && PyBytes_CheckExact(args[0]) ? PyBytes_GET_SIZE(args[0]) : 0;
-    if (size == 0 || size > LARGE || names != NULL || !Py_IS_TYPE(lock, &Lock_Type) ||
-        !Py_IS_TYPE(channel, (PyTypeObject *)tls.its.TLSChannel) ||
-        !Py_IS_TYPE(records, (PyTypeObject *)tls.its.PrivateRecords) ||
-        !Py_IS_TYPE(TLS_FIELD(channel, Wire, _sock), native.socket_type))
+    PyObject *channel = TLS_FIELD(self, Sink, _channel), *lock, *result = NULL;
+    Places places;
+    Py_buffer view = {.obj = NULL};
+    if (count == 0 || names != NULL || !Py_IS_TYPE(channel, (PyTypeObject *)tls.its.TLSChannel) ||
+        !Py_IS_TYPE(lock = TLS_FIELD(channel, Wire, _lock), &Lock_Type) ||
+        !Py_IS_TYPE(TLS_FIELD(channel, Wire, _sock), native.socket_type) ||
+        !(PyBytes_CheckExact(args[0]) || PyMemoryView_Check(args[0])))
         return call_original(tls.its.sink_send, self, args, count, names);
-    if (lock_wait(lock) < 0)
-        return NULL;
-    if (TLS_FIELD(channel, Wire, _held) != Py_None) {
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        PyErr_Clear();
+    if (view.obj != NULL && view.len > 0) {
+        int fd = descriptor(TLS_FIELD(channel, Wire, _sock));
+        if ((fd < 0 && PyErr_Occurred()) || lock_wait(lock) < 0) {
+            PyBuffer_Release(&view);
+            return NULL;
+        }
+        if (TLS_FIELD(channel, Wire, _held) == Py_None &&
+            find_places(TLS_FIELD(channel, Wire, _records), &places)) {
+            Py_ssize_t size = view.len;
+            if (size > LARGE)
+                set(&TLS_FIELD(channel, Wire, _large), Py_True);
+            if (size > RECORD)
+                size = surely_fits(fd, size);
+            result = seal_and_send(self, channel, &places, fd, view.buf, size);
+            lock_release(lock);
+            PyBuffer_Release(&view);
+            return result;
+        }
         lock_release(lock);
-        return call_original(tls.its.sink_send, self, args, count, names);
     }
-    long taken = ask(tls.its.ssl_write, TLS_FIELD(records, PrivateRecords, _ssl), args[0], size);
-    if (taken > 0) {
-        PyObject *sealed = encrypted(records, size);
-        if (sealed != NULL)
-            result = pass_on(channel, sealed, size);
-        Py_XDECREF(sealed);
-    } else if (!PyErr_Occurred()) {
-        PyObject *failure = failure_of(records, taken);
-        if (failure != NULL)
-            result = PyObject_CallMethodOneArg(self, tls.name._not_sealed, failure);
-        Py_XDECREF(failure);
-    }
-    lock_release(lock);
-    return result;
+    if (view.obj != NULL)
+        PyBuffer_Release(&view);
+    return call_original(tls.its.sink_send, self, args, count, names);
 }
 
 /* As `TLSChannel.drained` where no question has to be asked; -1: that must be. */
@@ -224,7 +288,7 @@ static PyMethodDef tls_twins[] = {
 PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
     if (!PyArg_ParseTuple(arguments, "") || things == NULL)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind_tls takes things");
-    if (native.missing == NULL || tls.its.bio_write != NULL)
+    if (native.missing == NULL || tls.bio_write != NULL)
         return PyErr_Format(PyExc_RuntimeError, "bind_tls: the module is taken");
 #define FIND_TLS_SLOT(class, slot)                                                             \
     if (find_slot(things, #class, #slot, &tls.at.class##__##slot) < 0)                         \
@@ -238,6 +302,13 @@ PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *t
     if ((tls.name.word = PyUnicode_InternFromString(#word)) == NULL)                           \
         return NULL;
     TLS_NAMES(KEEP_TLS_NAME)
+#define KEEP_FUNCTION(function)                                                                \
+    PyObject *at_##function = find_thing(things, #function);                                   \
+    tls.function = at_##function == NULL ? NULL : (OpenSSL)PyLong_AsVoidPtr(at_##function);    \
+    Py_XDECREF(at_##function);                                                                 \
+    if (tls.function == NULL)                                                                  \
+        return NULL;
+    FUNCTIONS(KEEP_FUNCTION)
     PyTypeObject *sink = (PyTypeObject *)PyDict_GetItemString(things, "Sink");
     return Py_BuildValue("(NN)", PyDescr_NewMethod((PyTypeObject *)tls.its.TLSChannel, tls_twins),
                          PyDescr_NewMethod(sink, tls_twins + 1));

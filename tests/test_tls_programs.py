@@ -1,5 +1,6 @@
 """TLS, proved by programs that nobody here wrote: openssl s_client and curl."""
 
+import io
 import re
 import subprocess
 
@@ -12,6 +13,7 @@ from tests.support import Echo, eventually, journal
 from tests.test_tls import tls
 from tests.test_tls_hosts import Site
 from thousand_island_sync import Close, Handler
+from thousand_island_sync.transports import _tls_records
 
 
 class Hello(Handler):
@@ -80,6 +82,34 @@ def test_alpn_and_names(serve, authority, s_client):
     assert "Verify return code: 0" in s_client(server)
     assert "Verify return code: 0" not in s_client(server, name="b.example")
     assert "Cipher is (NONE)" in s_client(server, "-alpn", "neither")
+
+
+class Lines(Handler):
+    """Sends that end in the middle of a record, at its end, and beyond several."""
+
+    sizes = (1, 400, 512, 513, 4_000, 5_000, 16_384, 16_385, 100_000, 300_000)
+
+    def handle_data(self, data, socket):
+        for size in self.sizes:
+            line = b"%0*d" % (size, size)
+            assert socket.send(line + b"\n") == size + 1
+        socket.sendfile(io.BytesIO(b"%0*d\n" % (400_000, 1)))
+        return Close()
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "public"])
+def test_a_client_that_takes_small_records_gets_all_of_it(
+    quick, version, serve, authority, s_client, monkeypatch
+):
+    """RFC 6066, 4: what devices with little memory ask for. One call of SSL_write(3) then
+    writes one small record, whatever it is given."""
+    monkeypatch.setattr(_tls_records, "QUICK", quick)
+    server = tls(serve, authority, Lines)
+    said = s_client(server, version, "-quiet", "-maxfraglen", "512", lines=b"all\n")
+    numbers = [line for line in said.splitlines() if line.isdecimal()]
+    assert [len(line) for line in numbers] == [*Lines.sizes, 400_000]
+    assert [int(line.lstrip("0")) for line in numbers] == [*Lines.sizes, 1]
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])

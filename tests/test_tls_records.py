@@ -86,8 +86,10 @@ def test_a_send_that_would_have_to_read_in_its_middle_is_an_error(way, monkeypat
     connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
 
     def send(data):
-        if next(counts) < 0:
+        count = next(counts)
+        if count < 0:
             raise SSL.WantReadError
+        return count
 
     def wants_to_read(ssl, result):
         raise SSL.WantReadError

@@ -96,11 +96,12 @@ class PublicRecords:
             return b"".join(pieces)
 
     def seal(self, data: Any) -> Any:
-        for start in range(0, len(data), RECORD):
+        done = 0
+        while done < len(data):
             try:
-                self._connection.send(data[start : start + RECORD])
+                done += self._connection.send(data[done : done + RECORD])
             except SSL.WantReadError:
-                if start:
+                if done:
                     raise _interrupted() from None
                 raise
         return self.get()
@@ -110,6 +111,23 @@ class PublicRecords:
 
     def shrink(self) -> None:
         pass
+
+
+def _place(pointer: Any) -> int:
+    return int(_ffi.cast("uintptr_t", pointer))
+
+
+def place_of(function: Any) -> int:
+    """Where in memory a function of OpenSSL's is that takes an object, bytes and how many.
+
+    Raises:
+        AttributeError, TypeError: pyOpenSSL does not say, or it is none.
+    """
+    pointer = _ffi.addressof(function.__self__, function.__name__)
+    takes = [one.kind for one in _ffi.typeof(pointer).args]
+    if takes != ["pointer", "pointer", "primitive"]:
+        raise TypeError(f"{function.__name__}: takes {takes}")
+    return _place(pointer)
 
 
 class _Here(threading.local):
@@ -131,12 +149,14 @@ def _buffer() -> Any:
 class PrivateRecords:
     """By OpenSSL's functions underneath. One thread at a time, as for all of a connection."""
 
-    __slots__ = ("_connection", "_in", "_out", "_ssl")
+    __slots__ = ("_connection", "_in", "_out", "_places", "_ssl")
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._ssl = connection._ssl
         self._in, self._out = connection._into_ssl, connection._from_ssl
+        #: Where these three are in memory, for the twins in C; not before the handshake is over.
+        self._places: tuple[int, int, int] | None = None
 
     def put(self, data: bytes) -> None:
         if _bio_write(self._in, data, len(data)) != len(data):
@@ -165,28 +185,32 @@ class PrivateRecords:
         if size > RECORD or type(data) is not bytes:
             return self._seal_many(data, size)
         count = _ssl_write(self._ssl, data, size)
-        if count <= 0:
-            raise self._failure(count)
+        if count != size:
+            if count <= 0:
+                raise self._failure(count)
+            return self._seal_many(data, size, count)
         # For every message: `get`, but one call of Python's less.
         buffer = _here.buffer or _buffer()
         count = _bio_read(self._out, buffer, LARGEST)
         return _bytes_of(buffer, count) if count < LARGEST else self._rest(count)
 
-    def _seal_many(self, data: Any, size: int) -> Any:
+    def _seal_many(self, data: Any, size: int, done: int = 0) -> Any:
+        """Several records: of more than one's worth, or for a client that takes only small
+        ones (RFC 6066, 4), for whom one call writes one."""
         with _from(data) as start:
-            for done in range(0, size, RECORD):
+            while done < size:
                 count = _ssl_write(self._ssl, start + done, min(RECORD, size - done))
                 if count <= 0:
-                    failure = self._failure(count)
-                    if done and isinstance(failure, SSL.WantReadError):
-                        failure = _interrupted()
-                    raise failure
+                    raise self._failure(count, done)
+                done += count
         if size <= RECORD:
             return self.get()
         large = _here.large
         if large is None:
             large = _here.large = _new("char[]", BATCH * LARGEST)
-        return _bytes_of(large, _bio_read(self._out, large, BATCH * LARGEST))
+        count = _bio_read(self._out, large, BATCH * LARGEST)
+        sealed = _bytes_of(large, count)
+        return sealed if count < BATCH * LARGEST else sealed[:] + bytes(self.get())
 
     def _rest(self, count: int) -> bytes:
         """All of what `get` gives, after a first piece that filled the buffer."""
@@ -208,10 +232,14 @@ class PrivateRecords:
         _ssl_set_bio(self._ssl, new_in, new_out)
         connection._into_ssl, connection._from_ssl = new_in, new_out
         self._in, self._out = new_in, new_out
+        self._places = (_place(self._ssl), _place(new_in), _place(new_out))
 
-    def _failure(self, result: int) -> SSL.Error:
+    def _failure(self, result: int, done: int = 0) -> SSL.Error:
+        """`done`: bytes of the same send that were encrypted before."""
         try:
             self._connection._raise_ssl_error(self._ssl, result)
+        except SSL.WantReadError as error:
+            return _interrupted() if done else error
         except SSL.Error as error:
             return error
         return SSL.Error([("", "", "OpenSSL says neither bytes nor why")])

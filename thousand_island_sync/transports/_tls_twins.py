@@ -18,10 +18,22 @@ __all__ = ["TLSChannel", "originals"]
 #: The methods in Python, where their twins run.
 originals: dict[str, Callable[..., Any]] = {}
 
+#: What the twins call of OpenSSL.
+_CALLED = {
+    "ssl_read": _tls_records._ssl_read,
+    "ssl_write": _tls_records._ssl_write,
+    "bio_read": _tls_records._bio_read,
+    "bio_write": _tls_records._bio_write,
+}
+
 
 def _put_in() -> None:
     if native is None or not _tls_records.QUICK:
         return
+    try:
+        functions = {name: _tls_records.place_of(one) for name, one in _CALLED.items()}
+    except (AttributeError, TypeError):
+        return  # pyOpenSSL has changed
     originals.update({"recv": TLSChannel.recv, "sink_send": _Sink.send})
     try:
         recv, send = native.bind_tls(
@@ -30,10 +42,7 @@ def _put_in() -> None:
             PrivateRecords=PrivateRecords,
             Sink=_Sink,
             READ=READ,
-            ssl_read=_tls_records._ssl_read,
-            ssl_write=_tls_records._ssl_write,
-            bio_read=_tls_records._bio_read,
-            bio_write=_tls_records._bio_write,
+            **functions,
             **originals,
         )
     except RuntimeError:
