@@ -25,6 +25,7 @@
 #include <pthread.h>
 #include <structmember.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <stddef.h>
 #include <time.h>
@@ -270,7 +271,35 @@ static PyObject *unread(PyObject *Py_UNUSED(module), PyObject *number) {
     return PyLong_FromLong(ioctl(fd, FIONREAD, &bytes) == 0 ? bytes : -1);
 }
 
+/* sendfile(2) that does not wait: how many bytes, `None`: there is no room. It knows no
+   MSG_DONTWAIT, so the descriptor, which is a blocking one, is another kind meanwhile; all three
+   calls are one stretch without the GIL. */
+static PyObject *send_file(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    int fd, file, on = 1, off = 0, error;
+    long long offset;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(arguments, "iiLn", &fd, &file, &offset, &count))
+        return NULL;
+    off_t begin = offset;
+    ssize_t sent = -1;
+    Py_BEGIN_ALLOW_THREADS
+    if (ioctl(fd, FIONBIO, &on) == 0) {
+        sent = sendfile(fd, file, &begin, count);
+        error = errno;
+        ioctl(fd, FIONBIO, &off);
+        errno = error;
+    }
+    Py_END_ALLOW_THREADS
+    if (sent >= 0)
+        return PyLong_FromSsize_t(sent);
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        Py_RETURN_NONE;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 static PyMethodDef functions[] = {
+    {"send_file", send_file, METH_VARARGS,
+     "send_file(fd, file, offset, count): sendfile(2) that does not wait; None: no room."},
     {"unread", unread, METH_O, "How many bytes of a descriptor lie unread; -1: it is closed."},
     {"bind", (PyCFunction)(void (*)(void))bind_all, METH_VARARGS | METH_KEYWORDS,
      "Gives the module the classes and objects that it works on."},

@@ -92,12 +92,14 @@ class SendingFiles(Sending):
                 raise ValueError(f"sendfile: {name}: got {value}, takes 0 or more")
         self._open("sendfile")
         if not isinstance(file, (str, bytes, os.PathLike)):
-            return self._send_open_file(file, file, offset, length)
-        with open(file, "rb", buffering=0) as opened:
-            return self._send_open_file(file, opened, offset, length)
+            return self._send_open_file(file, _descriptor(file), offset, length)
+        fd = os.open(file, os.O_RDONLY)
+        try:
+            return self._send_open_file(file, fd, offset, length)
+        finally:
+            os.close(fd)
 
-    def _send_open_file(self, named: Any, file: Any, offset: int, length: int | None) -> int:
-        fd = _descriptor(file)
+    def _send_open_file(self, file: Any, fd: int | None, offset: int, length: int | None) -> int:
         if fd is None:
             read, zero_copy = _reader(file), False
         else:
@@ -135,7 +137,7 @@ class SendingFiles(Sending):
         if cause is not None:
             error = self._failed("sendfile", cause)
             error.bytes_sent = progress[0]  # type: ignore[attr-defined]
-        self._tell_file(named, offset, length, progress[0], error)
+        self._tell_file(file, offset, length, progress[0], error)
         if error is not None:
             raise error
         return progress[0]

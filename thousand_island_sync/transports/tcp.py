@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from .. import _addresses
 from .._clock import FOREVER
+from .._compiled import native
 from .._options import (
     Option,
     is_bool,
@@ -154,11 +155,13 @@ class TCPChannel(Channel):
             raise NotSupported("sendfile over a Unix socket")
         # sendfile(2) knows no MSG_DONTWAIT. A thread that begins to wait in `recv`
         # meanwhile comes back early, which its caller bears.
-        sock = self._sock
-        fd = sock.fileno()
+        fd, count = self._sock.fileno(), min(count, _SENDFILE_MOST)
+        if native is not None:
+            sent: int | None = native.send_file(fd, file, offset, count)
+            return sent
         os.set_blocking(fd, False)
         try:
-            return os.sendfile(fd, file, offset, min(count, _SENDFILE_MOST))
+            return os.sendfile(fd, file, offset, count)
         except BlockingIOError:
             return None
         finally:
