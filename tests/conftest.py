@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ try:
 except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no build for it
     trustme = None  # type: ignore[assignment]
 
-from tests.side_by_side import share_of
+from tests.side_by_side import share_of, turn
 from tests.support import Recorder, eventually
 from thousand_island_sync import TCP, TLS, ThousandIsland, _checked, detach_logger, events
 
@@ -56,6 +56,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in items if share_of(item.nodeid) != int(number)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if share_of(item.nodeid) == int(number)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    share = os.environ.get("TESTS_SHARE")
+    if share is None:
+        return (yield)
+    folder = Path(share.partition(" ")[2]).parents[1]
+    with turn(folder, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def _descriptors() -> Counter[str]:

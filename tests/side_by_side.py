@@ -3,16 +3,20 @@
     python -m tests.side_by_side [--coverage] <what pytest takes>
 
 Which of the two runs a test is decided by its name. What they print comes when they end. It
-is a failure if they did not collect the same tests.
+is a failure if they did not collect the same tests. A test that measures how quick something
+is on a machine at rest is marked `alone`: the other process waits meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 PROCESSES = 2
@@ -23,6 +27,19 @@ NONE_RUN = 5
 def share_of(name: str) -> int:
     """Which process runs a test."""
     return zlib.crc32(name.encode()) % PROCESSES
+
+
+@contextlib.contextmanager
+def turn(folder: Path, alone: bool) -> Iterator[None]:
+    """While a test runs: with others of the other process, or without any.
+
+    Who waits to be alone stands in the door, so that nobody goes in before.
+    """
+    with folder.joinpath("door").open("w") as door, folder.joinpath("room").open("w") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
 
 
 def outcome(codes: list[int]) -> int:

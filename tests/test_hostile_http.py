@@ -41,6 +41,7 @@ def wrk(url, seconds):
     return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1_000}[found[2]]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", MODES)
 def test_good_clients_do_not_notice(mode):
     slow = [program("slowhttptest"), "-c", str(SLOW_CLIENTS), "-r", "250", "-p", "3", "-l", "4"]

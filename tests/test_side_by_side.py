@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
 from tests import test_timers
-from tests.side_by_side import NONE_RUN, PROCESSES, outcome, share_of
+from tests.side_by_side import NONE_RUN, PROCESSES, outcome, share_of, turn
+from tests.support import eventually
 
 
 def test_both_have_about_half():
@@ -44,3 +47,41 @@ def test_each_test_is_run_once():
     assert done.returncode == 0, done.stdout
     assert sum(map(int, passed)) == len(written) >= 3
     assert done.stdout.count("---- ") == PROCESSES
+
+
+def test_who_is_alone_waits_for_the_others_and_they_for_him(tmp_path):
+    seen, inside, leave = [], threading.Event(), threading.Event()
+
+    def one(name, alone):
+        with turn(tmp_path, alone):
+            seen.append(f"{name} in")
+            inside.set()
+            assert leave.wait(10)
+            seen.append(f"{name} out")
+
+    def starts(name, alone):
+        thread = threading.Thread(target=one, args=(name, alone))
+        thread.start()
+        return thread
+
+    threads = [starts("first", False)]
+    assert inside.wait(10)
+    inside.clear()
+    threads.append(starts("second", False))  # those who share do not wait for each other
+    assert inside.wait(10)
+    threads.append(starts("alone", True))
+    assert eventually(lambda: waits_at(tmp_path / "room"))
+    threads.append(starts("late", False))
+    assert eventually(lambda: waits_at(tmp_path / "door"))
+    assert seen == ["first in", "second in"]
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert seen[-4:] == ["alone in", "alone out", "late in", "late out"]
+
+
+def waits_at(path):
+    """Whether somebody waits for its lock (proc(5), /proc/locks)."""
+    inode = str(path.stat().st_ino)
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and line.split(":")[-1].split()[0] == inode for line in lines)
