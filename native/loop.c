@@ -8,8 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
-/* As in `_poller`. */
-enum { HANGUP = EPOLLERR | EPOLLHUP | EPOLLRDHUP };
+_Static_assert(HANGUP == (EPOLLERR | EPOLLHUP | EPOLLRDHUP), "as in `_poller`");
 
 static int whole(PyObject *number, long *value) {
     *value = PyLong_AsLong(number);

@@ -325,7 +325,8 @@ PyMODINIT_FUNC PyInit__native(void) {
         return PyErr_NoMemory();
     begun = true;
     PyObject *module = PyModule_Create(&definition);
-    if (module == NULL || PyModule_AddType(module, &Lock_Type) < 0)
+#define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
+    if (module == NULL || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0)
         Py_CLEAR(module);
     return module;
 }

@@ -63,8 +63,13 @@ extern Native native;
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
-/* As in `_receiving`, `_staying`, `_connection`, `_poller` and `_scheduler`. */
+/* Numbers that Python has too; the module tells its own, and `_twins` and `_tls_twins` compare. */
 enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, SAMPLE_SHIFT = 4 };
+enum { JOINED_MOST = 16384, HANGUP = 0x008 | 0x010 | 0x2000 };
+enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096 };
+#define NUMBERS(X)                                                                             \
+    X(CHUNK) X(ALONE) X(STAY_STEPS) X(LOOK_MOST) X(SAMPLE_SHIFT) X(JOINED_MOST) X(HANGUP)      \
+    X(RECORD) X(LARGEST) X(BATCH) X(LARGE)
 
 /* Puts a new reference into a slot. The old object goes last: its end may run anything. */
 static inline void put(PyObject **field, PyObject *value) {

@@ -2,9 +2,6 @@
 
 #include "native.h"
 
-/* As in `_sending`. */
-enum { JOINED_MOST = 16384 };
-
 /* How many bytes a sink took at once; negative as of `Sink.send`. -1: it raised. */
 static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
     *sent = 0;

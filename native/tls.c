@@ -31,8 +31,8 @@ static struct {
 
 #define TLS_FIELD(object, class, slot) (*(PyObject **)((char *)(object) + tls.at.class##__##slot))
 
-/* As in `_tls_records` and `_tls_wire`; and what encryption adds to a small record, and more. */
-enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096, ADDED = 256 };
+/* What encryption adds to a small record, and more. */
+enum { ADDED = 256 };
 
 /* Where OpenSSL's objects of a connection are. */
 typedef struct { void *ssl, *in, *out; } Places;
@@ -173,8 +173,8 @@ static PyObject *not_sealed(PyObject *self, PyObject *records, int count, Py_ssi
 
 /* With the lock: how many of `size` bytes may be encrypted now, as `_surely_fits`. */
 static Py_ssize_t surely_fits(int fd, Py_ssize_t size) {
-    enum { SENDING = 2, ROOM = 3, QUEUED = 5, NUMBERS = 9 };
-    uint32_t found[NUMBERS];
+    enum { SENDING = 2, ROOM = 3, QUEUED = 5, ALL = 9 };
+    uint32_t found[ALL];
     socklen_t length = sizeof found;
     if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, found, &length) < 0 || length < sizeof found)
         return RECORD;

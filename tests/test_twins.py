@@ -71,24 +71,29 @@ STALE = """
 import sys, threading, types
 
 def bind(**things):
-    raise AttributeError("Task has no nothing")
+    if "slot" in sys.argv:
+        raise AttributeError("Task has no nothing")
 
 module = types.ModuleType("thousand_island_sync._native")
-module.Lock, module.bind = threading.Lock, bind
+module.Lock, module.bind, module.CHUNK = threading.Lock, bind, 1
+module.unread = lambda fd: 0
 sys.modules[module.__name__] = module
 """
 
 
-def test_what_was_compiled_for_another_version_is_told_of_and_not_used():
+@pytest.mark.parametrize(
+    ("differs", "said"), [("slot", "Task has no nothing"), ("number", "CHUNK: 1 and 65536")]
+)
+def test_what_was_compiled_for_another_version_is_told_of_and_not_used(differs, said):
     done = subprocess.run(
-        [sys.executable, "-c", STALE + SERVES],
+        [sys.executable, "-c", STALE + SERVES, differs],
         env={name: value for name, value in os.environ.items() if "PURE" not in name},
         capture_output=True,
         text=True,
         timeout=30,
     )
     assert done.stdout == "False b'hello'\n"
-    assert "Task has no nothing" in done.stderr
+    assert said in done.stderr
     assert "install again, from the same source" in done.stderr
 
 

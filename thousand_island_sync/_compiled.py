@@ -20,6 +20,14 @@ if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
         pass
 
 
+def compare(numbers: dict[str, int]) -> None:
+    """Raises TypeError: what was compiled has other numbers for these names."""
+    for name, number in numbers.items():
+        other = getattr(native, name, None)
+        if other != number:
+            raise TypeError(f"{name}: {other} and {number}")
+
+
 def warn_of_another_version(error: Exception) -> None:
     """What was compiled does not fit the Python: an old file beside a new source."""
     warnings.warn(

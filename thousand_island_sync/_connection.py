@@ -41,7 +41,7 @@ _async_recv = events.handler_async_recv
 #: Bytes that a stop still delivers to one connection.
 _DRAIN_MOST = 1 << 20
 #: Steps of a stay after which it is measured whether callbacks still block.
-_STAY_STEPS = 256
+STAY_STEPS = 256
 #: Seconds that a silent new connection gets at a stop, counted from its accept.
 _YOUNG_S = 0.2
 
@@ -113,7 +113,7 @@ class Lifecycle(Outcomes):
         socket, clock = self._socket, self._clock
         wait_recv = socket._channel.wait_recv
         in_context, on_data = self._context.run, self._on_data
-        for _ in range(_STAY_STEPS):
+        for _ in range(STAY_STEPS):
             try:
                 data = wait_recv(CHUNK, timeout)
             except OSError as error:

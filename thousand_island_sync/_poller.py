@@ -39,6 +39,8 @@ READ = 0x001
 WRITE = 0x004
 #: ERR, HUP and RDHUP: a short read does not mean "nothing more" after one of these.
 HANGUP = 0x008 | 0x010 | 0x2000
+#: Events of one look: what is handled before the next. It also keeps the array small.
+MOST = 64
 
 Events = list[tuple[int, int]]
 
@@ -159,8 +161,7 @@ class EpollPoller:
             pass  # not there, or the poller is closed
 
     def poll(self, timeout: float) -> Events:
-        # 64: what is handled before the next look; it also keeps the array small.
-        return self._poll(-1 if timeout == FOREVER else timeout, 64)
+        return self._poll(-1 if timeout == FOREVER else timeout, MOST)
 
     def close(self) -> None:
         self._epoll.close()
@@ -213,7 +214,7 @@ class KqueuePoller:
                 pass
 
     def poll(self, timeout: float) -> Events:
-        found = self._kqueue.control(None, 64, None if timeout == FOREVER else timeout)
+        found = self._kqueue.control(None, MOST, None if timeout == FOREVER else timeout)
         events: Events = []
         for event in found:
             bits = WRITE if event.filter == self._module.KQ_FILTER_WRITE else READ

@@ -62,7 +62,7 @@ from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches, wants_p
 TICK, CALM_TICK = 0.002, 0.008
 #: Looks in a row that found this many tasks run, until it is calm.
 _CALM_LOOKS, _CALM_TURNS = 25, 16
-_SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
+SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
 #: Looks at one callback after which its permit is taken though the processor is busy.
 _BUSY_LOOKS = 4
 #: Between two looks while a ready connection waits for a thread.
@@ -155,7 +155,7 @@ class Scheduler(Staying):
         # the connections that made it so may have gone, and nothing else would show it.
         if not task.blocks and (self._sample_mask or worker.turn & (SAMPLE_EVERY - 1)):
             # Not always the same place in a row of callbacks that repeats itself.
-            worker.turn += worker.turn >> _SAMPLE_SHIFT & 1
+            worker.turn += worker.turn >> SAMPLE_SHIFT & 1
             switches, began = voluntary_switches(), perf_counter()
             verdict = task.run()
             long = perf_counter() - began > HAND_OVER_COST

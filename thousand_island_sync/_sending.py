@@ -16,7 +16,7 @@ from .transports._base import WRITE
 _sent = events.socket_send
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 #: Several pieces of so many bytes in all are copied into one: it costs less than to gather.
-_JOINED_MOST = 16_384
+JOINED_MOST = 16_384
 
 
 def _joined(pieces: list[Any]) -> Any:
@@ -30,7 +30,7 @@ def _joined(pieces: list[Any]) -> Any:
             size += piece.nbytes
         else:
             return pieces
-    return b"".join(pieces) if size <= _JOINED_MOST else pieces
+    return b"".join(pieces) if size <= JOINED_MOST else pieces
 
 
 def _views(data: Any) -> tuple[Any, list[memoryview]]:

@@ -15,19 +15,19 @@ from typing import Any
 
 from . import _waits, events
 from ._clock import now
-from ._compiled import native, warn_of_another_version
-from ._connection import Lifecycle
+from ._compiled import compare, native, warn_of_another_version
+from ._connection import STAY_STEPS, Lifecycle
 from ._connection_core import ConnectionCore
 from ._options import MISSING
-from ._poller import EpollPoller
+from ._poller import HANGUP, MOST, EpollPoller
 from ._pool import Worker
 from ._queue import Queue
-from ._receiving import Receiving
-from ._scheduler import Scheduler
-from ._sending import Sending
+from ._receiving import CHUNK, Receiving
+from ._scheduler import SAMPLE_SHIFT, Scheduler
+from ._sending import JOINED_MOST, Sending
 from ._socket_core import SocketCore
 from ._states import TRANSITIONS, State
-from ._staying import Wanted
+from ._staying import ALONE, Wanted
 from ._task import Task
 from ._tendency import HAND_OVER_COST
 from .transports.tcp import TCPChannel
@@ -53,6 +53,16 @@ _GIVEN: dict[str, Any] = {
     "make_way": _waits.make_way,
     "monotonic": now,
 }
+#: And what both have written down.
+_NUMBERS = {
+    "CHUNK": CHUNK,
+    "ALONE": ALONE,
+    "STAY_STEPS": STAY_STEPS,
+    "LOOK_MOST": MOST,
+    "SAMPLE_SHIFT": SAMPLE_SHIFT,
+    "JOINED_MOST": JOINED_MOST,
+    "HANGUP": HANGUP,
+}
 #: What has a twin: the class, the method, and what it takes, for `inspect` and `help`.
 TWINS: list[tuple[type, str, str]] = [
     (Lifecycle, "run", "($self, /)"),
@@ -73,6 +83,7 @@ def put_in() -> None:
     originals.update({name.lstrip("_"): getattr(class_, name) for class_, name, _ in TWINS})
     try:
         native.bind(**_GIVEN, **originals)
+        compare(_NUMBERS)
     except RuntimeError:
         return  # another interpreter of this process has it
     except (AttributeError, TypeError) as error:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .._compiled import native, warn_of_another_version
+from .._compiled import compare, native, warn_of_another_version
 from . import _tls_records
 from ._base import READ
 from ._tls_channel import TLSChannel, _Sink
-from ._tls_records import PrivateRecords
-from ._tls_wire import Wire
+from ._tls_records import BATCH, LARGEST, RECORD, PrivateRecords
+from ._tls_wire import LARGE, Wire
 
 __all__ = ["TLSChannel", "originals"]
 
@@ -45,6 +45,7 @@ def _put_in() -> None:
             **functions,
             **originals,
         )
+        compare({"RECORD": RECORD, "LARGEST": LARGEST, "BATCH": BATCH, "LARGE": LARGE})
     except RuntimeError:
         return  # another interpreter of this process has it
     except (AttributeError, TypeError) as error:
