@@ -101,6 +101,7 @@ class One:
         assert world.registry.reserve()
         self.world, self.number = world, number
         self.calls, self.depth, self.done, self.results = [], 0, False, []
+        self.socket = None  # what its handler was given, and holds
         self.channel = Script()
         self.channel.shakes = shakes
         ours, self.theirs = socket.socketpair()
@@ -118,6 +119,7 @@ class One:
         last = LAST & set(self.calls)
         self.world.must(not last or name == "handle_end", f"{name} after {last}")
         whose.set(self.number)
+        self.socket = arguments[-1]
         self.calls.append(name)
         self.depth += 1
         try:
@@ -350,8 +352,9 @@ class Interleavings(RuleBasedStateMachine):
     @rule(number=numbers)
     def socket_closed_from_outside(self, number):
         one = self.to(number)
-        if hasattr(one.connection, "_socket"):
-            one.connection._socket.close()
+        socket = one.socket or getattr(one.connection, "_socket", None)
+        if socket is not None:
+            socket.close()
         self.run_all()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 2.5, 11.0]))
