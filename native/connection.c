@@ -189,7 +189,9 @@ static PyObject *ended(PyObject *verdict, bool came) {
 
 /* As `Wanted`, or whatever else a stay was given. -1: it raised. */
 static int better_to_do(PyObject *wanted, double duration) {
-    if (!Py_IS_TYPE(wanted, (PyTypeObject *)native.its.Wanted)) {
+    if (!Py_IS_TYPE(wanted, (PyTypeObject *)native.its.Wanted) ||
+        !Py_IS_TYPE(FIELD(wanted, Wanted, worker), (PyTypeObject *)native.its.Worker) ||
+        !PyObject_TypeCheck(FIELD(wanted, Wanted, pool), (PyTypeObject *)native.its.Scheduler)) {
         PyObject *seconds = PyFloat_FromDouble(duration);
         PyObject *answer = seconds == NULL ? NULL : PyObject_CallOneArg(wanted, seconds);
         Py_XDECREF(seconds);

@@ -37,7 +37,7 @@ enum { ADDED = 256 };
 /* Where OpenSSL's objects of a connection are. */
 typedef struct { void *ssl, *in, *out; } Places;
 
-/* Whether there are any: not before the handshake is over. */
+/* With the lock: whether there are any; not before the handshake is over. */
 static bool find_places(PyObject *records, Places *places) {
     if (!Py_IS_TYPE(records, (PyTypeObject *)tls.its.PrivateRecords))
         return false;
@@ -128,11 +128,12 @@ static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t coun
         return NULL;
     Places places;
     if (length <= 0 || !Py_IS_TYPE(TLS_FIELD(self, Wire, _sock), native.socket_type) ||
-        !find_places(TLS_FIELD(self, Wire, _records), &places) || !Py_IS_TYPE(lock, &Lock_Type))
+        !Py_IS_TYPE(lock, &Lock_Type))
         return call_original(tls.its.recv, self, args, count, names);
     if (lock_wait(lock) < 0)
         return NULL;
-    if (TLS_FIELD(self, TLSChannel, _reads_ended) != Py_False ||
+    if (!find_places(TLS_FIELD(self, Wire, _records), &places) ||
+        TLS_FIELD(self, TLSChannel, _reads_ended) != Py_False ||
         TLS_FIELD(self, Wire, _owed) != Py_False || TLS_FIELD(self, Wire, _inside) != Py_False) {
         lock_release(lock);
         return call_original(tls.its.recv, self, args, count, names);
@@ -245,19 +246,20 @@ static PyObject *sink_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         PyErr_Clear();
     if (view.obj != NULL && view.len > 0) {
-        int fd = descriptor(TLS_FIELD(channel, Wire, _sock));
-        if ((fd < 0 && PyErr_Occurred()) || lock_wait(lock) < 0) {
+        if (lock_wait(lock) < 0) {
             PyBuffer_Release(&view);
             return NULL;
         }
         if (TLS_FIELD(channel, Wire, _held) == Py_None &&
             find_places(TLS_FIELD(channel, Wire, _records), &places)) {
             Py_ssize_t size = view.len;
+            int fd = descriptor(TLS_FIELD(channel, Wire, _sock));
             if (size > LARGE)
                 set(&TLS_FIELD(channel, Wire, _large), Py_True);
             if (size > RECORD)
                 size = surely_fits(fd, size);
-            result = seal_and_send(self, channel, &places, fd, view.buf, size);
+            if (fd >= 0 || !PyErr_Occurred())
+                result = seal_and_send(self, channel, &places, fd, view.buf, size);
             lock_release(lock);
             PyBuffer_Release(&view);
             return result;

@@ -118,6 +118,26 @@ def test_a_handle_that_somebody_holds_is_the_connections_for_good(serve, client)
     assert first.peername == sock.getsockname()
 
 
+def test_and_is_there_until_the_end_though_nobody_holds_it(serve, client):
+    """Who keeps the connections there are in a `WeakSet` finds them all in it."""
+
+    class Weak(Entangled):
+        held = weakref.WeakSet()
+
+        def handle_connection(self, socket):
+            self.held.add(socket.connection)
+
+    server = serve(Weak)
+    sock = client(server)
+    assert eventually(lambda: len(Weak.held) == 1)
+    gc.collect()
+    (handle,) = Weak.held
+    assert [handle] == server.connections()
+    del handle
+    sock.close()
+    assert eventually(lambda: not Weak.held)
+
+
 def test_a_crowd_that_came_and_went_is_not_kept_by_who_let_it_in(serve, client, uncollected):
     """What accept raises when nobody waits any more leads, by its traceback, to all that
     was accepted before."""

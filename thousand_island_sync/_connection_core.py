@@ -24,7 +24,7 @@ from ._environment import Environment
 from ._mailbox import CLOSED as CLOSED_BOX
 from ._mailbox import Call, Mailbox
 from ._options import is_milliseconds
-from ._states import NEW, TRANSITIONS, State
+from ._states import CLOSED, NEW, TRANSITIONS, State
 from ._task import Task
 from .connection import Connection
 from .errors import SocketClosed, SocketTimeout, ThousandIslandError
@@ -36,10 +36,6 @@ _log = logging.getLogger("thousand_island_sync")
 _serials = itertools.count(1)
 _making_mailboxes = Lock()
 _NOTHING = contextvars.Context()
-
-
-def _no_handle() -> None:
-    """As a weak reference whose object is gone."""
 
 
 class ConnectionCore(Task):
@@ -100,7 +96,7 @@ class ConnectionCore(Task):
         self._accepted_at = env.clock()
         self._context = env.context.copy()
         self._state = NEW
-        self._handle: Callable[[], Connection | None] = _no_handle
+        self._handle: Connection | weakref.ref[Connection] | None = None
         self._mail: Mailbox | None = None
         self._mail_left: float = FOREVER
         self._switch: SwitchTransport | None = None
@@ -122,15 +118,20 @@ class ConnectionCore(Task):
 
     @property
     def handle(self) -> Connection:
-        """The one `Connection` of this connection, for as long as somebody holds it."""
-        handle = self._handle()
+        """The one `Connection` of this connection."""
+        handle = self._known_handle()
         if handle is None:
             with _making_mailboxes:
-                handle = self._handle()
+                handle = self._known_handle()
                 if handle is None:
                     handle = Connection(self)  # type: ignore[arg-type]
-                    self._handle = weakref.ref(handle)
+                    self._handle = weakref.ref(handle) if self._state is CLOSED else handle
         return handle
+
+    def _known_handle(self) -> Connection | None:
+        """It is held until the end, and is the same one then for as long as others hold it."""
+        handle = self._handle
+        return handle() if isinstance(handle, weakref.ref) else handle
 
     @property
     def accepted_at_ns(self) -> int:

@@ -11,6 +11,7 @@ import contextvars
 import logging
 import socket as stdlib_socket
 import threading
+import weakref
 from typing import Any
 
 from . import _waits, events
@@ -66,6 +67,9 @@ class Ending(ConnectionCore):
         last one who holds any of it frees it all. Thread: the owner's."""
         self._socket = self._handler = self._on_data = self._source = None  # type: ignore[assignment]
         self._context = _NOTHING
+        handle = self._handle
+        if handle is not None:
+            self._handle = weakref.ref(handle)  # type: ignore[arg-type]
 
     def _last_callback(self, name: str, *reason: Any) -> None:
         callback = getattr(self._handler, name)
