@@ -322,6 +322,7 @@ class Slowly(Handler):
     """Blocks as long as it is told to; answers with what it got."""
 
     def handle_data(self, data, socket):
+        self.options.setdefault("begun", []).append(data)
         self.options[data].wait(10)
         socket.send(data)
 
@@ -331,9 +332,11 @@ def test_what_comes_while_a_callback_stands_still_is_not_forgotten(unchecked, se
     first, second, others = threading.Event(), threading.Event(), threading.Event()
     second.set()
     others.set()
-    server = serve(Slowly, handler_options={b"1": first, b"2": second, b"o": others})
+    options = {b"1": first, b"2": second, b"o": others}
+    server = serve(Slowly, handler_options=options)
     sock, other = client(server), client(server)
     sock.sendall(b"1")
+    assert eventually(lambda: options.get("begun") == [b"1"])
     assert exchange(other, b"o", 1) == b"o"  # so the permit is another thread's
     sock.sendall(b"2")
     assert exchange(other, b"o", 1) == b"o"  # so that thread has looked
