@@ -164,7 +164,10 @@ class TLS(TCP):
     # ---- contexts -------------------------------------------------------------
 
     def _build(self) -> Built:
-        from . import _tls_context
+        from . import _tls_context, _tls_twins
+
+        # Here, or the first client waits for the import.
+        self._channel_cls = _tls_twins.TLSChannel
 
         sni = self.options["sni"]
         names = self._names(sni) if is_mapping(sni) else {}
@@ -214,10 +217,8 @@ class TLS(TCP):
     # ---- channels -------------------------------------------------------------
 
     def channel(self, sock: socket.socket) -> Channel:
-        from ._tls_twins import TLSChannel
-
         self._set_own(sock)
-        return TLSChannel(sock, self.now().context)
+        return self._channel_cls(sock, self.now().context)
 
     def upgrade(self, sock: socket.socket, old: Channel) -> Channel:
         if old.secure:
