@@ -31,9 +31,9 @@
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Task) X(Worker) X(Wanted) X(Scheduler) X(Lifecycle) X(Socket) X(TCPChannel) X(EpollPoller)         \
-    X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send) X(make_way) X(monotonic)  \
-    X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)          \
+    X(Task) X(Worker) X(Wanted) X(Scheduler) X(Lifecycle) X(Socket) X(TCPChannel)              \
+    X(EpollPoller) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)            \
+    X(make_way) X(monotonic) X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)     \
     X(HAND_OVER_COST) X(TRANSITIONS)
 
 /* Names of methods and attributes. */

@@ -15,7 +15,7 @@
     X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, recv_wants)         \
     X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
 #define TLS_THINGS(X) X(TLSChannel) X(PrivateRecords) X(recv) X(sink_send) X(READ)
-#define TLS_NAMES(X) X(_cut_short) X(_failure) X(_hold_back) X(_not_sealed) X(_read) X(get)
+#define TLS_NAMES(X) X(_cut_short) X(_hold_back) X(_not_sealed) X(get)
 
 /* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
 typedef int (*OpenSSL)(void *of, void *bytes, int size);
@@ -48,17 +48,6 @@ static bool find_places(PyObject *records, Places *places) {
     places->in = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 1));
     places->out = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 2));
     return places->ssl != NULL && places->in != NULL && places->out != NULL;
-}
-
-/* `done`: of how many bytes before it went well. */
-static PyObject *failure_of(PyObject *records, int count, Py_ssize_t done) {
-    PyObject *result = PyLong_FromLong(count), *before = PyLong_FromSsize_t(done);
-    PyObject *failure = NULL;
-    if (result != NULL && before != NULL)
-        failure = PyObject_CallMethodObjArgs(records, tls.name._failure, result, before, NULL);
-    Py_XDECREF(result);
-    Py_XDECREF(before);
-    return failure;
 }
 
 static void set_flag(PyObject **field, bool flag) { set(field, flag ? Py_True : Py_False); }
@@ -111,13 +100,7 @@ static PyObject *decrypt(PyObject *self, const Places *places, PyObject *fetched
         return data;
     }
     Py_DECREF(data);
-    PyObject *failure = failure_of(TLS_FIELD(self, Wire, _records), count, 0);
-    PyObject *asked = failure == NULL ? NULL : PyLong_FromSsize_t(length);
-    data = asked == NULL ? NULL
-                         : PyObject_CallMethodObjArgs(self, tls.name._read, asked, failure, NULL);
-    Py_XDECREF(asked);
-    Py_XDECREF(failure);
-    return data;
+    return PyObject_CallMethod(self, "_read", "ni", length, count);
 }
 
 static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t count,
@@ -163,9 +146,9 @@ static PyObject *passed_on(PyObject *channel, const char *sealed, Py_ssize_t tot
     return failed < 0 ? NULL : PyLong_FromSsize_t(~size);
 }
 
-/* With the lock: after a failure of OpenSSL's. */
-static PyObject *not_sealed(PyObject *self, PyObject *records, int count, Py_ssize_t done_before) {
-    PyObject *failure = failure_of(records, count, done_before);
+/* With the lock: after a failure of OpenSSL's, of a send of which so many bytes went well. */
+static PyObject *not_sealed(PyObject *self, PyObject *records, int count, Py_ssize_t before) {
+    PyObject *failure = PyObject_CallMethod(records, "_failure", "in", count, before);
     PyObject *result =
         failure == NULL ? NULL : PyObject_CallMethodOneArg(self, tls.name._not_sealed, failure);
     Py_XDECREF(failure);
@@ -213,7 +196,7 @@ static PyObject *seal_and_send(PyObject *self, PyObject *channel, const Places *
     if (count <= 0)
         return not_sealed(self, TLS_FIELD(channel, Wire, _records), count, begun);
     if (error == EAGAIN || error == EWOULDBLOCK) {
-        sent = error = 0;
+        sent = 0;
     } else if (error != 0) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import eventually, receive, reset
 from thousand_island_sync import Close, Error, Handler
+from thousand_island_sync.transports import Channel
 
 
 class Entangled(Handler):
@@ -48,20 +49,40 @@ class Entangled(Handler):
         return None
 
 
+def close(sock):
+    sock.close()
+
+
+def say_goodbye(sock):
+    """A TLS session's end, where there is one."""
+    with contextlib.suppress(OSError, AttributeError):
+        sock.unwrap()
+    sock.close()
+
+
+def channels():
+    return [one for one in gc.get_objects() if isinstance(one, Channel)]
+
+
 @pytest.fixture
 def uncollected(caplog):
     # What is logged is kept by pytest.
     caplog.set_level(logging.CRITICAL + 1, logger="thousand_island_sync")
     gc.collect()
     gc.disable()
-    yield
+    before = channels()  # that other tests hold
+
+    def left():
+        return [one for one in channels() if not any(one is other for other in before)]
+
+    yield left
     gc.enable()
 
 
 @pytest.mark.parametrize(
     "said", ["", "answer", "close", "closed", "error", "raise", "post", "lines", "silent"]
 )
-@pytest.mark.parametrize("leave", [lambda sock: sock.close(), reset], ids=["ends", "resets"])
+@pytest.mark.parametrize("leave", [close, say_goodbye, reset])
 def test_nothing_of_it_is_left_to_the_collector(wire, uncollected, said, leave):
     class Seen(Entangled):
         held = weakref.WeakSet()
@@ -76,6 +97,7 @@ def test_nothing_of_it_is_left_to_the_collector(wire, uncollected, said, leave):
     leave(sock)
     assert eventually(lambda: server.info().active_connections == 0)
     assert eventually(lambda: not Seen.held)
+    assert eventually(lambda: not uncollected())
 
 
 def test_nor_of_one_whose_handler_could_not_be_made(wire, uncollected):

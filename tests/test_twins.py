@@ -76,7 +76,6 @@ def bind(**things):
 
 module = types.ModuleType("thousand_island_sync._native")
 module.Lock, module.bind, module.CHUNK = threading.Lock, bind, 1
-module.unread = lambda fd: 0
 sys.modules[module.__name__] = module
 """
 

@@ -20,6 +20,11 @@ if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
         pass
 
 
+#: Functions of it, or `None`. A file of another version may lack one, and is found out later.
+unread = getattr(native, "unread", None)
+send_file = getattr(native, "send_file", None)
+
+
 def compare(numbers: dict[str, int]) -> None:
     """Raises TypeError: what was compiled has other numbers for these names."""
     for name, number in numbers.items():

@@ -6,10 +6,8 @@ Those are other threads, as a rule, and none of them acts on it: they leave word
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import itertools
-import logging
 import os
 import socket as stdlib_socket
 import threading
@@ -32,10 +30,8 @@ from .handler import Handler, SwitchTransport
 from .socket import Socket
 from .transports._base import Source, Transport
 
-_log = logging.getLogger("thousand_island_sync")
 _serials = itertools.count(1)
 _making_mailboxes = Lock()
-_NOTHING = contextvars.Context()
 
 
 class ConnectionCore(Task):

@@ -41,8 +41,8 @@ ALONE = 64
 
 class Wanted:
     """Whether a thread that stays has something better to do: asked after each callback, by
-    threads that all want the GIL for it. In Python it took them 6 to 15 % of their rate, so
-    its twin is a part of that of `stay`."""
+    threads that all want the GIL for it. In Python it took them 4 % of their rate, so its twin
+    is a part of that of `stay`."""
 
     __slots__ = ("pool", "quick", "task", "worker")
 

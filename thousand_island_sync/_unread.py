@@ -6,7 +6,7 @@ import fcntl
 import socket
 import termios
 
-from ._compiled import native
+from ._compiled import unread
 
 _PIECE = 65_536
 _NOTHING = bytes(4)
@@ -15,8 +15,8 @@ _DONTWAIT = int(socket.MSG_DONTWAIT)
 
 def unread_bytes(sock: socket.socket) -> bool:
     """Whether there are any (FIONREAD, tcp(7))."""
-    if native is not None:
-        return bool(native.unread(sock.fileno()) > 0)
+    if unread is not None:
+        return bool(unread(sock.fileno()) > 0)
     try:
         return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING
     except (OSError, ValueError):  # it is closed

@@ -30,7 +30,7 @@ from ..errors import HandshakeError, NotSupported
 from . import _tls_gaps
 from ._base import READ, WRITE, Sink
 from ._tls_reasons import Notes, explain, reasons
-from ._tls_records import RECORD
+from ._tls_records import RECORD, PrivateRecords
 from ._tls_wire import LARGE, Wire
 
 _HARMLESS_FLAGS = 0
@@ -135,12 +135,14 @@ class TLSChannel(Wire):
                 return None
             return self._read(length, None)
 
-    def _read(self, length: int, failure: SSL.Error | None) -> bytes | None:
-        """`failure`: how reading what was fetched has ended, if it was tried already."""
+    def _read(self, length: int, count: int | None) -> bytes | None:
+        """`count`: what SSL_read(3) gave, if what was fetched was tried already, and failed. (Not
+        the error: its traceback leads to who keeps it, a circle that holds the session.)"""
         while True:
             try:
-                if failure is not None:
-                    raise failure
+                if count is not None:
+                    assert isinstance(self._records, PrivateRecords)
+                    raise self._records._failure(count)
                 if self._inside:
                     # The kernel was not looked at in this run, so it may hold more.
                     self._kernel_drained = False
@@ -151,7 +153,7 @@ class TLSChannel(Wire):
                         return None if fetched is None else self._cut_short()
                     data = self._records.read(length, fetched)
             except SSL.WantReadError:
-                failure = None
+                count = None
                 self._inside = self._aligned = False
                 if not self._answer():
                     self.recv_wants = WRITE

@@ -178,7 +178,8 @@ class PrivateRecords:
         count = _bio_read(self._out, buffer, LARGEST)
         if count <= 0:
             return b""
-        return _bytes_of(buffer, count) if count < LARGEST else self._rest(count)
+        sealed = _bytes_of(buffer, count)
+        return sealed if count < LARGEST else self._rest(sealed)
 
     def seal(self, data: Any) -> Any:
         size = len(data)
@@ -192,7 +193,8 @@ class PrivateRecords:
         # For every message: `get`, but one call of Python's less.
         buffer = _here.buffer or _buffer()
         count = _bio_read(self._out, buffer, LARGEST)
-        return _bytes_of(buffer, count) if count < LARGEST else self._rest(count)
+        sealed = _bytes_of(buffer, count)
+        return sealed if count < LARGEST else self._rest(sealed)
 
     def _seal_many(self, data: Any, size: int, done: int = 0) -> Any:
         """Several records: of more than one's worth, or for a client that takes only small
@@ -210,11 +212,11 @@ class PrivateRecords:
             large = _here.large = _new("char[]", BATCH * LARGEST)
         count = _bio_read(self._out, large, BATCH * LARGEST)
         sealed = _bytes_of(large, count)
-        return sealed if count < BATCH * LARGEST else sealed[:] + bytes(self.get())
+        return sealed if count < BATCH * LARGEST else self._rest(sealed)
 
-    def _rest(self, count: int) -> bytes:
-        """All of what `get` gives, after a first piece that filled the buffer."""
-        first: bytes = _bytes_of(_here.buffer, count)[:]
+    def _rest(self, piece: Any) -> bytes:
+        """All there is, after a first piece that filled its buffer."""
+        first: bytes = piece[:]
         return first + bytes(self.get())
 
     def empty(self) -> bool:

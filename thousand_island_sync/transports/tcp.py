@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from .. import _addresses
 from .._clock import FOREVER
-from .._compiled import native
+from .._compiled import send_file
 from .._options import (
     Option,
     is_bool,
@@ -156,8 +156,8 @@ class TCPChannel(Channel):
         # sendfile(2) knows no MSG_DONTWAIT. A thread that begins to wait in `recv`
         # meanwhile comes back early, which its caller bears.
         fd, count = self._sock.fileno(), min(count, _SENDFILE_MOST)
-        if native is not None:
-            sent: int | None = native.send_file(fd, file, offset, count)
+        if send_file is not None:
+            sent: int | None = send_file(fd, file, offset, count)
             return sent
         os.set_blocking(fd, False)
         try:
