@@ -47,7 +47,7 @@ collect_ignore_glob = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves what is the other process's, where `tests.side_by_side` runs two."""
+    """Leaves what is another process's, where `tests.side_by_side` runs several."""
     share = os.environ.get("TESTS_SHARE")
     if share is None:
         return
@@ -56,6 +56,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in items if share_of(item.nodeid) != int(number)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if share_of(item.nodeid) == int(number)]
+
+
+def pytest_collection_finish() -> None:
+    """What is there before any test is none's: each collection of a test is quick without it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

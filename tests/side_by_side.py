@@ -1,10 +1,10 @@
-"""The tests in two processes beside each other, for most of their time is spent waiting.
+"""The tests in several processes beside each other, for most of their time is spent waiting.
 
     python -m tests.side_by_side [--coverage] <what pytest takes>
 
-Which of the two runs a test is decided by its name. What they print comes when they end. It
+Which of them runs a test is decided by its name. What they print comes when they end. It
 is a failure if they did not collect the same tests. A test that measures how quick something
-is on a machine at rest is marked `alone`: the other process waits meanwhile.
+is on a machine at rest is marked `alone`: the other processes wait meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-PROCESSES = 2
+PROCESSES = 3
 #: What pytest ends with if it has run no test.
 NONE_RUN = 5
 
@@ -31,7 +31,7 @@ def share_of(name: str) -> int:
 
 @contextlib.contextmanager
 def turn(folder: Path, alone: bool) -> Iterator[None]:
-    """While a test runs: with others of the other process, or without any.
+    """While a test runs: with others of other processes, or without any.
 
     Who waits to be alone stands in the door, so that nobody goes in before.
     """

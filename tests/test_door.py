@@ -51,11 +51,12 @@ def test_acceptors_do_where_threads_run_at_once(serve, client, by_acceptors, mon
 
 
 def test_acceptors_take_clients_while_every_thread_is_in_a_callback(serve, client, by_acceptors):
-    go = threading.Event()
+    go, inside = threading.Event(), threading.Semaphore(0)
 
     class Blocks(Handler):
         def handle_data(self, data, socket):
             if data == b"b":
+                inside.release()
                 go.wait(10)
             socket.send(data)
 
@@ -65,6 +66,7 @@ def test_acceptors_take_clients_while_every_thread_is_in_a_callback(serve, clien
     blocked = [client(server) for _ in range(2)]
     for sock in blocked:
         sock.sendall(b"b")
+        assert inside.acquire(timeout=10)
     assert eventually(lambda: not door_of(server).attended())
     before = len(by_acceptors)
     late = [client(server) for _ in range(5)]
@@ -72,11 +74,14 @@ def test_acceptors_take_clients_while_every_thread_is_in_a_callback(serve, clien
     assert len(by_acceptors) > before
     go.set()
     assert all(answers(sock) for sock in late)
-    # And the pool has it again.
-    assert eventually(door_of(server).attended)
-    before = len(by_acceptors)
-    assert all(answers(client(server)) for _ in range(5))
-    assert len(by_acceptors) == before
+
+    def by_the_pool_alone():
+        before = len(by_acceptors)
+        assert all(answers(client(server)) for _ in range(5))
+        return len(by_acceptors) == before
+
+    # On a busy machine a thread of the pool may be late once, and an acceptor steps in.
+    assert eventually(by_the_pool_alone)
 
 
 def test_acceptors_have_it_while_somebody_listens(serve, client, by_acceptors):

@@ -1,9 +1,10 @@
-"""The tests run in two processes: each of them in one, and a failure in either is seen."""
+"""The tests run in several processes: each of them in one, and a failure in any is seen."""
 
 import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from tests.side_by_side import NONE_RUN, PROCESSES, outcome, share_of, turn
 from tests.support import eventually
 
 
-def test_both_have_about_half():
-    shares = [share_of(f"tests/test_socket.py::test_{n}") for n in range(1_000)]
+def test_all_have_about_as_many():
+    shares = Counter(share_of(f"tests/test_socket.py::test_{n}") for n in range(1_000))
     assert set(shares) == set(range(PROCESSES))
-    assert 400 < sum(shares) < 600
+    assert min(shares.values()) > 0.8 * 1_000 / PROCESSES
 
 
 @pytest.mark.parametrize(
