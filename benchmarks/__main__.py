@@ -9,13 +9,16 @@
 Needs `redis-benchmark`, `ab` and `wrk` (Debian: redis-tools, apache2-utils, wrk). Written
 are `report.md`, `report.json` and an SVG for each scenario.
 
-Machines are shared and noisy: what counts are the ratios within one round, in which the
-servers take their turns. Nothing is pinned to a processor; the load runs beside the server.
+Machines are shared and noisy: what counts are the ratios within one turn. In a round all
+servers of a scenario are there, and are loaded one after the other, back and forth; each round
+starts them anew, for how fast a process is is luck, too. Nothing is pinned to a processor; the
+load runs beside the server.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import sys
 import tempfile
@@ -30,19 +33,35 @@ Results = dict[str, dict[str, list[Figures]]]
 
 
 def measure(
-    scenario: Scenario, peers: list[str], rounds: int, seconds: float, failures: list[str]
+    scenario: Scenario,
+    peers: list[str],
+    rounds: int,
+    turns: int,
+    seconds: float,
+    failures: list[str],
 ) -> dict[str, list[Figures]]:
-    """Each peer's figures, round after round; who fails once is left out of all rounds."""
+    """Each peer's figures, turn after turn; who fails once is left out of all of them."""
     found: dict[str, list[Figures]] = {peer: [] for peer in peers}
+
+    def failed(peer: str, error: BaseException) -> None:
+        failures.append(f"{scenario.name}, {peer}: {error}")
+        del found[peer]
+
     for _ in range(rounds):
-        for peer in list(found):
-            print(f"{scenario.name}: {peer}", file=sys.stderr, flush=True)
-            try:
-                with Server(peer, scenario.work) as server:
-                    found[peer].append(scenario.load(server, seconds))
-            except (Wrong, OSError, SystemExit) as error:
-                failures.append(f"{scenario.name}, {peer}: {error}")
-                del found[peer]
+        with contextlib.ExitStack() as stack:
+            servers: dict[str, Server] = {}
+            for peer in list(found):
+                try:
+                    servers[peer] = stack.enter_context(Server(peer, scenario.work))
+                except (OSError, SystemExit) as error:
+                    failed(peer, error)
+            for turn in range(1 if scenario.ends else turns):
+                for peer in list(found)[:: -1 if turn % 2 else 1]:
+                    print(f"{scenario.name}: {peer}", file=sys.stderr, flush=True)
+                    try:
+                        found[peer].append(scenario.load(servers[peer], seconds))
+                    except (Wrong, OSError) as error:
+                        failed(peer, error)
     return found
 
 
@@ -54,21 +73,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one round, shorter loads")
-    parser.add_argument("--rounds", type=int, help="of each scenario; 3")
-    parser.add_argument("--seconds", type=float, help="of each load; 1.5")
+    parser.add_argument("--quick", action="store_true", help="one round of one turn, shorter loads")
+    parser.add_argument("--rounds", type=int, help="times that all servers are started; 3")
+    parser.add_argument("--turns", type=int, help="of each server in a round; 3")
+    parser.add_argument("--seconds", type=float, help="of each load; 1")
     parser.add_argument("--only", nargs="+", default=["*"], help="names; * is for anything")
     parser.add_argument("--peers", nargs="+", help="these only, and ours")
     parser.add_argument("--out", default=".benchmarks", help="a folder; .benchmarks")
     parser.add_argument("--scaling", action="store_true", help="how cost grows")
     given = parser.parse_args()
     rounds = given.rounds or (1 if given.quick else 3)
-    seconds = given.seconds or (0.5 if given.quick else 1.5)
+    turns = given.turns or (1 if given.quick else 3)
+    seconds = given.seconds or (0.5 if given.quick else 1)
     crowds.allow_descriptors()
     folder = Path(given.out)
     folder.mkdir(parents=True, exist_ok=True)
     facts = machine()
-    facts["rounds"] = f"{rounds} of about {seconds:g} s each"
+    facts["rounds"] = f"{rounds}, in each {turns} loads of about {seconds:g} s in turn"
     for name, value in facts.items():
         print(f"{name}: {value}")
     if given.scaling:
@@ -84,7 +105,7 @@ def main() -> None:
                 for name in scenario.peers
                 if given.peers is None or name in given.peers or name.startswith("ours")
             ]
-            found = measure(scenario, peers, rounds, seconds, failures)
+            found = measure(scenario, peers, rounds, turns, seconds, failures)
             results[scenario.name] = found
             print("\n".join(report.table_of(scenario, found)), flush=True)
             report.write(folder, facts, chosen, results, failures)

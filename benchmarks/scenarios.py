@@ -48,6 +48,7 @@ class Scenario:
         load: what is done to it.
         work: what each server is started for.
         note: how to read it.
+        ends: the load ends the server, which has one turn only then.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Scenario:
     load: Load
     work: Work = dataclasses.field(default_factory=Work)
     note: str = ""
+    ends: bool = False
 
 
 def _pings() -> list[Scenario]:
@@ -122,6 +124,7 @@ def _tls(folder: Path) -> list[Scenario]:
             _TLS,
             functools.partial(crowds.idle, count=1_000),
             Work(pem=pem),
+            ends=True,
         ),
         Scenario(
             "tls-file",
@@ -187,6 +190,7 @@ def _crowds() -> list[Scenario]:
             functools.partial(crowds.idle, count=count),
             note="`each_kib` is an idle connection's memory, `times_alone` the CPU for a request"
             " over that without idle ones, `rest_percent` CPU when nothing happens.",
+            ends=True,
         )
         for name, count in (("1000", 1_000), ("10000", 10_000), ("most", most))
     ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from .load import Figures
 
-#: scenario -> peer -> a round's figures, in the order of the rounds.
+#: scenario -> peer -> a turn's figures, in the order of the turns.
 Results = Mapping[str, Mapping[str, list[Figures]]]
 
 
@@ -33,7 +33,7 @@ class Target:
     least: bool = False
 
     def measured(self, results: Results) -> float | None:
-        """The median over the rounds, of ratios within a round; `None`: not measured."""
+        """The median over the turns, of ratios within a turn; `None`: not measured."""
         found = results.get(self.scenario, {})
         mine = [one.get(self.metric) for one in found.get(self.mine, [])]
         if not mine or None in mine:

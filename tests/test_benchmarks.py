@@ -36,9 +36,9 @@ def results(**peers):
     return {"a": {name: [{"rate": rate} for rate in rates] for name, rates in peers.items()}}
 
 
-def test_a_ratio_is_taken_within_each_round():
+def test_a_ratio_is_taken_within_each_turn():
     target = Target("a", "rate", 1.0, "theirs")
-    # The machine was twice as fast in the second round: the ratio is the same.
+    # The machine was twice as fast in the second turn: the ratio is the same.
     assert target.measured(results(ours=[10.0, 20.0], theirs=[20.0, 40.0])) == 0.5
 
 
