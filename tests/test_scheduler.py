@@ -478,6 +478,35 @@ def test_it_looks_less_often_where_nothing_has_blocked_for_a_while(watched):
     assert looks == sorted(looks)
 
 
+def test_nor_where_little_happens_but_steadily(watched):
+    scheduler, worker = watched
+    for _ in range(100):
+        worker.turn += 1
+        looked = scheduler.tend()
+    assert looked == CALM_TICK
+
+
+def test_but_as_often_where_it_pauses_between_two_requests(watched):
+    scheduler, worker = watched
+    for _ in range(100):
+        for turns in (1, 1, 0):
+            worker.turn += turns
+            worker.looking = not turns
+            assert scheduler.tend() == (TICK if turns else FOREVER)
+
+
+def test_and_at_once_again_where_a_callback_stands_still(watched):
+    scheduler, worker = watched
+    processor(scheduler, busy=True)
+    for _ in range(100):
+        worker.turn += 1
+        scheduler.tend()
+    for _ in range(20):  # as many as it may run on, where the processor is busy
+        assert scheduler.tend() == TICK
+        worker.turn += 1
+        assert scheduler.tend() == TICK
+
+
 def test_and_at_once_again_where_something_may(watched):
     scheduler, worker = watched
     processor(scheduler, busy=True)

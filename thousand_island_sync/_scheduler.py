@@ -60,8 +60,9 @@ from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches, wants_p
 #: and where nothing has blocked for a while. Each look costs two thread switches; at the
 #: short interval that was a tenth of the CPU of a server under PINGs.
 TICK, CALM_TICK = 0.002, 0.008
-#: Looks in a row that found this many tasks run, until it is calm.
-_CALM_LOOKS, _CALM_TURNS = 25, 16
+#: Looks that found tasks run and none that stood still, until it is calm. A look that found
+#: none run counts so many back: under single requests with pauses between, it is never calm.
+_CALM_LOOKS, _PAUSE_LOOKS = 25, 5
 SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
 #: Looks at one callback after which its permit is taken though the processor is busy.
 _BUSY_LOOKS = 4
@@ -212,7 +213,7 @@ class Scheduler(Staying):
         with self._lock:
             # By `looking`, not by `task`: a task that was just taken off the queue is
             # nowhere to be seen until its worker has noted it.
-            busy = False
+            busy = stalled = False
             turns = 0
             for worker in list(self._holders):
                 turns += worker.turn
@@ -224,6 +225,7 @@ class Scheduler(Staying):
                 task = worker.task  # once: it may finish at any moment
                 if task is None or not worker.looks:
                     continue
+                stalled = True
                 # Where the processor was busy the callback may just be at work, or wait for
                 # the GIL: another thread would only wait with it. Where others' processes
                 # have the processors, so would one that wants one.
@@ -239,9 +241,13 @@ class Scheduler(Staying):
                 self._sample_as_needed()
             standing_in = not self._holders and bool(self._tasks)
             quiet = not busy and turns == self._seen_turns and not self._ready
-            smooth = turns - self._seen_turns >= _CALM_TURNS and not heirs
             # Where its class tends to block, every callback is looked at: see `_sample_mask`.
-            self._calm = self._calm + 1 if smooth and self._sample_mask else 0
+            if stalled or not self._sample_mask:
+                self._calm = 0
+            elif turns != self._seen_turns:
+                self._calm = min(self._calm + 1, _CALM_LOOKS)
+            else:
+                self._calm = max(self._calm - _PAUSE_LOOKS, 0)
             self._seen_turns = turns
             self._watching = not quiet
             if quiet and self._trial.refute(self._seen_at):
