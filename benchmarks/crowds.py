@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from . import work
-from .load import Figures, Wrong, connect, redis
+from .load import Figures, Watch, Wrong, check_ping, connect, redis
 from .measure import Server
 
 #: Descriptors that are left for everything but the idle connections.
@@ -73,6 +73,29 @@ def _wait_for_descriptors(server: Server, count: int) -> None:
     while server.cpu_s() - used > 0.001 and time.monotonic() < deadline:
         used = server.cpu_s()
         time.sleep(0.1)
+
+
+def one_by_one(server: Server, seconds: float, rate: float) -> Figures:
+    """PINGs of 20 clients, `rate` a second of all of them, each when the one before it is
+    answered: there is nothing to do in between."""
+    check_ping(server)
+    watch, waits = Watch(server), []
+    count = max(50, int(rate * seconds))
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(20)]
+        began, before = time.perf_counter(), server.cpu_s()
+        for number in range(count):
+            time.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            client, sent = clients[number % 20], time.perf_counter()
+            client.sendall(work.PING)
+            if client.recv(64) != work.PONG:
+                raise Wrong(f"{server.name}: a wrong answer to a PING")
+            waits.append(time.perf_counter() - sent)
+        used, took = server.cpu_s() - before, time.perf_counter() - began
+    watch.threads = max(watch.threads, server.threads())
+    waits.sort()
+    told = {"p50_ms": waits[count // 2] * 1e3, "p99_ms": waits[count * 99 // 100] * 1e3}
+    return watch.figures(used, count, count / took) | told
 
 
 def beside_slow_readers(server: Server, seconds: float) -> Figures:

@@ -169,7 +169,7 @@ def connect(server: Server) -> socket.socket:
 
 def check_ping(server: Server) -> None:
     with connect(server) as client:
-        client.sendall(b"*1\r\n$4\r\nPING\r\n")
+        client.sendall(work.PING)
         got = client.recv(64)
     if got != work.PONG:
         raise Wrong(f"{server.name} answered {got!r} to a PING")

@@ -71,6 +71,15 @@ def _pings() -> list[Scenario]:
         )
         for clients in (1, 50, 500)
     ]
+    found.append(
+        Scenario(
+            "one-by-one",
+            "PING, 200 a second from 20 connections, one after the other",
+            _ALL,
+            functools.partial(crowds.one_by_one, rate=200.0),
+            note="Most servers are at rest most of the time: each request finds them asleep.",
+        )
+    )
     pipelined = functools.partial(load.redis, clients=50, pipeline=16, first=20_000)
     found.append(Scenario("pipelined", "PING, 50 connections, pipelined by 16", _ALL, pipelined))
     return found

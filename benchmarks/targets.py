@@ -84,6 +84,7 @@ TARGETS: tuple[Target, ...] = (
     Target("ping-50", "cpu_us", 0.70, "raw threads"),
     Target("ping-1", "cpu_us", 1.10, "raw threads"),
     Target("ping-50", "cpu_us", 1.10, "raw threads", _LOOPING),
+    Target("one-by-one", "cpu_us", 1.10, "asyncio Protocol"),
     Target("connection-per-request", "cpu_us", 1.30, "uvloop Protocol"),
     Target("connection-per-request", "cpu_us", 0.80, "asyncio Protocol"),
     Target("connection-per-request", "cpu_us", 0.28, "socketserver"),

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 HOST = "127.0.0.1"
 BACKLOG = 1_024
 RECEIVE = 65_536
-PONG = b"+PONG\r\n"
+PING, PONG = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
 PIECE = 131_072
 #: 1 KiB, of which every body is made.
 PATTERN = bytes(range(256)) * 4

@@ -244,8 +244,14 @@ static int absorb(PyObject *self, PyObject *worker, const struct epoll_event *ev
     }
     Py_ssize_t waiting = PyObject_Size(FIELD(self, Scheduler, _ready));
     *rings = waiting > 0 && !is_true(FIELD(self, Scheduler, _watching));
-    if (*rings)
+    if (*rings) {
         set(&FIELD(self, Scheduler, _watching), Py_True);
+        PyObject *is_set = PyObject_CallMethodNoArgs(self, native.name._set_alarm);
+        if (is_set == NULL)
+            return -1;
+        *rings = !is_true(is_set);
+        Py_DECREF(is_set);
+    }
     if (whole(FIELD(self, Scheduler, _sleepers), &sleepers) < 0)
         return -1;
     *wakes = sleepers > 0 && waiting > 1;
@@ -282,6 +288,9 @@ static int begin_look(PyObject *self, PyObject *worker, int *timeout) {
         return 1; /* it was taken a moment ago */
     *timeout = may_wait(self);
     if (*timeout == -2)
+        return -1;
+    if (*timeout != 0 && is_true(FIELD(self, Scheduler, _alarm_may_stop)) &&
+        done(PyObject_CallMethodNoArgs(self, native.name._stop_alarm)) < 0)
         return -1;
     set(&FIELD(worker, Worker, looking), Py_True);
     set(&FIELD(self, Scheduler, _unlooked), native.zero);

@@ -26,6 +26,7 @@
 #include <structmember.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
+#include <sys/timerfd.h>
 #include <sys/socket.h>
 #include <stddef.h>
 #include <time.h>
@@ -297,9 +298,30 @@ static PyObject *send_file(PyObject *Py_UNUSED(module), PyObject *arguments) {
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+/* timerfd_create(2) and timerfd_settime(2), which the standard library has since 3.13. */
+static PyObject *timer_open(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+static PyObject *timer_set(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    int fd;
+    double seconds;
+    if (!PyArg_ParseTuple(arguments, "id", &fd, &seconds))
+        return NULL;
+    struct itimerspec when = {.it_value.tv_sec = (time_t)seconds};
+    when.it_value.tv_nsec = (long)((seconds - (double)when.it_value.tv_sec) * 1e9);
+    if (timerfd_settime(fd, 0, &when, NULL) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"send_file", send_file, METH_VARARGS,
      "send_file(fd, file, offset, count): sendfile(2) that does not wait; None: no room."},
+    {"timer_open", timer_open, METH_NOARGS, "timer_open(): timerfd_create(2)."},
+    {"timer_set", timer_set, METH_VARARGS,
+     "timer_set(fd, seconds): timerfd_settime(2), from now on; 0 stops it."},
     {"unread", unread, METH_O, "How many bytes of a descriptor lie unread; -1: it is closed."},
     {"bind", (PyCFunction)(void (*)(void))bind_all, METH_VARARGS | METH_KEYWORDS,
      "Gives the module the classes and objects that it works on."},

@@ -15,7 +15,7 @@
     X(Worker, looking) X(Worker, parked) X(Worker, permit) X(Worker, task) X(Worker, turn)     \
     X(Worker, waited)                                                                          \
     X(Wanted, pool) X(Wanted, quick) X(Wanted, task) X(Wanted, worker)                         \
-    X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _bound) X(Scheduler, _clock)        \
+    X(Scheduler, _alarm_may_stop) X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _bound) X(Scheduler, _clock)        \
     X(Scheduler, _closing) X(Scheduler, _count) X(Scheduler, _holders) X(Scheduler, _idle)     \
     X(Scheduler, _last_found) X(Scheduler, _lock) X(Scheduler, _next_timer)                    \
     X(Scheduler, _poller) X(Scheduler, _ready) X(Scheduler, _ring) X(Scheduler, _sample_mask)  \
@@ -40,7 +40,7 @@
 #define NAMES(X)                                                                               \
     X(_after_data) X(_arm) X(_behind_unread) X(_broke_off) X(_came_early) X(_drained_after)    \
     X(_end_of_stream) X(_epoll) X(_fire) X(_nothing_there) X(_put_back) X(_raised)             \
-    X(_receive_failed) X(_run_measured) X(_send) X(_stay_alone) X(_tell) X(_tell_arrival)      \
+    X(_receive_failed) X(_run_measured) X(_send) X(_set_alarm) X(_stay_alone) X(_stop_alarm) X(_tell) X(_tell_arrival)      \
     X(_tell_sent) X(_without_permit) X(recv) X(run) X(send) X(wait_recv) X(wake)
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;

@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from types import SimpleNamespace
 
-from thousand_island_sync import _pool, _scheduler
+from thousand_island_sync import _pool, _scheduler, _watch
 from thousand_island_sync._clock import FOREVER
 from thousand_island_sync._poller import READ
 from thousand_island_sync._scheduler import Scheduler
@@ -266,13 +266,32 @@ class Simulated(Scheduler):
     """C code asks the real clocks, of no class but the scheduler itself."""
 
 
+class SimAlarm:
+    """Rings when it goes off."""
+
+    def __init__(self, kernel, ring):
+        self._kernel, self._ring, self._number = kernel, ring, 0
+
+    def set(self, seconds):
+        self._number += 1
+        number = self._number
+        self._kernel.at(self._kernel.now + seconds, lambda: self._go_off(number))
+
+    def stop(self):
+        self._number += 1
+
+    def _go_off(self, number):
+        if number == self._number:
+            self._ring()
+
+
 class World:
     """A scheduler and its streams, in simulated time; a context manager.
 
-    `hand_overs` are the moments at which a permit changed hands.
+    `hand_overs` are the moments at which a permit changed hands. `alarm`: whether there is one.
     """
 
-    def __init__(self, monkeypatch, max_threads=32):
+    def __init__(self, monkeypatch, max_threads=32, alarm=True):
         kernel = self.kernel = Kernel()
         current = SimpleNamespace(
             Lock=SimLock,
@@ -281,11 +300,12 @@ class World:
         )
         monkeypatch.setattr(_pool, "threading", current)
         monkeypatch.setattr(_pool, "Lock", SimLock)
-        monkeypatch.setattr(_scheduler, "perf_counter", lambda: kernel.now)
-        monkeypatch.setattr(_scheduler, "process_time", kernel.process_time)
+        for module in (_scheduler, _watch):
+            monkeypatch.setattr(module, "perf_counter", lambda: kernel.now)
+            monkeypatch.setattr(module, "process_time", kernel.process_time)
         monkeypatch.setattr(_scheduler, "thread_time", lambda: kernel.running.cpu)
         monkeypatch.setattr(_scheduler, "voluntary_switches", lambda: kernel.running.switches)
-        monkeypatch.setattr(_scheduler, "wants_processor", kernel.computes)
+        monkeypatch.setattr(_watch, "wants_processor", kernel.computes)
         self.poller = SimPoller(kernel)
         self.edges: list = []
         self.hand_overs: list[float] = []
@@ -309,6 +329,7 @@ class World:
         monkeypatch.setattr(Scheduler, "_revoke", lambda scheduler, worker: noted(worker))
         self.streams: list[Stream] = []
         self.looks = 0
+        self._has_alarm = alarm
         self._over = False
         SimThread(target=self._listen, name="listener").start()
 
@@ -319,6 +340,8 @@ class World:
 
     def _listen(self):
         """As the listener's thread does it."""
+        if self._has_alarm:
+            self.scheduler.use_alarm(SimAlarm(self.kernel, self._ring))
         while not self._over:
             self.looks += 1
             timeout = self.scheduler.tend()

@@ -11,7 +11,7 @@ ROWS = [
     {"_native"},
     {"errors", "_clock", "_states", "_signals", "_compiled"},
     {"_options", "_waits", "_unread", "_addresses", "_renewal"},
-    {"events", "_poller", "_timers", "_tendency", "_task"},
+    {"events", "_poller", "_alarm", "_timers", "_tendency", "_task"},
     {
         "_trial",
         "transports._base",
@@ -22,7 +22,8 @@ ROWS = [
     {"logger", "_mailbox", "_linger", "_pool", "transports.tcp", "transports._tls_wire"},
     {"_queue", "transports._tls_channel", "transports._tls_context"},
     {"_staying", "transports._tls_twins"},
-    {"_scheduler", "transports.tls"},
+    {"_watch", "transports.tls"},
+    {"_scheduler"},
     {"transports"},
     {"_buffer", "handler", "connection"},
     {"_socket_core"},

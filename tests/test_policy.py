@@ -6,8 +6,9 @@ import random
 import pytest
 
 from tests.simulation import World
-from thousand_island_sync._scheduler import _BUSY_LOOKS, CALM_TICK, TICK
+from thousand_island_sync._alarm import CALM_TICK, TICK
 from thousand_island_sync._tendency import HAND_OVER_COST, SAMPLE_EVERY
+from thousand_island_sync._watch import _BUSY_LOOKS
 
 pytestmark = pytest.mark.heavy
 
@@ -19,9 +20,9 @@ BUSY_LIMIT = (_BUSY_LOOKS + 1) * CALM_TICK
 QUICK = 20e-6
 
 
-@pytest.fixture
-def world(monkeypatch):
-    with World(monkeypatch) as made:
+@pytest.fixture(params=[True, False], ids=["alarm", "bell"])
+def world(monkeypatch, request):
+    with World(monkeypatch, alarm=request.param) as made:
         yield made
 
 
@@ -60,6 +61,22 @@ def test_an_idle_server_is_not_looked_at(world):
     looks = world.looks
     world.run_until(1_000)
     assert world.looks == looks
+
+
+def test_nor_one_whose_requests_come_one_by_one_and_are_quick(monkeypatch):
+    with World(monkeypatch) as world:
+        world.run_until(feed(world, 1, 0.01, [("compute", QUICK)]) + 1)
+        looks = world.looks
+        for step in range(100):
+            world.message(world.streams[0], 2 + step * 0.01, "compute", QUICK)
+        world.run_until(4)
+        assert callbacks(world) == 101
+        assert world.looks == looks
+        # The next of them blocks, and what comes behind it does not wait for that.
+        world.message(world.streams[0], 5, "block", 1.0)
+        world.message(world.stream(), 5.001, "compute", QUICK)
+        world.run_until(7)
+        assert longest_wait(world) <= STALL_LIMIT
 
 
 def test_blocking_callbacks_run_side_by_side_once_that_is_known(world):

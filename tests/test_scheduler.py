@@ -10,10 +10,11 @@ import pytest
 from tests.support import eventually
 from tests.test_poller import MAKERS
 from tests.test_trial import Bench
-from thousand_island_sync import _scheduler, _waits
+from thousand_island_sync import _waits, _watch
+from thousand_island_sync._alarm import CALM_TICK, TICK
 from thousand_island_sync._clock import FOREVER
 from thousand_island_sync._pool import Worker
-from thousand_island_sync._scheduler import CALM_TICK, TICK, Scheduler
+from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
 from thousand_island_sync._tendency import HAND_OVER_COST
 
@@ -540,7 +541,7 @@ def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch
     scheduler, worker = watched
     worker.native_id = 4711
     processor(scheduler, busy=False)
-    monkeypatch.setattr(_scheduler, "wants_processor", [worker.native_id].__contains__)
+    monkeypatch.setattr(_watch, "wants_processor", [worker.native_id].__contains__)
     for _ in range(4):
         scheduler.tend()
         assert worker.permit

@@ -18,6 +18,7 @@ from typing import Any
 from . import _addresses, _waits
 from ._accept_turns import SharedBell, Turn
 from ._acceptor import Acceptor
+from ._alarm import Alarm, alarm_if_there_is_one
 from ._clock import FOREVER, now
 from ._door import Door
 from ._intake import Intake
@@ -60,6 +61,7 @@ class Listener:
         self._acceptors_bell: SharedBell | None = None
         self._lock = threading.Lock()  # guards the acceptors
         self._bell = WakeUp()
+        self._alarm: Alarm | None = None
         self._doors: list[Door] = []
         self._over = False
         self._thread: threading.Thread | None = None
@@ -210,6 +212,8 @@ class Listener:
             self._join(thread, deadline)
 
     def _watch(self) -> None:
+        self._alarm = alarm_if_there_is_one()
+        self.scheduler.use_alarm(self._alarm)
         try:
             while not self._over:
                 timeout = self.scheduler.tend()
@@ -225,6 +229,9 @@ class Listener:
             self.scheduler.tend()  # what is over now is told
         finally:
             self._bell.close()
+            self.scheduler.use_alarm(None)
+            if self._alarm is not None:
+                self._alarm.close()
 
     def _wait(self, timeout: float) -> None:
         stand_in = self.scheduler.stand_in_fileno()
@@ -234,10 +241,14 @@ class Listener:
             return
         poller = select.poll()
         poller.register(self._bell.fileno(), select.POLLIN)
+        if self._alarm is not None:
+            poller.register(self._alarm.fileno(), select.POLLIN)
         if stand_in is not None:
             poller.register(stand_in, select.POLLIN)
         poller.poll(None if timeout == FOREVER else timeout * 1000)
         self._bell.hush()
+        if self._alarm is not None:
+            self._alarm.hush()
 
     def _supervise(self) -> None:
         """Starts acceptors again that have died."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from ._alarm import Alarm
 from ._clock import FOREVER, Clock, now
 from ._compiled import Lock
 from ._poller import Poller
@@ -90,6 +91,9 @@ class Pool:
     """
 
     __slots__ = (
+        "_alarm",
+        "_alarm_may_stop",
+        "_alarm_set_at",
         "_alone",
         "_batch",
         "_bound",
@@ -172,7 +176,10 @@ class Pool:
         self._made = 0
         self._sleepers = 0  # threads that wait in the poller
         self._unlooked = 0  # tasks that were run since the last look
-        self._watching = False
+        self._watching = False  # the watch looks again by itself, or an alarm is set for it
+        self._alarm: Alarm | None = None
+        self._alarm_set_at = -FOREVER
+        self._alarm_may_stop = False
         self._seen_turns = -1
         self._calm = 0  # looks in a row that found nothing to suspect
         self._seen_at = self._seen_cpu = 0.0

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from . import _alarm
+from ._alarm import Alarm
 from ._clock import FOREVER
 from ._poller import HANGUP, WRITE, Events
 from ._pool import Pool, Worker
@@ -203,6 +205,8 @@ class Queue(Pool):
                 timeout = self._next_timer
                 if timeout != FOREVER:
                     timeout = max(0.0, timeout - self._clock())
+                if timeout and self._alarm_may_stop:
+                    self._stop_alarm()
             worker.looking = True
             self._unlooked = 0
             self._sleepers += 1
@@ -246,6 +250,7 @@ class Queue(Pool):
             ring = bool(ready) and not self._watching
             if ring:
                 self._watching = True
+                ring = worker is None or not self._set_alarm()
             # Without the GIL others may sleep while there is work for several.
             wake = self._sleepers > 0 and len(ready) > (worker is not None)
         if ring:
@@ -254,6 +259,31 @@ class Queue(Pool):
             self._poller.wake()
         for call in calls or ():
             call()
+
+    def _set_alarm(self) -> bool:
+        """With the lock: the watch will look in a moment. False: somebody must ring."""
+        alarm = self._alarm
+        if alarm is None:
+            return False
+        time_now, before = self._clock(), self._alarm_set_at
+        self._alarm_set_at = time_now
+        # With one permit, the thread that waits again is the only one that took anything.
+        alone = self._permits == 1 and not self._saturated
+        self._alarm_may_stop = alone and time_now - before >= _alarm.SPARSE_S
+        alarm.set(_alarm.TICK)
+        return True
+
+    def _stop_alarm(self) -> None:
+        """With the lock: what began is over, and nobody has to look."""
+        self._alarm_may_stop = self._watching = False
+        if self._alarm is not None:
+            self._alarm.stop()
+
+    def use_alarm(self, alarm: Alarm | None) -> None:
+        """From now on this one, or none: rings instead. Thread: the listener's, which waits for
+        it, too."""
+        with self._lock:
+            self._alarm, self._alarm_may_stop = alarm, False
 
     def _fire(self) -> list[Callable[[], None]]:
         """With the lock. A deadline that was moved meanwhile goes back to sleep."""

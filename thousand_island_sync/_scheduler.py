@@ -21,7 +21,8 @@ callback, and gives it away before it waits, in one of three ways:
 3. The stall watch finds it in one callback at two looks in a row, and takes it; at
    five, if the processor was busy meanwhile, or the thread only wants one. It looks
    every 2 ms while callbacks run, every 8 ms where nothing has blocked for a while, and
-   not at all on an idle server.
+   not at all on an idle server, nor where requests come one by one and are quick: an
+   alarm that would wake it is stopped when they are over (`_alarm`).
 
 A thread that gave its permit away finishes its callback without one. A permit that
 is given away goes to the idle thread that slept last (its cache is warm) or to a new
@@ -50,29 +51,18 @@ from threading import get_native_id
 from time import perf_counter, process_time, thread_time
 
 from . import _waits
-from ._clock import FOREVER
 from ._pool import Worker
-from ._staying import ALONE, Staying
+from ._staying import ALONE
 from ._task import AGAIN, Task
-from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches, wants_processor
+from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches
+from ._watch import Watch
 
-#: Seconds between two looks of the stall watch: where it has reason to suspect anything,
-#: and where nothing has blocked for a while. Each look costs two thread switches; at the
-#: short interval that was a tenth of the CPU of a server under PINGs.
-TICK, CALM_TICK = 0.002, 0.008
-#: Looks that found tasks run and none that stood still, until it is calm. A look that found
-#: none run counts so many back: under single requests with pauses between, it is never calm.
-_CALM_LOOKS, _PAUSE_LOOKS = 25, 5
 SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
-#: Looks at one callback after which its permit is taken though the processor is busy.
-_BUSY_LOOKS = 4
-#: Between two looks while a ready connection waits for a thread.
-_SATURATED_TICK = 0.01
 
 _log = logging.getLogger("thousand_island_sync")
 
 
-class Scheduler(Staying):
+class Scheduler(Watch):
     """See the module's essay. Every method may be called from any thread unless it says so."""
 
     def _work(self, worker: Worker) -> None:
@@ -196,145 +186,3 @@ class Scheduler(Staying):
                 task.broke()
             except BaseException:
                 _log.exception("while breaking off")
-
-    # ---- the listener's thread ------------------------------------------------
-
-    def tend(self) -> float:
-        """One look of the stall watch, and standing in where no thread holds a permit.
-
-        Returns:
-            Seconds until the next look; `FOREVER`: when `ring` is called, or, if
-            `stand_in_fileno` is not `None`, when that is readable.
-
-        Thread: the listener's alone.
-        """
-        heirs: list[Worker | None] = []
-        idle = self._was_idle()
-        with self._lock:
-            # By `looking`, not by `task`: a task that was just taken off the queue is
-            # nowhere to be seen until its worker has noted it.
-            busy = stalled = False
-            turns = 0
-            for worker in list(self._holders):
-                turns += worker.turn
-                if worker.looking:
-                    continue
-                busy = True
-                worker.looks = worker.looks + 1 if worker.turn == worker.seen else 0
-                worker.seen = worker.turn
-                task = worker.task  # once: it may finish at any moment
-                if task is None or not worker.looks:
-                    continue
-                stalled = True
-                # Where the processor was busy the callback may just be at work, or wait for
-                # the GIL: another thread would only wait with it. Where others' processes
-                # have the processors, so would one that wants one.
-                blocked = idle and not wants_processor(worker.native_id)
-                if blocked or worker.looks >= _BUSY_LOOKS:
-                    self._revoke(worker)
-                    if blocked:
-                        self._suspect(task)
-                    heirs.append(self._employ())
-            crowd = self._busy() - len(self._holders)
-            tasks = self._tasks.values()
-            if self._trial.look(self._seen_at, self._seen_cpu, self._turns, crowd, tasks):
-                self._sample_as_needed()
-            standing_in = not self._holders and bool(self._tasks)
-            quiet = not busy and turns == self._seen_turns and not self._ready
-            # Where its class tends to block, every callback is looked at: see `_sample_mask`.
-            if stalled or not self._sample_mask:
-                self._calm = 0
-            elif turns != self._seen_turns:
-                self._calm = min(self._calm + 1, _CALM_LOOKS)
-            else:
-                self._calm = max(self._calm - _PAUSE_LOOKS, 0)
-            self._seen_turns = turns
-            self._watching = not quiet
-            if quiet and self._trial.refute(self._seen_at):
-                self._sample_as_needed()  # nobody looks again, and it holds on to its tasks
-        for heir in heirs:
-            if heir is not None:
-                self._wake(heir)
-        if standing_in:
-            return self._stand_in()
-        self._tell_saturation()
-        if quiet:
-            return FOREVER
-        return TICK if self._calm < _CALM_LOOKS else CALM_TICK
-
-    def _turns(self) -> int:
-        """With the lock: tasks that the threads there are have run."""
-        return sum(worker.turn for worker in self._threads)
-
-    def _suspect(self, task: Task) -> None:
-        """With the lock: a callback stands still, and it is not for want of a processor.
-
-        It blocks, then, until its next run is measured; and so, for all that is known, do
-        others of its class. Else each of a burst of them would be found out by itself, two
-        looks later than the one before it.
-        """
-        task.blocks, task.sampled = True, False
-        self.tendency.learn(0.0, TICK, TICK)
-        self._trial.refute(self._seen_at)
-        self._sample_as_needed()
-
-    def _was_idle(self) -> bool:
-        """Whether the process used less than half a processor since this was asked last."""
-        wall, process = perf_counter(), process_time()
-        idle = process - self._seen_cpu < (wall - self._seen_at) / 2
-        self._seen_at, self._seen_cpu = wall, process
-        return idle
-
-    def stand_in_fileno(self) -> int | None:
-        """What the listener's thread waits for beside its bell. Thread: the listener's."""
-        with self._lock:
-            if self._holders or not self._tasks:
-                return None
-        return self._poller_fileno()
-
-    def _poller_fileno(self) -> int | None:
-        try:
-            return self._poller.fileno()
-        except ValueError:  # as above
-            return None
-
-    def _stand_in(self) -> float:
-        try:
-            self._absorb(self._poller.poll(0), None)
-        except (OSError, ValueError):
-            return TICK  # the last thread has just left, and closed it
-        with self._lock:
-            # A thread that could not be started before may start now.
-            heir = self._employ() if self._ready and self._free else None
-        if heir is not None:
-            self._wake(heir)
-        self._tell_saturation()
-        with self._lock:
-            # Whoever says here that it watches must come back: nobody rings meanwhile.
-            self._watching = bool(self._holders or self._ready)
-            if self._watching:
-                return TICK if self._holders else _SATURATED_TICK
-            timer = self._next_timer
-        if self._poller_fileno() is None:
-            return _SATURATED_TICK
-        return FOREVER if timer == FOREVER else max(TICK, timer - self._clock())
-
-    def _tell_saturation(self) -> None:
-        with self._lock:
-            waiting = self._unserved()
-            busy = self._busy()
-            if self._saturated:
-                # A thread that rests proves nothing while the one with the permit stands
-                # still: what waits, waits for the next look to take it away.
-                moving = not any(worker.looks for worker in self._holders)
-                spare = moving and (bool(self._idle) or self._sleepers > 0)
-                self._relief = self._relief + 1 if spare else 0
-                if waiting and self._relief < 2:
-                    return
-                self._saturated, self._relief = False, 0
-            elif waiting and self._free and not self._holders:
-                self._saturated = True
-            else:
-                return
-            saturated = self._saturated
-        self._tell(saturated, busy, waiting)

@@ -13,7 +13,7 @@ from thousand_island_sync import (
     Handler,
     Socket,
     ThousandIsland,
-    _scheduler,
+    _alarm,
     attach_logger,
     events,
 )
@@ -57,8 +57,8 @@ def _serve(announce: Announce, handler_cls: type[Handler]) -> None:
         chosen |= {"transport_cls": TLS, "transport_options": {"certfile": WORK.pem}}
     if WORK.slowed > 1:
         # The stall watch looks by the clock: under valgrind it would for each few requests.
-        _scheduler.TICK *= WORK.slowed
-        _scheduler.CALM_TICK *= WORK.slowed
+        _alarm.TICK *= WORK.slowed
+        _alarm.CALM_TICK *= WORK.slowed
     server = ThousandIsland(handler_cls=handler_cls, host=work.HOST, port=0, **chosen).start()
     announce(server.local_port)
     sys.stdin.read()

@@ -1,0 +1,88 @@
+"""The alarm of the stall watch."""
+
+import os
+import select
+
+import pytest
+
+from tests.support import Echo, answers, eventually
+from thousand_island_sync import _alarm
+from thousand_island_sync._alarm import Alarm
+
+
+def readable(alarm, timeout_ms):
+    poller = select.poll()
+    poller.register(alarm.fileno(), select.POLLIN)
+    return bool(poller.poll(timeout_ms))
+
+
+@pytest.fixture(params=["compiled", "of the standard library"])
+def alarm(request, monkeypatch):
+    if request.param != "compiled":
+        monkeypatch.setattr(_alarm, "_native", None)
+    try:
+        made = Alarm()
+    except OSError:
+        pytest.skip("there is none")
+    yield made
+    made.close()
+
+
+def test_it_goes_off_after_a_while_and_is_hushed(alarm):
+    alarm.set(0.001)
+    assert readable(alarm, 5_000)
+    alarm.hush()
+    assert not readable(alarm, 0)
+
+
+def test_not_before(alarm):
+    alarm.set(3_600.5)
+    assert not readable(alarm, 0)
+
+
+def test_nor_once_it_was_stopped(alarm):
+    alarm.set(0.0001)
+    assert readable(alarm, 5_000)
+    alarm.stop()  # though it has gone off
+    assert not readable(alarm, 0)
+    alarm.hush()  # which does not wait
+
+
+def test_the_last_one_counts(alarm):
+    alarm.set(3_600)
+    alarm.set(0.001)
+    assert readable(alarm, 5_000)
+
+
+@pytest.fixture
+def without_alarms(monkeypatch):
+    def none_left():
+        raise OSError(24, os.strerror(24))
+
+    monkeypatch.setattr(_alarm, "Alarm", none_left)
+
+
+def test_a_server_that_can_have_none_serves_without(serve, client, without_alarms):
+    server = serve(Echo)
+    assert all(answers(client(server)) for _ in range(3))
+
+
+def test_a_server_does_not_look_at_requests_that_come_one_by_one(serve, client, monkeypatch):
+    monkeypatch.setattr(_alarm, "TICK", 60)  # for however long they take here
+    monkeypatch.setattr(_alarm, "SPARSE_S", 0)
+    server = serve(Echo)
+    sock = client(server)
+    assert answers(sock)
+    scheduler = server._run.scheduler
+    assert all(answers(sock) for _ in range(20))
+    assert eventually(lambda: not scheduler._watching)
+    assert scheduler.counts()[0] == 1
+
+
+def test_but_at_those_that_follow_each_other_closely(serve, client, monkeypatch):
+    monkeypatch.setattr(_alarm, "TICK", 60)
+    monkeypatch.setattr(_alarm, "SPARSE_S", 3_600)
+    server = serve(Echo)
+    sock = client(server)
+    assert all(answers(sock) for _ in range(20))
+    assert server._run.scheduler._watching  # the alarm is still set
