@@ -2,11 +2,12 @@
 
 import os
 import select
+import threading
 
 import pytest
 
-from tests.support import Echo, answers, eventually
-from thousand_island_sync import _alarm
+from tests.support import Echo, answers, eventually, receive
+from thousand_island_sync import Handler, _alarm
 from thousand_island_sync._alarm import Alarm
 
 
@@ -86,3 +87,25 @@ def test_but_at_those_that_follow_each_other_closely(serve, client, monkeypatch)
     sock = client(server)
     assert all(answers(sock) for _ in range(20))
     assert server._run.scheduler._watching  # the alarm is still set
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_one_of_them_that_blocks_all_the_same_holds_up_nobody(serve, client, monkeypatch, debug):
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", debug)
+    monkeypatch.setattr(_alarm, "SPARSE_S", 0)
+    go = threading.Event()
+
+    class Blocks(Handler):
+        def handle_data(self, data, socket):
+            if data == b"b":
+                go.wait(10)
+            socket.send(data)
+
+    server = serve(Blocks)
+    blocked, other = client(server), client(server)
+    assert all(answers(other) for _ in range(20))
+    blocked.sendall(b"b")
+    assert answers(other)
+    assert not go.is_set()
+    go.set()
+    assert receive(blocked, 1) == b"b"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import _addresses, _waits
+from . import _addresses, _alarm, _waits
 from ._accept_turns import SharedBell, Turn
 from ._acceptor import Acceptor
 from ._alarm import Alarm, alarm_if_there_is_one
@@ -235,7 +235,7 @@ class Listener:
 
     def _wait(self, timeout: float) -> None:
         stand_in = self.scheduler.stand_in_fileno()
-        if timeout != FOREVER and stand_in is None:
+        if timeout <= _alarm.CALM_TICK and stand_in is None:
             # Ticking: the bell can wait for a tick, and sleeping is one call.
             time.sleep(timeout)
             return
