@@ -2,7 +2,7 @@
 
     python -m pip install '.[bench]'      # the peers, and matplotlib
     python -m benchmarks --quick          # about ten minutes; noisy
-    python -m benchmarks                  # about an hour
+    python -m benchmarks                  # more than an hour
     python -m benchmarks --only 'ping-*'   # scenarios of these names
     python -m benchmarks --scaling        # how cost grows; see `benchmarks.scaling`
 
@@ -75,16 +75,16 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one round of one turn, shorter loads")
     parser.add_argument("--rounds", type=int, help="times that all servers are started; 3")
-    parser.add_argument("--turns", type=int, help="of each server in a round; 3")
-    parser.add_argument("--seconds", type=float, help="of each load; 1")
+    parser.add_argument("--turns", type=int, help="of each server in a round; 5")
+    parser.add_argument("--seconds", type=float, help="of each load; 0.5")
     parser.add_argument("--only", nargs="+", default=["*"], help="names; * is for anything")
     parser.add_argument("--peers", nargs="+", help="these only, and ours")
     parser.add_argument("--out", default=".benchmarks", help="a folder; .benchmarks")
     parser.add_argument("--scaling", action="store_true", help="how cost grows")
     given = parser.parse_args()
     rounds = given.rounds or (1 if given.quick else 3)
-    turns = given.turns or (1 if given.quick else 3)
-    seconds = given.seconds or (0.5 if given.quick else 1)
+    turns = given.turns or (1 if given.quick else 5)
+    seconds = given.seconds or 0.5
     crowds.allow_descriptors()
     folder = Path(given.out)
     folder.mkdir(parents=True, exist_ok=True)
