@@ -178,6 +178,9 @@ class ConnectionCore(Task):
             self._env.pool.detach(self)
             self.alert = True  # the next step forgets how this callback waited
 
+    def look_again(self) -> None:
+        self._left_something()
+
     def interrupt(self) -> int | None:
         return self._env.interrupt
 

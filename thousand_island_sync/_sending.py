@@ -233,6 +233,8 @@ class Sending(SocketCore):
         if left <= 0:
             raise self._no_room(doing, timeout)
         self._connection.take_out()
+        if self._channel.took_in():
+            self._connection.look_again()
         _waits.give_way()
         write = self._channel.send_wants == WRITE
         if not _waits.wait_for(self._sock.fileno(), write=write, timeout=left):

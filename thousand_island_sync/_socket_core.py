@@ -59,6 +59,9 @@ class Owner(Protocol):
     def take_out(self) -> None:
         """No events from the poller until the connection is parked again."""
 
+    def look_again(self) -> None:
+        """Something was read of which the poller will not tell."""
+
     def interrupt(self) -> int | None:
         """The descriptor that becomes readable when waiting reads shall end, if any."""
 

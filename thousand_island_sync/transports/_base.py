@@ -72,6 +72,11 @@ class Channel(ABC):
     def send(self, data: Any, flags: int = 0) -> int:
         """How many bytes of a bytes-like were taken; 0: none yet."""
 
+    def took_in(self) -> bool:
+        """Whether since it was asked last a send has read, for its own sake, what came: the
+        poller will not tell the connection's owner of it."""
+        return False
+
     def source(self) -> Source:
         """What is received from for each message, with `MSG_DONTWAIT`: the channel, or
         something quicker, which may also raise `BlockingIOError` for nothing yet."""

@@ -268,10 +268,22 @@ class _Sink:
 
     def _not_sealed(self, error: SSL.Error) -> int:
         channel = self._channel
-        if isinstance(error, SSL.WantReadError):
+        if not isinstance(error, SSL.WantReadError):
+            raise channel._write_failed(error) from error
+        # Hands are being shaken anew, and the peer's part of that comes first.
+        if not channel._answer():
+            return 0
+        fetched = channel._fetch()
+        if fetched is None:
             channel.send_wants = READ
             return 0
-        raise channel._write_failed(error) from error
+        if not fetched:
+            channel._cut_short()
+            raise OSError(errno.EPIPE, "the peer has gone, in the middle of a handshake")
+        channel._records.put(fetched)
+        channel._took_in = True
+        channel.send_wants = WRITE  # tried again as soon as the caller has waited
+        return 0
 
 
 def _protocol_error(error: SSL.Error) -> OSError:

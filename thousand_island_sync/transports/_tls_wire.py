@@ -68,6 +68,7 @@ class Wire(Channel):
         "_owed",
         "_records",
         "_sock",
+        "_took_in",
         "recv_wants",
         "send_wants",
     )
@@ -85,6 +86,7 @@ class Wire(Channel):
         self._large = True  # memory is worth letting go of: the handshake's, at first
         self.recv_wants = READ
         self.send_wants = WRITE
+        self._took_in = False
 
     @property
     def unfinished(self) -> bool:  # type: ignore[override]
@@ -177,6 +179,10 @@ class Wire(Channel):
                 return False
             self._held, self._owed = None, False
         return True
+
+    def took_in(self) -> bool:
+        took_in, self._took_in = self._took_in, False
+        return took_in
 
     def flush(self) -> bool:
         with self._lock:

@@ -1,0 +1,168 @@
+"""A context of the user's own that lets its clients shake hands anew (TLS 1.2), while the server
+sends. Without one nobody may; see `test_tls_programs`."""
+
+import socket
+import threading
+
+import pytest
+
+from tests.support import eventually
+from thousand_island_sync import TLS, Handler
+from thousand_island_sync._connection_core import ConnectionCore
+from thousand_island_sync.transports import _tls_records
+
+SSL = pytest.importorskip("OpenSSL.SSL")
+
+_ALLOWED = 1 << 8  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
+BLOCK = bytes(range(256)) * 400
+
+
+@pytest.fixture(params=["quick", "public"], autouse=True)
+def way(request, monkeypatch):
+    if request.param == "public":
+        monkeypatch.setattr(_tls_records, "records_of", _tls_records.PublicRecords)
+        monkeypatch.setattr(
+            "thousand_island_sync.transports._tls_wire.records_of", _tls_records.PublicRecords
+        )
+
+
+class Client:
+    """Between whose steps as much time passes as a test wants."""
+
+    def __init__(self, address):
+        self.sock = socket.create_connection(address)
+        self.sock.settimeout(0.05)
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        self.tls = SSL.Connection(context, None)
+        self.tls.set_connect_state()
+        assert eventually(lambda: self.step(self.tls.do_handshake) is not None)
+
+    def step(self, call, *arguments):
+        """What a call gave, `None` if it wants more of the server."""
+        result = None
+        try:
+            result = call(*arguments) or True
+        except SSL.WantReadError:
+            pass
+        try:
+            while True:
+                self.sock.sendall(self.tls.bio_read(1 << 16))
+        except SSL.WantReadError:
+            pass
+        if result is None:
+            self.fetch()
+        return result
+
+    def fetch(self):
+        try:
+            self.tls.bio_write(self.sock.recv(1 << 16) or b"?")
+        except TimeoutError:
+            pass
+
+    def receive(self, length):
+        got = b""
+
+        def more():
+            nonlocal got
+            got += self.step(self.tls.recv, 1 << 16) or b""
+            return len(got) >= length
+
+        assert eventually(more), len(got)
+        return got
+
+    def begin_anew(self):
+        """Says hello, and no more."""
+        assert self.tls.renegotiate()
+        with pytest.raises(SSL.WantReadError):
+            self.tls.recv(1)
+        self.sock.sendall(self.tls.bio_read(1 << 16))
+
+
+@pytest.fixture
+def connect(authority, serve):
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_options(_ALLOWED)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.use_certificate(x509.load_pem_x509_certificate(authority.chain))
+    context.use_privatekey(serialization.load_pem_private_key(authority.key, None))
+    made = []
+
+    def connect(handler_cls):
+        server = serve(handler_cls, transport_cls=TLS, transport_options={"context": context})
+        made.append(Client(("127.0.0.1", server.local_port)))
+        return server, made[-1]
+
+    yield connect
+    for client in made:
+        client.sock.close()
+
+
+class Blocks(Handler):
+    def handle_connection(self, socket):
+        type(self).socket = socket
+
+    def handle_data(self, data, socket):
+        socket.send(data)
+
+    def handle_info(self, message, socket):
+        if callable(message):
+            message()
+        else:
+            socket.send(message)
+
+    def handle_error(self, reason, socket):
+        type(self).error = reason
+
+
+def half_way(server, client):
+    """The server has heard the hello and answered; the rest is the client's."""
+    client.begin_anew()
+    assert eventually(lambda: client.sock.recv(1, socket.MSG_PEEK))
+
+
+def test_what_a_callback_sends_meanwhile_arrives_after_it(connect):
+    server, client = connect(Blocks)
+    half_way(server, client)
+    (connection,) = server.connections()
+    connection.post(BLOCK)
+    assert client.receive(len(BLOCK)) == BLOCK
+    assert client.tls.total_renegotiations() == 1
+    client.step(client.tls.send, b"more")
+    assert client.receive(4) == b"more"
+
+
+def test_what_another_thread_sends_does_too_and_the_owner_is_told_of_what_it_read(
+    connect, monkeypatch
+):
+    told = []
+    look_again = ConnectionCore.look_again
+    monkeypatch.setattr(
+        ConnectionCore, "look_again", lambda self: (told.append(self), look_again(self))
+    )
+    server, client = connect(Blocks)
+    half_way(server, client)
+    (connection,) = server.connections()
+    inside, go = threading.Event(), threading.Event()
+    connection.post(lambda: (inside.set(), go.wait(10)))  # so nobody else reads
+    assert inside.wait(10)
+    sender = threading.Thread(target=Blocks.socket.send, args=(BLOCK,))
+    sender.start()
+    assert client.receive(len(BLOCK)) == BLOCK
+    sender.join()
+    go.set()
+    assert told
+    client.step(client.tls.send, b"more")
+    assert client.receive(4) == b"more"
+
+
+def test_a_client_that_leaves_in_the_middle_ends_the_send(connect):
+    server, client = connect(Blocks)
+    half_way(server, client)
+    (connection,) = server.connections()
+    connection.post(BLOCK)
+    client.sock.close()
+    assert eventually(lambda: not server.connections())
