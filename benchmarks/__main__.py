@@ -89,7 +89,8 @@ def main() -> None:
     folder = Path(given.out)
     folder.mkdir(parents=True, exist_ok=True)
     facts = machine()
-    facts["rounds"] = f"{rounds}, in each {turns} loads of about {seconds:g} s in turn"
+    per_round = "one load" if given.scaling else f"{turns} loads in turn"
+    facts["rounds"] = f"{rounds}, in each {per_round} of about {seconds:g} s"
     for name, value in facts.items():
         print(f"{name}: {value}")
     if given.scaling:
