@@ -3,12 +3,13 @@
 import io
 import re
 import subprocess
+from typing import ClassVar
 
 import pytest
 import trustme
 from OpenSSL import SSL
 
-from tests.programs import program
+from tests.programs import newer_openssl, program
 from tests.support import Echo, eventually, journal
 from tests.test_tls import tls
 from tests.test_tls_hosts import Site
@@ -33,8 +34,8 @@ def s_client(authority, tmp_path):
     ca = tmp_path / "ca.pem"
     ca.write_bytes(authority.ca_pem)
 
-    def run(server, *arguments, lines=b"", name="localhost"):
-        command = [program("openssl"), "s_client", "-connect", f"127.0.0.1:{server.local_port}"]
+    def run(server, *arguments, lines=b"", name="localhost", openssl="openssl"):
+        command = [program(openssl), "s_client", "-connect", f"127.0.0.1:{server.local_port}"]
         command += ["-CAfile", str(ca), "-servername", name, *arguments]
         result = subprocess.run(command, input=lines, capture_output=True, timeout=30)
         return (result.stdout + result.stderr).decode("utf-8", "replace")
@@ -134,23 +135,32 @@ def test_d12_a_client_cannot_renegotiate(serve, authority, s_client):
     assert eventually(lambda: server.info().active_connections == 0)
 
 
-def test_the_post_quantum_group_is_agreed_with_a_client_that_has_it(serve, authority, client):
-    groups = []
+class Notes(Handler):
+    """Notes the group that was agreed on."""
 
-    class Notes(Handler):
-        def handle_connection(self, socket):
-            groups.append(socket.tls_info().group)
-            socket.send(b"done")
+    groups: ClassVar[list[str]] = []
 
+    def handle_connection(self, socket):
+        self.groups[:] = [socket.tls_info().group]
+        socket.send(b"done")
+        return Close()
+
+
+def test_the_post_quantum_group_is_agreed_with_a_client_that_has_it(serve, authority, s_client):
+    said = s_client(tls(serve, authority, Notes), "-ign_eof", openssl=newer_openssl())
+    assert "Negotiated TLS1.3 group: X25519MLKEM768" in said
+    assert Notes.groups == ["X25519MLKEM768"]
+
+
+def test_and_with_the_client_of_the_openssl_that_serves(serve, authority, client):
     server = tls(serve, authority, Notes)
-    # OpenSSL's own client of today, by way of pyOpenSSL.
     sock = client(server)
     sock.settimeout(None)
     connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), sock)
     connection.set_connect_state()
     connection.do_handshake()
     assert connection.recv(4) == b"done"
-    assert groups == ["X25519MLKEM768"]
+    assert Notes.groups == ["X25519MLKEM768"]
     assert connection.get_group_name() == "X25519MLKEM768"
 
 
