@@ -1,14 +1,14 @@
 """A line protocol in the manner of socketserver: the handler loops, and blocks.
 
-`SET key value` and `GET key`, one a line, each a query of a SQLite database that is
-opened per connection. A thread that waits here, for a line or for the database, holds
-up nobody else.
+`SET key value` and `GET key`, one a line, each a query of a SQLite database. A thread that
+waits here, for a line or for the database, holds up nobody else.
 
     python examples/line_protocol.py --port 4060 --database /tmp/lines.db
     printf 'SET color green\nGET color\n' | nc -N 127.0.0.1 4060
 """
 
 import argparse
+import contextlib
 import sqlite3
 
 from thousand_island_sync import Close, Handler, LimitExceeded, Socket, SocketClosed, ThousandIsland
@@ -16,7 +16,7 @@ from thousand_island_sync import Close, Handler, LimitExceeded, Socket, SocketCl
 
 class Lines(Handler):
     def handle_connection(self, socket: Socket) -> Close:
-        with sqlite3.connect(self.options, timeout=10) as database:
+        with contextlib.closing(sqlite3.connect(self.options, timeout=10)) as database, database:
             database.execute("CREATE TABLE IF NOT EXISTS lines (key TEXT PRIMARY KEY, value TEXT)")
         try:
             while True:
@@ -29,21 +29,16 @@ class Lines(Handler):
         return Close()
 
     def answer(self, words: list[str]) -> bytes:
-        database = sqlite3.connect(self.options, timeout=10)
-        try:
+        with contextlib.closing(sqlite3.connect(self.options, timeout=10)) as database, database:
             match words:
                 case ["SET", key, value]:
-                    with database:
-                        database.execute(
-                            "INSERT OR REPLACE INTO lines VALUES (?, ?)", (key, value.strip())
-                        )
+                    setting = (key, value.strip())
+                    database.execute("INSERT OR REPLACE INTO lines VALUES (?, ?)", setting)
                     return b"OK\n"
                 case ["GET", key]:
                     found = database.execute("SELECT value FROM lines WHERE key = ?", (key,))
                     row = found.fetchone()
                     return b"NONE\n" if row is None else f"{row[0]}\n".encode()
-        finally:
-            database.close()
         return b"ERR takes SET key value, or GET key\n"
 
 
