@@ -12,8 +12,9 @@ import weakref
 
 import pytest
 
-from tests.support import eventually, receive, reset
+from tests.support import Echo, answers, eventually, receive, reset
 from thousand_island_sync import Close, Error, Handler
+from thousand_island_sync._ending import Ending
 from thousand_island_sync.transports import Channel
 
 
@@ -158,6 +159,33 @@ def test_and_is_there_until_the_end_though_nobody_holds_it(serve, client):
     del handle
     sock.close()
     assert eventually(lambda: not Weak.held)
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["and keeps it", "and lets it go"])
+def test_who_asks_for_the_handle_in_the_last_moment_gets_it(
+    serve, client, uncollected, monkeypatch, keep
+):
+    """Any thread may, by `connections()`, between the end and the letting go."""
+    asked, let_go, broken = [], Ending._let_go_of_the_users, []
+
+    def late(self):
+        handle = self.handle
+        asked.append(handle if keep else None)
+        del handle
+        let_go(self)
+
+    monkeypatch.setattr(Ending, "_let_go_of_the_users", late)
+    monkeypatch.setattr(Ending, "broke", lambda self: broken.append(self))
+    server = serve(Echo)
+    sock = client(server)
+    assert answers(sock)
+    sock.close()
+    assert eventually(lambda: len(asked) == 1)
+    assert eventually(lambda: server.info().active_connections == 0)
+    assert not keep or asked[0].closed
+    asked.clear()
+    assert eventually(lambda: not uncollected())
+    assert not broken
 
 
 def test_a_crowd_that_came_and_went_is_not_kept_by_who_let_it_in(serve, client, uncollected):

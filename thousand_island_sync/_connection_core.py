@@ -31,7 +31,7 @@ from .socket import Socket
 from .transports._base import Source, Transport
 
 _serials = itertools.count(1)
-_making_mailboxes = Lock()
+_making = Lock()
 
 
 class ConnectionCore(Task):
@@ -117,7 +117,7 @@ class ConnectionCore(Task):
         """The one `Connection` of this connection."""
         handle = self._known_handle()
         if handle is None:
-            with _making_mailboxes:
+            with _making:
                 handle = self._known_handle()
                 if handle is None:
                     handle = Connection(self)  # type: ignore[arg-type]
@@ -211,7 +211,7 @@ class ConnectionCore(Task):
     def _mailbox(self) -> Mailbox:
         mail = self._mail
         if mail is None:
-            with _making_mailboxes:
+            with _making:
                 mail = self._mail
                 if mail is None:
                     mail = self._mail = Mailbox(self._env.max_pending)
@@ -268,7 +268,7 @@ class ConnectionCore(Task):
         return call.result
 
     def _close_mailbox(self) -> None:
-        with _making_mailboxes:
+        with _making:
             mail, self._mail = self._mail, CLOSED_BOX
         if mail is None or mail is CLOSED_BOX:
             return

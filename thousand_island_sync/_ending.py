@@ -16,7 +16,7 @@ from typing import Any
 
 from . import _waits, events
 from ._clock import now_ns
-from ._connection_core import ConnectionCore
+from ._connection_core import ConnectionCore, _making
 from ._linger import MOST_BYTES, Linger
 from ._signals import EventSignal
 from ._states import CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause
@@ -67,9 +67,10 @@ class Ending(ConnectionCore):
         last one who holds any of it frees it all. Thread: the owner's."""
         self._socket = self._handler = self._on_data = self._source = None  # type: ignore[assignment]
         self._context = _NOTHING
-        handle = self._handle
-        if handle is not None:
-            self._handle = weakref.ref(handle)  # type: ignore[arg-type]
+        with _making:  # another thread may be making it at this moment
+            handle = self._handle
+            if handle is not None and not isinstance(handle, weakref.ref):
+                self._handle = weakref.ref(handle)
 
     def _last_callback(self, name: str, *reason: Any) -> None:
         callback = getattr(self._handler, name)
