@@ -195,6 +195,17 @@ class Authority:
             self.ca.issue_cert("client@example.org").configure_cert(context)
         return context
 
+    def server_context(self) -> Any:
+        """A ready `OpenSSL.SSL.Context`, as users may bring one."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+        from OpenSSL import SSL
+
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.use_certificate(x509.load_pem_x509_certificate(self.chain))
+        context.use_privatekey(serialization.load_pem_private_key(self.key, None))
+        return context
+
 
 @pytest.fixture(scope="session")
 def authority() -> Authority:

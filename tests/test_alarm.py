@@ -20,7 +20,7 @@ def readable(alarm, timeout_ms):
 @pytest.fixture(params=["compiled", "of the standard library"])
 def alarm(request, monkeypatch):
     if request.param != "compiled":
-        monkeypatch.setattr(_alarm, "_native", None)
+        monkeypatch.setattr(_alarm, "timer_open", None)
     try:
         made = Alarm()
     except OSError:

@@ -479,12 +479,17 @@ def test_it_looks_less_often_where_nothing_has_blocked_for_a_while(watched):
     assert looks == sorted(looks)
 
 
+def calm_down(scheduler, worker, turns):
+    """A hundred looks, each after so many callbacks; what the last of them said."""
+    for _ in range(100):
+        worker.turn += turns
+        timeout = scheduler.tend()
+    return timeout
+
+
 def test_nor_where_little_happens_but_steadily(watched):
     scheduler, worker = watched
-    for _ in range(100):
-        worker.turn += 1
-        looked = scheduler.tend()
-    assert looked == CALM_TICK
+    assert calm_down(scheduler, worker, 1) == CALM_TICK
 
 
 def test_but_as_often_where_it_pauses_between_two_requests(watched):
@@ -499,9 +504,7 @@ def test_but_as_often_where_it_pauses_between_two_requests(watched):
 def test_and_at_once_again_where_a_callback_stands_still(watched):
     scheduler, worker = watched
     processor(scheduler, busy=True)
-    for _ in range(100):
-        worker.turn += 1
-        scheduler.tend()
+    calm_down(scheduler, worker, 1)
     for _ in range(20):  # as many as it may run on, where the processor is busy
         assert scheduler.tend() == TICK
         worker.turn += 1
@@ -511,13 +514,9 @@ def test_and_at_once_again_where_a_callback_stands_still(watched):
 def test_and_at_once_again_where_something_may(watched):
     scheduler, worker = watched
     processor(scheduler, busy=True)
-    for _ in range(100):
-        worker.turn += 50
-        scheduler.tend()
+    calm_down(scheduler, worker, 50)
     assert scheduler.tend() == TICK  # no turn since the last look
-    for _ in range(100):
-        worker.turn += 50
-        scheduler.tend()
+    calm_down(scheduler, worker, 50)
     scheduler._sample_mask = 0  # the class tends to block
     worker.turn += 50
     assert scheduler.tend() == TICK

@@ -524,23 +524,13 @@ def test_d16_wrong_tls_options_are_found_by_the_constructor(options, says, autho
 
 
 def test_a_ready_context_excludes_the_other_options(serve, authority, secure):
-    from OpenSSL import SSL
-
-    def context():
-        made = SSL.Context(SSL.TLS_SERVER_METHOD)
-        from cryptography import x509
-        from cryptography.hazmat.primitives import serialization
-
-        made.use_certificate(x509.load_pem_x509_certificate(authority.chain))
-        made.use_privatekey(serialization.load_pem_private_key(authority.key, None))
-        return made
-
-    server = serve(Echo, transport_cls=TLS, transport_options={"context": context()})
+    options = {"context": authority.server_context()}
+    server = serve(Echo, transport_cls=TLS, transport_options=options)
     sock = secure(server, authority.client_context())
     sock.sendall(b"x")
     assert sock.recv(1) == b"x"
     with pytest.raises(ConfigError, match="excludes certfile"):
-        TLS.prepare(context=context(), certfile=authority.chain)
+        TLS.prepare(context=authority.server_context(), certfile=authority.chain)
 
 
 def test_an_expired_certificate_is_served_with_a_warning(authority):

@@ -1,6 +1,7 @@
 """A context of the user's own that lets its clients shake hands anew (TLS 1.2), while the server
 sends. Without one nobody may; see `test_tls_programs`."""
 
+import contextlib
 import socket
 import threading
 
@@ -19,11 +20,7 @@ BLOCK = bytes(range(256)) * 400
 
 @pytest.fixture(params=["quick", "public"], autouse=True)
 def way(request, monkeypatch):
-    if request.param == "public":
-        monkeypatch.setattr(_tls_records, "records_of", _tls_records.PublicRecords)
-        monkeypatch.setattr(
-            "thousand_island_sync.transports._tls_wire.records_of", _tls_records.PublicRecords
-        )
+    monkeypatch.setattr(_tls_records, "QUICK", request.param == "quick")
 
 
 class Client:
@@ -41,24 +38,15 @@ class Client:
     def step(self, call, *arguments):
         """What a call gave, `None` if it wants more of the server."""
         result = None
-        try:
+        with contextlib.suppress(SSL.WantReadError):
             result = call(*arguments) or True
-        except SSL.WantReadError:
-            pass
-        try:
+        with contextlib.suppress(SSL.WantReadError):
             while True:
                 self.sock.sendall(self.tls.bio_read(1 << 16))
-        except SSL.WantReadError:
-            pass
         if result is None:
-            self.fetch()
+            with contextlib.suppress(TimeoutError):
+                self.tls.bio_write(self.sock.recv(1 << 16))
         return result
-
-    def fetch(self):
-        try:
-            self.tls.bio_write(self.sock.recv(1 << 16) or b"?")
-        except TimeoutError:
-            pass
 
     def receive(self, length):
         got = b""
@@ -81,14 +69,9 @@ class Client:
 
 @pytest.fixture
 def connect(authority, serve):
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context = authority.server_context()
     context.set_options(_ALLOWED)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
-    context.use_certificate(x509.load_pem_x509_certificate(authority.chain))
-    context.use_privatekey(serialization.load_pem_private_key(authority.key, None))
     made = []
 
     def connect(handler_cls):
@@ -113,9 +96,6 @@ class Blocks(Handler):
             message()
         else:
             socket.send(message)
-
-    def handle_error(self, reason, socket):
-        type(self).error = reason
 
 
 def half_way(server, client):

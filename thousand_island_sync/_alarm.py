@@ -13,7 +13,7 @@ import os
 import time
 from typing import Any
 
-from . import _compiled
+from ._compiled import timer_open, timer_set
 
 #: Seconds between two looks of the stall watch: where it has reason to suspect anything,
 #: and where nothing has blocked for a while. Each look costs two thread switches; at the
@@ -23,7 +23,6 @@ TICK, CALM_TICK = 0.002, 0.008
 #: it is closer, one look in a while costs less than setting and stopping the alarm each time.
 SPARSE_S = 0.0005
 
-_native: Any = _compiled.native
 _os: Any = os  # it has timers since Python 3.13
 
 
@@ -35,9 +34,8 @@ class Alarm:
     """
 
     def __init__(self) -> None:
-        if hasattr(_native, "timer_open"):
-            self._fd = _native.timer_open()
-            self._set = _native.timer_set
+        if timer_open is not None and timer_set is not None:
+            self._fd, self._set = timer_open(), timer_set
         elif hasattr(os, "timerfd_create"):
             self._fd = _os.timerfd_create(
                 time.CLOCK_MONOTONIC, flags=_os.TFD_NONBLOCK | _os.TFD_CLOEXEC

@@ -23,6 +23,8 @@ if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
 #: Functions of it, or `None`. A file of another version may lack one, and is found out later.
 unread = getattr(native, "unread", None)
 send_file = getattr(native, "send_file", None)
+timer_open = getattr(native, "timer_open", None)
+timer_set = getattr(native, "timer_set", None)
 
 
 def compare(numbers: dict[str, int]) -> None:

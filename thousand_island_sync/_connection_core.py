@@ -129,6 +129,14 @@ class ConnectionCore(Task):
         handle = self._handle
         return handle() if isinstance(handle, weakref.ref) else handle
 
+    def _loosen_handle(self) -> None:
+        """From now on it is there for as long as others hold it. Thread: the owner's, at the end;
+        another may be making it at that moment."""
+        with _making:
+            handle = self._known_handle()
+            if handle is not None:
+                self._handle = weakref.ref(handle)
+
     @property
     def accepted_at_ns(self) -> int:
         return int(self._accepted_at * 1e9)

@@ -11,12 +11,11 @@ import contextvars
 import logging
 import socket as stdlib_socket
 import threading
-import weakref
 from typing import Any
 
 from . import _waits, events
 from ._clock import now_ns
-from ._connection_core import ConnectionCore, _making
+from ._connection_core import ConnectionCore
 from ._linger import MOST_BYTES, Linger
 from ._signals import EventSignal
 from ._states import CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause
@@ -67,10 +66,7 @@ class Ending(ConnectionCore):
         last one who holds any of it frees it all. Thread: the owner's."""
         self._socket = self._handler = self._on_data = self._source = None  # type: ignore[assignment]
         self._context = _NOTHING
-        with _making:  # another thread may be making it at this moment
-            handle = self._handle
-            if handle is not None and not isinstance(handle, weakref.ref):
-                self._handle = weakref.ref(handle)
+        self._loosen_handle()
 
     def _last_callback(self, name: str, *reason: Any) -> None:
         callback = getattr(self._handler, name)
