@@ -31,6 +31,7 @@ from thousand_island_sync import (
     attach_logger,
     events,
 )
+from thousand_island_sync._accept_turns import ClientWait, SharedBell
 
 # ---- A1: out of descriptors ---------------------------------------------------
 
@@ -103,6 +104,18 @@ def test_a1_nor_does_a_row_of_clients_that_find_none(serve, client, record, capl
                 sock.sendall(b"x")
                 assert sock.recv(1) in (b"", b"x"), "closed or served"
     echoes(client(server))
+
+
+def test_a1_an_acceptor_that_begins_then_waits_without_a_descriptor_of_its_own():
+    """It would die of it, be started again a hundred times, and be given up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as waiting:
+        bell = SharedBell()
+        try:
+            with no_descriptor_free(), ClientWait(listener, bell, exclusive=False) as clients:
+                waiting.connect(listener.getsockname())
+                clients.wait()
+        finally:
+            bell.release()
 
 
 def test_a1_the_spare_descriptor_is_had_again_after_another_thread_took_its_place(serve, client):

@@ -84,7 +84,10 @@ class ClientWait:
         self._bell = bell
         self._epoll: Any = None
         if hasattr(select, "EPOLLEXCLUSIVE"):
-            self._epoll = select.epoll()
+            try:
+                self._epoll = select.epoll()
+            except OSError:
+                return  # no descriptor is free at this moment, and the other way needs none
             how = select.EPOLLIN | (select.EPOLLEXCLUSIVE if exclusive else 0)
             try:
                 self._epoll.register(listener.fileno(), how)
