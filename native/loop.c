@@ -316,13 +316,13 @@ PyObject *native_look(PyObject *self, PyObject *worker) {
         Py_RETURN_FALSE;
 
     struct epoll_event events[LOOK_MOST];
-    int count, wrong = 0;
-    if (timeout == 0) {
+    int count = 0, wrong = 0;
+    if (timeout == 0 || gil_is_dear())
         count = epoll_wait(epoll, events, LOOK_MOST, 0);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
+    if (timeout != 0 && count == 0) {
+        PyThreadState *here = PyEval_SaveThread();
         count = epoll_wait(epoll, events, LOOK_MOST, timeout);
-        Py_END_ALLOW_THREADS
+        take_after_wait(here);
     }
     if (count < 0) {
         wrong = errno == EINTR ? 0 : errno; /* a signal is the main thread's */

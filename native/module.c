@@ -12,10 +12,10 @@
    pointer at a fixed place in the object, and its descriptor says where; `bind` asks once.
    Classes are never changed, but for the methods that `_twins` puts in.
 
-   The GIL. It is let go of around each system call of a message, as Python does it: whoever
-   blocked and is back gets it soon. Only a look that cannot wait keeps it. Nothing depends on
-   this; what two threads share is under the same locks as in Python. A build without the GIL
-   does not get this module.
+   The GIL. It is let go of around each system call of a message, as Python does it, so that
+   whoever blocked and is back gets it soon, but not where it is hard to get back (gil.c).
+   Nothing depends on this; what two threads share is under the same locks as in Python. A
+   build without the GIL does not get this module.
 
    References. A slot may be changed by any callback, so what is used after one is held. */
 
@@ -98,9 +98,15 @@ PyObject *receive_from(int fd, Py_ssize_t most, int flags) {
     if (buffer == NULL)
         return NULL;
     ssize_t size;
-    Py_BEGIN_ALLOW_THREADS
-    size = recv(fd, buffer, most, flags);
-    Py_END_ALLOW_THREADS
+    if (flags & MSG_DONTWAIT) {
+        PyThreadState *here = let_go_unless_dear();
+        size = recv(fd, buffer, most, flags);
+        take_after_short_call(here);
+    } else {
+        PyThreadState *here = PyEval_SaveThread();
+        size = recv(fd, buffer, most, flags);
+        take_after_wait(here);
+    }
     if (size >= 0)
         return PyBytes_FromStringAndSize(buffer, size);
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
@@ -113,10 +119,10 @@ Py_ssize_t send_to(PyObject *sock, PyObject *data) {
     int fd = descriptor(sock);
     if (fd < 0 && PyErr_Occurred())
         return -1;
-    ssize_t sent;
-    Py_BEGIN_ALLOW_THREADS
-    sent = send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL);
-    Py_END_ALLOW_THREADS
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    PyThreadState *here = size > LARGE ? PyEval_SaveThread() : let_go_unless_dear();
+    ssize_t sent = send(fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    take_after_short_call(here);
     if (sent >= 0)
         return sent;
     if (errno == EAGAIN || errno == EWOULDBLOCK)

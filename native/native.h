@@ -131,6 +131,12 @@ PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *arg
 int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at);
 PyObject *find_thing(PyObject *things, const char *name);
 
+/* gil.c */
+bool gil_is_dear(void);
+PyThreadState *let_go_unless_dear(void);           /* NULL: it was kept */
+void take_after_short_call(PyThreadState *here);   /* of what cannot wait; NULL: it was kept */
+void take_after_wait(PyThreadState *here);
+
 /* connection.c */
 PyObject *native_run(PyObject *self, PyObject *ignored);
 PyObject *native_become(PyObject *self, PyObject *state);

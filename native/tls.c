@@ -87,8 +87,7 @@ static PyObject *decrypt(PyObject *self, const Places *places, PyObject *fetched
     int count = 0, taken = tls.bio_write(places->in, PyBytes_AS_STRING(fetched), (int)size);
     if (taken == size)
         count = tls.ssl_read(places->ssl, PyBytes_AS_STRING(data), (int)PyBytes_GET_SIZE(data));
-    if (here != NULL)
-        PyEval_RestoreThread(here);
+    take_after_short_call(here);
     if (taken != size) {
         Py_DECREF(data);
         return PyErr_NoMemory();
@@ -185,14 +184,13 @@ static PyObject *seal_and_send(PyObject *self, PyObject *channel, const Places *
     if (count > 0) {
         total = tls.bio_read(places->out, sealed, (int)room);
         if (here == NULL && total < room)
-            here = PyEval_SaveThread();
+            here = let_go_unless_dear();
         if (total > 0 && total < room) {
             sent = send(fd, sealed, total, MSG_DONTWAIT | MSG_NOSIGNAL);
             error = sent < 0 ? errno : 0;
         }
     }
-    if (here != NULL)
-        PyEval_RestoreThread(here);
+    take_after_short_call(here);
     if (count <= 0)
         return not_sealed(self, TLS_FIELD(channel, Wire, _records), count, begun);
     if (error == EAGAIN || error == EWOULDBLOCK) {
