@@ -1,4 +1,4 @@
-"""Loads by clients of our own that no program gives: thousands of idle ones, and slow readers."""
+"""Loads by clients of our own that no program gives: thousands of idle ones, slow readers, ..."""
 
 from __future__ import annotations
 
@@ -128,3 +128,32 @@ def beside_slow_readers(server: Server, seconds: float) -> Figures:
     if wrong:
         raise Wrong(f"{server.name}: {wrong[0]}")
     return found
+
+
+def beside_computing(server: Server, seconds: float) -> Figures:
+    """50 quick clients beside one whose requests compute; `crunches` is the rate of those."""
+    over = threading.Event()
+    ends: list[float] = []
+    wrong: list[bytes] = []
+
+    def ask() -> None:
+        with connect(server) as client:
+            while not over.is_set():
+                client.sendall(b"*1\r\n$6\r\nCRUNCH\r\n")
+                answer = client.recv(len(work.PONG))
+                if answer != work.PONG:
+                    wrong.append(answer)
+                    return
+                ends.append(time.monotonic())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    began = time.monotonic()
+    try:
+        found = redis(server, seconds, 50, first=400)
+    finally:
+        over.set()
+        asking.join()
+    if wrong:
+        raise Wrong(f"{server.name}: a computing request got {wrong[0]!r}")
+    return found | {"crunches": len(ends) / (ends[-1] - began)}

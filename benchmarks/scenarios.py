@@ -186,6 +186,17 @@ def _blocking() -> list[Scenario]:
             Work(compute=12_000),
         )
     )
+    found.append(
+        Scenario(
+            "beside-computing",
+            "PING, 50 connections, beside one whose requests compute for about 100 ms",
+            tuple(name for name in _ALL if name not in ("ours, looping", "gevent")),
+            crowds.beside_computing,
+            Work(crunch=1_200_000),
+            "The figures are those of the quick ones, but the CPU is of all; `crunches` is the"
+            " rate of the others. The event loops give those to a thread.",
+        )
+    )
     return found
 
 

@@ -68,6 +68,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "memory_kib": ("memory KiB", "{:,.0f}"),
     "threads": ("threads", "{:.0f}"),
     "naps": ("naps/s", "{:,.0f}"),
+    "crunches": ("crunches/s", "{:.1f}"),
     "each_kib": ("KiB each", "{:.2f}"),
     "times_alone": ("times alone", "{:.2f}"),
     "rest_percent": ("CPU at rest %", "{:.2f}"),
@@ -98,6 +99,8 @@ TARGETS: tuple[Target, ...] = (
     Target("sleep-5", "rate", 9_300, least=True),
     Target("mixed", "p99_ms", 8),
     Target("mixed", "naps", 900, least=True),
+    Target("beside-computing", "rate", 1.0, "uvloop Protocol", least=True),
+    Target("beside-computing", "crunches", 0.4, "uvloop Protocol", least=True),
     *(
         target
         for size in ("1KiB", "64KiB", "1MiB", "64MiB")

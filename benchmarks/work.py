@@ -1,8 +1,9 @@
 """What every server that is measured does for a request, so that they differ in the serving.
 
-Two protocols. In Redis's, one `+PONG` for each PING; `NAP` is answered after a pause, `BULK`
-with a mebibyte. In HTTP, `GET /send/SIZE` and `GET /file/SIZE` are answered with a body of
-that size, from memory or from a file; the client checks each byte of it.
+Two protocols. In Redis's, one `+PONG` for each PING; `NAP` is answered after a pause, `CRUNCH`
+after some work in Python, `BULK` with a mebibyte. In HTTP, `GET /send/SIZE` and
+`GET /file/SIZE` are answered with a body of that size, from memory or from a file; the client
+checks each byte of it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Work:
         sleep_ms: each PING blocks so long.
         nap_ms: each NAP does.
         compute: steps of arithmetic in Python for each PING.
+        crunch: as many for each CRUNCH.
         largest: the size of the largest body that is asked for, in bytes.
         file: the path of what `/file/` sends.
         pem: the path of a certificate and its key: TLS.
@@ -45,6 +47,7 @@ class Work:
     sleep_ms: float = 0.0
     nap_ms: float = 0.0
     compute: int = 0
+    crunch: int = 0
     largest: int = 0
     file: str = ""
     pem: str = ""
@@ -72,8 +75,8 @@ def configure(text: str) -> None:
 
 
 def may_block(data: bytes) -> bool:
-    """Whether `answer` will sleep; an event loop must give it to a thread then."""
-    return WORK.sleep_ms > 0 or (WORK.nap_ms > 0 and b"NAP" in data)
+    """Whether `answer` will take long; an event loop must give it to a thread then."""
+    return WORK.sleep_ms > 0 or b"NAP" in data or b"CRUNCH" in data
 
 
 def answer(data: bytes) -> bytes:
@@ -89,6 +92,9 @@ def answer(data: bytes) -> bytes:
 def _rarer(data: bytes) -> bytes:
     if b"NAP" in data:
         time.sleep(WORK.nap_ms / 1_000)
+        return PONG
+    if b"CRUNCH" in data:
+        _compute(WORK.crunch)
         return PONG
     if b"BULK" in data:
         return _bulk

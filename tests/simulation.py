@@ -41,7 +41,7 @@ class SimThread:
         self.name, self._target, self._args = name, target, args
         self.cpu = 0.0
         self.switches = 0
-        self.computing = False
+        self.computing, self.began = False, 0.0
         self.baton = threading.Semaphore(0)
         self.alive = False
         self._real = threading.Thread(target=self._run, name=f"simulated {name}", daemon=True)
@@ -209,7 +209,7 @@ class Kernel:
         thread = self.running
         switches, began = thread.switches, self.now
         self._computing.append(began)
-        thread.computing = True
+        thread.computing, thread.began = True, began
         self.sleep(duration)
         thread.computing = False
         self._computing.remove(began)
@@ -219,6 +219,12 @@ class Kernel:
 
     def computes(self, native_id):
         return any(one.computing and one.native_id == native_id for one in self.threads)
+
+    def processor_time(self, native_id):
+        for one in self.threads:
+            if one.native_id == native_id:
+                return one.cpu + (self.now - one.began if one.computing else 0)
+        return 0
 
     def process_time(self):
         return self._computed + sum(self.now - began for began in self._computing)
@@ -306,6 +312,7 @@ class World:
         monkeypatch.setattr(_scheduler, "thread_time", lambda: kernel.running.cpu)
         monkeypatch.setattr(_scheduler, "voluntary_switches", lambda: kernel.running.switches)
         monkeypatch.setattr(_watch, "wants_processor", kernel.computes)
+        monkeypatch.setattr(_watch, "processor_time", kernel.processor_time)
         self.poller = SimPoller(kernel)
         self.edges: list = []
         self.hand_overs: list[float] = []

@@ -16,7 +16,7 @@ from thousand_island_sync._clock import FOREVER
 from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
-from thousand_island_sync._tendency import HAND_OVER_COST
+from thousand_island_sync._tendency import HAND_OVER_COST, LONG
 
 
 class Pipe(Task):
@@ -450,8 +450,12 @@ def test_a_watch_over_an_idle_scheduler_does_not_tick(scheduler_of):
 
 
 @pytest.fixture
-def watched():
-    """A scheduler whose only thread is a pretence, at the bound, with one task."""
+def watched(monkeypatch):
+    """A scheduler whose only thread is a pretence, at the bound, with one task.
+
+    It is never seen to have worked.
+    """
+    monkeypatch.setattr(_watch, "processor_time", lambda native_id: 0.0)
     scheduler = Scheduler(
         MAKERS["epoll"](), max_threads=1, name="test", ring=lambda: None, saturation=lambda *_: None
     )
@@ -531,8 +535,22 @@ def test_how_long_it_waits_for_a_callback(busy, looks, watched):
         assert worker.permit
     scheduler.tend()
     assert not worker.permit
-    # Where the processor was busy, it may have been at work: that is no reason to suspect it.
+    # Where the processor was busy, it may have waited for the GIL: no reason to suspect it.
     assert worker.task.blocks is not busy
+
+
+def test_a_callback_that_was_at_work_for_long_makes_way_the_next_time(watched, monkeypatch):
+    scheduler, worker = watched
+    processor(scheduler, busy=True)
+    worked = iter([0.100, 0.100 + 2 * LONG])
+    monkeypatch.setattr(_watch, "processor_time", lambda native_id: next(worked))
+    for _ in range(5):
+        assert not worker.task.blocks
+        scheduler.tend()
+    assert not worker.permit
+    assert worker.task.blocks
+    assert worker.task.sampled
+    assert scheduler.tendency.average == 0
 
 
 def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch):

@@ -10,6 +10,7 @@ from tests.support import eventually
 from thousand_island_sync._tendency import (
     HAND_OVER_COST,
     Tendency,
+    processor_time,
     voluntary_switches,
     wants_processor,
 )
@@ -93,5 +94,25 @@ def test_the_kernel_tells_who_wants_a_processor():
         thread.join()
 
 
+def test_the_kernel_tells_how_much_of_a_processor_another_thread_has_had():
+    began, over = threading.Event(), threading.Event()
+
+    def work():
+        began.set()
+        while not over.is_set():
+            sum(range(1_000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    began.wait(5)
+    first = processor_time(thread.native_id)
+    try:
+        assert eventually(lambda: processor_time(thread.native_id) > first + 0.02)
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_of_a_thread_that_is_gone_nothing_is_known():
     assert not wants_processor(0)
+    assert processor_time(2**22) == 0  # no thread has this number (proc(5), pid_max)

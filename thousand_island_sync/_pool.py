@@ -40,6 +40,7 @@ class Worker:
 
     __slots__ = (
         "bell",
+        "cpu_seen",
         "looking",
         "looks",
         "native_id",
@@ -63,6 +64,7 @@ class Worker:
         self.turn = 0  # counts tasks run
         self.seen = -1  # the turn in which the stall watch saw it last
         self.looks = 0  # further looks that found it in the same turn
+        self.cpu_seen = 0.0  # its processor time at the first of them
         self.native_id = 0  # the kernel's number of the thread
         self.waited = False  # the present task waited in a call of ours
         self.bell = threading.Lock()

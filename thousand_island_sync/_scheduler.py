@@ -54,7 +54,7 @@ from . import _waits
 from ._pool import Worker
 from ._staying import ALONE
 from ._task import AGAIN, Task
-from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, voluntary_switches
+from ._tendency import HAND_OVER_COST, LONG, SAMPLE_EVERY, voluntary_switches
 from ._watch import Watch
 
 SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
@@ -161,14 +161,17 @@ class Scheduler(Watch):
         switches = voluntary_switches()
         wall, process, thread = perf_counter(), process_time(), thread_time()
         verdict = task.run()
+        worked = thread_time() - thread
+        if task.blocks and worked >= LONG:
+            task.sampled, task.doubtful = True, False
         # Its waits in calls of ours were handed over for exactly.
-        if not worker.waited and not task.no_sample:
+        elif not worker.waited and not task.no_sample:
             at_least = at_most = 0.0
             waits = voluntary_switches() - switches
             if waits:
                 wall = perf_counter() - wall
                 at_least = wall - (process_time() - process)
-                at_most = wall - (thread_time() - thread)
+                at_most = wall - worked
             with self._lock:
                 task.average = self.tendency.learn(task.average, at_least, at_most, waits)
                 task.blocks = task.average > HAND_OVER_COST

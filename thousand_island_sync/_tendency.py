@@ -11,15 +11,21 @@ used the processor. So a sample is a range. A high lower end proves blocking, ho
 busy the others were; a low upper end proves the contrary; what lies between says
 nothing and is dropped, unless it is so short that a few GIL switches explain it.
 
+One that computes for long holds the others up as well as one that blocks. But no clock shows
+that as a wait; so if the stall watch had to take its permit, and its thread has used the
+processor meanwhile, its connection makes way from then on, for as long as it works so long.
+
 And a thread that was preempted, or whose whole machine stood still, has not blocked, for
 all that its clock has run on. The kernel knows: a thread that waited has made a voluntary
 context switch (getrusage(2), RUSAGE_THREAD). Without one, a sample is zero. And one that
-stands still at this moment, but could run, wants a processor: `wants_processor`.
+stands still at this moment, but could run, wants a processor: `wants_processor`. How much of
+it a thread has had so far, `processor_time` tells.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 
 try:
@@ -44,8 +50,23 @@ def wants_processor(native_id: int) -> bool:
         return False
 
 
+def processor_time(native_id: int) -> float:
+    """Seconds of processor time that another thread has used; 0 where the system does not tell.
+
+    The number of that clock is what Linux makes of a thread's (clock_getcpuclockid(3), for a
+    thread: CPUCLOCK_PERTHREAD and CPUCLOCK_SCHED in include/linux/posix-timers_types.h).
+    """
+    try:
+        return time.clock_gettime(~native_id << 3 | 6)
+    except (OSError, AttributeError):
+        return 0.0
+
+
 #: What a hand-over costs, in seconds: blocking for longer makes it worth while.
 HAND_OVER_COST = 50e-6
+#: Seconds of the processor that make a callback long. It is the GIL's switch interval: whoever
+#: computes for longer is made to share it anyway, so making way for others costs no more.
+LONG = 5e-3
 #: One callback in this many is measured while the average is low; a power of two.
 SAMPLE_EVERY = 16
 #: One very long wait must not outweigh the next hundred callbacks.

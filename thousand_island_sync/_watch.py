@@ -13,7 +13,7 @@ from ._clock import FOREVER
 from ._pool import Worker
 from ._staying import Staying
 from ._task import Task
-from ._tendency import wants_processor
+from ._tendency import HAND_OVER_COST, LONG, processor_time, wants_processor
 
 #: Looks that found tasks run and none that stood still, until it is calm. A look that found
 #: none run counts so many back: under single requests with pauses between, it is never calm.
@@ -57,6 +57,8 @@ class Watch(Staying):
                 if task is None or not worker.looks:
                     continue
                 stalled = True
+                if worker.looks == 1:
+                    worker.cpu_seen = processor_time(worker.native_id)
                 # Where the processor was busy the callback may just be at work, or wait for
                 # the GIL: another thread would only wait with it. Where others' processes
                 # have the processors, so would one that wants one.
@@ -65,6 +67,8 @@ class Watch(Staying):
                     self._revoke(worker)
                     if blocked:
                         self._suspect(task)
+                    elif processor_time(worker.native_id) - worker.cpu_seen >= LONG:
+                        self._is_long(task)
                     heirs.append(self._employ())
             crowd = self._busy() - len(self._holders)
             tasks = self._tasks.values()
@@ -108,6 +112,17 @@ class Watch(Staying):
         self.tendency.learn(0.0, _alarm.TICK, _alarm.TICK)
         self._trial.refute(self._seen_at)
         self._sample_as_needed()
+
+    def _is_long(self, task: Task) -> None:
+        """With the lock: a callback is at work, and has been for long.
+
+        The next one of its connection makes way for the others before it starts: to see this
+        one took five looks, and each waited for the GIL. A quick callback or two end that.
+        Of its class it says nothing.
+        """
+        task.average = 2 * HAND_OVER_COST
+        task.blocks = task.sampled = True
+        task.doubtful = False
 
     def _was_idle(self) -> bool:
         """Whether the process used less than half a processor since this was asked last."""

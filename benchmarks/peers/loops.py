@@ -99,7 +99,7 @@ async def _serve(announce: Announce, streams: bool) -> None:
         handle = _http_stream if WORK.http else _stream
         server: Any = await asyncio.start_server(handle, work.HOST, 0, **given)
     else:
-        blocks = WORK.sleep_ms or WORK.nap_ms
+        blocks = WORK.sleep_ms or WORK.nap_ms or WORK.crunch
         protocol = _Http if WORK.http else _Blocking if blocks else _Ping
         server = await loop.create_server(protocol, work.HOST, 0, **given)
     announce(server.sockets[0].getsockname()[1])
