@@ -16,8 +16,8 @@ callback, and gives it away before it waits, in one of three ways:
 
 1. It is about to wait in a call of ours (`_waits.give_way`): exact, and free of cost
    when nothing blocks.
-2. Its connection *tends* to block (`_tendency`): it gives the permit away before the
-   callback starts.
+2. Its connection *tends* to block, or to compute for long (`_tendency`): it gives the permit
+   away before the callback starts.
 3. The stall watch finds it in one callback at two looks in a row, and takes it; at
    five, if the processor was busy meanwhile, or the thread only wants one. It looks
    every 2 ms while callbacks run, every 8 ms where nothing has blocked for a while, and
