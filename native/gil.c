@@ -10,12 +10,12 @@
    Keeping it always would be wrong, too: one who blocked and is back, for a moment's work,
    would wait for a busy poll loop to stumble over the switch interval.
 
-   So who had to wait for it takes as long a turn. After a wait of `SHORT` or more it is
-   *dear*, for everybody, for as long as the wait took, at most `LONGEST`: calls that cannot
+   So who had to wait for it takes a turn, too. After a wait of `SHORT` or more it is *dear*,
+   for everybody, for half as long as the wait took, at most `LONGEST`: calls that cannot
    block and are short keep it meanwhile, and a look asks for events without waiting first.
-   One who computes gets half of the time, and one who came back for 30 us delays nobody by
-   more than that. `LONGEST` is less than the switch interval, for a thread that is made to
-   give the GIL up in the middle of its Python does not see how long it waits for it.
+   One who computes gets two thirds of the time, and one who came back for 30 us delays nobody
+   by more than that. Half as long, for the turn of one is the wait of another: were they as
+   long, two busy threads of ours would pass a long wait on to each other without end.
 
    All of this is read and written with the GIL. */
 
@@ -23,7 +23,7 @@
 
 #include <time.h>
 
-static const double SHORT = 20e-6, LONGEST = 4e-3;
+static const double SHORT = 20e-6, LONGEST = 2.5e-3;
 
 static double dear_until;
 
@@ -46,7 +46,8 @@ void take_after_wait(PyThreadState *here) {
     double began = seconds_now();
     PyEval_RestoreThread(here);
     double now = seconds_now(), waited = now - began;
-    dear_until = waited < SHORT ? 0 : now + (waited < LONGEST ? waited : LONGEST);
+    double turn = waited / 2;
+    dear_until = waited < SHORT ? 0 : now + (turn < LONGEST ? turn : LONGEST);
 }
 
 /* By the clock that moves with the kernel's ticks, some milliseconds apart: it is read in a
