@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from . import work
 from .load import Figures, Watch, Wrong, check_ping, connect, redis
@@ -98,62 +99,65 @@ def one_by_one(server: Server, seconds: float, rate: float) -> Figures:
     return watch.figures(used, count, count / took) | told
 
 
-def beside_slow_readers(server: Server, seconds: float) -> Figures:
-    """50 quick clients beside eight that ask for a mebibyte after another and sip it."""
+@contextlib.contextmanager
+def _beside(
+    server: Server, count: int, talk: Callable[[socket.socket, threading.Event], None]
+) -> Iterator[None]:
+    """Clients that talk until the block is over; what one of them says is wrong is raised."""
     over = threading.Event()
-    wrong: list[str] = []
+    wrong: list[Wrong] = []
 
-    def sip() -> None:
-        answer = b"$%d\r\n" % (1 << 20) + work.PATTERN * 1_024 + b"\r\n"
+    def run() -> None:
         with connect(server) as client:
-            while not over.is_set():
-                client.sendall(b"*1\r\n$4\r\nBULK\r\n")
-                got = 0
-                while got < len(answer) and not over.wait(_PAUSE_S):
-                    part = client.recv(_SIP)
-                    if part != answer[got : got + len(part)] or not part:
-                        wrong.append("a slow reader got other bytes")
-                        return
-                    got += len(part)
+            try:
+                talk(client, over)
+            except Wrong as error:
+                wrong.append(error)
 
-    readers = [threading.Thread(target=sip) for _ in range(_SLOW_READERS)]
-    for reader in readers:
-        reader.start()
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
     try:
-        found = redis(server, seconds, 50)
+        yield
     finally:
         over.set()
-        for reader in readers:
-            reader.join()
+        for thread in threads:
+            thread.join()
     if wrong:
-        raise Wrong(f"{server.name}: {wrong[0]}")
-    return found
+        raise wrong[0]
+
+
+def beside_slow_readers(server: Server, seconds: float) -> Figures:
+    """50 quick clients beside eight that ask for a mebibyte after another and sip it."""
+
+    def sip(client: socket.socket, over: threading.Event) -> None:
+        answer = b"$%d\r\n" % (1 << 20) + work.PATTERN * 1_024 + b"\r\n"
+        while not over.is_set():
+            client.sendall(b"*1\r\n$4\r\nBULK\r\n")
+            got = 0
+            while got < len(answer) and not over.wait(_PAUSE_S):
+                part = client.recv(_SIP)
+                if part != answer[got : got + len(part)] or not part:
+                    raise Wrong(f"{server.name}: a slow reader got other bytes")
+                got += len(part)
+
+    with _beside(server, _SLOW_READERS, sip):
+        return redis(server, seconds, 50)
 
 
 def beside_computing(server: Server, seconds: float) -> Figures:
     """50 quick clients beside one whose requests compute; `crunches` is the rate of those."""
-    over = threading.Event()
     ends: list[float] = []
-    wrong: list[bytes] = []
 
-    def ask() -> None:
-        with connect(server) as client:
-            while not over.is_set():
-                client.sendall(b"*1\r\n$6\r\nCRUNCH\r\n")
-                answer = client.recv(len(work.PONG))
-                if answer != work.PONG:
-                    wrong.append(answer)
-                    return
-                ends.append(time.monotonic())
+    def ask(client: socket.socket, over: threading.Event) -> None:
+        while not over.is_set():
+            client.sendall(b"*1\r\n$6\r\nCRUNCH\r\n")
+            answer = client.recv(len(work.PONG))
+            if answer != work.PONG:
+                raise Wrong(f"{server.name}: a computing request got {answer!r}")
+            ends.append(time.monotonic())
 
-    asking = threading.Thread(target=ask)
-    asking.start()
     began = time.monotonic()
-    try:
+    with _beside(server, 1, ask):
         found = redis(server, seconds, 50, first=400)
-    finally:
-        over.set()
-        asking.join()
-    if wrong:
-        raise Wrong(f"{server.name}: a computing request got {wrong[0]!r}")
     return found | {"crunches": len(ends) / (ends[-1] - began)}

@@ -194,7 +194,8 @@ def _blocking() -> list[Scenario]:
             crowds.beside_computing,
             Work(crunch=1_200_000),
             "The figures are those of the quick ones, but the CPU is of all; `crunches` is the"
-            " rate of the others. The event loops give those to a thread.",
+            " rate of the others. The event loops give those to a thread; gevent, whose threads"
+            " are none of the system's, is not asked.",
         )
     )
     return found
