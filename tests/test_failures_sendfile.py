@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import Echo, eventually, receive, receive_all, reset
 from thousand_island_sync import Close, Handler, SocketError, SocketTimeout
+from thousand_island_sync.transports import tcp
 from thousand_island_sync.transports.tcp import TCPChannel
 
 
@@ -68,9 +69,13 @@ def test_e1_a_big_file_to_a_slow_reader_is_exact(sends, tmp_path):
     assert (count, digest.digest()) == (60 << 20, wanted.digest())
 
 
-@pytest.mark.parametrize("wire", ["tcp", "unix"], indirect=True)
-def test_a_file_is_not_copied_over_tcp_and_is_over_a_unix_socket(
-    sends, tmp_path, monkeypatch, wire
+@pytest.mark.parametrize(
+    ("wire", "takes_pages", "copied"),
+    [("tcp", False, False), ("unix", True, False), ("unix", False, True)],
+    indirect=["wire"],
+)
+def test_a_file_is_copied_only_where_a_unix_socket_takes_no_pages(
+    sends, tmp_path, monkeypatch, wire, takes_pages, copied
 ):
     """Each is the quicker one there; see `benchmarks.files`."""
     calls, sendfile = [], TCPChannel.sendfile
@@ -81,12 +86,13 @@ def test_a_file_is_not_copied_over_tcp_and_is_over_a_unix_socket(
         return count
 
     monkeypatch.setattr(TCPChannel, "sendfile", counted)
+    monkeypatch.setattr(tcp, "_UNIX_TAKES_PAGES", takes_pages)
     path = tmp_path / "f"
     path.write_bytes(os.urandom(300_000))
     sock, results = sends(lambda socket: socket.sendfile(path))
     assert receive_all(sock) == path.read_bytes()
     assert results == [300_000]
-    assert bool(calls) is (wire.name == "tcp")
+    assert (calls == []) is copied
 
 
 def test_e2_one_open_file_sent_by_eight_threads_at_their_offsets(wire, tmp_path):

@@ -69,6 +69,9 @@ class SendingFiles(Sending):
     def sendfile(self, file: Any, offset: int = 0, length: int | None = None) -> int:
         """Sends a file, or a part of it.
 
+        Without TLS its pages go out as they are: what changes it before the peer has
+        received it may change what the peer receives (sendfile(2)).
+
         Args:
             file: a path, or a binary file object, whose position does not move.
             offset: the first byte, counted from the file's start.
