@@ -29,6 +29,8 @@ from thousand_island_sync import (
     Close,
     Continue,
     Handler,
+    SocketClosed,
+    SocketError,
     SocketTimeout,
     ThousandIsland,
     attach_logger,
@@ -486,6 +488,36 @@ def _silent():
     logger.propagate = False
     logger.addHandler(logging.NullHandler())
     return logger
+
+
+@pytest.mark.parametrize("peer", ["never reads", "has gone"])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_send_that_failed_holds_nothing_of_what_it_was_given(wire, peer, pieces):
+    """Else a bytearray could not change its size, nor a mapping be closed, while the error is
+    at hand: BufferError, in place of the error."""
+    given = [bytearray(10_000_000) for _ in range(pieces)]
+    results = []
+
+    class Sends(Handler):
+        def handle_data(self, data, socket):
+            try:
+                while True:
+                    socket.send(given)
+            except SocketError as error:
+                for buffer in given:
+                    buffer.clear()
+                results.append(error)
+            return Close()
+
+    server = wire.serve(Sends, send_timeout_ms=200)
+    sock = wire.connect(server)
+    sock.sendall(b"x")
+    if peer == "has gone":
+        receive(sock, 1_000)
+        reset(sock)
+    assert eventually(lambda: results, 10)
+    assert isinstance(results[0], SocketTimeout if peer == "never reads" else SocketClosed)
+    assert given == [b""] * pieces
 
 
 def test_b4_a_slow_reader_gets_every_byte(wire):

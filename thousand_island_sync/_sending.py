@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket as stdlib_socket
+import traceback
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -54,6 +55,14 @@ def _views(data: Any) -> tuple[Any, list[memoryview]]:
             raise TypeError("send: got str, takes bytes; encode it first") from None
         pieces = [memoryview(piece) for piece in data]
     return data, [piece.cast("B") for piece in pieces if piece.nbytes]
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empties the frames of a failure, in which memory views lie: a bytearray can change its
+    size, and a mapping be closed, as soon as the caller has the error."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 class Sending(SocketCore):
@@ -145,6 +154,7 @@ class Sending(SocketCore):
         what receivers get instead of `data`.
         """
         progress = [already]
+        views: list[memoryview] = []
         try:
             timeout = self._timeout(timeout_ms, self._connection.send_timeout)
             default = self._default_timeout
@@ -165,9 +175,13 @@ class Sending(SocketCore):
             self._push(views, flags, timeout, deadline, partly, progress)
             self._send_count += 1
             self._answered = self._bytes_received
-        except OSError as cause:
-            raise self._send_failed("send", cause, progress[0])  # noqa: B904 - it has its cause
+        except BaseException as cause:
+            _let_go(cause)
+            if isinstance(cause, OSError):
+                raise self._send_failed("send", cause, progress[0])  # noqa: B904 - has its cause
+            raise
         finally:
+            views.clear()
             if my_turn:
                 self._bytes_sent += progress[0]
                 self._sending.release()
