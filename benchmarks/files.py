@@ -1,9 +1,9 @@
-"""How a file is best sent: `os.sendfile`, or `pread` and `send`, and in which pieces.
+"""How a file is best sent: `os.sendfile`, `pread` and `send`, or a mapping; in which pieces.
 
     python -m benchmarks.files             # over loopback and a Unix socket
     sudo python -m benchmarks.files        # over a veth pair of two namespaces, too
 
-A sender in a process of its own sends 64 MiB again and again to a reader in another that
+A sender in a process of its own sends a file again and again to a reader in another that
 throws it away; the ways take turns. Written are the rate, and the sender's CPU for a GiB.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import mmap
 import os
 import socket
 import statistics
@@ -24,18 +25,18 @@ from typing import Any
 
 from .measure import ROOT
 
-MEBIBYTES = 64
 KIB = 1 << 10
 #: The name of a way -> how many bytes at a time; 0: as many as it takes.
 WAYS = {
     "os.sendfile": 0,
+    "os.sendfile, 64 KiB": 64 * KIB,
     "os.sendfile, 128 KiB": 128 * KIB,
-    "pread + send, 32 KiB": 32 * KIB,
     "pread + send, 64 KiB": 64 * KIB,
     "pread + send, 128 KiB": 128 * KIB,
-    "pread + send, 256 KiB": 256 * KIB,
     "pread + send, 1 MiB": 1024 * KIB,
+    "mmap + send": 0,
     "ours": 0,
+    "ours, send of a mapping": 0,
 }
 SUBNET = "192.0.2."  # RFC 5737: for documentation, so nobody's
 
@@ -65,7 +66,24 @@ def _by_pread(sock: socket.socket, path: str, piece: int, end: float) -> int:
     return total
 
 
-def _send_ours(address: str, path: str, seconds: float) -> tuple[int, float]:
+def _by_mmap(sock: socket.socket, path: str, piece: int, end: float) -> int:
+    total = 0
+    while time.monotonic() < end:
+        with _mapping(path) as mapped:
+            sock.sendall(mapped)
+            total += len(mapped)
+    return total
+
+
+def _mapping(path: str) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+
+
+_LOOPS = {"os.sendfile": _by_sendfile, "pread + send": _by_pread, "mmap + send": _by_mmap}
+
+
+def _send_ours(mapped: bool, address: str, path: str, seconds: float) -> tuple[int, float]:
     from thousand_island_sync import Close, Handler, Socket, ThousandIsland
 
     sent = []
@@ -74,7 +92,11 @@ def _send_ours(address: str, path: str, seconds: float) -> tuple[int, float]:
         def handle_connection(self, socket: Socket) -> Close:
             total, used, end = 0, time.process_time(), time.monotonic() + seconds
             while time.monotonic() < end:
-                total += socket.sendfile(path)
+                if mapped:
+                    with _mapping(path) as data:
+                        total += socket.send(data)
+                else:
+                    total += socket.sendfile(path)
             sent.append((total, time.process_time() - used))
             return Close()
 
@@ -87,8 +109,8 @@ def _send_ours(address: str, path: str, seconds: float) -> tuple[int, float]:
 
 def _send(way: str, address: str, path: str, seconds: float) -> None:
     """Prints its port, sends to the first client, prints bytes, seconds and CPU seconds."""
-    if way == "ours":
-        total, used = _send_ours(address, path, seconds)
+    if way.startswith("ours"):
+        total, used = _send_ours("mapping" in way, address, path, seconds)
         took = seconds
     else:
         if address.startswith("unix:"):
@@ -101,8 +123,7 @@ def _send(way: str, address: str, path: str, seconds: float) -> None:
             print(listener.getsockname()[1], flush=True)
         sock, _ = listener.accept()
         began, used = time.monotonic(), time.process_time()
-        send = _by_sendfile if way.startswith("os") else _by_pread
-        total = send(sock, path, WAYS[way], began + seconds)
+        total = _LOOPS[way.split(",")[0]](sock, path, WAYS[way], began + seconds)
         took, used = time.monotonic() - began, time.process_time() - used
         sock.close()
     print(total, took, used, flush=True)
@@ -182,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--mebibytes", type=int, default=64, help="of the file")
     parser.add_argument("--role", help=argparse.SUPPRESS)
     parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -194,7 +216,7 @@ def main() -> None:
     print("| over | way | MiB/s | sender's CPU, ms for a GiB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "file")
-        Path(path).write_bytes(os.urandom(1 << 20) * MEBIBYTES)
+        Path(path).write_bytes(os.urandom(1 << 20) * given.mebibytes)
         places = {"loopback": "127.0.0.1", "a Unix socket": f"unix:{folder}/socket"}
         for where, address in places.items():
 
