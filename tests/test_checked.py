@@ -77,6 +77,22 @@ def test_two_owners(serve, client, found, caplog):
     assert "test_two_owners" in caplog.text, "with what every thread is doing"
 
 
+def test_a_watch_that_sleeps(serve, client, found, monkeypatch):
+    release = threading.Event()
+
+    class Waits(Handler):
+        def handle_connection(self, socket):
+            release.wait(5)
+
+    monkeypatch.setattr(Scheduler, "_be_watched", lambda scheduler: None)
+    server = serve(Waits)
+    threading.Event().wait(0.1)  # the watch has looked, and found nothing
+    client(server)
+    assert eventually(lambda: found)
+    release.set()
+    assert found[0] == "a thread with a permit runs a task, and the stall watch sleeps"
+
+
 def test_a_run_without_ownership_and_after_the_end(serve, client, found):
     server = serve(Echo)
     sock = client(server)

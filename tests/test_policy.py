@@ -108,6 +108,17 @@ def test_half_a_millisecond_is_blocking_too(world):
     assert longest_wait(world, since=0.2) <= 0.001
 
 
+def test_the_very_first_callback_may_block(world):
+    """No look has found it, and the watch of a server at rest sleeps until it is told."""
+    world.run_until(1)
+    first, second = world.stream(), world.stream()
+    first.arrived.append((1, "block", 100))
+    world.message(second, 1.001, "compute", QUICK)
+    world.run_until(3)
+    assert callbacks(world) == 2
+    assert longest_wait(world) < STALL_LIMIT
+
+
 def test_streams_that_alternate(world):
     """A quick callback, a slow one, a quick one: on the slow side of the average."""
     end = feed(world, 10, 0.020, [("compute", QUICK), ("block", 0.005)] * 100)

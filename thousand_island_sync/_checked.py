@@ -8,7 +8,8 @@ in this mode every rule of the essay in `_scheduler` that can be looked at is lo
 - permits are neither lost nor made; who holds one is listed once, who rests holds none;
 - what is in the ready queue is owned, and is there once;
 - a parked connection whose descriptor has bytes is run within a second;
-- what is ready does not wait while a permit is free and a thread could take it.
+- what is ready does not wait while a permit is free and a thread could take it;
+- the stall watch does not sleep while a thread with a permit runs anything.
 
 What is found is kept in `violations`, and logged as critical once no lock is held. The
 listener's thread looks every 20 ms, idle or not, and each step costs some checks more: this
@@ -196,6 +197,8 @@ class CheckedScheduler(Scheduler):
                 pass  # it was changed meanwhile
 
     def tend(self) -> float:
+        with self._lock:
+            self._look_whether_anybody_watches()
         timeout = super().tend()
         if now() - self._looked_at >= _LOOK_S:
             self._looked_at = now()
@@ -204,6 +207,12 @@ class CheckedScheduler(Scheduler):
                 self._look_at_the_queue()
         tell()
         return min(timeout, _LOOK_S)
+
+    def _look_whether_anybody_watches(self) -> None:
+        """With the lock. This mode looks so often that a watch that sleeps is not missed."""
+        running = any(one.task is not None and not one.looking for one in self._holders)
+        if running and not self._watching:
+            report("a thread with a permit runs a task, and the stall watch sleeps")
 
     def _look_for_the_forgotten(self) -> None:
         """With the lock, under which no parked descriptor can be closed."""

@@ -217,6 +217,14 @@ class Queue(Pool):
             self._absorb(events, worker)
         return True
 
+    def _be_watched(self) -> None:
+        """What is ready is run without a look, which would have told the watch: by a thread that
+        was given a free permit for it, as the first of a server is."""
+        with self._lock:
+            ring, self._watching = not self._watching, True
+        if ring:
+            self._ring()
+
     def _absorb(self, events: Events, worker: Worker | None) -> None:
         """Puts what an event or a timer made ready into the queue.
 

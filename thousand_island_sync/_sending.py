@@ -176,7 +176,8 @@ class Sending(SocketCore):
             self._send_count += 1
             self._answered = self._bytes_received
         except BaseException as cause:
-            _let_go(cause)
+            if views:
+                _let_go(cause)
             if isinstance(cause, OSError):
                 raise self._send_failed("send", cause, progress[0])  # noqa: B904 - has its cause
             raise
