@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from thousand_island_sync import Handler, events
+from thousand_island_sync import Handler, ThousandIsland, events
 
 
 def eventually(condition: Callable[[], object], timeout: float = 5) -> bool:
@@ -102,6 +102,12 @@ def reset(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
+
+
+def watch_sleeps(server: ThousandIsland) -> bool:
+    """Whether the stall watch has looked, and waits to be told."""
+    scheduler = server._run.scheduler
+    return scheduler._seen_turns >= 0 and not scheduler._watching
 
 
 class Told:

@@ -9,7 +9,7 @@ from collections import deque
 
 import pytest
 
-from tests.support import Echo, echoes, eventually
+from tests.support import Echo, echoes, eventually, watch_sleeps
 from thousand_island_sync import Handler, _checked
 from thousand_island_sync._checked import CheckedConnection, CheckedScheduler
 from thousand_island_sync._pool import Worker
@@ -86,7 +86,7 @@ def test_a_watch_that_sleeps(serve, client, found, monkeypatch):
 
     monkeypatch.setattr(Scheduler, "_be_watched", lambda scheduler: None)
     server = serve(Waits)
-    threading.Event().wait(0.1)  # the watch has looked, and found nothing
+    assert eventually(lambda: watch_sleeps(server))
     client(server)
     assert eventually(lambda: found)
     release.set()

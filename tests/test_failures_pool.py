@@ -23,6 +23,7 @@ from tests.support import (
     receive,
     receive_all,
     reset,
+    watch_sleeps,
 )
 from thousand_island_sync import (
     TLS,
@@ -74,6 +75,57 @@ def test_b1_nor_do_clients_that_dribble(serve, client):
         sock.sendall(b"\n")
         assert receive(sock, 5) == b"slow\n"
     assert server.info().handler_threads <= 2
+
+
+@pytest.mark.parametrize("checks", ["0", "1"])
+def test_b1_nor_does_the_very_first_one_whose_first_callback_blocks(
+    serve, client, monkeypatch, checks
+):
+    """Servers that check themselves look at everything every 20 ms, which hid that nobody did."""
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", checks)
+    release = threading.Event()
+
+    class Waits(Handler):
+        def handle_connection(self, socket):
+            if self.options.pop() == "first":
+                release.wait(10)
+            socket.send(b"hello")
+
+    server = serve(Waits, handler_options=["second", "first"])
+    assert eventually(lambda: watch_sleeps(server))
+    first, second = client(server), client(server)
+    assert receive(second, 5) == b"hello"
+    release.set()
+    assert receive(first, 5) == b"hello"
+
+
+@pytest.mark.parametrize("checks", ["0", "1"])
+def test_b2_a_message_that_finds_no_thread_is_told_as_well(
+    serve, client, record, monkeypatch, checks
+):
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", checks)
+    recorder = record("pool.saturated")
+    release = threading.Event()
+
+    class Waits(Handler):
+        def handle_data(self, data, socket):
+            release.wait(10)
+
+        def handle_info(self, message, socket):
+            socket.send(b"here")
+
+    server = serve(Waits, max_handler_threads=1)
+    quiet = client(server)
+    assert eventually(lambda: len(server.connections()) == 1)
+    (connection,) = server.connections()
+    client(server).sendall(b"x")
+    assert eventually(lambda: server.info().busy_threads == 1)
+    assert eventually(lambda: not server._run.scheduler.attended())
+    assert eventually(lambda: watch_sleeps(server))  # it stands in
+    connection.post("hello")
+    recorder.wait_for("pool.saturated")
+    release.set()
+    assert receive(quiet, 4) == b"here"
 
 
 def test_b2_a_blocked_pool_is_bounded_tells_and_serves_all_afterwards(serve, client, record):

@@ -43,11 +43,8 @@ class Queue(Pool):
                 self._tasks[task.fd] = task
             self._ready.extend(tasks)
             sleeper, heir = self._somebody()
-            unattended = not self._holders
         if not self._rouse(sleeper, heir) and self._take_back(tasks):
             raise RuntimeError("no handler thread can be started")
-        if unattended:
-            self._ring()  # the listener's thread sees that they wait
 
     def add_door(self, door: Task) -> None:
         """Takes a task that is no connection, and is not counted as one that waits.
@@ -121,6 +118,8 @@ class Queue(Pool):
             self._poller.wake()
         elif heir is not None:
             return self._wake(heir)
+        elif not self._holders:  # who gives the permit away in this moment rings as well
+            self._ring()  # the listener's thread sees that something waits
         return True
 
     def later(self, when: float, call: Callable[[], None]) -> Timer:
