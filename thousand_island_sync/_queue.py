@@ -113,13 +113,14 @@ class Queue(Pool):
         return sleeper, self._employ() if self._free and not sleeper else None
 
     def _rouse(self, sleeper: bool, heir: Worker | None) -> bool:
-        """Without the lock: wakes whom `_somebody` found. False if it could not be started."""
+        """Without the lock: wakes whom `_somebody` found, the listener's thread where nobody is
+        left. False if it could not be started."""
         if sleeper:
             self._poller.wake()
         elif heir is not None:
             return self._wake(heir)
         elif not self._holders:  # who gives the permit away in this moment rings as well
-            self._ring()  # the listener's thread sees that something waits
+            self._ring()
         return True
 
     def later(self, when: float, call: Callable[[], None]) -> Timer:

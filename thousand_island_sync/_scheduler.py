@@ -77,12 +77,10 @@ class Scheduler(Watch):
                     break
                 # Where every task makes way for the next, each look would cost a GIL switch.
                 look = not self._ready or self._unlooked >= self._batch
-                if worker.permit:
-                    if look:
-                        if not self._look(worker):
-                            continue
-                    elif not self._watching:
-                        self._be_watched()
+                if look and worker.permit and not self._look(worker):
+                    continue
+                if not look and worker.permit and not self._watching:
+                    self._be_watched()
                 try:
                     self._run_batch(worker)
                 except BaseException:
