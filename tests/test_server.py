@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -221,18 +222,48 @@ def test_interrupt_reads_wakes_a_recv_between_requests(serve, client):
     assert Loops.names() == ["shutdown", "end"]
 
 
-def test_interrupt_reads_lets_a_request_that_has_begun_finish(serve, client):
-    class Lines(Handler):
-        def handle_connection(self, socket):
-            while line := socket.recv_until(b"\n"):
-                socket.send(line)
+class Lines(Handler):
+    def handle_connection(self, socket):
+        while line := socket.recv_until(b"\n"):
+            socket.send(line)
 
+
+class Looped(Handler):
+    def handle_connection(self, socket):
+        line = b""
+        while data := socket.recv():
+            line += data
+            if line.endswith(b"\n"):
+                socket.send(line)
+                line = b""
+
+
+def received(server, count):
+    """Whether its one connection has received so many bytes."""
+    return any(
+        one._lifecycle._socket.stats().bytes_received == count for one in server.connections()
+    )
+
+
+@pytest.mark.parametrize("handler", [Lines, Looped])
+def test_interrupt_reads_wakes_a_recv_after_a_request_that_came_in_pieces(handler, wire):
+    server = wire.serve(handler, interrupt_reads=True)
+    sock = wire.connect(server)
+    sent = 0
+    for piece in (b"half ", b"a ", b"line\n"):
+        sock.sendall(piece)
+        sent += len(piece)
+        assert eventually(partial(received, server, sent))
+    assert receive(sock, 12) == b"half a line\n"
+    assert server.stop(5_000) is True
+    assert receive_all(sock) == b""
+
+
+def test_interrupt_reads_lets_a_request_that_has_begun_finish(serve, client):
     server = serve(Lines, interrupt_reads=True)
     sock = client(server)
     sock.sendall(b"half ")
-    assert eventually(lambda: server.connections() and True)
-    (connection,) = server.connections()
-    assert eventually(lambda: connection._lifecycle._socket.stats().bytes_received == 5)
+    assert eventually(partial(received, server, 5))
     result = []
     thread = threading.Thread(target=lambda: result.append(server.stop(5_000)))
     thread.start()

@@ -61,7 +61,7 @@ class Arrivals(SocketCore):
         connection.take_out()
         _waits.give_way()
         while True:
-            bell = connection.interrupt()
+            interrupt = bell = connection.interrupt()
             if bell is not None:
                 if self._bytes_received != self._answered:
                     bell = None  # a request is under way: it may be finished
@@ -77,7 +77,8 @@ class Arrivals(SocketCore):
             if channel.kernel_waits and bell is None:
                 data = channel.wait_recv(length, left)
                 if (
-                    timeout == connection.read_timeout
+                    interrupt is None
+                    and timeout == connection.read_timeout
                     and not connection.attached
                     and self._default_timeout is MISSING
                 ):
