@@ -92,7 +92,8 @@ int descriptor(PyObject *sock) {
     return fd;
 }
 
-/* recv(2) of at most CHUNK bytes: bytes, or `None` for none yet. NULL: it raised. */
+/* recv(2) of at most CHUNK bytes: bytes, or `None` for none yet. NULL: it raised, and errno is
+   as it was left. */
 PyObject *receive_from(int fd, Py_ssize_t most, int flags) {
     char *buffer = room(room_key, CHUNK);
     if (buffer == NULL)
@@ -111,7 +112,10 @@ PyObject *receive_from(int fd, Py_ssize_t most, int flags) {
         return PyBytes_FromStringAndSize(buffer, size);
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
         Py_RETURN_NONE;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    int met = errno;
+    PyErr_SetFromErrno(PyExc_OSError);
+    errno = met;
+    return NULL;
 }
 
 /* send(2) that does not wait: how many bytes went out, 0: there is no room. -1: it raised. */

@@ -100,6 +100,15 @@ PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, P
     return result;
 }
 
+/* `_waited`: the Python goes on with what was met instead of bytes. */
+static PyObject *waited(PyObject *self, Py_ssize_t length, double began, PyObject *data) {
+    int met = data == NULL ? errno : data == Py_None ? EAGAIN : 0;
+    if (data == NULL && !PyErr_ExceptionMatches(PyExc_OSError))
+        return NULL;
+    PyErr_Clear();
+    return PyObject_CallMethod(self, "_waited", "ndi", length, began, met);
+}
+
 /* A receive by the thread that has waited in the kernel before: it waits there again. NULL
    without an exception: the Python code shall do it. */
 static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
@@ -113,12 +122,16 @@ static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
     int fd = descriptor(FIELD(self, Socket, _sock));
     if (fd < 0)
         return NULL;
-    PyObject *data = receive_from(fd, length == 0 ? CHUNK : length, 0);
-    Py_ssize_t size = data == NULL || data == Py_None ? 0 : PyBytes_GET_SIZE(data);
-    if (size == 0) { /* it is asked again, and believed then */
-        PyErr_Clear();
-        Py_XDECREF(data);
+    double began;
+    if (read_clock(native.its.monotonic, &began) < 0)
         return NULL;
+    length = length == 0 ? CHUNK : length;
+    PyObject *data = receive_from(fd, length, 0);
+    Py_ssize_t size = data == NULL || data == Py_None ? 0 : PyBytes_GET_SIZE(data);
+    if (size == 0) {
+        PyObject *result = waited(self, length, began, data);
+        Py_XDECREF(data);
+        return result;
     }
     if (add_to(&FIELD(self, Socket, _bytes_received), size) < 0 ||
         add_to(&FIELD(self, Socket, _recv_count), 1) < 0 ||

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from threading import get_ident
 
 from . import _waits
@@ -21,19 +23,26 @@ class Arrivals(SocketCore):
 
     __slots__ = ()
 
-    def _receive(self, doing: str, length: int, timeout: float, deadline: float) -> bytes:
+    def _receive(
+        self, doing: str, length: int, timeout: float, deadline: float, met: int | None = None
+    ) -> bytes:
         """Bytes from the channel, waiting; holds `_receiving`.
 
-        `timeout` is the whole call's; where it makes several receives, `deadline` says
-        when it ends, else `FOREVER`.
+        `timeout` is the whole call's; where it makes several receives, or has waited before,
+        `deadline` says when it ends, else `FOREVER`. `met`: what a receive has met already,
+        an errno or 0 for the end of the stream; the kernel tells of a reset but once.
         """
         channel = self._channel
         if self._interrupted:
             raise self._stopping_error(doing)
         try:
             data: bytes | None = None
+            if met == 0:
+                data = b""
+            elif met is not None and met != errno.EAGAIN:
+                raise OSError(met, os.strerror(met))
             # Once this callback has waited, the next bytes are probably not there either.
-            if self._connection.attached or timeout == 0 or not channel.kernel_waits:
+            elif self._connection.attached or timeout == 0 or not channel.kernel_waits:
                 data = channel.recv(length)
             if data is None:
                 data = self._wait_for_bytes(doing, length, timeout, deadline)

@@ -53,29 +53,39 @@ class Receiving(Arrivals):
         """
         # A handler that loops over recv: it has waited in this callback already, so it
         # has no permit to give away, nothing is buffered, and it waits in the kernel at
-        # once. Whatever is not bytes is left to the code below.
+        # once.
         if self._waiter == get_ident() and timeout_ms is MISSING and not flags and length >= 0:
+            began = now()
             try:
                 data = self._sock.recv(length or CHUNK)
-            except OSError:
-                data = b""
-            if data:
-                self._bytes_received += len(data)
-                self._recv_count += 1
-                if _received.receivers:
-                    self._tell(data)
-                return data
+            except OSError as error:
+                return self._waited(length or CHUNK, began, error.errno or errno.EIO)
+            if not data:
+                return self._waited(length or CHUNK, began, 0)
+            self._bytes_received += len(data)
+            self._recv_count += 1
+            if _received.receivers:
+                self._tell(data)
+            return data
         if length < 0:
             raise ValueError(f"recv: length: got {length}, takes 0 or more")
         if flags:
             return self._recv_with_flags(length or CHUNK, flags, timeout_ms)
         timeout = self._timeout(timeout_ms, self._connection.read_timeout)
+        return self._recv(length or CHUNK, timeout, FOREVER, None)
+
+    def _waited(self, length: int, began: float, met: int) -> bytes:
+        """For a thread that has waited in the kernel and got no bytes; `met` as in `_receive`."""
+        timeout = self._connection.read_timeout
+        return self._recv(length, timeout, began + timeout, met)
+
+    def _recv(self, length: int, timeout: float, deadline: float, met: int | None) -> bytes:
         try:
             with self._reading():
                 self._open("recv")
                 if self._buffer is not None:
-                    return self._take(length or CHUNK)
-                data = self._receive("recv", length or CHUNK, timeout, FOREVER)
+                    return self._take(length)
+                data = self._receive("recv", length, timeout, deadline, met)
         except SocketError as error:
             self._tell_error(error)
             raise
