@@ -12,6 +12,7 @@ from tests.support import Echo, eventually, journal, receive, receive_all, reset
 from thousand_island_sync import (
     TCP,
     TLS,
+    Close,
     ConfigError,
     Handler,
     HandshakeError,
@@ -341,6 +342,23 @@ def test_d9_our_end_is_clean_and_does_not_wait(serve, authority, secure, stopwat
     assert server.stop() is True
     assert sock.recv(1) == b""
     assert stopwatch() < 2
+
+
+def test_many_small_pieces_leave_in_full_records(serve, authority, secure):
+    pieces = [b"piece %d\n" % number for number in range(20_000)] + [bytes(200_000), b"the last"]
+
+    class Pieces(Handler):
+        def handle_connection(self, socket):
+            assert socket.send(pieces) == socket.stats().bytes_sent
+            return Close()
+
+    server = serve(Pieces, transport_cls=TLS, transport_options=authority.options)
+    sock = secure(server, authority.client_context())
+    records = []
+    while data := sock.recv(65_536):  # one record's bytes at most
+        records.append(data)
+    assert b"".join(records) == b"".join(pieces)
+    assert len(records) < 2 * sum(map(len, records)) / 16_384
 
 
 def test_d2_a_send_that_timed_out_leaves_the_stream_exact(serve, authority, secure):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from . import _tls_gaps
 from ._base import READ, WRITE, Sink
 from ._tls_reasons import Notes, explain, reasons
 from ._tls_records import RECORD, PrivateRecords
-from ._tls_wire import LARGE, Wire
+from ._tls_wire import LARGE, Wire, in_front
 
 _HARMLESS_FLAGS = 0
 for _name in ("MSG_DONTWAIT", "MSG_PEEK", "MSG_WAITALL", "MSG_NOSIGNAL"):
@@ -177,6 +178,9 @@ class TLSChannel(Wire):
     def send(self, data: Any, flags: int = 0) -> int:
         sent = _Sink(self).send(data, flags)
         return sent if sent >= 0 else ~sent
+
+    def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
+        return self.send(in_front(buffers), flags)
 
     def sink(self) -> Sink:
         return _Sink(self)
