@@ -89,6 +89,41 @@ def test_continue_refuses_what_is_no_time():
             Continue(deadline_ms=wrong)
 
 
+@pytest.mark.parametrize("reading", ["callbacks", "a loop"])
+def test_a_reset_that_a_send_met_is_not_taken_for_the_end_of_the_stream(reading, serve, client):
+    """The kernel tells of it but once, and of an end of the stream from then on (tcp(7))."""
+    Base = journal()
+    came, is_gone = threading.Event(), threading.Event()
+
+    class Acknowledges(Base):
+        def acknowledge(self, socket):
+            came.set()
+            assert is_gone.wait(5)
+            with pytest.raises(SocketClosed):
+                socket.send(b"thank you")
+
+        def handle_connection(self, socket):
+            if reading == "a loop":
+                while socket.recv():
+                    self.acknowledge(socket)
+                self.note("the end of the stream")
+
+        def handle_data(self, data, socket):
+            self.acknowledge(socket)
+
+        def handle_eof(self, socket):
+            self.note("the end of the stream")
+
+    server = serve(Acknowledges)
+    sock = client(server)
+    sock.sendall(b"half a letter")
+    assert came.wait(5)
+    reset(sock)
+    is_gone.set()
+    assert Acknowledges.ended()
+    assert Acknowledges.names() == ["close", "end"]
+
+
 # ---- timeouts ---------------------------------------------------------------
 
 

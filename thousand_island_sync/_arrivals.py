@@ -60,6 +60,8 @@ class Arrivals(SocketCore):
                 raise self._closed_error(doing)
             if self._cut:
                 raise self._gone(doing, "cut")
+            if self._was_reset:
+                raise self._gone(doing, "the peer has gone")
             self._eof = self._connection.alert = True
         return data
 

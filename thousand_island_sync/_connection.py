@@ -318,7 +318,7 @@ class Lifecycle(Outcomes):
             return self._finish(ending)  # it is we who ended the reads
         socket = self._socket
         socket._eof = True
-        if socket._channel.truncated:
+        if socket._channel.truncated or socket._was_reset:
             return self._finish(BY_PEER)
         if self._eof_told:
             if self._reset():

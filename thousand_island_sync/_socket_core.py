@@ -100,6 +100,7 @@ class SocketCore:
         "_sink",
         "_sock",
         "_waiter",
+        "_was_reset",
         "_write_shut",
     )
 
@@ -114,6 +115,7 @@ class SocketCore:
         self._cut = False  # shut down from outside, by a stop
         self._interrupted = False  # reads shall end, by Connection.close()
         self._eof = False
+        self._was_reset = False  # by the peer: the kernel says so but once, and `b""` from then on
         self._write_shut = False
         self._waiter = 0  # the thread that waits in the kernel in this callback
         self._default_timeout: float | Missing | None = MISSING
@@ -170,6 +172,8 @@ class SocketCore:
         if isinstance(cause, SocketError):
             return cause
         number = cause.errno or errno.EIO
+        if number == errno.ECONNRESET:
+            self._was_reset = True
         if number in _PEER_HAS_GONE:
             error: SocketError = self._gone(doing, "the peer has gone", number)
         else:
