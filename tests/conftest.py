@@ -274,6 +274,13 @@ class Wire:
         self._closing.append(wrapped)
         return wrapped
 
+    def end(self, sock: socket.socket) -> None:
+        """Ends a client's sending side."""
+        if isinstance(sock, ssl.SSLSocket):
+            sock.unwrap()
+        else:
+            sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         for sock in self._closing:
             sock.close()

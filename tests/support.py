@@ -104,6 +104,13 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def received(server: ThousandIsland, count: int) -> bool:
+    """Whether its one connection has received so many bytes."""
+    return any(
+        one._lifecycle._socket.stats().bytes_received == count for one in server.connections()
+    )
+
+
 def watch_sleeps(server: ThousandIsland) -> bool:
     """Whether the stall watch has looked, and waits to be told."""
     scheduler = server._run.scheduler

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from tests.support import Echo, eventually, journal, receive, receive_all
+from tests.support import Echo, eventually, journal, receive, receive_all, received
 from thousand_island_sync import (
     Close,
     ConfigError,
@@ -226,37 +226,6 @@ class Lines(Handler):
     def handle_connection(self, socket):
         while line := socket.recv_until(b"\n"):
             socket.send(line)
-
-
-class Looped(Handler):
-    def handle_connection(self, socket):
-        line = b""
-        while data := socket.recv():
-            line += data
-            if line.endswith(b"\n"):
-                socket.send(line)
-                line = b""
-
-
-def received(server, count):
-    """Whether its one connection has received so many bytes."""
-    return any(
-        one._lifecycle._socket.stats().bytes_received == count for one in server.connections()
-    )
-
-
-@pytest.mark.parametrize("handler", [Lines, Looped])
-def test_interrupt_reads_wakes_a_recv_after_a_request_that_came_in_pieces(handler, wire):
-    server = wire.serve(handler, interrupt_reads=True)
-    sock = wire.connect(server)
-    sent = 0
-    for piece in (b"half ", b"a ", b"line\n"):
-        sock.sendall(piece)
-        sent += len(piece)
-        assert eventually(partial(received, server, sent))
-    assert receive(sock, 12) == b"half a line\n"
-    assert server.stop(5_000) is True
-    assert receive_all(sock) == b""
 
 
 def test_interrupt_reads_lets_a_request_that_has_begun_finish(serve, client):

@@ -76,43 +76,6 @@ def test_recv_of_a_reset_is_socket_closed(within):
     assert isinstance(caught.value, BrokenPipeError)
 
 
-def one_at_a_time(then=lambda sock: None):
-    """A function that loops over `recv`, waiting each time, and what its client does."""
-    seen = queue.Queue()
-
-    def loop(socket):
-        while data := socket.recv():
-            seen.put(data)
-        return "the end"
-
-    def feed(sock):
-        for _ in range(3):
-            sock.sendall(b"x")
-            assert seen.get(timeout=5) == b"x"
-        then(sock)
-
-    return loop, feed
-
-
-def test_a_loop_over_recv_meets_the_end(within):
-    loop, feed = one_at_a_time(lambda sock: sock.shutdown(stdlib_socket.SHUT_WR))
-    assert within(loop, meanwhile=feed) == "the end"
-
-
-def test_a_loop_over_recv_can_tell_a_reset_from_the_end(within):
-    loop, feed = one_at_a_time(reset)
-    with pytest.raises(SocketClosed, match="the peer has gone"):
-        within(loop, meanwhile=feed)
-
-
-def test_the_read_timeout_of_a_loop_over_recv_is_each_calls(within):
-    loop, feed = one_at_a_time(lambda sock: fed.append(time.monotonic()))
-    fed = []
-    with pytest.raises(SocketTimeout, match="timed out after 600 ms"):
-        within(loop, meanwhile=feed, read_timeout_ms=600)
-    assert 0.5 < time.monotonic() - fed[0] < 1.1
-
-
 def test_recv_never_waits_with_a_timeout_of_0(within):
     with pytest.raises(SocketTimeout) as caught:
         within(lambda s: s.recv(timeout_ms=0))
