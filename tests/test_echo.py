@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.support import Echo, eventually, exchange, journal, receive, receive_all
+from tests.support import Echo, eventually, exchange, journal, receive, receive_all, reset
 from thousand_island_sync import Close, Continue, Handler, SocketClosed, SocketTimeout
 
 
@@ -73,6 +73,26 @@ def test_continue_after_the_end_of_their_stream_keeps_ours_open(kind, serve, cli
     sock = client(server)
     sock.shutdown(1)
     assert receive_all(sock) == b"still here"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_leaves_after_the_end_of_the_stream_is_noticed(kind, serve, client, tmp_path):
+    Base = journal()
+    goes_on = threading.Event()
+
+    class GoesOn(Base):
+        def handle_eof(self, socket):
+            goes_on.set()
+            return Continue()
+
+    options = {"host": f"unix:{tmp_path}/s"} if kind == "unix" else {}
+    server = serve(GoesOn, **options)
+    sock = client(server)
+    sock.shutdown(1)
+    assert goes_on.wait(5)
+    reset(sock)
+    assert GoesOn.ended()
+    assert GoesOn.names() == ["close", "end"]
 
 
 def test_recv_exactly_and_recv_until_within_a_callback(wire):

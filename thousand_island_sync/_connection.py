@@ -31,7 +31,7 @@ from ._outcomes import Outcomes
 from ._receiving import CHUNK
 from ._states import BY_PEER, BY_SHUTDOWN, HANDSHAKING, NEW, PARKED, RUNNING, Cause
 from ._task import AGAIN, DONE, PARK
-from ._waits import make_way
+from ._waits import hung_up, make_way
 from .errors import HandshakeError, SocketClosed
 from .transports._base import WRITE
 
@@ -321,7 +321,7 @@ class Lifecycle(Outcomes):
         if socket._channel.truncated or socket._was_reset:
             return self._finish(BY_PEER)
         if self._eof_told:
-            if self._reset():
+            if self._has_left():
                 return self._finish(BY_PEER)
             if self._mail_waits():
                 return self._again()
@@ -330,10 +330,11 @@ class Lifecycle(Outcomes):
         verdict = self._callback("handle_eof")
         return verdict if verdict is not None else self._go_on(True)
 
-    def _reset(self) -> bool:
-        """Whether the peer has reset what we still could send on."""
+    def _has_left(self) -> bool:
+        """Whether the peer has reset what we still could send on, or closed a Unix socket."""
         try:
-            return self._sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR) != 0
+            error = self._sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR)
+            return error != 0 or hung_up(self._sock.fileno())
         except OSError:
             return True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import selectors
+import sys
 import threading
 from typing import Protocol
 
@@ -89,3 +90,13 @@ def wait_for(fd: int, *, write: bool, timeout: float, also: int | None = None) -
         if also is not None:
             selector.register(also, selectors.EVENT_READ)
         return bool(selector.select(None if timeout == FOREVER else max(0.0, timeout)))
+
+
+def hung_up(fd: int) -> bool:
+    """Whether a descriptor is closed both ways, where POLLHUP means that: elsewhere than on Linux
+    half of it does (poll(2))."""
+    if not sys.platform.startswith("linux"):
+        return False
+    poller = select.poll()
+    poller.register(fd, 0)
+    return any(bits & select.POLLHUP for _, bits in poller.poll(0))
