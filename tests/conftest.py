@@ -241,7 +241,7 @@ class Wire:
         name: str,
         serve: Callable[..., ThousandIsland],
         client: Callable[..., socket.socket],
-        authority: Authority,
+        authority: Authority | None,
         path: str,
     ) -> None:
         self.name = name
@@ -251,7 +251,7 @@ class Wire:
 
     def serve(self, handler_cls: type, **options: Any) -> ThousandIsland:
         given = dict(options.pop("transport_options", {}))
-        if self.secure:
+        if self._authority is not None:
             given = {**self._authority.options, **given}
         if self.name == "unix":
             given["host"] = f"unix:{self._path}"
@@ -260,7 +260,7 @@ class Wire:
 
     def context(self) -> ssl.SSLContext | None:
         """A client's; `None` where there is no TLS."""
-        if not self.secure:
+        if self._authority is None:
             return None
         version = ssl.TLSVersion.TLSv1_2 if self.name == "tls1.2" else ssl.TLSVersion.TLSv1_3
         return self._authority.client_context(version)
@@ -291,10 +291,10 @@ def wire(
     request: pytest.FixtureRequest,
     serve: Callable[..., ThousandIsland],
     client: Callable[..., socket.socket],
-    authority: Authority,
     tmp_path: Any,
 ) -> Iterator[Wire]:
     """Every kind of connection: what is said of one holds for all."""
+    authority = request.getfixturevalue("authority") if request.param.startswith("tls") else None
     made = Wire(request.param, serve, client, authority, str(tmp_path / "socket"))
     yield made
     made.close()
