@@ -12,8 +12,8 @@
 
 #define TLS_FIELDS(X)                                                                          \
     X(Wire, _aligned) X(Wire, _held) X(Wire, _inside) X(Wire, _kernel_drained) X(Wire, _large) \
-    X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, recv_wants)         \
-    X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
+    X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, _source)               \
+    X(Wire, recv_wants) X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
 #define TLS_THINGS(X) X(TLSChannel) X(PrivateRecords) X(recv) X(sink_send) X(READ)
 #define TLS_NAMES(X) X(_cut_short) X(_hold_back) X(_not_sealed) X(get)
 
@@ -54,7 +54,7 @@ static void set_flag(PyObject **field, bool flag) { set(field, flag ? Py_True : 
 
 /* With the lock: as `_fetch`, of bytes; `None`: nothing has come. */
 static PyObject *fetch(PyObject *self) {
-    int fd = descriptor(TLS_FIELD(self, Wire, _sock));
+    int fd = descriptor(TLS_FIELD(self, Wire, _source));
     PyObject *data = fd < 0 && PyErr_Occurred() ? NULL : receive_from(fd, LARGEST, MSG_DONTWAIT);
     if (data == NULL)
         return NULL;
@@ -109,12 +109,12 @@ static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t coun
     if (length == -1 && PyErr_Occurred())
         return NULL;
     Places places;
-    if (length <= 0 || !Py_IS_TYPE(TLS_FIELD(self, Wire, _sock), native.socket_type) ||
-        !Py_IS_TYPE(lock, &Lock_Type))
+    if (length <= 0 || !Py_IS_TYPE(lock, &Lock_Type))
         return call_original(tls.its.recv, self, args, count, names);
     if (lock_wait(lock) < 0)
         return NULL;
-    if (!find_places(TLS_FIELD(self, Wire, _records), &places) ||
+    if (!Py_IS_TYPE(TLS_FIELD(self, Wire, _source), native.socket_type) ||
+        !find_places(TLS_FIELD(self, Wire, _records), &places) ||
         TLS_FIELD(self, TLSChannel, _reads_ended) != Py_False ||
         TLS_FIELD(self, Wire, _owed) != Py_False || TLS_FIELD(self, Wire, _inside) != Py_False) {
         lock_release(lock);

@@ -1,5 +1,6 @@
 """What is said of one transport holds for all: TCP, Unix, TLS 1.2 and TLS 1.3."""
 
+import select
 import threading
 
 import pytest
@@ -73,6 +74,27 @@ def test_continue_after_the_end_of_their_stream_keeps_ours_open(kind, serve, cli
     sock = client(server)
     sock.shutdown(1)
     assert receive_all(sock) == b"still here"
+
+
+class AsksSelect(Handler):
+    def handle_connection(self, socket):
+        while select.select([socket], [], [], 2)[0]:
+            data = socket.recv(65_536)
+            if not data:
+                break
+            socket.send(data)
+        return Close()
+
+
+def test_a_library_may_ask_select_before_each_recv(wire):
+    server = wire.serve(AsksSelect)
+    sock = wire.connect(server)
+    for _ in range(20):
+        for piece in (b"one", b"two", b"three"):
+            sock.sendall(piece)
+        assert receive(sock, 11) == b"onetwothree"
+    sent = bytes(range(256)) * 1_000
+    assert exchange(sock, sent, len(sent)) == sent
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

@@ -123,6 +123,7 @@ def plain(authority):
             st.tuples(st.just("say"), st.sampled_from([1, 300, 5_000, 16_384, 40_000])),
             st.tuples(st.just("deliver"), st.sampled_from([1, 5, 100, 16_406, 18_437, 1 << 20])),
             st.tuples(st.just("run"), st.just(0)),
+            st.tuples(st.just("expose"), st.just(0)),
         ),
         max_size=30,
     ),
@@ -149,6 +150,8 @@ def test_nothing_is_left_where_the_channel_says_so_however_it_came(way, authorit
                 said += data
             elif what == "deliver":
                 told = pair.deliver(number) or told
+            elif what == "expose":
+                pair.channel.expose()
             elif told or not parked:
                 told = False
                 data = pair.channel.recv(length)
@@ -182,6 +185,39 @@ def test_records_that_came_together_are_read_one_by_one(pair):
     assert pair.channel.recv(65_536) == b"one"
     assert not pair.channel.drained()
     assert pair.channel.recv(65_536) == b"two"
+
+
+@pytest.mark.parametrize("delivered", [1, 7, 1 << 20], ids=lambda most: f"{most} at a time")
+def test_who_asks_the_kernel_is_told_of_every_record(pair, delivered):
+    """select(2) before each recv, as libraries do: nothing may lie where it does not look."""
+    pair.channel.expose()
+    said = [b"one", b"two", bytes(40_000), b"three"]
+    for data in said:
+        pair.say(data)
+    got = b""
+    while pair.deliver(delivered) or unread_bytes(pair.ours):
+        got += pair.channel.recv(65_536) or b""
+    assert got == b"".join(said)
+    pair.theirs.shutdown(socket.SHUT_WR)
+    assert pair.channel.recv(65_536) == b""
+
+
+def test_what_comes_right_behind_the_handshake_is_left_to_the_kernel(way, authority):
+    pair = Pair(authority)
+    try:
+        with pytest.raises(ssl.SSLWantReadError):
+            pair.client.do_handshake()
+        pair.deliver()
+        assert not pair.channel.handshake()
+        pair.collect()
+        pair.client.do_handshake()
+        pair.say(b"a request")
+        pair.deliver()
+        assert pair.channel.handshake()
+        assert unread_bytes(pair.ours)
+        assert pair.channel.recv(65_536) == b"a request"
+    finally:
+        pair.close()
 
 
 def test_an_end_without_close_notify_is_the_end_both_ways(pair):

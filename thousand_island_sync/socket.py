@@ -196,8 +196,17 @@ class Socket(Receiving, SendingFiles):
         return self._sock.proto
 
     def fileno(self) -> int:
-        """The descriptor; -1 once closed."""
-        return -1 if self._closed else self._sock.fileno()
+        """The descriptor; -1 once closed.
+
+        For libraries that ask select(2) before each `recv`: over TLS nothing is received ahead of
+        the record that is read, once this was called. What came before may be in memory already,
+        so call it in `handle_connection`; and ask `recv` for 16 KiB or more, all that a record
+        can hold (RFC 8446, 5.1).
+        """
+        if self._closed:
+            return -1
+        self._channel.expose()
+        return self._sock.fileno()
 
     def getpeername(self) -> Any:
         """The peer's address; raises SocketClosed once closed."""

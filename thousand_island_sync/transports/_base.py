@@ -72,6 +72,10 @@ class Channel(ABC):
     def send(self, data: Any, flags: int = 0) -> int:
         """How many bytes of a bytes-like were taken; 0: none yet."""
 
+    def expose(self) -> None:
+        """Somebody gets the descriptor, and may ask the kernel whether something has come: from
+        now on nothing is fetched ahead of what is asked for. Thread: any."""
+
     def took_in(self) -> bool:
         """Whether since it was asked last a send has read, for its own sake, what came: the
         poller will not tell the connection's owner of it."""

@@ -88,6 +88,7 @@ class TLSChannel(Wire):
                 if self._notes().error is not None:
                     raise self._refused("refused by the sni callable") from self._notes().error
                 self._established = True
+                self._source = self._sock
                 self.recv_wants = READ
                 self._let_go()
                 return True

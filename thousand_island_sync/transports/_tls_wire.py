@@ -18,6 +18,11 @@ sent as bytes in the kernel's buffer do, and goes out before anything else. Whil
 of OpenSSL's own waits like that, nothing more is read: or a peer that asks for answers and
 takes none would fill our memory.
 
+Who asks the kernel himself whether there is something to read (select(2), with `fileno()`), as
+some libraries do before each `recv`, would wait for what is in OpenSSL's memory already. So not a
+byte is fetched beyond the record that is under way while hands are shaken (the first request may
+come right behind), nor after `fileno()` was asked for: two receives for each record.
+
 Whether anything is left to read is known without asking where what came is one whole
 record, and was read whole; else OpenSSL and its memory are asked. That the kernel has nothing
 more is believed only of a run that has asked it: what read from memory alone has perhaps used
@@ -47,8 +52,40 @@ _SENDING, _ROOM, _QUEUED = 2, 3, 5
 _numbers = struct.Struct("9I")
 #: Records from this size on leave memory behind that is worth letting go of, in bytes.
 LARGE = 4_096
+#: Of a record: its kind, its version, and how much follows, in the last two bytes.
+_HEADER = 5
 #: Of several buffers so many bytes are copied into one.
 _JOINED = 4 * RECORD
+
+
+class RecordSource:
+    """Receives from a socket, and never beyond the end of a record (RFC 8446, 5.1)."""
+
+    __slots__ = ("_header", "_left", "_sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._header = b""
+        self._left = 0  # of the record under way
+
+    def recv(self, length: int, flags: int) -> bytes:
+        """As `socket.recv`; `length` is not less than a header's."""
+        header = b""
+        if not self._left:
+            header = self._sock.recv(_HEADER - len(self._header), flags)
+            self._header += header
+            if len(self._header) < _HEADER:
+                return header
+            self._left = self._header[3] << 8 | self._header[4]
+            self._header = b""
+        try:
+            data = self._sock.recv(min(self._left, length - len(header)), flags)
+        except BlockingIOError:
+            if header:
+                return header
+            raise
+        self._left -= len(data)
+        return header + data
 
 
 class Wire(Channel):
@@ -71,6 +108,7 @@ class Wire(Channel):
         "_owed",
         "_records",
         "_sock",
+        "_source",
         "_took_in",
         "recv_wants",
         "send_wants",
@@ -78,6 +116,7 @@ class Wire(Channel):
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         self._sock = sock
+        self._source: socket.socket | RecordSource = RecordSource(sock)
         self._lock = Lock()
         self._connection = SSL.Connection(context)
         self._records = records_of(self._connection)
@@ -102,7 +141,7 @@ class Wire(Channel):
             OSError: as recv(2).
         """
         try:
-            data = self._sock.recv(LARGEST, _DONTWAIT)
+            data = self._source.recv(LARGEST, _DONTWAIT)
         except BlockingIOError:
             self._kernel_drained = True
             self.recv_wants = READ
@@ -110,7 +149,7 @@ class Wire(Channel):
         size = len(data)
         if size > LARGE:
             self._large = True
-        self._kernel_drained = size < LARGEST
+        self._kernel_drained = size < LARGEST and self._source is self._sock
         # One whole record, and nothing before it: then one read takes all there is.
         self._aligned = self._aligned and size > 5 and size == (data[3] << 8 | data[4]) + 5
         self._inside = size > 0
@@ -182,6 +221,11 @@ class Wire(Channel):
                 return False
             self._held, self._owed = None, False
         return True
+
+    def expose(self) -> None:
+        with self._lock:
+            if self._source is self._sock:
+                self._source = RecordSource(self._sock)
 
     def took_in(self) -> bool:
         took_in, self._took_in = self._took_in, False
