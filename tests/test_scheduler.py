@@ -386,8 +386,30 @@ def test_the_first_thread_that_cannot_be_started_is_an_error(scheduler_of, monke
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError):
             scheduler.pipe(echo)
-    assert scheduler.counts() == (0, 0, 0)
+    assert eventually(lambda: scheduler.counts() == (0, 0, 0))
     assert ask(scheduler.pipe(echo)) == b"x"
+
+
+def test_the_watch_does_not_see_what_is_taken_back(scheduler_of, monkeypatch):
+    """It would try to start a thread for it, too, and the one who asked would wait for that."""
+    scheduler = scheduler_of(tended=False)
+    tried = []
+
+    def refuse(thread):
+        tried.append(thread.name)
+        raise RuntimeError("can't start new thread")
+
+    def ring():
+        if len(tried) == 1:
+            scheduler.tend()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        patched.setattr(scheduler, "_ring", ring)
+        with pytest.raises(RuntimeError, match="no handler thread can be started"):
+            scheduler.pipe(echo)
+    assert tried == ["test-handler-1"]
+    assert scheduler.counts() == (0, 0, 0)
 
 
 def test_reinforce_starts_a_thread_beyond_the_bound(scheduler_of):

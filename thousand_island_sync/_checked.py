@@ -150,9 +150,9 @@ class CheckedScheduler(Scheduler):
         super()._hand_over(worker)
         disturb()
 
-    def _wake(self, heir: Worker) -> bool:
+    def _wake(self, heir: Worker, tasks: tuple[Task, ...] = ()) -> bool:
         disturb()
-        return super()._wake(heir)
+        return super()._wake(heir, tasks)
 
     def _absorb(self, events: Any, worker: Worker | None) -> None:
         disturb()

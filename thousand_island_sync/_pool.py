@@ -282,8 +282,9 @@ class Pool:
         self._grant(worker)
         return worker
 
-    def _wake(self, heir: Worker) -> bool:
-        """Without the lock. False if it was a new one and could not be started."""
+    def _wake(self, heir: Worker, tasks: tuple[Task, ...] = ()) -> bool:
+        """Without the lock. False if it was a new one and could not be started, and `tasks`,
+        which were to be its first, are taken back, for there is no other thread."""
         if heir.turn:
             heir.bell.release()
             return True
@@ -301,9 +302,20 @@ class Pool:
                 del self._threads[heir]
                 self._revoke(heir)
                 self._count -= 1
+                # In the same moment, or the listener's thread sees them, and tries as well.
+                taken_back = not self._count and self._take_back(tasks)
             self._ring()
-            return False
+            return not taken_back
         return True
+
+    def _take_back(self, tasks: tuple[Task, ...]) -> bool:
+        """With the lock, of tasks that no thread will run. Whether none has, and there are any."""
+        if any(task not in self._ready for task in tasks):
+            return False  # one that has come and gone
+        for task in tasks:
+            self._ready.remove(task)
+            del self._tasks[task.fd]
+        return bool(tasks)
 
     # ---- the threads ----------------------------------------------------------
 

@@ -43,7 +43,7 @@ class Queue(Pool):
                 self._tasks[task.fd] = task
             self._ready.extend(tasks)
             sleeper, heir = self._somebody()
-        if not self._rouse(sleeper, heir) and self._take_back(tasks):
+        if not self._rouse(sleeper, heir, tasks):
             raise RuntimeError("no handler thread can be started")
 
     def add_door(self, door: Task) -> None:
@@ -55,16 +55,6 @@ class Queue(Pool):
         with self._lock:
             self._doors.append(door)
         self.add(door)
-
-    def _take_back(self, tasks: tuple[Task, ...]) -> bool:
-        """Whether there is no thread that has run them, or will."""
-        with self._lock:
-            if self._count:
-                return False
-            for task in tasks:
-                self._ready.remove(task)
-                del self._tasks[task.fd]
-        return True
 
     def attach(self, task: Task) -> None:
         """Puts a task's descriptor into the poller. Thread: the task's owner.
@@ -112,13 +102,13 @@ class Queue(Pool):
         sleeper = self._sleepers > 0
         return sleeper, self._employ() if self._free and not sleeper else None
 
-    def _rouse(self, sleeper: bool, heir: Worker | None) -> bool:
+    def _rouse(self, sleeper: bool, heir: Worker | None, tasks: tuple[Task, ...] = ()) -> bool:
         """Without the lock: wakes whom `_somebody` found, the listener's thread where nobody is
-        left. False if it could not be started."""
+        left. False as of `_wake`."""
         if sleeper:
             self._poller.wake()
         elif heir is not None:
-            return self._wake(heir)
+            return self._wake(heir, tasks)
         elif not self._holders:  # who gives the permit away in this moment rings as well
             self._ring()
         return True
