@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import socket
+import statistics
 import subprocess
 import threading
 import time
@@ -54,7 +55,8 @@ def test_good_clients_do_not_notice(mode):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        during = wrk(url, 3)
+        # One bad second is the machine's; where clients notice, they notice in most.
+        during = statistics.median(wrk(url, 1) for _ in range(3))
         report = re.sub(r"\x1b\[[0-9;]*m", "", attack.communicate(timeout=60)[0])
         after = wrk(url, 1)
         assert "service available:   YES" in report, report[-1_500:]
