@@ -12,7 +12,7 @@
 
 #define TLS_FIELDS(X)                                                                          \
     X(Wire, _aligned) X(Wire, _held) X(Wire, _inside) X(Wire, _kernel_drained) X(Wire, _large) \
-    X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, _source)               \
+    X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, _source)            \
     X(Wire, recv_wants) X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
 #define TLS_THINGS(X) X(TLSChannel) X(PrivateRecords) X(recv) X(sink_send) X(READ)
 #define TLS_NAMES(X) X(_cut_short) X(_hold_back) X(_not_sealed) X(get)

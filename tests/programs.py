@@ -43,6 +43,11 @@ def newer_openssl() -> str:
     pytest.skip("no openssl here knows the post-quantum groups")
 
 
+def python_blocks(page: str) -> list[str]:
+    """The blocks of Python in a page of the project's."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
 #: For servers whose memory and CPU are measured: they do not check themselves.
 UNCHECKED = {"THOUSAND_ISLAND_DEBUG": "0"}
 

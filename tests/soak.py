@@ -313,8 +313,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", help="a file for all samples")
     parser.add_argument("--checked", action="store_true", help="with THOUSAND_ISLAND_DEBUG=1")
     given = parser.parse_args(arguments)
-    environment = {"THOUSAND_ISLAND_DEBUG": "1"} if given.checked else UNCHECKED
-    environment = environment | PLAIN_MALLOC
+    checked = {"THOUSAND_ISLAND_DEBUG": "1"} if given.checked else UNCHECKED
+    environment = PLAIN_MALLOC | checked
     over = threading.Event()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / "file").write_bytes(b"\xa5" * 300_000)

@@ -67,12 +67,11 @@ class SendsOnAfterTheirEnd(Handler):
         return Close()
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_continue_after_the_end_of_their_stream_keeps_ours_open(kind, serve, client, tmp_path):
-    options = {"host": f"unix:{tmp_path}/s"} if kind == "unix" else {}
-    server = serve(SendsOnAfterTheirEnd, **options)
-    sock = client(server)
-    sock.shutdown(1)
+@pytest.mark.parametrize("wire", ["tcp", "unix"], indirect=True)
+def test_continue_after_the_end_of_their_stream_keeps_ours_open(wire):
+    server = wire.serve(SendsOnAfterTheirEnd)
+    sock = wire.connect(server)
+    wire.end(sock)
     assert receive_all(sock) == b"still here"
 
 
@@ -97,8 +96,8 @@ def test_a_library_may_ask_select_before_each_recv(wire):
     assert exchange(sock, sent, len(sent)) == sent
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_who_leaves_after_the_end_of_the_stream_is_noticed(kind, serve, client, tmp_path):
+@pytest.mark.parametrize("wire", ["tcp", "unix"], indirect=True)
+def test_who_leaves_after_the_end_of_the_stream_is_noticed(wire):
     Base = journal()
     goes_on = threading.Event()
 
@@ -107,10 +106,9 @@ def test_who_leaves_after_the_end_of_the_stream_is_noticed(kind, serve, client, 
             goes_on.set()
             return Continue()
 
-    options = {"host": f"unix:{tmp_path}/s"} if kind == "unix" else {}
-    server = serve(GoesOn, **options)
-    sock = client(server)
-    sock.shutdown(1)
+    server = wire.serve(GoesOn)
+    sock = wire.connect(server)
+    wire.end(sock)
     assert goes_on.wait(5)
     reset(sock)
     assert GoesOn.ended()

@@ -1,18 +1,17 @@
 """The documentation's Python blocks run, and its commands are the ones that CI runs."""
 
 import datetime
-import re
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.programs import ROOT
+from tests.programs import ROOT, python_blocks
 from thousand_island_sync import TLS, Handler, ThousandIsland
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = python_blocks("README.md")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[2][:30])
@@ -26,7 +25,7 @@ def test_there_are_blocks():
 
 # ---- docs/tls.md ------------------------------------------------------------
 
-TLS_BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tls.md").read_text(), re.DOTALL)
+TLS_BLOCKS = python_blocks("docs/tls.md")
 
 
 @pytest.fixture

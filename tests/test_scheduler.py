@@ -386,7 +386,7 @@ def test_the_first_thread_that_cannot_be_started_is_an_error(scheduler_of, monke
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError):
             scheduler.pipe(echo)
-    assert eventually(lambda: scheduler.counts() == (0, 0, 0))
+    assert scheduler.counts() == (0, 0, 0)
     assert ask(scheduler.pipe(echo)) == b"x"
 
 

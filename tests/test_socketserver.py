@@ -2,7 +2,6 @@
 
 import http.client
 import http.server
-import re
 import socketserver
 import subprocess
 import threading
@@ -13,22 +12,21 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
-from tests.programs import ROOT, program
+from tests.programs import program, python_blocks
 from tests.support import receive, receive_all
 from thousand_island_sync import ThousandIsland
 
-PAGE = (ROOT / "docs/socketserver.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGE = "docs/socketserver.md"
 
 
 def names_in(block):
     names = {}
-    exec(compile(block, "docs/socketserver.md", "exec"), names)
+    exec(compile(block, PAGE, "exec"), names)
     assert isinstance(names["server"], ThousandIsland)
     return names
 
 
-BY_CLASS, BY_SERVER, BY_METHOD = map(names_in, BLOCKS)
+BY_CLASS, BY_SERVER, BY_METHOD = map(names_in, python_blocks(PAGE))
 
 
 @pytest.fixture
@@ -108,6 +106,7 @@ def test_many_clients_of_one_request_handler_at_once(wire, errors):
         assert receive(client, len(lines)) == lines.upper()
     for sender in senders:
         sender.join(10)
+    assert not errors.told
 
 
 def test_what_a_request_handler_raises_is_told_with_the_connection(serve, client, errors):
