@@ -12,7 +12,7 @@ from tests.test_poller import MAKERS
 from tests.test_trial import Bench
 from thousand_island_sync import _waits, _watch
 from thousand_island_sync._alarm import CALM_TICK, TICK
-from thousand_island_sync._clock import FOREVER
+from thousand_island_sync._clock import FOREVER, now
 from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
@@ -63,7 +63,7 @@ class Pipe(Task):
 def scheduler_of(request):
     made = []
 
-    def make(max_threads=8, permits=1, tended=True, poller=None):
+    def make(max_threads=8, permits=1, tended=True, poller=None, clock=now):
         bell = threading.Semaphore(0)
         edges = []
         scheduler = Scheduler(
@@ -73,6 +73,7 @@ def scheduler_of(request):
             ring=bell.release,
             saturation=lambda *edge: edges.append(edge),
             permits=permits,
+            clock=clock,
         )
         scheduler.edges = edges
         over = threading.Event()
@@ -276,28 +277,48 @@ def test_no_wake_up_is_lost(scheduler_of):
     assert not pipe.overlaps
 
 
-def test_a_deadline_wakes_a_parked_task_and_a_moved_one_does_not(scheduler_of):
+def test_a_deadline_wakes_a_parked_task(scheduler_of):
     scheduler = scheduler_of()
     fired = []
 
     def arm(pipe, data):
-        now = time.monotonic()
-        if data == b"later":
-            pipe.deadline = now + 30
-        elif data:
-            pipe.deadline = now + 0.05
-        elif now >= pipe.deadline:
-            fired.append(now)
-            pipe.deadline = now + 30
+        if data:
+            pipe.deadline = now() + 0.05
+        elif now() >= pipe.deadline:
+            fired.append(pipe)
+            pipe.deadline = FOREVER
 
     pipe = scheduler.pipe(arm)
-    pipe.theirs.send(b"soon")
-    assert eventually(lambda: len(fired) == 1)
-    runs = pipe.runs
-    pipe.theirs.send(b"soon")
-    assert eventually(lambda: pipe.runs > runs)
-    pipe.theirs.send(b"later")
-    assert not eventually(lambda: len(fired) == 2, 0.15)
+    for number in (1, 2):
+        pipe.theirs.send(b"x")
+        assert eventually(lambda number=number: len(fired) == number)
+
+
+def test_a_deadline_that_was_moved_wakes_it_then_and_not_before(scheduler_of):
+    hands = [0.0]
+    scheduler = scheduler_of(clock=lambda: hands[0])
+
+    def arm(pipe, data):
+        if data:
+            pipe.deadline = float(data)
+        elif hands[0] >= pipe.deadline:
+            pipe.deadline = FOREVER
+
+    pipe, other = scheduler.pipe(arm), scheduler.pipe(echo)
+
+    def runs_by(time):
+        """Somebody looks at the clock for each message that comes."""
+        hands[0] = time
+        before = pipe.runs
+        for _ in range(3):
+            assert ask(other) == b"x"
+        return eventually(lambda: not pipe.owned) and pipe.runs - before
+
+    for when in (50, 80):
+        pipe.theirs.send(b"%d" % when)
+        assert eventually(lambda when=when: pipe.deadline == when and not pipe.owned)
+    assert [runs_by(time) for time in (49.0, 51.0, 79.0)] == [0, 0, 0]
+    assert runs_by(81.0) == 1
 
 
 def test_later_calls_in_time_and_not_what_was_cancelled(scheduler_of):

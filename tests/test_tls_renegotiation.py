@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.support import eventually
-from thousand_island_sync import TLS, Handler
+from thousand_island_sync import TLS, Handler, _waits
 from thousand_island_sync._connection_core import ConnectionCore
 from thousand_island_sync.transports import _tls_records
 
@@ -58,6 +58,15 @@ class Client:
 
         assert eventually(more), len(got)
         return got
+
+    def answer(self):
+        """Its part of what was begun. Over loopback it is there when this is over."""
+
+        def said():
+            self.step(self.tls.recv, 1)
+            return b"write finished" in self.tls.get_state_string()
+
+        assert eventually(said), self.tls.get_state_string()
 
     def begin_anew(self):
         """Says hello, and no more."""
@@ -115,13 +124,19 @@ def test_what_a_callback_sends_meanwhile_arrives_after_it(connect):
     assert client.receive(4) == b"more"
 
 
+@pytest.mark.parametrize("when", ["before it is asked for", "while it is waited for"])
 def test_what_another_thread_sends_does_too_and_the_owner_is_told_of_what_it_read(
-    connect, monkeypatch
+    connect, monkeypatch, when
 ):
     told = []
     look_again = ConnectionCore.look_again
     monkeypatch.setattr(
         ConnectionCore, "look_again", lambda self: (told.append(self), look_again(self))
+    )
+    waits = threading.Event()
+    wait_for = _waits.wait_for
+    monkeypatch.setattr(
+        _waits, "wait_for", lambda *given, **named: (waits.set(), wait_for(*given, **named))[1]
     )
     server, client = connect(Blocks)
     half_way(server, client)
@@ -130,7 +145,12 @@ def test_what_another_thread_sends_does_too_and_the_owner_is_told_of_what_it_rea
     connection.post(lambda: (inside.set(), go.wait(10)))  # so nobody else reads
     assert inside.wait(10)
     sender = threading.Thread(target=Blocks.socket.send, args=(BLOCK,))
-    sender.start()
+    if when == "before it is asked for":
+        client.answer()
+        sender.start()
+    else:
+        sender.start()
+        assert waits.wait(10)
     assert client.receive(len(BLOCK)) == BLOCK
     sender.join()
     go.set()

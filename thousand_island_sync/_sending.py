@@ -210,6 +210,7 @@ class Sending(SocketCore):
     ) -> None:
         """Sends views until none is left; holds `_sending`; counts in `progress`."""
         channel = self._channel
+        self._tell_owner()
         while channel.unfinished and not channel.flush():
             self._wait_for_room("send", timeout, deadline)
         while views:
@@ -226,14 +227,20 @@ class Sending(SocketCore):
                 del views[:whole]
                 if sent:
                     views[0] = views[0][sent:]
-            elif partly and progress[0]:
+                continue
+            self._tell_owner()
+            if partly and progress[0]:
                 return
-            else:
-                self._wait_for_room("send", timeout, deadline)
+            self._wait_for_room("send", timeout, deadline)
         while channel.unfinished and not channel.flush():
             if partly:
                 return
             self._wait_for_room("send", timeout, deadline)
+
+    def _tell_owner(self) -> None:
+        """After each attempt that sent nothing: the next may succeed without a wait."""
+        if self._channel.took_in():
+            self._connection.look_again()
 
     def _wait_for_room(self, doing: str, timeout: float, deadline: float) -> None:
         """Returns when the descriptor is ready for what the channel wants; holds `_sending`.
@@ -248,8 +255,6 @@ class Sending(SocketCore):
         if left <= 0:
             raise self._no_room(doing, timeout)
         self._connection.take_out()
-        if self._channel.took_in():
-            self._connection.look_again()
         _waits.give_way()
         write = self._channel.send_wants == WRITE
         if not _waits.wait_for(self._sock.fileno(), write=write, timeout=left):
