@@ -89,6 +89,10 @@ PyObject *native_run_batch(PyObject *self, PyObject *worker) {
         whole(FIELD(self, Scheduler, _batch), &batch) < 0)
         return NULL;
     Py_ssize_t waiting = PyObject_Size(ready);
+    if (waiting > 0 && is_true(FIELD(worker, Worker, permit)) &&
+        !is_true(FIELD(self, Scheduler, _watching)) &&
+        done(PyObject_CallMethodNoArgs(self, native.name._be_watched)) < 0)
+        return NULL;
     for (Py_ssize_t left = waiting < batch ? waiting : batch; left > 0; left--) {
         PyObject *task = call1(native.popleft, ready);
         if (task == NULL) {
@@ -243,7 +247,8 @@ static int absorb(PyObject *self, PyObject *worker, const struct epoll_event *ev
             return -1;
     }
     Py_ssize_t waiting = PyObject_Size(FIELD(self, Scheduler, _ready));
-    *rings = waiting > 0 && !is_true(FIELD(self, Scheduler, _watching));
+    bool begins = waiting > 0 || (*calls != NULL && PyList_GET_SIZE(*calls) > 0);
+    *rings = begins && !is_true(FIELD(self, Scheduler, _watching));
     if (*rings) {
         set(&FIELD(self, Scheduler, _watching), Py_True);
         PyObject *is_set = PyObject_CallMethodNoArgs(self, native.name._set_alarm);

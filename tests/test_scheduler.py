@@ -63,10 +63,11 @@ class Pipe(Task):
 def scheduler_of(request):
     made = []
 
-    def make(max_threads=8, permits=1, tended=True, poller=None, clock=now):
+    def make(max_threads=8, permits=1, tended=True, clock=now, cls=Scheduler, patience=0.01):
+        """`patience`: seconds after which the watch looks though nobody has rung."""
         bell = threading.Semaphore(0)
         edges = []
-        scheduler = Scheduler(
+        scheduler = cls(
             MAKERS[request.param](),
             max_threads=max_threads,
             name="test",
@@ -81,9 +82,9 @@ def scheduler_of(request):
         def tend():
             while not over.is_set():
                 timeout = scheduler.tend()
-                bell.acquire(timeout=min(timeout, 0.01))
+                bell.acquire(timeout=min(timeout, patience))
 
-        thread = threading.Thread(target=tend)
+        thread = threading.Thread(target=tend, daemon=True)
         if tended:
             thread.start()
         pipes = []
@@ -96,16 +97,17 @@ def scheduler_of(request):
             return one
 
         scheduler.pipe = pipe
-        made.append((scheduler, over, thread, pipes))
+        made.append((scheduler, bell, over, thread, pipes))
         return scheduler
 
     yield make
-    for scheduler, over, thread, pipes in made:
+    for scheduler, bell, over, thread, pipes in made:
         for one in pipes:
             one.theirs.close()
         scheduler.close()
         assert eventually(lambda s=scheduler: not s.threads())
         over.set()
+        bell.release()
         if thread.ident:
             thread.join(5)
         for one in pipes:
@@ -171,6 +173,47 @@ def test_the_stall_watch_takes_the_permit_of_a_task_that_blocks(scheduler_of):
     assert ask(quick) == b"x"
     assert time.monotonic() - before < 1
     go.set()
+
+
+@pytest.mark.parametrize("how", ["an event", "another thread", "behind a look", "a timer"])
+def test_however_it_became_ready_and_though_the_watch_slept(how, scheduler_of):
+    behind = []
+
+    class Looks(Scheduler):
+        def _look(self, worker):
+            looked = super()._look(worker)
+            while behind:
+                behind.pop()()
+            return looked
+
+    scheduler = scheduler_of(cls=Looks, patience=20)
+    inside, go = threading.Event(), threading.Event()
+
+    def sticks(pipe, data):
+        if wanted:
+            inside.set()
+            go.wait(20)
+
+    wanted = []
+    stuck, quick = scheduler.pipe(sticks), scheduler.pipe(echo)
+    assert ask(quick) == b"x"
+    assert eventually(lambda: not scheduler._watching and scheduler._sleepers)
+    wanted.append("now")
+    if how == "an event":
+        stuck.theirs.send(b"x")
+    elif how == "another thread":
+        scheduler.make_ready(stuck)
+    elif how == "behind a look":
+        behind.append(lambda: scheduler.make_ready(stuck))
+        scheduler._poller.wake()
+    else:
+        scheduler.later(now(), lambda: scheduler.make_ready(stuck))
+    try:
+        assert inside.wait(10)
+        wanted.clear()
+        assert ask(quick) == b"x"
+    finally:
+        go.set()
 
 
 def test_a_task_that_tends_to_block_is_known_and_forgiven(scheduler_of):

@@ -208,8 +208,8 @@ class Queue(Pool):
         return True
 
     def _be_watched(self) -> None:
-        """What is ready is run without a look, which would have told the watch: by a thread that
-        was given a free permit for it, as the first of a server is."""
+        """What is ready came after the look, or there was none: by a thread that was given a free
+        permit for it, as the first of a server is."""
         with self._lock:
             ring, self._watching = not self._watching, True
         if ring:
@@ -245,7 +245,7 @@ class Queue(Pool):
             self._last_found = found
             if self._next_timer != FOREVER and self._next_timer <= self._clock():
                 calls = self._fire()
-            ring = bool(ready) and not self._watching
+            ring = bool(ready or calls) and not self._watching
             if ring:
                 self._watching = True
                 ring = worker is None or not self._set_alarm()

@@ -79,8 +79,6 @@ class Scheduler(Watch):
                 look = not self._ready or self._unlooked >= self._batch
                 if look and worker.permit and not self._look(worker):
                     continue
-                if not look and worker.permit and not self._watching:
-                    self._be_watched()
                 try:
                     self._run_batch(worker)
                 except BaseException:
@@ -98,7 +96,10 @@ class Scheduler(Watch):
         """
         ready = self._ready
         take, park, mask = ready.popleft, worker.parked.append, self._sample_mask
-        for _ in range(min(len(ready), self._batch)):
+        count = min(len(ready), self._batch)
+        if count and worker.permit and not self._watching:
+            self._be_watched()
+        for _ in range(count):
             try:
                 task = take()
             except IndexError:  # another thread was quicker
