@@ -9,6 +9,8 @@ import pytest
 from tests.support import Echo, answers, eventually, receive
 from thousand_island_sync import Handler, _alarm
 from thousand_island_sync._alarm import Alarm
+from thousand_island_sync._clock import FOREVER
+from thousand_island_sync._scheduler import Scheduler
 
 
 def readable(alarm, timeout_ms):
@@ -69,14 +71,32 @@ def test_a_server_that_can_have_none_serves_without(serve, client, without_alarm
 
 
 def test_a_server_does_not_look_at_requests_that_come_one_by_one(serve, client, monkeypatch):
-    monkeypatch.setattr(_alarm, "TICK", 60)  # for however long they take here
-    monkeypatch.setattr(_alarm, "SPARSE_S", 0)
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", "0")
+    tend, looks = Scheduler.tend, []
+
+    def watch(scheduler):
+        timeout = tend(scheduler)
+        looks.append(timeout)
+        return timeout
+
+    def at_rest():
+        before = len(looks)
+        return not eventually(lambda: len(looks) > before, 0.1) and looks[-1:] == [FOREVER]
+
+    monkeypatch.setattr(Scheduler, "tend", watch)
     server = serve(Echo)
     sock = client(server)
     assert answers(sock)
+    assert eventually(at_rest)
     scheduler = server._run.scheduler
+    if scheduler._alarm is None:
+        pytest.skip("there is none")
+    monkeypatch.setattr(_alarm, "TICK", 60)  # for however long they take here
+    monkeypatch.setattr(_alarm, "SPARSE_S", 0)
+    before = len(looks)
     assert all(answers(sock) for _ in range(20))
     assert eventually(lambda: not scheduler._watching)
+    assert len(looks) == before
     assert scheduler.counts()[0] == 1
 
 

@@ -16,6 +16,11 @@ from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
 
 
+@pytest.fixture(autouse=True)
+def checks(monkeypatch):
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", "1")
+
+
 @pytest.fixture
 def found(caplog):
     """What was found so far; it is expected here."""
