@@ -89,8 +89,8 @@ def test_a_server_does_not_look_at_requests_that_come_one_by_one(serve, client, 
     assert answers(sock)
     assert eventually(at_rest)
     scheduler = server._run.scheduler
-    if scheduler._alarm is None:
-        pytest.skip("there is none")
+    if scheduler._alarm is None or scheduler._permits > 1:
+        pytest.skip("there is none, or nobody can tell that all wait again")
     monkeypatch.setattr(_alarm, "TICK", 60)  # for however long they take here
     monkeypatch.setattr(_alarm, "SPARSE_S", 0)
     before = len(looks)
