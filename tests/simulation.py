@@ -376,12 +376,25 @@ class World:
 
         SimThread(target=add, name="acceptor").start()
 
-    def message(self, stream, when, kind, duration):
-        def arrive():
+    def message(self, stream, when, kind, duration, by="an event"):
+        def put():
             stream.arrived.append((self.kernel.now, kind, duration))
+
+        def arrive():
+            put()
             self.poller.arrive(stream.fd)
 
-        self.kernel.at(when, arrive)
+        def post():
+            put()
+            self.scheduler.make_ready(stream)
+
+        if by == "an event":
+            self.kernel.at(when, arrive)
+        elif by == "another thread":
+            self.kernel.at(when, lambda: SimThread(target=post, name="post").start())
+        else:
+            set_timer = SimThread(target=lambda: self.scheduler.later(when, post), name="timer")
+            self.kernel.at(self.kernel.now, set_timer.start)
 
     def run_until(self, end):
         self.kernel.run_until(end)

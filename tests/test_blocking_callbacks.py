@@ -2,7 +2,7 @@
 
 It is the stall watch that finds out, and on a server at rest it sleeps: so whatever leads to a
 callback must see to it that the watch looks. A server that checks itself looks so often that it
-would not be missed; here most do not.
+would not be missed: all of this is asked of both kinds.
 """
 
 import contextlib
@@ -118,22 +118,23 @@ def upgrades(authority, sock, connection):
         wrapped.recv(1)
 
 
-LED_TO = [
-    ("handle_data", says(b"x")),
-    ("handle_eof", ends),
-    ("handle_info", is_posted_to),
-    ("handle_info", partial(is_posted_to, delay_ms=50)),
-    ("handle_call", is_called),
-    ("handle_close", says(b"close")),
-    ("handle_close", ends),
-    ("handle_error", says(b"raise")),
-    ("handle_close", is_reset),
-    ("handle_timeout", says(b"wait")),
-    ("handle_timeout", says(b"deadline")),
-    ("handle_shutdown", is_closed_from_outside),
-    ("handle_end", ends),
-    ("handle_upgrade", upgrades),
-]
+#: A callback, and what leads to it.
+WAYS = {
+    "data": ("handle_data", says(b"x")),
+    "the end of the stream": ("handle_eof", ends),
+    "a message": ("handle_info", is_posted_to),
+    "a delayed message": ("handle_info", partial(is_posted_to, delay_ms=50)),
+    "a call": ("handle_call", is_called),
+    "a Close": ("handle_close", says(b"close")),
+    "a peer that has gone": ("handle_close", ends),
+    "a reset": ("handle_close", is_reset),
+    "an error": ("handle_error", says(b"raise")),
+    "a read timeout": ("handle_timeout", says(b"wait")),
+    "a deadline": ("handle_timeout", says(b"deadline")),
+    "a close from outside": ("handle_shutdown", is_closed_from_outside),
+    "an upgrade": ("handle_upgrade", upgrades),
+    "what comes last": ("handle_end", ends),
+}
 
 
 @pytest.fixture(params=["0", "1"], ids=["unchecked", "checked"])
@@ -206,8 +207,8 @@ def test_nobody_waits_for_a_receiver_of(event, serve, client, stops):
 
 
 @pytest.mark.usefixtures("checks")
-@pytest.mark.parametrize(("name", "is_led_to"), LED_TO)
-def test_nobody_waits_for(name, is_led_to, serve, client, stops, request):
+@pytest.mark.parametrize(("name", "is_led_to"), WAYS.values(), ids=WAYS)
+def test_nobody_waits_for_what_comes_of(name, is_led_to, serve, client, stops, request):
     Stopping = that_stops_in(name, stops)
     if name == "handle_upgrade":
         authority = request.getfixturevalue("authority")

@@ -18,6 +18,8 @@ STALL_LIMIT = 2 * CALM_TICK
 #: Where the processor is busy: a callback may be at work.
 BUSY_LIMIT = (_BUSY_LOOKS + 1) * CALM_TICK
 QUICK = 20e-6
+#: What makes a connection ready.
+WAYS = ["an event", "another thread", "a timer"]
 
 
 @pytest.fixture(params=[True, False], ids=["alarm", "bell"])
@@ -119,6 +121,17 @@ def test_the_very_first_callback_may_block(world):
     assert longest_wait(world) < STALL_LIMIT
 
 
+@pytest.mark.parametrize("by", WAYS)
+def test_nor_does_it_matter_what_leads_to_one_that_blocks(by, world):
+    world.run_until(feed(world, 2, 0.01, [("compute", QUICK)]) + 1)
+    first, second = world.streams
+    world.message(first, 2, "block", 100, by)
+    world.message(second, 2.001, "compute", QUICK)
+    world.run_until(3)
+    assert callbacks(world) == 4
+    assert longest_wait(world) <= STALL_LIMIT
+
+
 def test_streams_that_alternate(world):
     """A quick callback, a slow one, a quick one: on the slow side of the average."""
     end = feed(world, 10, 0.020, [("compute", QUICK), ("block", 0.005)] * 100)
@@ -155,7 +168,8 @@ def test_rare_slow_callbacks_hold_up_nobody_for_longer_than_the_stall_limit(slow
             kind, duration = "compute", QUICK
             if chance.random() < 1 / 400:
                 kind, duration = "block", slow
-            world.message(stream, 0.01 + number * 0.0001 + step * 0.005, kind, duration)
+            by = chance.choice(WAYS) if chance.random() < 1 / 20 else "an event"
+            world.message(stream, 0.01 + number * 0.0001 + step * 0.005, kind, duration, by)
     world.run_until(20)
     assert callbacks(world) == 20 * 400
     assert longest_wait(world) <= STALL_LIMIT + 0.001

@@ -22,7 +22,8 @@ callback, and gives it away before it waits, in one of three ways:
    five, if the processor was busy meanwhile, or the thread only wants one. It looks
    every 2 ms while callbacks run, every 8 ms where nothing has blocked for a while, and
    not at all on an idle server, nor where requests come one by one and are quick: an
-   alarm that would wake it is stopped when they are over (`_alarm`).
+   alarm that would wake it is stopped when they are over (`_alarm`). Who runs what is
+   ready, whatever made it so, sees first that the watch looks or the alarm is set.
 
 A thread that gave its permit away finishes its callback without one. A permit that
 is given away goes to the idle thread that slept last (its cache is warm) or to a new
