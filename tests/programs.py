@@ -169,5 +169,4 @@ class Script:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.stop()
+        self.stop()  # also one that has ended: its pipes are ours to close
