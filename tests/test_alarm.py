@@ -79,7 +79,7 @@ def test_a_server_does_not_look_at_requests_that_come_one_by_one(serve, client, 
         looks.append(timeout)
         return timeout
 
-    def at_rest():
+    def at_rest():  # for `watch_sleeps` is true a moment before its last look, too
         before = len(looks)
         return not eventually(lambda: len(looks) > before, 0.1) and looks[-1:] == [FOREVER]
 

@@ -20,14 +20,19 @@ class Stops:
     """Who comes here stays for as long as the test wants."""
 
     def __init__(self):
-        self.inside, self.go = threading.Event(), threading.Event()
+        self.inside, self.go, self.left = (threading.Event() for _ in range(3))
 
     def __call__(self):
         self.inside.set()
         self.go.wait(20)
+        self.left.set()
 
-    def holds(self):
-        return self.inside.wait(10) and not self.go.is_set()
+    def hold_up_nobody(self, ask):
+        """`ask`: whether another is answered."""
+        assert self.inside.wait(10)
+        assert ask()
+        assert not self.left.is_set()
+        self.go.set()
 
 
 @pytest.fixture
@@ -68,16 +73,12 @@ class Obeys(Handler):
 
 
 def that_stops_in(name, stops):
-    class Stopping(Obeys):
-        pass
-
     def callback(self, *given):
         if self.is_first:
             stops()
         return getattr(Obeys, name)(self, *given)
 
-    setattr(Stopping, name, callback)
-    return Stopping
+    return type("Stopping", (Obeys,), {name: callback})
 
 
 # ---- what leads to each: a thread of the test's, which a call for one does not hold up ---------
@@ -137,7 +138,7 @@ WAYS = {
 }
 
 
-@pytest.fixture(params=["0", "1"], ids=["unchecked", "checked"])
+@pytest.fixture(params=["0", "1"], ids=["unchecked", "checked"], autouse=True)
 def checks(request, monkeypatch):
     monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", request.param)
 
@@ -146,20 +147,15 @@ def at_rest(server):
     return eventually(lambda: watch_sleeps(server))
 
 
-@pytest.mark.usefixtures("checks")
 @pytest.mark.parametrize("name", ["made", "handle_connection"])
 def test_nobody_waits_for_one_that_has_just_come(name, serve, client, stops):
     server = serve(that_stops_in(name, stops), handler_options=[False, True])
     assert at_rest(server)
     first = client(server)
-    assert stops.inside.wait(10)
-    assert answers(client(server))
-    assert stops.holds()
-    stops.go.set()
+    stops.hold_up_nobody(lambda: answers(client(server)))
     assert answers(first)
 
 
-@pytest.mark.usefixtures("checks")
 def test_nobody_waits_for_whom_a_client_names(serve, authority, secure, stops):
     def sni(name):
         if name == "a.example":
@@ -171,14 +167,10 @@ def test_nobody_waits_for_whom_a_client_names(serve, authority, secure, stops):
     assert at_rest(server)
     first = threading.Thread(target=lambda: secure(server, context, "a.example"))
     first.start()
-    assert stops.inside.wait(10)
-    assert answers(secure(server, context, "b.example"))
-    assert stops.holds()
-    stops.go.set()
+    stops.hold_up_nobody(lambda: answers(secure(server, context, "b.example")))
     first.join(10)
 
 
-@pytest.mark.usefixtures("checks")
 @pytest.mark.parametrize(
     "event",
     [
@@ -199,14 +191,10 @@ def test_nobody_waits_for_a_receiver_of(event, serve, client, stops):
         first = client(server)
         first.sendall(b"x")
         first.shutdown(socket.SHUT_WR)
-        assert stops.inside.wait(10)
-        assert answers(other)
-        assert stops.holds()
-        stops.go.set()
+        stops.hold_up_nobody(lambda: answers(other))
         assert receive(first, 1) == b"x"
 
 
-@pytest.mark.usefixtures("checks")
 @pytest.mark.parametrize(("name", "is_led_to"), WAYS.values(), ids=WAYS)
 def test_nobody_waits_for_what_comes_of(name, is_led_to, serve, client, stops, request):
     Stopping = that_stops_in(name, stops)
@@ -222,10 +210,7 @@ def test_nobody_waits_for_what_comes_of(name, is_led_to, serve, client, stops, r
     assert at_rest(server)
     leading = threading.Thread(target=is_led_to, args=(first, connection))
     leading.start()
-    assert stops.inside.wait(10)
-    assert answers(other)
-    assert stops.holds()
-    stops.go.set()
+    stops.hold_up_nobody(lambda: answers(other))
     server.stop(5_000)
     leading.join(10)
     assert not leading.is_alive()
