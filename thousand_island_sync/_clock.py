@@ -1,13 +1,22 @@
-"""Monotonic time, and the two conversions between a user's units and ours.
+"""Monotonic time, and every conversion between a user's units, ours and the kernel's.
 
 Users give milliseconds, telemetry has nanoseconds, and inside everything is a
 `float` of seconds on the monotonic clock, with `FOREVER` for "no limit": then a
 deadline is compared and added to without asking whether there is one.
 Tests inject a clock: any callable that returns seconds.
+
+What the kernel takes is narrower. epoll_wait(2) and poll(2) take a C `int` of
+milliseconds, so 24.8 days, and setsockopt(2) refuses a `timeval` of 1,000,000
+microseconds. So a time goes to a system call through `wait_time` or `timeval`, and
+nowhere else. Both may be shorter than what was asked for: who waits looks at its own
+deadline afterwards, and waits again. A lock takes no more than `threading.TIMEOUT_MAX`:
+a time that reaches `ENDLESS` is no limit, from the moment that the user gives it.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
 
@@ -19,15 +28,48 @@ Clock = Callable[[], float]
 now: Clock = time.monotonic
 now_ns: Callable[[], int] = time.monotonic_ns
 
+#: Seconds that are as good as no limit: 31 years, or what a lock takes here.
+ENDLESS = min(1e9, threading.TIMEOUT_MAX / 2)
+#: The longest that one system call waits, in seconds: 23 days.
+LONGEST_WAIT = 2e6
+
+
+def limited(seconds_: float | None) -> float:
+    """Seconds that a user gave; `None`, and what reaches `ENDLESS`, is `FOREVER`."""
+    return FOREVER if seconds_ is None or seconds_ >= ENDLESS else float(seconds_)
+
 
 def seconds(milliseconds: float | None) -> float:
-    """Milliseconds, or `None` for no limit, as seconds."""
-    return FOREVER if milliseconds is None else milliseconds / 1000
+    """Milliseconds that a user gave, or `None` for no limit, as seconds."""
+    if milliseconds is None or milliseconds >= ENDLESS * 1000:
+        return FOREVER
+    return milliseconds / 1000
 
 
 def milliseconds(seconds_: float) -> float | None:
     """Seconds as milliseconds; `FOREVER` as `None`."""
     return None if seconds_ == FOREVER else seconds_ * 1000
+
+
+def wait_time(seconds_: float) -> float | None:
+    """Seconds as one system call may wait; `None`: without a limit.
+
+    At least 0, at most `LONGEST_WAIT`. What is no whole unit of the call's is rounded up by
+    select, poll, epoll and kqueue of the standard library (PEP 475).
+    """
+    return None if seconds_ == FOREVER else min(max(seconds_, 0.0), LONGEST_WAIT)
+
+
+def timeval(seconds_: float) -> tuple[int, int]:
+    """The seconds and microseconds of a `timeval` for SO_RCVTIMEO (socket(7)).
+
+    `FOREVER` is (0, 0), which is no limit there; so any other time is a microsecond at least.
+    Rounded up, as one integer: the kernel takes 0 to 999,999 microseconds.
+    """
+    if seconds_ == FOREVER:
+        return 0, 0
+    whole = math.ceil(min(max(seconds_, 0.0), LONGEST_WAIT) * 1_000_000)
+    return divmod(max(whole, 1), 1_000_000)
 
 
 def show(seconds_: float) -> str:

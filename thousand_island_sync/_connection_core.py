@@ -10,7 +10,6 @@ import functools
 import itertools
 import os
 import socket as stdlib_socket
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -266,7 +265,7 @@ class ConnectionCore(Task):
             raise self._ended_error("call")
         self._left_something()
         limit = seconds(timeout_ms)
-        if not call.wait(-1 if limit == FOREVER else min(limit, threading.TIMEOUT_MAX)):
+        if not call.wait(-1 if limit == FOREVER else limit):
             mail.withdraw(call)
             raise SocketTimeout(
                 110, f"call: {self.peer_shown()}: no answer within {timeout_ms:g} ms"

@@ -19,7 +19,7 @@ from . import _addresses, _alarm, _waits
 from ._accept_turns import SharedBell, Turn
 from ._acceptor import Acceptor
 from ._alarm import Alarm, alarm_if_there_is_one
-from ._clock import FOREVER, now
+from ._clock import now, wait_time
 from ._door import Door
 from ._intake import Intake
 from ._poller import WakeUp
@@ -245,7 +245,8 @@ class Listener:
             poller.register(self._alarm.fileno(), select.POLLIN)
         if stand_in is not None:
             poller.register(stand_in, select.POLLIN)
-        poller.poll(None if timeout == FOREVER else timeout * 1000)
+        most = wait_time(timeout)
+        poller.poll(None if most is None else most * 1000)
         self._bell.hush()
         if self._alarm is not None:
             self._alarm.hush()

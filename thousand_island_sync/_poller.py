@@ -33,7 +33,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ._clock import FOREVER
+from ._clock import FOREVER, wait_time
 
 READ = 0x001
 WRITE = 0x004
@@ -161,7 +161,7 @@ class EpollPoller:
             pass  # not there, or the poller is closed
 
     def poll(self, timeout: float) -> Events:
-        return self._poll(-1 if timeout == FOREVER else timeout, MOST)
+        return self._poll(wait_time(timeout), MOST)
 
     def close(self) -> None:
         self._epoll.close()
@@ -214,7 +214,7 @@ class KqueuePoller:
                 pass
 
     def poll(self, timeout: float) -> Events:
-        found = self._kqueue.control(None, MOST, None if timeout == FOREVER else timeout)
+        found = self._kqueue.control(None, MOST, wait_time(timeout))
         events: Events = []
         for event in found:
             bits = WRITE if event.filter == self._module.KQ_FILTER_WRITE else READ
@@ -287,7 +287,7 @@ class SelectorPoller:
             if self._closed:
                 return []
             self._apply_changes()
-            return self._select(None if timeout == FOREVER else timeout)
+            return self._select(wait_time(timeout))
         finally:
             self._turn.release()
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
+from ._clock import limited, wait_time
 from .errors import ConfigError
 
 _log = logging.getLogger("thousand_island_sync")
@@ -57,7 +58,7 @@ class Renewal:
 
     def _run(self) -> None:
         while True:
-            asked = self._asked.wait(self._every)
+            asked = self._asked.wait(wait_time(limited(self._every)))
             if self._over:
                 return
             self._asked.clear()

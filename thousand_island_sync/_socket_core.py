@@ -17,7 +17,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _addresses, _waits
-from ._clock import FOREVER, now, seconds
+from ._clock import FOREVER, limited, now, seconds
 from ._compiled import Lock
 from ._options import MISSING, Missing, is_milliseconds
 from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
@@ -203,8 +203,7 @@ class SocketCore:
                 raise ValueError(f"timeout_ms: got {given!r}, takes milliseconds, 0 or more")
             return seconds(given)  # type: ignore[arg-type]
         if self._default_timeout is not MISSING:
-            chosen = self._default_timeout
-            return FOREVER if chosen is None else chosen  # type: ignore[return-value]
+            return limited(self._default_timeout)  # type: ignore[arg-type]
         return otherwise
 
     @staticmethod

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Protocol
 
-from ._clock import FOREVER
+from ._clock import FOREVER, LONGEST_WAIT, now, wait_time
 
 
 class GivesWay(Protocol):
@@ -78,18 +78,29 @@ def wait_for(fd: int, *, write: bool, timeout: float, also: int | None = None) -
     Returns:
         `False` if the time ran out.
     """
+    if timeout <= LONGEST_WAIT or timeout == FOREVER:
+        return _wait_once(fd, write, wait_time(timeout), also)
+    deadline = now() + timeout
+    while timeout > 0:
+        if _wait_once(fd, write, wait_time(timeout), also):
+            return True
+        timeout = deadline - now()
+    return False
+
+
+def _wait_once(fd: int, write: bool, timeout: float | None, also: int | None) -> bool:
     if hasattr(select, "poll"):
         poller = select.poll()
         poller.register(fd, select.POLLOUT if write else select.POLLIN)
         if also is not None:
             poller.register(also, select.POLLIN)
         # Rounded up by poll itself: it never returns before the time.
-        return bool(poller.poll(None if timeout == FOREVER else max(0.0, timeout) * 1000))
+        return bool(poller.poll(None if timeout is None else timeout * 1000))
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
         if also is not None:
             selector.register(also, selectors.EVENT_READ)
-        return bool(selector.select(None if timeout == FOREVER else max(0.0, timeout)))
+        return bool(selector.select(timeout))
 
 
 def hung_up(fd: int) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from .. import _addresses
-from .._clock import FOREVER
+from .._clock import FOREVER, timeval
 from .._compiled import send_file
 from .._options import (
     Option,
@@ -132,12 +132,9 @@ class TCPChannel(Channel):
 
     def wait_recv(self, length: int, timeout: float) -> bytes | None:
         if timeout != self._receive_timeout:
-            self._receive_timeout = timeout
-            whole_seconds = 0 if timeout == FOREVER else int(timeout)
-            microseconds = 0 if timeout == FOREVER else int((timeout - whole_seconds) * 1e6) + 1
-            self._sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(whole_seconds, microseconds)
-            )
+            packed = _timeval(*timeval(timeout))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, packed)
+            self._receive_timeout = timeout  # now that the kernel has taken it
         try:
             return self._sock.recv(length)
         except BlockingIOError:
