@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
     {"_native"},
-    {"errors", "_clock", "_states", "_signals", "_compiled"},
-    {"_options", "_waits", "_unread", "_addresses", "_renewal"},
+    {"errors", "_clock", "_states", "_signals", "_compiled", "_hangup"},
+    {"_options", "_waits", "_unread", "_addresses", "_renewal", "_line_writer"},
     {"events", "_poller", "_alarm", "_timers", "_tendency", "_task"},
     {
         "_trial",

@@ -21,7 +21,7 @@ def serving(*arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_echo_logs_connections_and_stops_gracefully(number):
-    with serving("--port", "0") as script:
+    with serving("--port", "0", "--log-level", "debug") as script:
         assert script.address.startswith("127.0.0.1:")
         with socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as sock:
             sock.sendall(b"hello")
@@ -139,12 +139,40 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(arguments, says, ca
     assert captured.out == ""
 
 
-def test_a_port_in_use(serve, capsys):
-    from tests.support import Echo
+def test_its_level_is_info_it_says_what_the_server_does_and_not_what_each_client_does():
+    with serving("--port", "0") as script:
+        with socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as sock:
+            sock.sendall(b"x")
+            assert receive(sock, 1) == b"x"
+        assert script.stop() == 0
+    logged = "".join(script.errors)
+    assert "INFO listener.start" in logged
+    assert "INFO listener.shutdown" in logged
+    assert len(script.errors) == 2
 
-    server = serve(Echo)
-    assert main(["--port", str(server.local_port)]) == 2
-    assert str(server.local_port) in capsys.readouterr().err
+
+def test_the_word_behind_watch_certificates_may_be_the_handler(tmp_path, authority):
+    (tmp_path / "both.pem").write_bytes(authority.key + authority.chain)
+    files = ["--certfile", str(tmp_path / "both.pem")]
+    with serving("--port", "0", *files, "--watch-certificates", "tests.handlers:Upper") as script:
+        script.wait_for("serving (tests.handlers:Upper) on")
+        assert script.stop() == 0
+
+
+def test_a_port_in_use_is_told_once():
+    from tests.programs import ROOT
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = subprocess.run(
+            [sys.executable, "-m", "thousand_island_sync", "--port", port],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == result.stderr.count(port) == 1, result.stderr
 
 
 def test_importing_the_package_is_cheap_and_does_not_import_openssl():

@@ -6,25 +6,32 @@ wrong is one line on standard error and exit code 2.
 
 from __future__ import annotations
 
+from . import _hangup
+
+if __name__ == "__main__":
+    _hangup.survive()  # from here on, whatever is imported meanwhile
+
 import argparse
 import importlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import _addresses, events
+from ._line_writer import LineHandler, LineWriter, close_all
 from ._renewal import Renewal
 from .errors import ThousandIslandError
 from .handler import Handler
-from .logger import LEVELS, attach_logger
+from .logger import LEVELS, attach_logger, detach_logger
 from .server import ThousandIsland
 from .socket import Socket
 from .transports import TCP, TLS
 
 _LOGGING = {"error": logging.WARNING, "info": logging.INFO}
+#: Seconds between two looks at the certificates.
+_WATCH_S = 10.0
 
 
 class Echo(Handler):
@@ -62,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
         "--watch-certificates",
         nargs="?",
         type=float,
-        const=10.0,
+        const=_WATCH_S,
         metavar="SECONDS",
         help="look whether these files have changed, every 10 seconds unless it says otherwise,"
         " and serve the new ones; SIGHUP does so at once, watched or not",
     )
     parser.add_argument(
-        "--log-level", choices=tuple(LEVELS), default="debug", help="what is logged (%(default)s)"
+        "--log-level", choices=tuple(LEVELS), default="info", help="what is logged (%(default)s)"
     )
     parser.add_argument("--max-connections", type=int, help="open connections at once")
     parser.add_argument("--max-handler-threads", type=int, help="threads that run handlers")
@@ -124,28 +131,71 @@ def _server(given: argparse.Namespace) -> ThousandIsland:
     return ThousandIsland(handler_cls=_handler(given.handler), host=given.host, **options)
 
 
-def _serve(arguments: Sequence[str] | None) -> None:
-    given = _parser().parse_args(arguments)
+def _with_seconds(arguments: Sequence[str] | None) -> list[str]:
+    """A bare `--watch-certificates` gets its seconds: what follows it may be the handler."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for place, word in enumerate(given):
+        if word == "--watch-certificates" and not _is_number("".join(given[place + 1 :][:1])):
+            given[place] = f"{word}={_WATCH_S}"
+    return given
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+class _OnceItServes(logging.Filter):
+    """Leaves `listener.error` out until the server has started: what keeps it from that is
+    the one line that the command line ends with."""
+
+    def __init__(self, server: ThousandIsland) -> None:
+        super().__init__()
+        self._server = server
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        told = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        return told != "listener.error" or self._server.status != "new"
+
+
+def _serve(arguments: Sequence[str] | None, errors: LineWriter, output: LineWriter) -> None:
+    given = _parser().parse_args(_with_seconds(arguments))
+    lines = LineHandler(errors)
     logging.basicConfig(
         level=_LOGGING.get(given.log_level, logging.DEBUG),
         format="%(asctime)s %(levelname)s %(message)s",
+        handlers=[lines],
     )
-    attach_logger(given.log_level)
-    server = _server(given)
+    try:
+        server = _server(given)
+        lines.addFilter(_OnceItServes(server))
+        attach_logger(given.log_level)
+        _serve_until_stopped(server, given, output)
+    finally:
+        detach_logger()
+        logging.getLogger().removeHandler(lines)
 
+
+def _serve_until_stopped(
+    server: ThousandIsland, given: argparse.Namespace, output: LineWriter
+) -> None:
     # By the event, as signals are handled by then: who reads the line may send one.
     def announce(server: ThousandIsland, **event: Any) -> None:
         where = _addresses.show(server.local_address)
-        print(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it", flush=True)
+        output.put(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it")
 
     events.listener_start.connect(announce, sender=server)
     if not given.certfile:
         server.serve_forever()
         return
     files = [path for path in (given.certfile, given.keyfile) if path]
-    with Renewal(server.reload_transport, files, given.watch_certificates) as renewal:
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: renewal.ask())
+    with (
+        Renewal(server.reload_transport, files, given.watch_certificates) as renewal,
+        _hangup.asks(renewal.ask),
+    ):
         server.serve_forever()
 
 
@@ -155,14 +205,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 after a stop, 2 for whatever the user got wrong.
     """
-    try:
-        _serve(arguments)
-    except (_UsageError, ThousandIslandError, OSError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        print(f"thousand_island_sync: {' '.join(text.split())}", file=sys.stderr)
-        return 2
-    return 0
+    with _hangup.survived():
+        errors, output = LineWriter(sys.stderr), LineWriter(sys.stdout)
+        try:
+            _serve(arguments, errors, output)
+        except (_UsageError, ThousandIslandError, OSError) as error:
+            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            errors.put(f"thousand_island_sync: {' '.join(text.split())}")
+            return 2
+        finally:
+            close_all(errors, output)
+        return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    finally:
+        _hangup.ignore()
+    sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Sequence
 
@@ -36,13 +37,14 @@ class Renewal:
         self._paths = paths
         self._every = every
         self._seen = self._stamps()
-        self._asked = threading.Event()
+        # A queue: unlike an event's, its lock bears a signal handler amid another.
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
 
     def ask(self) -> None:
         """Loads soon. Thread: any; signal handlers may."""
-        self._asked.set()
+        self._asked.put(True)
 
     def __enter__(self) -> Renewal:
         self._thread.start()
@@ -50,7 +52,7 @@ class Renewal:
 
     def __exit__(self, *exc: object) -> None:
         self._over = True
-        self._asked.set()
+        self._asked.put(False)
         self._thread.join()
 
     def _stamps(self) -> list[_Stamp]:
@@ -58,14 +60,23 @@ class Renewal:
 
     def _run(self) -> None:
         while True:
-            asked = self._asked.wait(wait_time(limited(self._every)))
+            asked = self._wait()
             if self._over:
                 return
-            self._asked.clear()
             stamps = self._stamps()
             if asked or stamps != self._seen:
                 self._seen = stamps
                 self._try()
+
+    def _wait(self) -> bool:
+        """Whether it was asked to load, rather than time to look."""
+        asked = False
+        try:
+            asked = self._asked.get(timeout=wait_time(limited(self._every)))
+            while True:  # what was asked for meanwhile is the same
+                asked |= self._asked.get_nowait()
+        except queue.Empty:
+            return asked
 
     def _try(self) -> None:
         try:

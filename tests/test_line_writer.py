@@ -1,0 +1,165 @@
+"""Lines for a stream that perhaps nobody reads."""
+
+import fcntl
+import io
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import busy_seconds, eventually, running
+from thousand_island_sync._line_writer import LineHandler, LineWriter, close_all
+
+#: A page: of the kernel's sizes for a pipe the smallest.
+SMALL_PIPE = 4_096
+
+
+@pytest.fixture
+def pipe():
+    """A small pipe as a text stream, and the descriptor that it is read from."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
+    stream = os.fdopen(writer, "w")
+    yield stream, reader
+    stream.close()
+    os.close(reader)
+
+
+def read_lines(reader, until):
+    """What comes out of the pipe, until a line contains something."""
+    text = ""
+    while until not in text:
+        text += os.read(reader, 1 << 16).decode()
+    return text.splitlines()
+
+
+def fill(writer, count, first=0):
+    for number in range(first, first + count):
+        writer.put(f"line {number} " + "." * 90)
+
+
+def test_lines_come_in_order_and_all_of_them_while_somebody_reads(pipe):
+    stream, reader = pipe
+    writer = LineWriter(stream)
+    fill(writer, 500)
+    found = read_lines(reader, "line 499 ")
+    assert [line.split()[1] for line in found] == [str(number) for number in range(500)]
+    close_all(writer)
+
+
+def test_who_writes_never_waits_and_what_was_dropped_is_said_when_the_stream_moves_again(pipe):
+    stream, reader = pipe
+    writer = LineWriter(stream, most=10)
+    with running(lambda: fill(writer, 1_000), within=10):
+        pass  # nobody reads
+    found = read_lines(reader, "lines were dropped")
+    kept = [line for line in found if line.startswith("line ")]
+    (said,) = [line for line in found if "dropped" in line]
+    assert said.startswith(f"{1_000 - len(kept)} lines were dropped here")
+    assert [line.split()[1] for line in kept] == [str(number) for number in range(len(kept))]
+    fill(writer, 3, first=1_000)
+    assert len(read_lines(reader, "line 1002 ")) == 3
+    close_all(writer)
+
+
+def test_closing_waits_for_a_stream_that_stands_as_long_as_it_was_told(pipe):
+    stream, _ = pipe
+    writer = LineWriter(stream)
+    fill(writer, 200)
+    with running(lambda: close_all(writer, writer, within=0.05), within=5):
+        pass
+    assert writer._thread.is_alive()
+    _read_away(pipe[1], writer)
+
+
+def _read_away(reader, writer):
+    """Lets the writer's thread end."""
+    os.set_blocking(reader, False)
+
+    def ended():
+        try:
+            os.read(reader, 1 << 16)
+        except BlockingIOError:
+            pass
+        return not writer._thread.is_alive()
+
+    assert eventually(ended)
+
+
+def test_closing_writes_what_waits_then_nothing_more(pipe):
+    stream, reader = pipe
+    writer = LineWriter(stream)
+    writer.put("last")
+    close_all(writer)
+    writer.put("too late")
+    stream.close()
+    assert os.read(reader, 1 << 16) == b"last\n"
+    assert os.read(reader, 1 << 16) == b""
+
+
+def test_a_descriptor_that_somebody_made_non_blocking_gets_every_line(pipe):
+    stream, reader = pipe
+    os.set_blocking(stream.fileno(), False)
+    writer = LineWriter(stream)
+    fill(writer, 500)
+    assert len(read_lines(reader, "line 499 ")) == 500
+    close_all(writer)
+
+
+def test_a_reader_that_has_gone_costs_lines_and_no_busy_loop():
+    reader, end = os.pipe()
+    os.close(reader)
+    with os.fdopen(end, "w") as stream:
+        writer = LineWriter(stream)
+        fill(writer, 100)
+        assert eventually(lambda: writer._lines.empty())
+        assert busy_seconds(0.1) < 0.09
+        close_all(writer)
+
+
+def test_a_stream_without_a_descriptor_and_none_at_all():
+    stream = io.StringIO()
+    writer, nowhere = LineWriter(stream), LineWriter(None)
+    writer.put("hello")
+    nowhere.put("hello")
+    close_all(writer, nowhere)
+    assert stream.getvalue() == "hello\n"
+
+
+def test_a_forked_child_writes_its_lines_itself(pipe):
+    stream, reader = pipe
+    writer = LineWriter(stream)
+    pid = os.fork()
+    if not pid:
+        writer.put("of the child")
+        close_all(writer)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert os.read(reader, 1 << 16) == b"of the child\n"
+    close_all(writer)
+
+
+def test_records_are_lines_and_one_that_cannot_be_formatted_is_told_as_such():
+    stream = io.StringIO()
+    writer = LineWriter(stream)
+    handler = LineHandler(writer)
+    record = logging.LogRecord("x", logging.INFO, "here.py", 7, "%d", ("text",), None)
+    handler.handle(logging.LogRecord("x", logging.INFO, "here.py", 7, "fine", None, None))
+    handler.handle(record)
+    close_all(writer)
+    assert stream.getvalue() == "fine\na line of here.py:7 cannot be formatted: '%d'\n"
+
+
+def test_an_interpreter_ends_beside_a_stream_that_stands():
+    """Its exit takes the lock of standard error; a thread that waits there must not hold it."""
+    code = (
+        "import sys, threading\n"
+        "from thousand_island_sync._line_writer import LineWriter, close_all\n"
+        "writer = LineWriter(sys.stderr)\n"
+        "for _ in range(2_000): writer.put('.' * 200)\n"
+        "close_all(writer, within=0.05)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert process.wait(20) == 0
