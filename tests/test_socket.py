@@ -710,3 +710,48 @@ def test_after_a_wait_buffered_bytes_still_come_first(serve, client, leave):
             assert seen.get(timeout=5) == b"rest"
     assert seen.get(timeout=5) == b"r"
     assert seen.get(timeout=5) == b"est"
+
+
+def reads_once(sock):
+    return sock.recv(timeout_ms=300)
+
+
+def reads_in_a_loop(sock):
+    sock.recv_exactly(1)  # a wait, after which recv waits in the kernel at once
+    return sock.recv()
+
+
+def reads_exactly(sock):
+    return sock.recv_exactly(5, timeout_ms=300)
+
+
+class ReadsBesideAChild(Handler):
+    """Somebody who has a copy of the descriptor made it non-blocking, as ssh and node do."""
+
+    def handle_data(self, data, sock):
+        read, used = self.options
+        copy = os.dup(sock.fileno())
+        try:
+            os.set_blocking(copy, False)
+            began = time.thread_time()
+            try:
+                sock.send(read(sock))
+            except SocketTimeout:
+                sock.send(b"nothing")
+            used.append(time.thread_time() - began)
+        finally:
+            os.close(copy)
+
+
+@pytest.mark.parametrize("read", [reads_once, reads_in_a_loop, reads_exactly])
+def test_a_wait_on_a_descriptor_that_another_made_non_blocking_is_no_loop(serve, client, read):
+    used = []
+    server = serve(ReadsBesideAChild, read_timeout_ms=300, handler_options=(read, used))
+    sock = client(server)
+    for _ in range(2):
+        sock.sendall(b"go")
+        if read is reads_in_a_loop:
+            sock.sendall(b"1")
+        assert receive(sock, 7) == b"nothing"
+    assert eventually(lambda: len(used) == 2)
+    assert max(used) < 0.1, used  # of 0.3 s

@@ -45,7 +45,8 @@ class Arrivals(SocketCore):
             elif self._connection.attached or timeout == 0 or not channel.kernel_waits:
                 data = channel.recv(length)
             if data is None:
-                data = self._wait_for_bytes(doing, length, timeout, deadline)
+                early = met == errno.EAGAIN
+                data = self._wait_for_bytes(doing, length, timeout, deadline, early)
         except SocketError:
             raise
         except OSError as error:
@@ -65,7 +66,13 @@ class Arrivals(SocketCore):
             self._eof = self._connection.alert = True
         return data
 
-    def _wait_for_bytes(self, doing: str, length: int, timeout: float, deadline: float) -> bytes:
+    def _wait_for_bytes(
+        self, doing: str, length: int, timeout: float, deadline: float, early: bool
+    ) -> bytes:
+        """`early`: a wait in the kernel came back with nothing. If that was before its time, the
+        descriptor does not block: O_NONBLOCK is shared with whoever got it or a copy of it
+        (open(2)), and is theirs. So poll(2) waits for the rest.
+        """
         connection, channel = self._connection, self._channel
         if timeout == 0:
             raise self._nothing_came(doing, timeout)
@@ -85,8 +92,9 @@ class Arrivals(SocketCore):
                 raise self._nothing_came(doing, timeout)
             if deadline == FOREVER and timeout != FOREVER:
                 deadline = now() + timeout
-            if channel.kernel_waits and bell is None:
+            if channel.kernel_waits and bell is None and not early:
                 data = channel.wait_recv(length, left)
+                early = data is None
                 if (
                     interrupt is None
                     and timeout == connection.read_timeout
