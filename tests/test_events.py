@@ -7,8 +7,10 @@ import pytest
 from tests.support import Echo, Recorder, eventually, journal, receive, receive_all, reset
 from thousand_island_sync import (
     ConfigError,
+    Error,
     Handler,
     ListenError,
+    SwitchTransport,
     ThousandIsland,
     attach_logger,
     detach_logger,
@@ -246,6 +248,83 @@ def test_errors_are_logged_at_their_levels(serve, client, caplog):
     assert eventually(lambda: "acceptor.spawn_error" in lines(caplog))
     (told,) = [one for one in caplog.records if one.message.startswith("acceptor.spawn_error")]
     assert told.levelno == logging.WARNING
+
+
+class Bugs(Handler):
+    """Does what each byte says."""
+
+    def handle_data(self, data, socket):
+        match data:
+            case b"r":
+                raise ZeroDivisionError("a bug")
+            case b"b":
+                return "no result"
+            case b"s":
+                return SwitchTransport(int)
+            case b"e":
+                return Error("no such user\nand more")
+
+
+@pytest.mark.parametrize("what", [b"r", b"b", b"s"])
+def test_a_bug_in_a_callback_is_one_record_and_has_its_traceback(what, serve, client, caplog):
+    attach_logger()
+    server = serve(Bugs)
+    sock = client(server)
+    sock.sendall(what)
+    assert receive_all(sock) == b""
+    server.stop()
+    (told,) = caplog.records
+    assert told.exc_info is not None
+
+
+def test_a_logger_of_ones_own_hears_of_a_bug_too(serve, client, caplog):
+    attach_logger("error", logging.getLogger("own"))
+    server = serve(Bugs)
+    sock = client(server)
+    sock.sendall(b"r")
+    assert receive_all(sock) == b""
+    server.stop()
+    assert [one.name for one in caplog.records] == ["thousand_island_sync", "own"]
+
+
+def test_an_error_that_is_no_bug_is_one_line(serve, client, caplog):
+    attach_logger()
+    server = serve(Bugs)
+    sock = client(server)
+    sock.sendall(b"e")
+    assert receive_all(sock) == b""
+    server.stop()
+    (told,) = caplog.records
+    assert told.message.startswith("handler.error ")
+    assert told.levelno == logging.ERROR
+
+
+def test_the_metadata_of_what_was_told_already_is_a_dict_like_any_other(serve, client, record):
+    recorder = record("handler.error")
+    sock = client(serve(Bugs))
+    sock.sendall(b"r")
+    (told,) = recorder.wait_for("handler.error")
+    assert isinstance(told.metadata, dict)
+    assert told.metadata == {"connection_id": told.metadata["connection_id"]}
+
+
+def test_what_clients_cause_is_written_ten_times_a_second_then_how_often_more(
+    serve, client, caplog, record
+):
+    recorder = record("handler.error")
+    attach_logger()
+    server = serve(Bugs)
+    for _ in range(60):
+        client(server).sendall(b"e")
+    recorder.wait_for("handler.error", 60)
+    server.stop()
+    detach_logger()
+    written = [one for one in caplog.records if one.message.startswith("handler.error server=")]
+    left_out = [one for one in caplog.records if "more like these were left out" in one.message]
+    assert len(written) < 60
+    assert "handler.error: " in left_out[0].message
+    assert all(one.levelno == logging.ERROR for one in left_out)
+    assert len(written) + sum(one.args[1] for one in left_out) == 60
 
 
 def test_recorders_are_receivers_like_any_other():

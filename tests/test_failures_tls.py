@@ -471,6 +471,23 @@ def test_d13_health_probes_are_counted_and_not_logged(tls, client, record, caplo
         assert "127.0.0.1" in str(one.measurements["error"])
 
 
+@pytest.mark.parametrize("how", ["garbage", "silence"])
+def test_d13_a_handshake_that_fails_is_one_line_of_the_attached_logger(
+    how, tls, client, record, caplog
+):
+    recorder = record("socket.close")
+    attach_logger()
+    server = tls(Echo, handshake_timeout_ms=50 if how == "silence" else 5_000)
+    sock = client(server)
+    if how == "garbage":
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    recorder.wait_for("socket.close")
+    server.stop()
+    (told,) = caplog.records
+    assert told.levelno == logging.ERROR
+    assert told.message.startswith("socket.handshake_error ")
+
+
 # ---- D14: secrets -------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 ROWS = [
     {"_native"},
     {"errors", "_clock", "_states", "_signals", "_compiled", "_hangup"},
-    {"_options", "_waits", "_unread", "_addresses", "_renewal", "_line_writer"},
+    {"_options", "_waits", "_unread", "_addresses", "_renewal", "_line_writer", "_log_limit"},
     {"events", "_poller", "_alarm", "_timers", "_tendency", "_task"},
     {
         "_trial",

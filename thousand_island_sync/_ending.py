@@ -21,6 +21,7 @@ from ._signals import EventSignal
 from ._states import CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause
 from ._task import DONE
 from ._unread import read_away, unread_bytes
+from .events import By, Told
 from .handler import IDLE
 from .socket import Socket
 
@@ -40,8 +41,8 @@ class Ending(ConnectionCore):
         else:
             self._left_something()
 
-    def _finish(self, cause: Cause, reason: Any = None) -> int:
-        """Thread: the owner's, once."""
+    def _finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
+        """Thread: the owner's, once. `told`: what has told of an error already."""
         last = LAST_CALLBACK[self._state, cause]
         self._become(CLOSING)
         self._close_mailbox()
@@ -50,7 +51,8 @@ class Ending(ConnectionCore):
             self._last_callback(last, *([reason] if is_error else []))
         signal = events.handler_error if is_error else events.handler_shutdown
         if signal.receivers:
-            self._tell_end(signal, {"error": reason} if is_error else {"reason": REASON[cause]})
+            what = {"error": reason} if is_error else {"reason": REASON[cause]}
+            self._tell_end(signal, what, told)
         self._let_go()
         if events.socket_close.receivers:
             self._tell_closed()
@@ -78,9 +80,12 @@ class Ending(ConnectionCore):
         except BaseException as error:
             self._log_error(error, name)
 
-    def _tell_end(self, signal: EventSignal, what: dict[str, Any]) -> None:
+    def _tell_end(self, signal: EventSignal, what: dict[str, Any], told: By | None) -> None:
         what["duration_ns"] = now_ns() - self.accepted_at_ns
-        events.emit(signal, self._env.server, what, {"connection_id": self.id})
+        metadata: dict[str, Any] = {"connection_id": self.id}
+        if told is not None:
+            metadata = Told(metadata, told)
+        events.emit(signal, self._env.server, what, metadata)
 
     def _tell_closed(self) -> None:
         stats = self._socket.stats()

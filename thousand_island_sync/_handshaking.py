@@ -8,6 +8,7 @@ from ._ending import Ending
 from ._states import BY_SHUTDOWN, HANDSHAKING, Cause
 from ._task import AGAIN
 from .errors import HandlerResultError, HandshakeError
+from .events import By
 from .handler import SwitchTransport
 from .socket import Socket
 from .transports._base import Channel, Transport
@@ -70,7 +71,7 @@ class Handshaking(Ending):
                 {"error": error, "duration_ns": self._handshake_took()},
                 {"connection_id": self.id, "remote_address": host, "remote_port": port},
             )
-        return self._finish(cause, error)
+        return self._finish(cause, error, By.EVENT)
 
     def _switch_transport(self, switch: SwitchTransport) -> int:
         """Everything of the old transport that was read is dropped here (RFC 3207, 5)."""
@@ -87,7 +88,7 @@ class Handshaking(Ending):
             channel = transport.upgrade(self._sock, socket._channel)
         except Exception as error:
             self._log_error(error, "SwitchTransport")
-            return self._finish(Cause.ERROR, error)
+            return self._finish(Cause.ERROR, error, By.TRACEBACK)
         socket._use(channel)
         self._use(channel)
         socket._drop_read()

@@ -21,6 +21,7 @@ from .errors import (
     SocketError,
     SocketTimeout,
 )
+from .events import By
 from .handler import IDLE, Close, Continue, Error, SwitchTransport
 
 
@@ -94,7 +95,7 @@ class Outcomes(Handshaking):
             " Continue(), Close(), Error(reason) or SwitchTransport(...)"
         )
         self._log_error(error, name)
-        return self._finish(Cause.ERROR, error)
+        return self._finish(Cause.ERROR, error, By.TRACEBACK)
 
     def _set_deadlines(self, result: Continue | None, name: str) -> None:
         time_now = self._clock()
@@ -119,7 +120,8 @@ class Outcomes(Handshaking):
         ending = self._asked_to_end()
         if not own:
             self._log_error(error, name)
-            return self._finish(ending if ending is Cause.LOCAL else Cause.ERROR, error)
+            cause = ending if ending is Cause.LOCAL else Cause.ERROR
+            return self._finish(cause, error, By.TRACEBACK)
         if ending is not None:
             return self._finish(ending)
         if isinstance(error, ServerStopping):

@@ -15,6 +15,7 @@ the other receivers never notice.
 
 from __future__ import annotations
 
+import enum
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -85,6 +86,30 @@ socket_shutdown = ALL["socket.shutdown"]
 socket_close = ALL["socket.close"]
 pool_saturated = ALL["pool.saturated"]
 pool_relieved = ALL["pool.relieved"]
+
+
+class By(enum.Enum):
+    """What has told of something before its event did."""
+
+    EVENT = "another event"
+    TRACEBACK = "a log record with the traceback"
+
+
+class Told(dict[str, Any]):
+    """The metadata of an event whose facts stand in the log already. To receivers a dict like
+    any other; `attach_logger` writes no second line.
+
+    Args:
+        metadata: the metadata.
+        by: what has told it.
+    """
+
+    __slots__ = ("by",)
+
+    def __init__(self, metadata: dict[str, Any], by: By) -> None:
+        super().__init__(metadata)
+        self.by = by
+
 
 _disconnecting = threading.Lock()
 _log = logging.getLogger("thousand_island_sync")

@@ -1,6 +1,8 @@
 """A logger that is only a set of receivers: attach it to servers that run already.
 
-Each level is a list of events, and includes the levels before it.
+Each level is a list of events, and includes the levels before it. What peers cause at level
+WARNING or ERROR is written ten times a second for each kind (event and type of error), then
+how often it was left out. What something else has told already is not told again.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import events
+from ._log_limit import LineLimit
 from .errors import ConfigError
 
 _ERROR = (
@@ -43,10 +46,11 @@ LEVELS: dict[str, tuple[str, ...]] = {
 }
 _LOGGED_AT = {"error": logging.ERROR, "info": logging.INFO}
 _WARNINGS = {"acceptor.spawn_error", "acceptor.accept_error", "pool.saturated"}
+_BY_PEERS = {*_ERROR} - {"listener.error"}
 
 _lock = threading.Lock()
 _attached: dict[str, Callable[..., None]] = {}
-_logger = logging.getLogger("thousand_island_sync")
+_own = _logger = logging.getLogger("thousand_island_sync")
 
 
 def attach_logger(level: str = "error", logger: logging.Logger | None = None) -> None:
@@ -85,6 +89,8 @@ def detach_logger(level: str = "error") -> None:
                 receiver = _attached.pop(name, None)
                 if receiver is not None:
                     events.ALL[name].disconnect(receiver)
+    if level == "error":
+        _limit.close()
 
 
 def _check(level: str) -> None:
@@ -109,10 +115,34 @@ def _receiver(name: str) -> Callable[..., None]:
     def receiver(
         server: Any, *, event: str, measurements: dict[str, Any], metadata: dict[str, Any]
     ) -> None:
-        if _logger.isEnabledFor(at):
-            _logger.log(at, "%s %s", event, _told(server, measurements, metadata))
+        if not _logger.isEnabledFor(at) or _is_told(metadata):
+            return
+        if event in _BY_PEERS and not _limit.admits((event, at, _type_of_error(measurements))):
+            return
+        _logger.log(at, "%s %s", event, _told(server, measurements, metadata))
 
     return receiver
+
+
+def _is_told(metadata: dict[str, Any]) -> bool:
+    """Whether it stands in the log already. The traceback of a bug does in that of the library;
+    a logger of the user's own may be another one."""
+    by = metadata.by if isinstance(metadata, events.Told) else None
+    return by is events.By.EVENT or (by is events.By.TRACEBACK and _logger is _own)
+
+
+def _type_of_error(measurements: dict[str, Any]) -> str:
+    error = measurements.get("error")
+    return type(error).__name__ if isinstance(error, BaseException) else ""
+
+
+def _tell_left_out(kind: tuple[str, int, str], count: int) -> None:
+    event, at, error = kind
+    what = f"{event} {error}".rstrip()
+    _logger.log(at, "%s: %d more like these were left out, within a second", what, count)
+
+
+_limit = LineLimit(_tell_left_out)
 
 
 def _told(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -> str:
@@ -126,7 +156,7 @@ def _told(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -
 
 def _shown(value: Any) -> str:
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}({value})"
+        return f"{type(value).__name__}({' '.join(str(value).split())})"
     if isinstance(value, type):
         return value.__name__
     text = repr(value)
