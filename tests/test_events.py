@@ -1,6 +1,7 @@
 """Telemetry: what is sent, in what order, and that receivers cannot do harm."""
 
 import logging
+import threading
 
 import pytest
 
@@ -12,10 +13,12 @@ from thousand_island_sync import (
     ListenError,
     SwitchTransport,
     ThousandIsland,
+    _receiver_failures,
     attach_logger,
     detach_logger,
     events,
 )
+from thousand_island_sync._receiver_failures import ReceiverFailures
 
 LIFE = ["handler.start", "socket.handshake", "handler.async_recv", "socket.send"]
 
@@ -109,9 +112,12 @@ def test_whatever_ends_it_each_connection_has_one_start_one_end_and_one_close(
     assert Ends.names().count("end") == 20
 
 
-def test_a_receiver_that_raises_is_logged_once_and_disconnected(serve, client, caplog, record):
-    def bad(server, **rest):
-        raise SystemExit("bad receiver")
+def test_a_receiver_that_raises_is_logged_once_and_stays_connected(serve, client, caplog, record):
+    calls = []
+
+    def bad(server, *, event, **rest):
+        calls.append(event)
+        raise LookupError("bad receiver")
 
     for signal in events.ALL.values():
         signal.connect(bad)
@@ -125,13 +131,108 @@ def test_a_receiver_that_raises_is_logged_once_and_disconnected(serve, client, c
             sock.close()
         recorder.wait_for("socket.close", 3)
         server.stop()
-        logged = [one.args[0] for one in caplog.records if "was disconnected" in one.message]
-        assert len(logged) == len(set(logged)) >= 10
+        logged = [one.args[0] for one in caplog.records if "stays connected" in one.message]
+        assert len(logged) == len(set(logged)) >= 10, "one traceback for each event"
         assert all(one.exc_info for one in caplog.records)
-        assert bad not in [*events.ALL["socket.close"].receivers_for(server)]
+        assert eventually(lambda: calls.count("socket.close") == 3)
+        assert bad in [*events.ALL["socket.close"].receivers_for(server)]
     finally:
         for signal in events.ALL.values():
             signal.disconnect(bad)
+
+
+def test_each_type_of_exception_has_one_traceback_and_then_a_count_each_minute(caplog):
+    clock = iter([0, 1, 2, 3, 59, 60, 61, 200]).__next__
+    failures = ReceiverFailures("some.event", clock)
+
+    def bad():
+        pass
+
+    for kind in (KeyError, KeyError, ValueError, KeyError, KeyError, KeyError, KeyError, KeyError):
+        failures.note(bad, kind("told"))
+    assert [(one.getMessage().partition(":")[0], bool(one.exc_info)) for one in caplog.records] == [
+        ("a receiver of some.event raised; it stays connected", True),
+        ("a receiver of some.event raised; it stays connected", True),
+        ("a receiver of some.event raised KeyError 4 more times", False),
+        ("a receiver of some.event raised KeyError 2 more times", False),
+    ]
+
+
+def test_a_receiver_that_comes_back_or_gets_anothers_id_begins_anew(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        _receiver_failures._log, "error", lambda line, *args, **_: lines.append(line)
+    )
+    failures = ReceiverFailures("some.event", lambda: 0.0)
+
+    class Receiver:
+        def method(self):
+            pass
+
+    held = Receiver()
+    for _ in range(3):
+        failures.note(held.method, ValueError())  # a new bound method each time
+    assert len(lines) == 1
+    failures.forget(held.method)
+    failures.note(held.method, ValueError())
+    assert len(lines) == 2
+    for count in range(3, 23):
+        failures.note(Receiver().method, ValueError())  # gone at once, its id free again
+        assert len(lines) == count
+    assert len(failures._known) <= 2, "what has gone is not kept"
+
+
+def interrupts(server, **rest):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_receiver_on_the_users_thread_is_passed_on(record):
+    """The other receivers are told first."""
+    server = ThousandIsland(port=0, host="127.0.0.1", handler_cls=Handler, num_acceptors=2)
+    events.listener_start.connect(interrupts)
+    recorder = record("listener.start")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+    finally:
+        events.listener_start.disconnect(interrupts)
+        assert server.stop() is True
+    assert recorder.names() == ["listener.start"]
+
+
+def test_ctrl_c_in_a_receiver_on_a_thread_of_ours_is_logged(serve, client, caplog):
+    names = (
+        "acceptor.start",
+        "acceptor.accept",
+        "handler.start",
+        "pool.saturated",
+        "pool.relieved",
+    )
+    for name in names:
+        events.ALL[name].connect(interrupts)
+    release = threading.Event()
+
+    class Waits(Handler):
+        def handle_connection(self, socket):
+            release.wait(10)
+
+    def told(name):
+        return any(one.args[0] == name for one in caplog.records)
+
+    try:
+        server = serve(Waits, max_handler_threads=1)
+        socks = [client(server), client(server)]
+        assert eventually(lambda: told("pool.saturated"))
+        release.set()
+        assert eventually(lambda: told("pool.relieved"))
+        for sock in socks:
+            sock.close()
+        assert server.stop() is True
+    finally:
+        release.set()
+        for name in names:
+            events.ALL[name].disconnect(interrupts)
+    assert {one.args[0] for one in caplog.records} == set(names)
 
 
 def test_a_receiver_may_listen_to_one_server(serve, client):

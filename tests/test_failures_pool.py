@@ -339,7 +339,8 @@ def test_b8_a_receiver_that_raises_on_every_event_changes_nothing(
 
     def raises(server, *, event, **rest):
         seen[event] += 1
-        raise OwnBaseException(event)
+        # On the user's own thread that would be passed on: see test_events.
+        raise ValueError(event) if event.startswith("listener.") else OwnBaseException(event)
 
     for signal in events.ALL.values():
         signal.connect(raises)
@@ -353,9 +354,8 @@ def test_b8_a_receiver_that_raises_on_every_event_changes_nothing(
     server.stop()
     told = {name for name, count in seen.items() if count}
     assert {"acceptor.accept", "handler.start", "socket.send", "socket.close"} <= told
-    # Two threads may be in it when it raises; without the GIL they sometimes are.
-    assert max(seen.values()) <= 4, "disconnected after its first error"
-    assert len(caplog.records) == len(told), "and each logged once"
+    assert seen["socket.send"] == 20, "it stays connected"
+    assert len(caplog.records) == len(told), "and each is logged once"
     assert set(later.names()) >= told
     assert later.names().count("socket.send") == 20
 

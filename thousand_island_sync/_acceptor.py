@@ -17,7 +17,7 @@ from . import _waits, events
 from ._accept_turns import ClientWait, SharedBell, Turn
 from ._clock import FOREVER, now, now_ns
 from ._door import Door
-from ._intake import Intake, Spawner, accepts_of, somebody_listens
+from ._intake import Intake, accepts_of, somebody_listens
 from ._registry import Room
 from .transports._base import ListenSocket
 
@@ -55,7 +55,7 @@ class Acceptor:
     def run(self) -> None:
         """Thread: the acceptor's own."""
         server, started = self._intake.server, now_ns()
-        _waits.this_thread_is(Spawner())
+        _waits.this_thread_is(_waits.OwnThread())
         self._tell(events.acceptor_start, server, {})
         try:
             if not self.over:

@@ -29,18 +29,6 @@ BATCH = 32
 _REFUSED_AT_ONCE = 1_024
 
 
-class Spawner:
-    """An acceptor's thread, as `_waits` sees it: a stop that a receiver calls from there
-    must not wait for the connection that is just being made."""
-
-    permit = False
-    waited = False
-    task: object = None
-
-    def give_way(self) -> None:
-        pass
-
-
 def somebody_listens() -> bool:
     """Whether accepting may call a receiver."""
     return bool(
@@ -202,7 +190,7 @@ class Intake:
         connection = self._make(self.transport(), acceptor_id, sock, address)
         self.registry.admit(acceptor_id)
         worker = _waits.current_worker()
-        if isinstance(worker, Spawner):
+        if isinstance(worker, _waits.OwnThread):
             worker.task = connection
         try:
             if events.acceptor_accept.receivers:
@@ -220,7 +208,7 @@ class Intake:
                 )
             self.hand_over([connection])
         finally:
-            if isinstance(worker, Spawner):
+            if isinstance(worker, _waits.OwnThread):
                 worker.task = None
 
     def turn_all_away(self, acceptor_id: int, listener: socket.socket) -> None:

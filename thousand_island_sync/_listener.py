@@ -212,6 +212,7 @@ class Listener:
             self._join(thread, deadline)
 
     def _watch(self) -> None:
+        _waits.this_thread_is(_waits.OwnThread())
         self._alarm = alarm_if_there_is_one()
         self.scheduler.use_alarm(self._alarm)
         try:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from inspect import ismethod
 from typing import Any, TypeVar
 
 from blinker import ANY, Signal
 
+from ._receiver_failures import Receiver, ReceiverFailures, reference
+
 F = TypeVar("F", bound=Callable[..., Any])
-Receiver = Callable[..., Any]
 
 _changing = threading.Lock()
 
@@ -32,6 +32,7 @@ class EventSignal(Signal):
     def __init__(self, event: str) -> None:
         super().__init__(f"The event {event}.")
         self.event = event
+        self.failures = ReceiverFailures(event)
         # All of this changes under `_changing`.
         self._changes = 0
         self._particular = False  # somebody listens, or has listened, to one server only
@@ -58,6 +59,7 @@ class EventSignal(Signal):
             if sender is ANY:
                 self._strongly = [other for other in self._strongly if other != receiver]
             self._has_changed()
+        self.failures.forget(receiver)
 
     def _has_changed(self) -> None:
         self._changes += 1
@@ -92,17 +94,9 @@ class EventSignal(Signal):
         strong: list[Receiver] = []
         weak: list[weakref.ref[Receiver]] = []
         for receiver in receivers:
-            reference = None if receiver in strongly else _reference(receiver)
-            if reference is None:
+            weakly = None if receiver in strongly else reference(receiver)
+            if weakly is None:
                 strong.append(receiver)
             else:
-                weak.append(reference)
+                weak.append(weakly)
         return strong, weak
-
-
-def _reference(receiver: Receiver) -> weakref.ref[Receiver] | None:
-    """`None` if there can be none; then it was not connected weakly either."""
-    try:
-        return weakref.WeakMethod(receiver) if ismethod(receiver) else weakref.ref(receiver)
-    except TypeError:
-        return None

@@ -27,6 +27,19 @@ class GivesWay(Protocol):
     def give_way(self) -> None: ...
 
 
+class OwnThread:
+    """A thread of ours that is none of the pool's, as it is seen here. `task` is the connection
+    that it is just making, in a receiver perhaps: a stop that is called from there must not wait
+    for that."""
+
+    permit = False
+    waited = False
+    task: object = None
+
+    def give_way(self) -> None:
+        pass
+
+
 class _Here(threading.local):
     worker: GivesWay | None = None
 
@@ -40,7 +53,7 @@ def this_thread_is(worker: GivesWay | None) -> None:
 
 
 def current_worker() -> GivesWay | None:
-    """The calling thread's worker, or `None` outside a pool."""
+    """The calling thread's worker, or `None`: it is none of ours."""
     return _here.worker
 
 

@@ -9,18 +9,25 @@ blinker holds receivers weakly. A lambda, or a function inside a function, is go
 at once unless it is connected with `connect(receiver, weak=False)`.
 
 Senders test `if signal.receivers:` first, so an event that nobody hears costs one
-truth test. A receiver that raises is logged once and disconnected; the server and
-the other receivers never notice.
+truth test. A receiver that raises is logged, with its traceback the first time, and stays
+connected; the server and the other receivers never notice. On a thread of the user's (in
+`start`, `stop`, ...) what is no `Exception`, Ctrl-C above all, is passed on once the other
+receivers were told: it was meant for the program.
 """
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import enum
 import logging
 import threading
 from collections.abc import Callable, Mapping
+=======
+from collections.abc import Mapping
+>>>>>>> 9bb7843 (Receivers that raise stay connected; Ctrl-C in one is passed on)
 from typing import Any
 
+from . import _waits
 from ._clock import now_ns
 from ._signals import EventSignal
 
@@ -87,6 +94,7 @@ socket_close = ALL["socket.close"]
 pool_saturated = ALL["pool.saturated"]
 pool_relieved = ALL["pool.relieved"]
 
+<<<<<<< HEAD
 
 class By(enum.Enum):
     """What has told of something before its event did."""
@@ -114,6 +122,8 @@ class Told(dict[str, Any]):
 _disconnecting = threading.Lock()
 _log = logging.getLogger("thousand_island_sync")
 
+=======
+>>>>>>> 9bb7843 (Receivers that raise stay connected; Ctrl-C in one is passed on)
 
 def emit(
     signal: EventSignal,
@@ -123,25 +133,26 @@ def emit(
 ) -> None:
     """Calls every receiver of `signal` that listens to `server`.
 
+    Raises:
+        BaseException: a receiver's, no `Exception`, on a thread that is not the server's.
+
     Thread: any of the server's, or a user's that calls into it; never under a lock.
     """
     if signal.is_muted:
         return
     event = signal.event
     measurements["monotonic_time_ns"] = now_ns()
+    passed_on: BaseException | None = None
     for receiver in signal.simply or signal.listeners(server):
         try:
             receiver(server, event=event, measurements=measurements, metadata=metadata)
-        except BaseException:  # whatever it is, it is the receiver's fault
-            if _disconnect(signal, server, receiver):
-                _log.exception(
-                    "a receiver of %s raised and was disconnected from it: %r", event, receiver
-                )
-
-
-def _disconnect(signal: EventSignal, server: object, receiver: Callable[..., Any]) -> bool:
-    """Whether it was this call that disconnected it: two threads may meet its error."""
-    with _disconnecting:
-        connected = any(other == receiver for other in signal.listeners(server))
-        signal.disconnect(receiver)
-        return connected
+        except BaseException as error:
+            if isinstance(error, Exception) or _waits.current_worker() is not None:
+                signal.failures.note(receiver, error)
+            elif passed_on is None:
+                passed_on = error
+    if passed_on is not None:
+        try:
+            raise passed_on
+        finally:
+            passed_on = None  # its traceback leads to this frame: a circle
