@@ -1,13 +1,16 @@
 """The documentation's Python blocks run, and its commands are the ones that CI runs."""
 
 import datetime
+import signal
+import socket
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.programs import ROOT, python_blocks
+from tests.programs import ROOT, Script, python_blocks
+from tests.support import receive, receive_all
 from thousand_island_sync import TLS, Handler, ThousandIsland
 
 README = (ROOT / "README.md").read_text()
@@ -17,6 +20,42 @@ BLOCKS = python_blocks("README.md")
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[2][:30])
 def test_the_blocks_run(block, capsys):
     exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.fixture
+def first_program(tmp_path):
+    """The first program, as a user would run it, but on a free port that it tells."""
+    port_4000, its_end = "port=4000", ").serve_forever()"
+    assert port_4000 in BLOCKS[0]
+    assert BLOCKS[0].rstrip().endswith(its_end)
+    told = "server.start(); print('listening on', server.local_port, flush=True)"
+    program = (
+        BLOCKS[0].replace(port_4000, "port=0").replace("    ThousandIs", "    server = ThousandIs")
+    )
+    path = tmp_path / "first.py"
+    path.write_text(program.replace(its_end, f")\n    {told}\n    server.serve_forever()"))
+    with Script(str(path), environment={"PYTHONPATH": str(ROOT)}) as script:
+        yield script
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_program_serves_until_a_signal_and_ends_well(first_program, number):
+    with socket.create_connection(("127.0.0.1", int(first_program.port)), 5) as sock:
+        sock.sendall(b"hello")
+        assert receive(sock, 5) == b"hello"
+        assert first_program.stop(number) == 0
+        assert sock.recv(1) == b""
+    assert first_program.errors == []
+
+
+def test_the_counter_counts_lines_however_they_are_cut(serve, client):
+    names = {}
+    exec(compile(BLOCKS[1], "README.md", "exec"), names)
+    server = serve(names["Counter"])
+    sock = client(server)
+    for piece in (b"o", b"ne\ntwo\nth", b"ree\nqu", b"it\n"):
+        sock.sendall(piece)
+    assert receive_all(sock) == b"lines, please\n4 lines\n"
 
 
 def test_there_are_blocks():
