@@ -9,15 +9,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
     {"_native"},
-<<<<<<< HEAD
-    {"errors", "_clock", "_states", "_signals", "_compiled", "_hangup"},
-    {"_options", "_waits", "_unread", "_addresses", "_renewal", "_line_writer", "_log_limit"},
-=======
     {"errors", "_clock", "_states", "_compiled", "_hangup"},
     {"_receiver_failures"},
     {"_signals"},
-    {"_options", "_waits", "_unread", "_addresses", "_renewal", "_line_writer"},
->>>>>>> 9bb7843 (Receivers that raise stay connected; Ctrl-C in one is passed on)
+    {"_options", "_waits", "_unread", "_addresses", "_renewal", "_line_writer", "_log_limit"},
     {"events", "_poller", "_alarm", "_timers", "_tendency", "_task"},
     {
         "_trial",

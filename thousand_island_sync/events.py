@@ -17,14 +17,8 @@ receivers were told: it was meant for the program.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import enum
-import logging
-import threading
-from collections.abc import Callable, Mapping
-=======
 from collections.abc import Mapping
->>>>>>> 9bb7843 (Receivers that raise stay connected; Ctrl-C in one is passed on)
 from typing import Any
 
 from . import _waits
@@ -94,7 +88,6 @@ socket_close = ALL["socket.close"]
 pool_saturated = ALL["pool.saturated"]
 pool_relieved = ALL["pool.relieved"]
 
-<<<<<<< HEAD
 
 class By(enum.Enum):
     """What has told of something before its event did."""
@@ -118,12 +111,6 @@ class Told(dict[str, Any]):
         super().__init__(metadata)
         self.by = by
 
-
-_disconnecting = threading.Lock()
-_log = logging.getLogger("thousand_island_sync")
-
-=======
->>>>>>> 9bb7843 (Receivers that raise stay connected; Ctrl-C in one is passed on)
 
 def emit(
     signal: EventSignal,
