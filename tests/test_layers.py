@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
-    {"_native"},
+    {"_native", "_patched"},
     {"errors", "_clock", "_states", "_compiled", "_hangup"},
     {"_receiver_failures"},
     {"_signals"},

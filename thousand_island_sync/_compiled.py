@@ -12,6 +12,8 @@ import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ._patched import patched_by
+
 native: ModuleType | None = None
 if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
     try:
@@ -36,7 +38,10 @@ def compare(numbers: dict[str, int]) -> None:
 
 
 def warn_of_another_version(error: Exception) -> None:
-    """What was compiled does not fit the Python: an old file beside a new source."""
+    """What was compiled does not fit the Python: an old file beside a new source. Nor does it fit a
+    standard library that was patched, but that is told by `start`."""
+    if patched_by() is not None:
+        return
     warnings.warn(
         f"thousand_island_sync: what was compiled is of another version ({error}), so the Python"
         " does all of it; install again, from the same source",

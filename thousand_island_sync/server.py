@@ -12,6 +12,7 @@ from . import _waits, events
 from ._clock import FOREVER, now, seconds
 from ._config import config
 from ._options import MISSING, Missing, is_milliseconds
+from ._patched import patched_by
 from ._run import Run
 from ._serving import serve_until_signalled
 from .connection import Connection
@@ -83,9 +84,11 @@ class ThousandIsland:
 
         Raises:
             ListenError: the address cannot be had; nothing is left behind.
-            ThousandIslandError: it has been started, or a thread cannot be.
+            ThousandIslandError: it has been started, a thread cannot be, or the process was
+                monkey-patched (gevent, eventlet).
         """
         self._check_process()
+        self._check_threads()
         with _Turn(self):
             if self._status not in ("new", "stopped"):
                 raise ThousandIslandError(f"start: the server is {self._status} already")
@@ -333,6 +336,15 @@ class ThousandIsland:
             raise ThousandIslandError(
                 "this server was started before the fork and belongs to the parent process;"
                 " make a new one in the child"
+            )
+
+    def _check_threads(self) -> None:
+        patcher = patched_by()
+        if patcher is not None:
+            raise ThousandIslandError(
+                f"start: this process was monkey-patched by {patcher}, so its threads, locks and"
+                f" sockets are {patcher}'s, and a server of threads cannot run on them; start it in"
+                " a process that is not patched, or leave threads, sockets and select out"
             )
 
     def _blocked(self) -> set[int]:
