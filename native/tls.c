@@ -15,7 +15,7 @@
     X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, _source)            \
     X(Wire, recv_wants) X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
 #define TLS_THINGS(X) X(TLSChannel) X(PrivateRecords) X(recv) X(sink_send) X(READ)
-#define TLS_NAMES(X) X(_cut_short) X(_hold_back) X(_not_sealed) X(get)
+#define TLS_NAMES(X) X(_broke_off) X(_cut_short) X(_hold_back) X(_not_sealed) X(get)
 
 /* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
 typedef int (*OpenSSL)(void *of, void *bytes, int size);
@@ -48,6 +48,18 @@ static bool find_places(PyObject *records, Places *places) {
     places->in = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 1));
     places->out = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 2));
     return places->ssl != NULL && places->in != NULL && places->out != NULL;
+}
+
+/* With the lock, with an error set: the channel is told of it if it is the system's. */
+static void broke_off(PyObject *channel) {
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return;
+    PyObject *kind, *error, *traceback;
+    PyErr_Fetch(&kind, &error, &traceback);
+    PyErr_NormalizeException(&kind, &error, &traceback);
+    if (done(PyObject_CallMethodOneArg(channel, tls.name._broke_off, error)) < 0)
+        PyErr_Clear(); /* what is told of is worse */
+    PyErr_Restore(kind, error, traceback);
 }
 
 static void set_flag(PyObject **field, bool flag) { set(field, flag ? Py_True : Py_False); }
@@ -129,6 +141,8 @@ static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t coun
             data = decrypt(self, &places, fetched, length);
         Py_DECREF(fetched);
     }
+    if (data == NULL)
+        broke_off(self);
     lock_release(lock);
     return data;
 }
@@ -241,6 +255,8 @@ static PyObject *sink_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
                 size = surely_fits(fd, size);
             if (fd >= 0 || !PyErr_Occurred())
                 result = seal_and_send(self, channel, &places, fd, view.buf, size);
+            if (result == NULL)
+                broke_off(channel);
             lock_release(lock);
             PyBuffer_Release(&view);
             return result;

@@ -134,6 +134,7 @@ class World:
         self.stays = False
         self.calls, self.opened, self.ended, self.refused = [], [], [], []
         self.reactions = {}
+        self.probes = 0
         self.pool = Pool()
         self.env = Environment(
             server="the server",
@@ -148,6 +149,7 @@ class World:
             opened=self.opened.append,
             ended=self.ended.append,
             refused=lambda connection, error: self.refused.append(error),
+            probed=self._probed,
         )
         self.env.pool = self.pool
         self.channel = Script()
@@ -158,6 +160,9 @@ class World:
             self.env, Scripted(self.channel), self.ours, ("peer", 1), 7
         )
         self.connection.attached = True
+
+    def _probed(self):
+        self.probes += 1
 
     def __enter__(self):
         return self

@@ -172,7 +172,7 @@ def test_d3_no_exception_of_openssl_comes_out(tls, authority, client, record):
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x00\x05hello",
         b"\x15\x03\x01\0\2\2(",
-        b"",
+        b"\x16",
     ):
         with client(server) as sock:
             sock.sendall(sent)
@@ -456,15 +456,30 @@ def test_d9_a_send_that_comes_just_after_our_goodbye_meets_a_closed_socket(tls, 
 
 
 def test_d13_health_probes_are_counted_and_not_logged(tls, client, record, caplog):
-    recorder = record("socket.handshake_error", "handler.error")
+    """No failed handshakes: a hundred of them are no ERROR lines with `attach_logger()`."""
+    recorder = record("socket.handshake_error", "handler.error", "handler.shutdown")
     caplog.set_level(logging.INFO, "thousand_island_sync")
+    attach_logger("info")
     server = tls(Echo)
+    caplog.clear()
     for number in range(100):
         sock = client(server)
         reset(sock) if number % 2 else sock.close()
-    assert len(recorder.wait_for("socket.handshake_error", 100)) == 100
+    recorder.wait_for("handler.shutdown", 100)
+    assert recorder.names() == ["handler.shutdown"] * 100
     assert caplog.records == []
     assert eventually(lambda: server.info().active_connections == 0)
+    assert server.info().probes_total == 100
+
+
+def test_d13_who_has_spoken_is_no_probe(tls, client, record):
+    recorder = record("socket.handshake_error")
+    server = tls(Echo)
+    for _ in range(20):
+        with client(server) as sock:
+            sock.sendall(b"\x16\x03\x01")
+    assert len(recorder.wait_for("socket.handshake_error", 20)) == 20
+    assert server.info().probes_total == 0
     for one in recorder.of("socket.handshake_error"):
         assert one.metadata["remote_address"] == "127.0.0.1"
         assert one.metadata["remote_port"] > 0

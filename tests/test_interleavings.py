@@ -209,6 +209,7 @@ class Interleavings(RuleBasedStateMachine):
             opened=self.registry.opened,
             ended=self.registry.ended,
             refused=lambda connection, error: self.registry.refused(connection),
+            probed=self.registry.count_probe,
         )
         self.env.pool = self.pool
         self.accept(shakes)

@@ -36,5 +36,5 @@ def test_every_state_and_cause_has_one_last_callback(state, cause):
 def test_what_differs_in_a_handshake():
     assert LAST_CALLBACK[State.HANDSHAKING, Cause.TIMEOUT] == "handle_error"
     assert LAST_CALLBACK[State.PARKED, Cause.TIMEOUT] == "handle_timeout"
-    assert LAST_CALLBACK[State.HANDSHAKING, Cause.PEER] == "handle_error"
+    assert LAST_CALLBACK[State.HANDSHAKING, Cause.PEER] == "handle_close"
     assert LAST_CALLBACK[State.PARKED, Cause.PEER] == "handle_close"

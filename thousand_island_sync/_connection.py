@@ -33,7 +33,7 @@ from ._states import BY_PEER, BY_SHUTDOWN, HANDSHAKING, NEW, PARKED, RUNNING, Ca
 from ._task import AGAIN, DONE, PARK
 from ._waits import hung_up, make_way
 from .errors import HandshakeError, SocketClosed
-from .transports._base import WRITE
+from .transports._base import WRITE, EndedInSilence
 
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 _async_recv = events.handler_async_recv
@@ -186,6 +186,8 @@ class Lifecycle(Outcomes):
         try:
             done = channel.handshake()
         except HandshakeError as error:
+            if isinstance(error, EndedInSilence) and not self._socket._bytes_received:
+                return self._finish(BY_PEER)
             error.args = (f"{self.peer_shown()}: {error}",)
             return self._handshake_failed(error)
         if done:

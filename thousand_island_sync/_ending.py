@@ -18,7 +18,7 @@ from ._clock import now_ns
 from ._connection_core import ConnectionCore
 from ._linger import MOST_BYTES, Linger
 from ._signals import EventSignal
-from ._states import CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause
+from ._states import BY_HANDLER, BY_PEER, CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause
 from ._task import DONE
 from ._unread import read_away, unread_bytes
 from .events import By, Told
@@ -43,6 +43,10 @@ class Ending(ConnectionCore):
 
     def _finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """Thread: the owner's, once. `told`: what has told of an error already."""
+        if not self._socket._bytes_received and self._was_probe(cause):
+            self._env.probed()
+            if cause is BY_HANDLER:
+                cause = BY_PEER
         last = LAST_CALLBACK[self._state, cause]
         self._become(CLOSING)
         self._close_mailbox()
@@ -61,6 +65,12 @@ class Ending(ConnectionCore):
         self._env.ended(self)
         self._let_go_of_the_users()
         return DONE
+
+    def _was_probe(self, cause: Cause) -> bool:
+        """Whether the peer has ended it, of a connection that no bytes were received of."""
+        socket = self._socket
+        by_peer = cause is BY_PEER or (socket._eof and cause in (BY_HANDLER, Cause.LOCAL))
+        return by_peer and not socket._channel.heard
 
     def _let_go_of_the_users(self) -> None:
         """The socket, and perhaps the handler, lead back to here. In such circles a hundred

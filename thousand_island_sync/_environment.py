@@ -47,6 +47,7 @@ class Environment:
         opened: Callable[[Any], None],
         ended: Callable[[Any], None],
         refused: Callable[[Any, BaseException], None],
+        probed: Callable[[], None],
         interrupt: int | None = None,
     ) -> None:
         self.server = server
@@ -61,6 +62,7 @@ class Environment:
         self.opened = opened
         self.ended = ended
         self.refused = refused
+        self.probed = probed
         self.interrupt = interrupt
         self.stopping = False
         self.pool: Pool

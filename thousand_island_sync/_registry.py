@@ -59,6 +59,7 @@ class Registry:
         self.peak = 0
         self.accepted = 0
         self.rejected = 0
+        self.probes = 0
 
     # ---- places ---------------------------------------------------------------
 
@@ -116,6 +117,11 @@ class Registry:
     def count_rejected(self) -> None:
         with self._lock:
             self.rejected += 1
+
+    def count_probe(self) -> None:
+        """One ended before its first byte."""
+        with self._lock:
+            self.probes += 1
 
     def ended(self, connection: Counted, *, rejected: bool = False) -> None:
         while True:

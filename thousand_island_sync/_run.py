@@ -119,6 +119,7 @@ class Run:
             opened=self.registry.opened,
             ended=self.registry.ended,
             refused=self._refused,
+            probed=self.registry.count_probe,
             interrupt=None if self._interrupt is None else self._interrupt.fileno(),
         )
         env.pool = self.scheduler

@@ -70,7 +70,7 @@ _ESTABLISHED = (State.RUNNING, State.PARKED)
 #: (state, cause) -> the last callback's name; `None`: the handler gets none.
 LAST_CALLBACK: dict[tuple[State, Cause], str | None] = {
     (State.NEW, Cause.REFUSED): None,
-    (State.HANDSHAKING, Cause.PEER): "handle_error",
+    (State.HANDSHAKING, Cause.PEER): "handle_close",
     (State.HANDSHAKING, Cause.TIMEOUT): "handle_error",
     (State.HANDSHAKING, Cause.ERROR): "handle_error",
     (State.HANDSHAKING, Cause.SHUTDOWN): "handle_shutdown",

@@ -35,6 +35,7 @@ class Info:
     handler_threads: int
     busy_threads: int
     waiting_connections: int
+    probes_total: int
 
 
 class ThousandIsland:
@@ -317,7 +318,7 @@ class ThousandIsland:
         self._check_process()
         run = self._run
         if run is None:
-            return Info(self._status, None, 0, 0, 0, 0, 0, 0, 0)
+            return Info(self._status, None, 0, 0, 0, 0, 0, 0, 0, 0)
         registry = run.registry
         return Info(
             self._status,
@@ -327,6 +328,7 @@ class ThousandIsland:
             registry.accepted,
             registry.rejected,
             *run.scheduler.counts(),
+            registry.probes,
         )
 
     # ---- inside ---------------------------------------------------------------

@@ -14,10 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from .._options import Option, checked
-from ..errors import ConfigError, NotSupported
+from ..errors import ConfigError, HandshakeError, NotSupported
 
 #: What a channel may have to wait for.
 READ, WRITE = 1, 4
+
+
+class EndedInSilence(HandshakeError):
+    """The peer has gone before its first byte: a load balancer's probe, say."""
 
 
 class Source(Protocol):
@@ -41,6 +45,7 @@ class Channel(ABC):
     Attributes:
         secure: whether the bytes are encrypted.
         truncated: whether the peer's stream ended without saying that it does.
+        heard: whether bytes came that no receive gives: those of a handshake.
         kernel_waits: whether the descriptor is a blocking one, so that `wait_recv` works.
         unfinished: whether bytes that count as sent wait for the next `flush`.
         recv_wants: `READ` or `WRITE`: what a receive, or the handshake, has to wait for.
@@ -51,6 +56,7 @@ class Channel(ABC):
 
     secure: bool = False
     truncated: bool = False
+    heard: bool = False
     kernel_waits: bool = False
     unfinished: bool = False
     recv_wants: int = READ
@@ -62,6 +68,7 @@ class Channel(ABC):
 
         Raises:
             HandshakeError: it failed.
+            EndedInSilence: it never began; a `HandshakeError` as well.
         """
 
     @abstractmethod

@@ -29,7 +29,7 @@ from OpenSSL import SSL
 
 from ..errors import HandshakeError, NotSupported
 from . import _tls_gaps
-from ._base import READ, WRITE, Sink
+from ._base import READ, WRITE, EndedInSilence, Sink
 from ._tls_reasons import Notes, explain, reasons
 from ._tls_records import RECORD, PrivateRecords
 from ._tls_wire import LARGE, Wire, in_front
@@ -37,6 +37,10 @@ from ._tls_wire import LARGE, Wire, in_front
 _HARMLESS_FLAGS = 0
 for _name in ("MSG_DONTWAIT", "MSG_PEEK", "MSG_WAITALL", "MSG_NOSIGNAL"):
     _HARMLESS_FLAGS |= int(getattr(socket, _name, 0))
+#: Errors after which a peer's stream goes on.
+_PASSING = {errno.ENOBUFS, errno.ENOMEM}
+_GONE = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
+_SILENT = "the TLS handshake failed: the client went away before its first byte"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,15 @@ class TLSInfo:
 class TLSChannel(Wire):
     """See the module's essay."""
 
-    __slots__ = ("_established", "_reads_ended", "_said_goodbye", "_shaken", "truncated")
+    __slots__ = (
+        "_cut",
+        "_established",
+        "_reads_ended",
+        "_said_goodbye",
+        "_shaken",
+        "heard",
+        "truncated",
+    )
 
     secure = True
 
@@ -66,7 +78,9 @@ class TLSChannel(Wire):
         self._established = False
         self._said_goodbye = False
         self._reads_ended = False
+        self._cut = False  # the peer's stream has ended, and its session had not
         self.truncated = False
+        self.heard = False
 
     # ---- the handshake ----------------------------------------------------------
 
@@ -77,8 +91,12 @@ class TLSChannel(Wire):
             except SSL.Error as error:
                 raise self._handshake_failed(error) from (self._notes().error or error)
             except OSError as error:
+                if not self.heard and error.errno in _GONE:
+                    raise EndedInSilence(_SILENT) from error
                 failed = SSL.SysCallError(error.errno or -1, error.strerror)
                 raise self._handshake_failed(failed) from error
+            except HandshakeError:
+                raise
             except Exception as error:
                 raise self._refused(str(error)) from error
 
@@ -96,7 +114,10 @@ class TLSChannel(Wire):
             if fetched is None:
                 return False
             if not fetched:
+                if not self.heard:
+                    raise EndedInSilence(_SILENT)
                 raise SSL.SysCallError(-1, "Unexpected EOF")
+            self.heard = True
             self._records.put(fetched)
             try:
                 self._connection.do_handshake()
@@ -135,7 +156,11 @@ class TLSChannel(Wire):
             if self._owed and not self._flush():
                 self.recv_wants = WRITE
                 return None
-            return self._read(length, None)
+            try:
+                return self._read(length, None)
+            except OSError as error:
+                self._broke_off(error)
+                raise
 
     def _read(self, length: int, count: int | None) -> bytes | None:
         """`count`: what SSL_read(3) gave, if what was fetched was tried already, and failed. (Not
@@ -162,6 +187,7 @@ class TLSChannel(Wire):
                     return None
                 continue
             except SSL.ZeroReturnError:
+                self.truncated = self._cut
                 return b""
             except SSL.Error as error:
                 self._last_words()
@@ -172,9 +198,25 @@ class TLSChannel(Wire):
 
     def _cut_short(self) -> bytes:
         """The stream has ended, and the session has not: it is over both ways."""
-        self.truncated = self._said_goodbye = True
+        self.truncated = self._cut = self._said_goodbye = True
         self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         return b""
+
+    def _broke_off(self, error: OSError) -> None:
+        """A call has met the end of the stream. Whether the peer had said that it ends is known if
+        that was read; a read to come may still find it."""
+        ours = self._said_goodbye and error.errno == errno.EPIPE
+        if not ours and error.errno not in _PASSING:
+            said = self._connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+            self.truncated = self.truncated or not said
+
+    def flush(self) -> bool:
+        with self._lock:
+            try:
+                return self._flush()
+            except OSError as error:
+                self._broke_off(error)
+                raise
 
     def send(self, data: Any, flags: int = 0) -> int:
         sent = _Sink(self).send(data, flags)
@@ -255,21 +297,25 @@ class _Sink:
     def send(self, data: Any, flags: int) -> int:
         channel = self._channel
         with channel._lock:
-            if channel._held is not None and not channel._flush():
-                return 0
-            size = len(data)
-            if not size:
-                return 0  # SSL_write(3) takes one byte or more
-            if size > LARGE:
-                channel._large = True
-                if size > RECORD:
-                    size = channel._surely_fits(size)
-                    data = memoryview(data)[:size]
             try:
-                sealed = channel._records.seal(data)
-            except SSL.Error as error:
-                return self._not_sealed(error)
-            return size if channel._pass_on(sealed) else ~size
+                if channel._held is not None and not channel._flush():
+                    return 0
+                size = len(data)
+                if not size:
+                    return 0  # SSL_write(3) takes one byte or more
+                if size > LARGE:
+                    channel._large = True
+                    if size > RECORD:
+                        size = channel._surely_fits(size)
+                        data = memoryview(data)[:size]
+                try:
+                    sealed = channel._records.seal(data)
+                except SSL.Error as error:
+                    return self._not_sealed(error)
+                return size if channel._pass_on(sealed) else ~size
+            except OSError as error:
+                channel._broke_off(error)
+                raise
 
     def _not_sealed(self, error: SSL.Error) -> int:
         channel = self._channel

@@ -89,8 +89,7 @@ class RecordSource:
 
 
 class Wire(Channel):
-    """The half of a TLS channel that touches the socket. All but `drained` and `flush` with
-    `_lock` held.
+    """The half of a TLS channel that touches the socket. All but `drained` with `_lock` held.
 
     Args:
         sock: of an accepted connection.
@@ -231,17 +230,16 @@ class Wire(Channel):
         took_in, self._took_in = self._took_in, False
         return took_in
 
-    def flush(self) -> bool:
-        with self._lock:
-            return self._flush()
-
     def drained(self) -> bool:
         if not self._inside and not self._large:  # no other thread sets the first
             return self._kernel_drained
         with self._lock:
             if self._inside:
-                if not self._records.empty() or not self._answer():
-                    return False
+                try:
+                    if not self._records.empty() or not self._answer():
+                        return False
+                except OSError:
+                    return False  # the next receive tells
                 self._inside, self._aligned = False, True
             if self._large:
                 self._let_go()
