@@ -508,7 +508,7 @@ def test_d15_files_and_an_encrypted_key(serve, authority, files, secure):
         ({"keyfile": "cert.pem"}, "no usable PEM private key"),
         ({"keyfile": "other"}, "does not belong to the certificate"),
         ({"keyfile": "locked"}, "encrypted"),
-        ({"keyfile": "locked", "password": "wrong"}, "wrong password"),
+        ({"keyfile": "locked", "password": "wrong"}, "password: a wrong password"),
         ({"verify": "required"}, "ca_certs"),
         ({"verify": "sometimes"}, "verify"),
         ({"ca_certs": "empty.pem", "verify": "required"}, "ca_certs"),

@@ -12,11 +12,9 @@ second connection unless the context has a session id (SSL_CTX_set_session_id_co
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import os
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
 from ..errors import ConfigError
+from ._tls_files import certificates, revocations, trust, use_certificate
 from ._tls_gaps import KNOWS_RESUMED, set_groups
 from ._tls_reasons import Notes, note_fault
 
@@ -60,51 +59,6 @@ class Built:
 Chooser = Callable[[str | None], Built | None]
 
 
-def _pem(value: Any, name: str) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    try:
-        with open(value, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ConfigError(
-            f"{name}: cannot read {os.fspath(value)!r}: {error.strerror}; check the path and"
-            " its permissions"
-        ) from error
-
-
-def _shown(value: Any) -> str:
-    return "the given bytes" if isinstance(value, bytes) else repr(os.fspath(value))
-
-
-def _certificates(value: Any, name: str) -> list[x509.Certificate]:
-    data = _pem(value, name)
-    try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError as error:
-        raise ConfigError(f"{name}: no PEM certificate in {_shown(value)}") from error
-
-
-def _key(value: Any, password: Any, name: str) -> Any:
-    data = _pem(value, name)
-    secret = password.encode() if isinstance(password, str) else password
-    try:
-        try:
-            return serialization.load_pem_private_key(data, secret)
-        except TypeError:
-            if secret is None:
-                raise ConfigError(
-                    f"{name}: the key in {_shown(value)} is encrypted; give its password"
-                ) from None
-            return serialization.load_pem_private_key(data, None)  # it is not encrypted
-    except ConfigError:
-        raise
-    except Exception:  # its text may quote the file
-        raise ConfigError(
-            f"{name}: no usable PEM private key in {_shown(value)}, or a wrong password"
-        ) from None
-
-
 def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
     """The context for checked options, without SNI.
 
@@ -126,7 +80,7 @@ def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
         SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
     )
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # idle connections: 50 -> 32 KiB
-    _set_certificate(context, options)
+    use_certificate(context, options)
     _set_ciphers(context, options["ciphers"])
     set_groups(context, _GROUPS)
     _set_verification(context, options, mode)
@@ -139,33 +93,6 @@ def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
         context.set_info_callback(_note_certificate)
     _set_keylog(context, options["keylog_file"])
     return Built(context, mode, min_version)
-
-
-def _set_certificate(context: SSL.Context, options: Mapping[str, Any]) -> None:
-    certfile, keyfile = options["certfile"], options["keyfile"]
-    chain = _certificates(certfile, "certfile")
-    key = _key(
-        certfile if keyfile is None else keyfile,
-        options["password"],
-        "certfile" if keyfile is None else "keyfile",
-    )
-    try:
-        context.use_certificate(chain[0])
-        for certificate in chain[1:]:
-            context.add_extra_chain_cert(certificate)
-        context.use_privatekey(key)
-        context.check_privatekey()
-    except SSL.Error:
-        raise ConfigError(
-            f"keyfile: the key does not belong to the certificate in {_shown(certfile)}"
-        ) from None
-    ended = chain[0].not_valid_after_utc
-    if ended < datetime.datetime.now(datetime.timezone.utc):
-        warnings.warn(
-            f"certfile: the certificate in {_shown(certfile)} expired on {ended:%Y-%m-%d};"
-            " it is served all the same, clients will refuse it",
-            stacklevel=2,
-        )
 
 
 def _set_ciphers(context: SSL.Context, ciphers: str | None) -> None:
@@ -192,22 +119,21 @@ def _set_verification(context: SSL.Context, options: Mapping[str, Any], mode: in
     elif options["ca_certs"] is not None:
         store = context.get_cert_store()
         assert store is not None
-        for certificate in _certificates(options["ca_certs"], "ca_certs"):
+
+        def add(certificate: x509.Certificate) -> None:
             store.add_cert(crypto.X509.from_cryptography(certificate))
             if mode != VERIFY_NONE:
                 context.add_client_ca(certificate)
             identity.update(certificate.public_bytes(serialization.Encoding.DER))
+
+        trust(certificates(options["ca_certs"], "ca_certs"), "ca_certs", add)
     if options["crl"] is not None:
         _set_revocations(context, options["crl"])
     context.set_session_id(identity.digest())
 
 
 def _set_revocations(context: SSL.Context, crl: Any) -> None:
-    data = _pem(crl, "crl")
-    try:
-        revoked = x509.load_pem_x509_crl(data)
-    except ValueError as error:
-        raise ConfigError(f"crl: no PEM revocation list in {_shown(crl)}") from error
+    revoked = revocations(crl, "crl")
     store = context.get_cert_store()
     assert store is not None
     store.add_crl(revoked)

@@ -56,7 +56,7 @@ _FAULTS = {
 }
 
 
-def reasons(error: SSL.Error) -> list[str]:
+def reasons(error: SSL.Error | crypto.Error) -> list[str]:
     """OpenSSL's own words, of which pyOpenSSL gives (library, function, reason)."""
     queue = error.args[0] if error.args else ()
     if isinstance(queue, (list, tuple)):
