@@ -79,7 +79,10 @@ def resolve(host: str, port: int) -> tuple[int, Any]:
     """
     if host == "::":
         return socket.AF_INET6, ("::", port)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # a label of the name is empty, or too long
+        raise socket.gaierror(socket.EAI_NONAME, f"no host name: {error}") from error
     family, _, _, _, address = found[0]
     return family, address
 

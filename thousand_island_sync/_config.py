@@ -8,10 +8,12 @@ from typing import Any
 
 from . import _addresses
 from ._clock import seconds
+from ._handler_check import check_handler
 from ._options import (
     MILLISECONDS_OR_NONE,
     MISSING,
     Option,
+    at_home,
     checked,
     is_bool,
     is_milliseconds,
@@ -25,10 +27,6 @@ from .transports._base import Transport
 from .transports.tcp import TCP
 
 
-def _is_handler(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, Handler)
-
-
 def _is_transport(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Transport)
 
@@ -38,16 +36,17 @@ def _milliseconds(default: float | None) -> Option:
 
 
 _COUNT = "a whole number, 1 or more"
+_THREADS = "a whole number, 1 to 10000"
 
 OPTIONS: Mapping[str, Option] = {
-    "handler_cls": Option(MISSING, _is_handler, "a subclass of Handler (the class itself)"),
+    "handler_cls": Option(MISSING, lambda value: True, "a subclass of Handler"),
     "handler_options": Option(None, lambda value: True, "anything"),
     "port": Option(MISSING, whole(0, 65_535), "a port number, 0 to 65535"),
     "host": Option(MISSING, is_text, 'an address, a host name, or "unix:/path"'),
     "transport_cls": Option(TCP, _is_transport, "TCP, TLS, or a subclass of Transport"),
     "transport_options": Option({}, lambda value: True, "a mapping"),
-    "num_acceptors": Option(10, whole(1, 10_000), _COUNT),
-    "num_listen_sockets": Option(1, whole(1, 10_000), _COUNT),
+    "num_acceptors": Option(10, whole(1, 10_000), _THREADS),
+    "num_listen_sockets": Option(1, whole(1, 10_000), _THREADS),
     "max_connections": Option(16_384, whole(1), _COUNT),
     "max_connections_wait_ms": _milliseconds(5_000),
     "max_handler_threads": Option(128, whole(1), _COUNT),
@@ -59,6 +58,8 @@ OPTIONS: Mapping[str, Option] = {
     "max_pending_messages": Option(1_000, optional(whole(1)), _COUNT + ", or None for no limit"),
     "name": Option("thousand-island", is_text, "a text"),
 }
+
+at_home(OPTIONS, "belongs to ThousandIsland itself")
 
 _DEFAULT_PORT = 4000
 
@@ -85,15 +86,18 @@ class Config:
     name: str
 
 
-def config(options: Mapping[str, Any]) -> Config:
-    """Checks the keyword arguments of `ThousandIsland`.
+def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:
+    """Checks the arguments of `ThousandIsland`.
 
     Raises:
         ConfigError: says which option, what it got, and what it takes.
     """
+    if positional:
+        raise ConfigError(_without_name(positional[0]))
     values = checked(options, OPTIONS)
     if values["handler_cls"] is MISSING:
         raise ConfigError("handler_cls: is required; takes a subclass of Handler")
+    check_handler(values["handler_cls"], stacklevel=3)
     transport = _transport(values)
     listening = transport.options
     if values["num_listen_sockets"] > 1 and not listening.get("reuse_port"):
@@ -128,6 +132,19 @@ def config(options: Mapping[str, Any]) -> Config:
         interrupt_reads=values["interrupt_reads"],
         max_pending_messages=values["max_pending_messages"],
         name=values["name"],
+    )
+
+
+def _without_name(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        named = f"port={value}"
+    elif isinstance(value, type):
+        named = f"handler_cls={value.__name__}"
+    else:
+        named = "handler_cls=..., port=..."
+    return (
+        f"ThousandIsland: got a {type(value).__name__} without a name; every option is given by"
+        f" its name: ThousandIsland({named})"
     )
 
 

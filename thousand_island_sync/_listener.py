@@ -22,9 +22,10 @@ from ._alarm import Alarm, alarm_if_there_is_one
 from ._clock import now, wait_time
 from ._door import Door
 from ._intake import Intake
+from ._listen_errors import listen_error
 from ._poller import WakeUp
 from ._scheduler import Scheduler
-from .errors import ListenError, ThousandIslandError
+from .errors import ThousandIslandError
 from .transports._base import ListenSocket, Transport
 
 #: Acceptors that die are started again, but not more often than this, within so many seconds.
@@ -80,13 +81,7 @@ class Listener:
         try:
             self._sockets = transport.listen(port, self._count)
         except OSError as error:
-            host = transport.options.get("host", "")
-            where = host if _addresses.is_unix(host) else f"{host} port {port}"
-            raise ListenError(
-                error.errno or 0,
-                f"cannot listen on {where}: {error.strerror or error};"
-                " choose another address, or stop what has it",
-            ) from error
+            raise listen_error(error, transport.options.get("host", ""), port) from error
         self.address = _addresses.pair(self._sockets[0].address)
 
     def start_acceptors(self) -> None:

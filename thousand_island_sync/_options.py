@@ -65,15 +65,71 @@ def checked(
     return values
 
 
+#: Tables of options, each with the words that say where they are given.
+_homes: list[tuple[Iterable[str], str]] = []
+#: What others call them, without underscores.
+_OTHER_NAMES = {
+    "ca": "ca_certs",
+    "cacert": "ca_certs",
+    "cafile": "ca_certs",
+    "capath": "ca_certs",
+    "cadata": "ca_certs",
+    "cert": "certfile",
+    "certificate": "certfile",
+    "sslcert": "certfile",
+    "key": "keyfile",
+    "privatekey": "keyfile",
+    "sslkey": "keyfile",
+    "sslcontext": "context",
+    "tlscontext": "context",
+    "address": "host",
+    "bind": "host",
+    "timeout": "read_timeout_ms",
+    "workers": "max_handler_threads",
+    "maxworkers": "max_handler_threads",
+    "threads": "max_handler_threads",
+}
+
+
+def at_home(table: Iterable[str], words: str) -> None:
+    """From now on who gives one of these options elsewhere is told `words`."""
+    _homes.append((table, words))
+
+
 def unknown(name: object, names: Iterable[str], where: str = "") -> ConfigError:
-    """The error for an option that does not exist."""
+    """The error for an option that does not exist here; it names the nearest one, and where
+    that belongs."""
+    own = list(names)
+    return ConfigError(f"{where}{name}: there is no such option{_hint(str(name), own, where)}")
+
+
+def _hint(name: str, own: list[str], where: str) -> str:
+    if words := _words(name):
+        return f" here; it {words}"
+    near = _nearest(name, own)
+    if near in own:
+        return f"; did you mean {where}{near}? (there are: {', '.join(sorted(own))})"
+    if near is not None:
+        return f"; did you mean {near}? It {_words(near)}"
+    return f" (there are: {', '.join(sorted(own))})"
+
+
+def _words(name: str) -> str:
+    """Where an option is given; `""`: there is none of that name."""
+    return next((words for table, words in _homes if name in table), "")
+
+
+def _nearest(name: str, own: list[str]) -> str | None:
     import difflib  # here: it is needed for a mistake only
 
-    near = difflib.get_close_matches(str(name), list(names), n=1)
-    hint = f"; did you mean {where}{near[0]}?" if near else ""
-    return ConfigError(
-        f"{where}{name}: there is no such option{hint} (there are: {', '.join(sorted(names))})"
-    )
+    other = _OTHER_NAMES.get(name.lower().replace("_", ""))
+    if other is not None:
+        return other
+    everywhere = [one for table, _ in _homes for one in table]
+    for candidates in (own, everywhere):
+        if near := difflib.get_close_matches(name, candidates, n=1):
+            return near[0]
+    return None
 
 
 def is_bool(value: Any) -> bool:

@@ -12,10 +12,10 @@ from ._clock import FOREVER, seconds
 from ._handshaking import Handshaking
 from ._mailbox import Call
 from ._options import MISSING
+from ._result_error import result_error
 from ._states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, Cause
 from ._waits import make_way
 from .errors import (
-    HandlerResultError,
     ServerStopping,
     SocketClosed,
     SocketError,
@@ -90,10 +90,7 @@ class Outcomes(Handshaking):
             return self._finish(Cause.ERROR, result.reason)
         if isinstance(result, SwitchTransport):
             return self._switch_transport(result)
-        error = HandlerResultError(
-            f"{type(self._handler).__name__}.{name} returned {result!r}; it takes None,"
-            " Continue(), Close(), Error(reason) or SwitchTransport(...)"
-        )
+        error = result_error(f"{type(self._handler).__name__}.{name}", result)
         self._log_error(error, name)
         return self._finish(Cause.ERROR, error, By.TRACEBACK)
 

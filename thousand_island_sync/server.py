@@ -6,7 +6,7 @@ import os
 import threading
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Never
 
 from . import _waits, events
 from ._clock import FOREVER, now, seconds
@@ -48,8 +48,8 @@ class ThousandIsland:
         ConfigError: an option has a wrong value, or there is none of that name.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._config = config(options)
+    def __init__(self, *positional: Never, **options: Any) -> None:
+        self._config = config(positional, options)
         self._transport = self._config.transport
         self._status = "new"
         self._run: Run | None = None

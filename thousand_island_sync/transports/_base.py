@@ -221,7 +221,11 @@ class Transport(ABC):
                     f"{name}: belongs to the listening socket and cannot be reloaded;"
                     " stop the server and start one with the new value"
                 )
-        return type(self)({**self.given, **options})
+        return type(self)({**self._given_now(), **options})
+
+    def _given_now(self) -> dict[str, Any]:
+        """The given options, as they hold now."""
+        return self.given
 
     def with_host(self, host: str) -> Transport:
         """The same with another `host`, as the server's own option gives it."""

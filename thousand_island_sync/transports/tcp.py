@@ -8,6 +8,7 @@ thread would. Sends never wait in the kernel: SO_SNDTIMEO starts anew with each 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -19,16 +20,11 @@ from typing import Any, ClassVar
 from .. import _addresses
 from .._clock import FOREVER, timeval
 from .._compiled import send_file
-from .._options import (
-    Option,
-    is_bool,
-    is_sequence,
-    is_text,
-    optional,
-    whole,
-)
+from .._listen_errors import OptionRefused, set_option
+from .._options import Option, at_home
 from ..errors import ConfigError, NotSupported
 from ._base import Channel, ListenSocket, Sink, Source, Transport
+from ._tcp_options import INHERITED, LISTENING, Own, own_settings, set_inherited, try_out
 
 
 def _kernel() -> tuple[int, ...]:
@@ -49,65 +45,6 @@ _SENDFILE_MOST = 1 << 30
 _UNIX_PIECE = 64 * 1024
 _UNIX_TAKES_PAGES = _LINUX and _kernel() >= (6, 5)
 _timeval = struct.Struct("ll").pack
-
-
-def _is_host(value: Any) -> bool:
-    return is_text(value) and value not in ("unix:", "unix:@")
-
-
-def _are_socket_options(value: Any) -> bool:
-    return is_sequence(value) and all(
-        isinstance(entry, tuple)
-        and len(entry) == 3
-        and isinstance(entry[0], int)
-        and isinstance(entry[1], int)
-        and isinstance(entry[2], (int, bytes))
-        for entry in value
-    )
-
-
-def _are_sockets(value: Any) -> bool:
-    return (
-        is_sequence(value)
-        and len(value) > 0
-        and all(isinstance(entry, (socket.socket, int)) for entry in value)
-    )
-
-
-_YES_NO = "True or False"
-_SECONDS = "a whole number of seconds, 1 or more"
-_SIZE = "a whole number of bytes, 1 or more"
-
-_LISTENING: dict[str, Option] = {
-    "host": Option(
-        "0.0.0.0",
-        _is_host,
-        'an address or a host name, "unix:/path", or "unix:@name"',
-    ),
-    "backlog": Option(1024, whole(1, 2**31 - 1), "a whole number, 1 or more"),
-    "reuse_address": Option(True, is_bool, _YES_NO),
-    "reuse_port": Option(False, is_bool, _YES_NO),
-    "dual_stack": Option(True, is_bool, _YES_NO),
-    "unix_mode": Option(None, optional(whole(0, 0o7777)), "a file mode such as 0o600"),
-    "unix_unlink": Option(True, is_bool, _YES_NO),
-    "sockets": Option(None, optional(_are_sockets), "a list of listening sockets"),
-}
-# Accepted sockets inherit these from the listening one: no call for each connection.
-_INHERITED: dict[str, Option] = {
-    "nodelay": Option(True, is_bool, _YES_NO),
-    "keepalive": Option(True, is_bool, _YES_NO),
-    "keepalive_idle_s": Option(None, optional(whole(1, 32767)), _SECONDS),
-    "keepalive_interval_s": Option(None, optional(whole(1, 32767)), _SECONDS),
-    "keepalive_count": Option(None, optional(whole(1, 127)), "a whole number, 1 to 127"),
-    "recv_buffer": Option(None, optional(whole(1, 2**31 - 1)), _SIZE),
-    "send_buffer": Option(None, optional(whole(1, 2**31 - 1)), _SIZE),
-    "user_timeout_ms": Option(
-        None, optional(whole(0, 2**31 - 1)), "a whole number of milliseconds, 0 or more"
-    ),
-    "socket_options": Option(
-        (), _are_socket_options, "a list of (level, name, value) for setsockopt"
-    ),
-}
 
 
 class TCPChannel(Channel):
@@ -184,11 +121,24 @@ class TCPChannel(Channel):
         pass  # the kernel's to judge
 
 
+def _socket_of(fd: int) -> socket.socket:
+    """It owns the descriptor, which is closed if it is no socket's."""
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
+
+
+at_home(LISTENING, "belongs in transport_options")
+at_home(INHERITED, "belongs in transport_options")
+
+
 class TCP(Transport):
     """TCP, and Unix stream sockets for a host of `unix:/path` or `unix:@name`."""
 
-    OPTIONS: ClassVar[Mapping[str, Option]] = {**_LISTENING, **_INHERITED}
-    LISTENING: ClassVar[frozenset[str]] = frozenset(_LISTENING)
+    OPTIONS: ClassVar[Mapping[str, Option]] = {**LISTENING, **INHERITED}
+    LISTENING: ClassVar[frozenset[str]] = frozenset(LISTENING)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -198,19 +148,37 @@ class TCP(Transport):
         for name in ("unix_mode", "unix_unlink"):
             if name in self.given and not _addresses.is_unix(host):
                 raise ConfigError(f"{self.where()}{name}: needs a host of 'unix:/path'")
+        self._listened = self.options  # with which the listening sockets were opened
+        self._own: tuple[TCP, Own | None] | None = None  # by whose options, and what they are
+
+    def merged(self, options: Mapping[str, Any]) -> Transport:
+        merged = super().merged(options)
+        assert isinstance(merged, TCP)
+        try:
+            try_out(self.options, merged.options)
+        except OptionRefused as error:
+            raise ConfigError(f"{error.option}: refused: {error.strerror}") from error
+        except OSError:
+            pass  # no socket to try it on now
+        merged._listened = self._listened
+        return merged
+
+    def _present(self) -> TCP:
+        """Whose options hold now, for whom is accepted."""
+        return self
 
     def channel(self, sock: socket.socket) -> Channel:
-        if self.options["socket_options"]:
-            self._set_own(sock)
+        self._set_own(sock)
         return TCPChannel(sock)
 
     def _set_own(self, sock: socket.socket) -> None:
-        """Not every option is inherited; those that only a listener has fail here."""
-        for level, name, value in self.options["socket_options"]:
-            try:
-                sock.setsockopt(level, name, value)
-            except OSError:
-                pass  # the listening socket took it
+        """What an accepted socket has not inherited."""
+        present, known = self._present(), self._own
+        if known is None or known[0] is not present:
+            own = own_settings(self._listened, present.options)
+            self._own = known = present, own if any(own) else None
+        if known[1] is not None:
+            known[1].set_on(sock)
 
     def upgrade(self, sock: socket.socket, old: Channel) -> Channel:
         if old.secure:
@@ -219,6 +187,7 @@ class TCP(Transport):
 
     def listen(self, port: int, count: int) -> list[ListenSocket]:
         made: list[ListenSocket] = []
+        self._listened, self._own = self.options, None
         try:
             if self.options["sockets"] is not None:
                 for entry in self.options["sockets"]:
@@ -237,12 +206,16 @@ class TCP(Transport):
     def _adopt(self, entry: socket.socket | int) -> ListenSocket:
         """A copy of a socket made elsewhere: closing the copy leaves the original alone."""
         number = entry if isinstance(entry, int) else entry.fileno()
-        sock = socket.socket(fileno=os.dup(number))
+        named = f"sockets: descriptor {number}"
+        try:
+            sock = _socket_of(os.dup(number))
+        except OSError as error:
+            raise OptionRefused(named, error) from error
         try:
             os.set_inheritable(sock.fileno(), False)
             if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                raise OSError(22, f"sockets: descriptor {number} is not a listening socket")
-            self._set_inherited(sock)
+                raise OptionRefused(named, OSError(errno.EINVAL, "is not a listening socket"))
+            set_inherited(sock, self.options)
             sock.setblocking(False)
         except BaseException:
             sock.close()
@@ -258,12 +231,13 @@ class TCP(Transport):
         try:
             if family == socket.AF_INET6:
                 both = self.options["dual_stack"] and host == "::"
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+                v6only = socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both)
+                set_option(sock, f"dual_stack={both}", *v6only)
             if self.options["reuse_address"]:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                set_option(sock, "reuse_address=True", socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self.options["reuse_port"]:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._set_inherited(sock)
+                set_option(sock, "reuse_port=True", socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            set_inherited(sock, self.options)
             sock.bind(address)
             sock.listen(backlog)
             sock.setblocking(False)
@@ -275,7 +249,7 @@ class TCP(Transport):
     def _listen_unix(self, name: str, backlog: int) -> ListenSocket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._set_inherited(sock)
+            set_inherited(sock, self.options)
             file = None
             if name.startswith("\0"):
                 sock.bind(name)
@@ -289,33 +263,3 @@ class TCP(Transport):
             sock.close()
             raise
         return ListenSocket(sock, unlink=file)
-
-    def _set_inherited(self, sock: socket.socket) -> None:
-        options = self.options
-        wanted: list[tuple[int, int, Any]] = []
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            wanted.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options["keepalive"])))
-            for name, constant in (
-                ("nodelay", "TCP_NODELAY"),
-                ("keepalive_idle_s", "TCP_KEEPIDLE" if _LINUX else "TCP_KEEPALIVE"),
-                ("keepalive_interval_s", "TCP_KEEPINTVL"),
-                ("keepalive_count", "TCP_KEEPCNT"),
-                ("user_timeout_ms", "TCP_USER_TIMEOUT"),
-            ):
-                if options[name] is not None:
-                    wanted.append(
-                        (socket.IPPROTO_TCP, self._constant(constant), int(options[name]))
-                    )
-        if options["recv_buffer"] is not None:
-            wanted.append((socket.SOL_SOCKET, socket.SO_RCVBUF, options["recv_buffer"]))
-        if options["send_buffer"] is not None:
-            wanted.append((socket.SOL_SOCKET, socket.SO_SNDBUF, options["send_buffer"]))
-        wanted.extend(options["socket_options"])
-        for level, name_, value in wanted:
-            sock.setsockopt(level, name_, value)
-
-    def _constant(self, name: str) -> int:
-        found = getattr(socket, name, None)
-        if found is None:
-            raise OSError(92, f"{name} is not known on this platform")
-        return int(found)

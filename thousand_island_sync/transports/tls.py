@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._options import (
     Option,
+    at_home,
     is_bool,
     is_mapping,
     is_path,
@@ -65,6 +66,7 @@ _TLS: dict[str, Option] = {
     "keylog_file": Option(None, optional(is_path), "a path"),
     "context": Option(None, lambda value: True, "an OpenSSL.SSL.Context"),
 }
+at_home(_TLS, "belongs in transport_options, and needs transport_cls=TLS")
 _BESIDE_CONTEXT = {"context", "keylog_file"}
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
@@ -134,6 +136,16 @@ class TLS(TCP):
             name: self.options[name] for name in _TLS
         }
         return transport
+
+    def _present(self) -> TCP:
+        return self if self._prepared is None else self._prepared.current
+
+    def _given_now(self) -> dict[str, Any]:
+        """What was prepared may have been reloaded; the listening sockets are the server's."""
+        if self._prepared is None:
+            return self.given
+        own = {name: value for name, value in self.given.items() if name in self.LISTENING}
+        return {**self._prepared.given, **own}
 
     def _listening(self) -> dict[str, Any]:
         return {name: value for name, value in self.given.items() if name in TCP.OPTIONS}
