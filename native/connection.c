@@ -49,6 +49,8 @@ static PyObject *deliver(PyObject *self, PyObject *data, PyObject *socket) {
     PyObject *context = Py_NewRef(FIELD(self, Lifecycle, _context));
     PyObject *on_data = Py_NewRef(FIELD(self, Lifecycle, _on_data));
     PyObject *result = NULL;
+    if (lock_watch != NULL)
+        tell_lock_watch(NULL, USERS_CODE);
     if (PyContext_Enter(context) == 0) {
         PyObject *arguments[] = {data, socket};
         result = PyObject_Vectorcall(on_data, arguments, 2, NULL);

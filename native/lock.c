@@ -1,33 +1,86 @@
-/* `_native.Lock`: as `threading.Lock`, but that a twin takes it without a call. */
+/* `_native.Lock` and `_native.RLock`: as those of `threading`, but that a twin takes one without a
+   call, and that both know who holds them.
+
+   In the debug mode somebody watches (`_locks`): told before one is waited for, after it was
+   taken, before it is given back. Of what has no lock, `NULL`: code of the user's is run. */
 
 #include "native.h"
 
 #include <math.h>
+#include <stddef.h>
 
-static PyObject *new_lock(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(words)) {
+PyObject *lock_watch;
+
+PyObject *watch_locks(PyObject *Py_UNUSED(module), PyObject *watch) {
+    PyObject *before = lock_watch;
+    lock_watch = watch == Py_None ? NULL : Py_NewRef(watch);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+void tell_lock_watch(PyObject *self, int what) {
+    PyObject *type, *error, *traceback, *watch = lock_watch;
+    if (watch == NULL)
+        return;
+    PyErr_Fetch(&type, &error, &traceback);
+    Py_INCREF(watch);
+    PyObject *told = PyObject_CallFunction(watch, "Oii", self == NULL ? Py_None : self,
+                                           self == NULL ? 0 : ((Lock *)self)->rank, what);
+    if (told == NULL)
+        PyErr_WriteUnraisable(watch);
+    Py_XDECREF(told);
+    Py_DECREF(watch);
+    PyErr_Restore(type, error, traceback);
+}
+
+static void watched(Lock *lock, int what) {
+    if (lock_watch != NULL && lock->rank != 0)
+        tell_lock_watch((PyObject *)lock, what);
+}
+
+static PyObject *new_lock(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(words)) {
+    int rank = 0;
+    if (!PyArg_ParseTuple(args, "|i", &rank))
+        return NULL;
     Lock *lock = (Lock *)type->tp_alloc(type, 0);
     if (lock != NULL && (lock->lock = PyThread_allocate_lock()) == NULL) {
         Py_DECREF(lock);
         return PyErr_NoMemory();
     }
+    if (lock != NULL)
+        lock->rank = rank;
     return (PyObject *)lock;
 }
 
 static void end_lock(PyObject *self) {
     Lock *lock = (Lock *)self;
+    if (lock->references != NULL)
+        PyObject_ClearWeakRefs(self);
     if (lock->lock != NULL) {
-        if (lock->held)
+        if (lock->owner != 0)
             PyThread_release_lock(lock->lock);
         PyThread_free_lock(lock->lock);
     }
     Py_TYPE(self)->tp_free(self);
 }
 
+static bool is_mine(Lock *lock) { return lock->owner == PyThread_get_thread_ident(); }
+
+static void taken(Lock *lock) {
+    lock->owner = PyThread_get_thread_ident();
+    watched(lock, LOCK_TOOK);
+}
+
 bool lock_try(PyObject *self) {
     Lock *lock = (Lock *)self;
-    if (!PyThread_acquire_lock(lock->lock, NOWAIT_LOCK))
+    if (PyThread_acquire_lock(lock->lock, NOWAIT_LOCK)) {
+        taken(lock);
+        return true;
+    }
+    if (!Py_IS_TYPE(self, &RLock_Type) || !is_mine(lock))
         return false;
-    lock->held = true;
+    lock->again++;
+    watched(lock, LOCK_TOOK);
     return true;
 }
 
@@ -44,7 +97,7 @@ static int wait_for_lock(Lock *lock, long long left) {
         got = PyThread_acquire_lock_timed(lock->lock, left, 1);
         Py_END_ALLOW_THREADS
         if (got == PY_LOCK_ACQUIRED) {
-            lock->held = true;
+            taken(lock);
             return 1;
         }
         if (got == PY_LOCK_FAILURE)
@@ -58,11 +111,19 @@ static int wait_for_lock(Lock *lock, long long left) {
     }
 }
 
-int lock_wait(PyObject *self) { return lock_try(self) ? 1 : wait_for_lock((Lock *)self, -1); }
+int lock_wait(PyObject *self) {
+    watched((Lock *)self, LOCK_WANTS);
+    return lock_try(self) ? 1 : wait_for_lock((Lock *)self, -1);
+}
 
 void lock_release(PyObject *self) {
     Lock *lock = (Lock *)self;
-    lock->held = false;
+    watched(lock, LOCK_GIVES);
+    if (lock->again > 0) {
+        lock->again--;
+        return;
+    }
+    lock->owner = 0;
     PyThread_release_lock(lock->lock);
 }
 
@@ -89,6 +150,8 @@ static PyObject *acquire(PyObject *self, PyObject *const *args, Py_ssize_t count
         return NULL;
     if (timeout != -1 && (!blocking || !(timeout >= 0) || timeout * 1e6 > (double)PY_TIMEOUT_MAX))
         return PyErr_Format(PyExc_ValueError, "acquire: a timeout that cannot be waited for");
+    if (blocking)
+        watched((Lock *)self, LOCK_WANTS);
     if (lock_try(self))
         Py_RETURN_TRUE;
     if (!blocking)
@@ -102,7 +165,8 @@ static PyObject *enter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    if (!((Lock *)self)->held)
+    Lock *lock = (Lock *)self;
+    if (Py_IS_TYPE(self, &RLock_Type) ? !is_mine(lock) : lock->owner == 0)
         return PyErr_Format(PyExc_RuntimeError, "release of a lock that is not held");
     lock_release(self);
     Py_RETURN_NONE;
@@ -113,24 +177,48 @@ static PyObject *leave(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssiz
 }
 
 static PyObject *locked(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(((Lock *)self)->held);
+    return PyBool_FromLong(((Lock *)self)->owner != 0);
+}
+
+/* By this name `threading.Condition` asks for it, too. */
+static PyObject *is_owned(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(is_mine((Lock *)self));
+}
+
+/* In a forked child: whoever held it is not there. */
+static PyObject *renew(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    Lock *lock = (Lock *)self;
+    PyThread_type_lock fresh = PyThread_allocate_lock();
+    if (fresh == NULL)
+        return PyErr_NoMemory();
+    lock->lock = fresh; /* the old one may not be freed while it is held, and by whom */
+    lock->owner = 0;
+    lock->again = 0;
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
     {"acquire", (PyCFunction)(void (*)(void))acquire, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"release", release, METH_NOARGS, NULL},
     {"locked", locked, METH_NOARGS, NULL},
+    {"_is_owned", is_owned, METH_NOARGS, NULL},
+    {"_at_fork_reinit", renew, METH_NOARGS, NULL},
     {"__enter__", enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))leave, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-PyTypeObject Lock_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "thousand_island_sync._native.Lock",
-    .tp_basicsize = sizeof(Lock),
-    .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_doc = "As `threading.Lock`.",
-    .tp_new = new_lock,
-    .tp_dealloc = end_lock,
-    .tp_methods = methods,
-};
+#define TYPE(name)                                                                             \
+    PyTypeObject name##_Type = {                                                               \
+        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "thousand_island_sync._native." #name,        \
+        .tp_basicsize = sizeof(Lock),                                                          \
+        .tp_weaklistoffset = offsetof(Lock, references),                                       \
+        .tp_flags = Py_TPFLAGS_DEFAULT,                                                        \
+        .tp_doc = "As `threading." #name "`.",                                                 \
+        .tp_new = new_lock,                                                                    \
+        .tp_dealloc = end_lock,                                                                \
+        .tp_methods = methods,                                                                 \
+    }
+
+TYPE(Lock);
+TYPE(RLock);

@@ -306,7 +306,7 @@ PyObject *native_look(PyObject *self, PyObject *worker) {
     PyObject *poller = FIELD(self, Scheduler, _poller), *lock = FIELD(self, Scheduler, _lock);
     if (!Py_IS_TYPE(self, (PyTypeObject *)native.its.Scheduler) ||
         !Py_IS_TYPE(poller, (PyTypeObject *)native.its.EpollPoller) ||
-        !Py_IS_TYPE(worker, (PyTypeObject *)native.its.Worker) || !Py_IS_TYPE(lock, &Lock_Type))
+        !Py_IS_TYPE(worker, (PyTypeObject *)native.its.Worker) || !Py_IS_TYPE(lock, &RLock_Type))
         return call2(native.its.look, self, worker);
     int epoll = epoll_of(poller), timeout = 0;
     if (epoll < 0 || lock_wait(lock) < 0)

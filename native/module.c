@@ -337,6 +337,8 @@ static PyMethodDef functions[] = {
      "Gives the module the classes and objects that it works on."},
     {"bind_tls", (PyCFunction)(void (*)(void))bind_tls, METH_VARARGS | METH_KEYWORDS,
      "The same for TLS; gives the two twins."},
+    {"watch_locks", watch_locks, METH_O,
+     "watch_locks(watch): from now on watch(lock, rank, what) is told of each lock; None: no more."},
     {"twin", twin, METH_VARARGS,
      "twin(type, name, documentation): the method that takes its place."},
     {NULL, NULL, 0, NULL},
@@ -358,7 +360,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     begun = true;
     PyObject *module = PyModule_Create(&definition);
 #define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
-    if (module == NULL || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0)
+    if (module == NULL || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0 ||
+        PyModule_AddType(module, &RLock_Type) < 0)
         Py_CLEAR(module);
     return module;
 }

@@ -107,10 +107,17 @@ static inline int append(PyObject *deque, PyObject *item) {
 typedef struct {
     PyObject_HEAD
     PyThread_type_lock lock;
-    bool held;
+    unsigned long owner; /* the thread that holds it; 0: none does */
+    PyObject *references;
+    int rank;  /* its place in the order of `_locks` */
+    int again; /* how often its owner holds it beyond the first time */
 } Lock;
 
-extern PyTypeObject Lock_Type;
+extern PyTypeObject Lock_Type, RLock_Type;
+extern PyObject *lock_watch;
+PyObject *watch_locks(PyObject *module, PyObject *watch);
+void tell_lock_watch(PyObject *lock, int what);
+enum { LOCK_WANTS, LOCK_TOOK, LOCK_GIVES, USERS_CODE };
 bool lock_try(PyObject *lock);
 int lock_wait(PyObject *lock); /* -1: a signal's handler raised */
 void lock_release(PyObject *lock);

@@ -27,11 +27,7 @@ except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no buil
 
 from tests.side_by_side import share_of, turn
 from tests.support import Recorder, eventually
-from thousand_island_sync import TCP, TLS, ThousandIsland, _checked, detach_logger, events
-
-# Every server of the tests checks itself, those in processes of their own included.
-os.environ.setdefault("THOUSAND_ISLAND_DEBUG", "1")
-
+from thousand_island_sync import TCP, TLS, ThousandIsland, _reports, detach_logger, events
 
 #: What cannot even be imported without OpenSSL.
 collect_ignore_glob = (
@@ -95,7 +91,7 @@ def no_leaks() -> Iterator[None]:
     before = _descriptors()
     yield
     detach_logger("error")
-    found, _checked.violations[:] = _checked.violations[:], []
+    found, _reports.violations[:] = _reports.violations[:], []
     assert not found, found
     left: list[str] = []
 

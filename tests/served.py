@@ -32,7 +32,7 @@ from thousand_island_sync import (
     Socket,
     SocketError,
     ThousandIsland,
-    _checked,
+    _reports,
     events,
 )
 
@@ -112,8 +112,8 @@ def main(handler: str, *arguments: str) -> None:
                 server.reload_transport(**options.get("transport_options", {}))
             elif asked != "facts":
                 getattr(server, asked)()
-            found_out = {"errors": errors[:], "violations": _checked.violations[:]}
-            del errors[:], _checked.violations[:]
+            found_out = {"errors": errors[:], "violations": _reports.violations[:]}
+            del errors[:], _reports.violations[:]
             print("answer", json.dumps(facts(server) | found_out), flush=True)
 
 

@@ -10,7 +10,7 @@ from collections import deque
 import pytest
 
 from tests.support import Echo, echoes, eventually, watch_sleeps
-from thousand_island_sync import Handler, _checked
+from thousand_island_sync import Handler, _checked, _reports
 from thousand_island_sync._checked import CheckedConnection, CheckedScheduler
 from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
@@ -25,8 +25,8 @@ def checks(monkeypatch):
 def found(caplog):
     """What was found so far; it is expected here."""
     caplog.set_level(logging.CRITICAL, "thousand_island_sync")
-    yield _checked.violations
-    _checked.violations.clear()
+    yield _reports.violations
+    _reports.violations.clear()
 
 
 def the_only(server, scheduler=False):

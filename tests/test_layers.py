@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
     {"_native", "_patched"},
-    {"errors", "_clock", "_states", "_compiled", "_hangup"},
+    {"errors", "_clock", "_states", "_compiled", "_hangup", "_reports"},
+    {"_locks"},
     {"_receiver_failures"},
     {"_signals"},
     {"_options", "_waits", "_unread", "_addresses", "_renewal", "_line_writer", "_log_limit"},

@@ -16,12 +16,12 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 from . import _waits
 from ._clock import FOREVER
+from ._locks import lock, turn
 from ._poller import WakeUp
 from ._pool import default_permits
 
@@ -32,7 +32,7 @@ class SharedBell(WakeUp):
 
     def __init__(self) -> None:
         super().__init__()
-        self._holding = threading.Lock()
+        self._holding = lock("bell.holders")
         self._holders = 1
 
     def hold(self) -> None:
@@ -52,7 +52,7 @@ class Turn:
 
     def __init__(self, shared: bool | None = None) -> None:
         self.shared = default_permits() > 1 if shared is None else shared
-        self._lock = threading.Lock()
+        self._lock = turn("acceptors.turn")
 
     def __enter__(self) -> None:
         if not self.shared:

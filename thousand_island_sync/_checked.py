@@ -11,69 +11,34 @@ in this mode every rule of the essay in `_scheduler` that can be looked at is lo
 - what is ready does not wait while a permit is free and a thread could take it;
 - the stall watch does not sleep while a thread with a permit runs anything.
 
-What is found is kept in `violations`, and logged as critical once no lock is held. The
+What is found is kept in `_reports.violations`, and logged as critical once no lock is held. The
 listener's thread looks every 20 ms, idle or not, and each step costs some checks more: this
 is for tests, and for hunting. It is decided when a server is started.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import select
-import sys
 import threading
-import traceback
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from ._clock import now
 from ._connection import Lifecycle
+from ._locks import nothing_held
 from ._pool import Worker
+from ._reports import report, tell
 from ._scheduler import Scheduler
 from ._states import State
 from ._task import Task
-
-#: Everything that was found since the process began.
-violations: list[str] = []
-#: The same, with what every thread was doing, until it is logged.
-_untold: deque[str] = deque()
 
 _LOOK_S = 0.02
 #: What was seen waiting for this long, in at least so many looks, has been forgotten.
 _PATIENCE_S, _PATIENT_LOOKS = 1.0, 5
 
-_log = logging.getLogger("thousand_island_sync")
-
-
-def enabled() -> bool:
-    """Whether servers that are started now check themselves."""
-    return os.environ.get("THOUSAND_ISLAND_DEBUG") == "1"
-
 
 def disturb() -> None:
     """Called where a thread hands something over; tests give way here, now and then."""
-
-
-def report(what: str) -> None:
-    """Thread: any; a lock of ours may be held."""
-    stacks = [
-        f"thread {number}:\n{''.join(traceback.format_stack(frame))}"
-        for number, frame in sys._current_frames().items()
-    ]
-    violations.append(what)
-    _untold.append("\n".join([what, *stacks]))
-
-
-def tell() -> None:
-    """Logs what was reported. Thread: any; no lock of ours may be held."""
-    while True:
-        try:
-            what = _untold.popleft()
-        except IndexError:
-            return
-        _log.critical("THOUSAND_ISLAND_DEBUG: %s", what)
 
 
 class CheckedConnection(Lifecycle):
@@ -104,6 +69,22 @@ class CheckedConnection(Lifecycle):
         finally:
             if alone:
                 self._inside.release()
+
+    def _begin(self) -> bool:
+        nothing_held("a handler's __init__")
+        return super()._begin()
+
+    def _callback(self, name: str, *message: Any) -> int | None:
+        nothing_held(name)
+        return super()._callback(name, *message)
+
+    def _deliver_message(self) -> int | None:
+        nothing_held("handle_call or handle_info")
+        return super()._deliver_message()
+
+    def _last_callback(self, name: str, *reason: Any) -> None:
+        nothing_held(name)
+        super()._last_callback(name, *reason)
 
     def _enter(self) -> bool:
         self.runs += 1

@@ -7,10 +7,8 @@ It is there where the installation found a C compiler, on Linux, with the GIL; s
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from ._patched import patched_by
 
@@ -48,11 +46,3 @@ def warn_of_another_version(error: Exception) -> None:
         RuntimeWarning,
         stacklevel=2,
     )
-
-
-if TYPE_CHECKING:
-    Lock = threading.Lock
-else:
-    #: The lock of the hot path, of the scheduler and of sends. C code takes its own without
-    #: a call, which for the standard library's costs twice as much as all else in the lock.
-    Lock = threading.Lock if native is None else native.Lock

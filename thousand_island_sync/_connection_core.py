@@ -16,8 +16,8 @@ from typing import Any
 
 from . import _addresses, _waits
 from ._clock import FOREVER, seconds
-from ._compiled import Lock
 from ._environment import Environment
+from ._locks import process_lock
 from ._mailbox import CLOSED as CLOSED_BOX
 from ._mailbox import Call, Mailbox
 from ._options import is_milliseconds
@@ -30,7 +30,8 @@ from .socket import Socket
 from .transports._base import Source, Transport
 
 _serials = itertools.count(1)
-_making = Lock()
+#: For what is made when first asked for. Nothing is called under it: nothing interrupts it then.
+_making = process_lock("connection")
 
 
 class ConnectionCore(Task):
@@ -116,12 +117,21 @@ class ConnectionCore(Task):
         """The one `Connection` of this connection."""
         handle = self._known_handle()
         if handle is None:
-            with _making:
-                handle = self._known_handle()
-                if handle is None:
-                    handle = Connection(self)  # type: ignore[arg-type]
-                    self._handle = weakref.ref(handle) if self._state is CLOSED else handle
+            handle = self._make_handle()
         return handle
+
+    def _make_handle(self) -> Connection:
+        """Several threads may do it at once, and one thread in the middle of its own doing."""
+        made = Connection(self)  # type: ignore[arg-type]
+        reference = weakref.ref(made)
+        while True:
+            before = self._handle
+            known = self._known_handle()
+            if known is not None:
+                return known
+            with _making:
+                if self._handle is before:
+                    self._handle = reference if self._state is CLOSED else made
 
     def _known_handle(self) -> Connection | None:
         """It is held until the end, and is the same one then for as long as others hold it."""
@@ -131,10 +141,13 @@ class ConnectionCore(Task):
     def _loosen_handle(self) -> None:
         """From now on it is there for as long as others hold it. Thread: the owner's, at the end;
         another may be making it at that moment."""
-        with _making:
-            handle = self._known_handle()
-            if handle is not None:
-                self._handle = weakref.ref(handle)
+        while True:
+            known = self._handle
+            loose = weakref.ref(known) if isinstance(known, Connection) else known
+            with _making:
+                if self._handle is known:
+                    self._handle = loose
+                    return
 
     @property
     def accepted_at_ns(self) -> int:
@@ -217,11 +230,10 @@ class ConnectionCore(Task):
 
     def _mailbox(self) -> Mailbox:
         mail = self._mail
-        if mail is None:
+        while mail is None:
+            made = Mailbox(self._env.max_pending)
             with _making:
-                mail = self._mail
-                if mail is None:
-                    mail = self._mail = Mailbox(self._env.max_pending)
+                self._mail = mail = made if self._mail is None else self._mail
         return mail
 
     def pending(self) -> int:

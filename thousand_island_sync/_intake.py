@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from . import _addresses, _waits, events
 from ._clock import now_ns
 from ._connection import Lifecycle
 from ._environment import Environment
+from ._locks import lock
 from ._registry import Registry, Room
 from ._scheduler import Scheduler
 from .errors import ConnectionOverflow
@@ -75,11 +75,11 @@ class Intake:
         self.transport = transport
         self.patience = patience
         self._connection_cls = connection_cls
-        self._spare_lock = threading.Lock()
+        self._spare_lock = lock("intake.spare")
         self._spare: int | None = None
         self.paused_until = 0.0
         # What the pool took in an acceptor's name: acceptor -> clients.
-        self._counting = threading.Lock()
+        self._counting = lock("intake.count")
         self._taken: dict[int, int] = {}
         self.keep_spare()
 

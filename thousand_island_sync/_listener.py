@@ -23,6 +23,7 @@ from ._clock import now, wait_time
 from ._door import Door
 from ._intake import Intake
 from ._listen_errors import listen_error
+from ._locks import lock
 from ._poller import WakeUp
 from ._scheduler import Scheduler
 from .errors import ThousandIslandError
@@ -60,7 +61,7 @@ class Listener:
         self._restarts_since = now()
         self._dead: list[Acceptor] = []
         self._acceptors_bell: SharedBell | None = None
-        self._lock = threading.Lock()  # guards the acceptors
+        self._lock = lock("listener")  # guards the acceptors
         self._bell = WakeUp()
         self._alarm: Alarm | None = None
         self._doors: list[Door] = []

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 from . import _waits
-from ._compiled import Lock
+from ._locks import process_lock
 from ._timers import Timer
 from .errors import MailboxFull
 
@@ -37,28 +37,32 @@ class Call:
         return self._done.acquire(timeout=timeout)
 
 
+#: Of all mailboxes, so that whoever interrupts its holder can know that.
+_lock = process_lock("mailbox")
+
+
 class Mailbox:
     """Messages and calls in the order made; those with a delay as their time comes.
 
-    Any thread may use it. Closed, it takes nothing more.
+    Any thread may use it, also from where it has interrupted itself in here: each method bears
+    that another puts something in at any point of it. Closed, it takes nothing more. What is the
+    user's neither ends nor is compared under the lock.
     """
 
-    __slots__ = ("_delayed", "_limit", "_lock", "_queue", "closed")
+    __slots__ = ("_delayed", "_limit", "_queue", "closed")
 
     def __init__(self, limit: int | None, *, closed: bool = False) -> None:
         self._limit = limit
-        self._lock = Lock()
         self._queue: deque[Any] = deque()
         self._delayed: dict[object, Timer | None] = {}
         self.closed = closed
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._queue) + len(self._delayed)
+        return len(self._queue) + len(self._delayed)
 
     def put(self, message: Any) -> bool:
         """False: closed. Raises MailboxFull."""
-        with self._lock:
+        with _lock:
             if not self.closed:
                 self._room()
                 self._queue.append(message)
@@ -74,7 +78,7 @@ class Mailbox:
 
     def put_delayed(self, key: object) -> bool:
         """Keeps a place for a message whose time will come. As `put`."""
-        with self._lock:
+        with _lock:
             if not self.closed:
                 self._room()
                 self._delayed[key] = None
@@ -82,22 +86,22 @@ class Mailbox:
 
     def remember(self, key: object, timer: Timer) -> None:
         """The timer of a delayed message, so that `close` can tell it."""
-        with self._lock:
+        with _lock:
             if key in self._delayed:
                 self._delayed[key] = timer
 
     def arrive(self, key: object, message: Any) -> bool:
         """A delayed message's time has come; False: closed meanwhile."""
-        with self._lock:
+        with _lock:
             if self.closed or key not in self._delayed:
                 return False
-            del self._delayed[key]
             self._queue.append(message)
+            del self._delayed[key]
             return True
 
     def take(self) -> Any:
         """The next one. Thread: the owner's. Raises IndexError: nothing waits."""
-        with self._lock:
+        with _lock:
             return self._queue.popleft()
 
     def waiting(self) -> int:
@@ -106,21 +110,21 @@ class Mailbox:
 
     def withdraw(self, call: Call) -> None:
         """Its caller waits no longer; if it has begun it goes on."""
-        with self._lock:
-            try:
-                self._queue.remove(call)
-            except ValueError:
-                pass
+        with _lock:
+            queue = self._queue
+            for place in range(len(queue)):
+                if queue[place] is call:  # a message may have an `__eq__` of its own
+                    del queue[place]
+                    return
 
     def close(self) -> tuple[list[Call], list[Timer]]:
         """Drops what waits; the calls among it, and the timers to cancel."""
-        with self._lock:
+        with _lock:
             self.closed = True
-            calls = [entry for entry in self._queue if isinstance(entry, Call)]
-            timers = [timer for timer in self._delayed.values() if timer is not None]
-            self._queue.clear()
-            self._delayed.clear()
-            return calls, timers
+            queue, self._queue = self._queue, deque()
+            delayed, self._delayed = self._delayed, {}
+        calls = [entry for entry in queue if isinstance(entry, Call)]
+        return calls, [timer for timer in delayed.values() if timer is not None]
 
 
 #: What a connection that ended without ever having had a mailbox has.

@@ -28,12 +28,12 @@ import os
 import select
 import selectors
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ._clock import FOREVER, wait_time
+from ._locks import lock, turn
 
 READ = 0x001
 WRITE = 0x004
@@ -57,7 +57,7 @@ class WakeUp:
             for end in self._pair:
                 end.setblocking(False)
             self._fd = self._pair[0].fileno()
-        self._lock = threading.Lock()
+        self._lock = lock("bell")
         self._closed = False
 
     def fileno(self) -> int:
@@ -246,7 +246,7 @@ class SelectorPoller:
         self._wake_up = WakeUp()
         self._selector.register(self._wake_up.fileno(), selectors.EVENT_READ)
         self._changes: deque[tuple[int, int]] = deque()  # (descriptor, bits; 0: take out)
-        self._turn = threading.Lock()
+        self._turn = turn("poller.turn")
         self._closed = False
 
     def fileno(self) -> int | None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ._alarm import Alarm
 from ._clock import FOREVER, Clock, now
-from ._compiled import Lock
+from ._locks import lock
 from ._poller import Poller
 from ._task import Task
 from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, Tendency
@@ -108,6 +108,7 @@ class Pool:
         "_holders",
         "_idle",
         "_last_found",
+        "_left_over",
         "_lock",
         "_made",
         "_name",
@@ -157,7 +158,8 @@ class Pool:
         self._sample_mask = SAMPLE_EVERY - 1
         self._batch = _BATCH if self._permits == 1 else _SHARED_BATCH
 
-        self._lock = Lock()
+        self._lock = lock("scheduler")
+        self._left_over: deque[Callable[[], None]] = deque()
         # All below is guarded by the lock, but for taking from the ready queue.
         self._ready: deque[Task] = deque()
         self._tasks: dict[int, Task] = {}
@@ -204,17 +206,23 @@ class Pool:
         self._sample_mask = 0 if tends else SAMPLE_EVERY - 1
 
     def counts(self) -> tuple[int, int, int]:
-        """Threads, busy threads, ready tasks that no thread has come to. O(1)."""
-        with self._lock:
-            return self._count, self._busy(), self._unserved()
+        """Threads, busy threads, ready tasks that no thread has come to. O(1), without the
+        lock: about, where they change at this moment."""
+        return self._count, self._busy(), self._unserved()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Has the listener's thread call it: for whoever must not wait. Thread: any, wherever
+        it was interrupted."""
+        self._left_over.append(call)
+        self._ring()
 
     def _unserved(self) -> int:
-        """With the lock: connections among the ready tasks; about, while a door is run."""
+        """Connections among the ready tasks; about, while a door is run."""
         doors = sum(door.owned for door in self._doors)
         return max(0, len(self._ready) - doors)
 
     def _busy(self) -> int:
-        """With the lock: threads that neither rest nor wait in the poller."""
+        """Threads that neither rest nor wait in the poller."""
         return max(0, self._count - len(self._idle) - self._sleepers)
 
     def attended(self) -> bool:

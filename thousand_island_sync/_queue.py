@@ -6,11 +6,13 @@ lock: it becomes owned when it is put into the queue, and is given up in `_settl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from . import _alarm
 from ._alarm import Alarm
 from ._clock import FOREVER
+from ._locks import take
 from ._poller import HANGUP, WRITE, Events
 from ._pool import Pool, Worker
 from ._task import Task
@@ -73,7 +75,10 @@ class Queue(Pool):
 
     def make_ready(self, task: Task) -> None:
         """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
-        with self._lock:
+        if not take(self._lock):
+            self.soon(functools.partial(self.make_ready, task))
+            return
+        try:
             if task.owned:
                 task.marked = True
                 return
@@ -82,6 +87,8 @@ class Queue(Pool):
             task.owned = True
             self._ready.append(task)
             sleeper, heir = self._somebody()
+        finally:
+            self._lock.release()
         self._rouse(sleeper, heir)
 
     def make_all_ready(self) -> None:
@@ -115,19 +122,30 @@ class Queue(Pool):
 
     def later(self, when: float, call: Callable[[], None]) -> Timer:
         """Calls `call`, which must be quick, on a thread of the pool at `when`."""
-        with self._lock:
-            timer = self._timers.add(when, call)
-            wake = self._note_timer(when)
+        timer = Timer(when, 0, call)
+        self._set(timer)
+        return timer
+
+    def _set(self, timer: Timer) -> None:
+        if not take(self._lock):
+            self.soon(functools.partial(self._set, timer))
+            return
+        try:
+            self._timers.put(timer)
+            wake = self._note_timer(timer.when)
             unattended = not self._holders
+        finally:
+            self._lock.release()
         if wake:
             self._poller.wake()
         elif unattended:
             self._ring()
-        return timer
 
     def cancel(self, timer: Timer) -> None:
+        call = timer.target  # it ends without the lock: with it ends what is the user's
         with self._lock:
             self._timers.cancel(timer)
+        del call
 
     def detach(self, task: Task) -> None:
         """Takes a task's descriptor out of the poller until it is parked again, so that

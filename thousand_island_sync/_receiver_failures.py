@@ -8,13 +8,13 @@ there is one traceback, and then at most one line a minute that says how often i
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable
 from inspect import ismethod
 from typing import Any
 
 from ._clock import Clock, now
+from ._locks import lock
 
 Receiver = Callable[..., Any]
 
@@ -63,7 +63,7 @@ class ReceiverFailures:
         self._event = event
         self._clock = clock
         # Reentrant: the collector may run a `__del__` in here that meets another failure.
-        self._lock = threading.RLock()
+        self._lock = lock("events.failures")
         self._known: dict[tuple[object, type], _Failure] = {}
 
     def note(self, receiver: Receiver, error: BaseException) -> None:

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Protocol
 
 from ._clock import FOREVER, now
-from ._compiled import Lock
+from ._locks import lock
 
 
 class Room(Enum):
@@ -44,7 +44,7 @@ class Registry:
     def __init__(self, limit: int, edge: Callable[[bool, int, int], None]) -> None:
         self._limit = limit
         self._edge = edge
-        self._lock = Lock()
+        self._lock = lock("registry")
         self._changed = threading.Condition(self._lock)
         self._reserved = 0
         self._open: set[Counted] = set()
@@ -228,5 +228,9 @@ class Registry:
                 self._few = -1
 
     def snapshot(self) -> list[Counted]:
-        with self._lock:
-            return list(self._open)
+        """Thread: any, wherever it was interrupted."""
+        while True:
+            try:
+                return list(self._open)
+            except RuntimeError:  # it was changed meanwhile
+                continue

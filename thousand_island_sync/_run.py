@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import _checked, _twins, _waits, events
+from . import _checked, _locks, _reports, _twins, _waits, events
 from ._clock import FOREVER, now, now_ns
 from ._config import Config
 from ._connection import Lifecycle
@@ -58,7 +58,7 @@ class Run:
         )
         self.registry = Registry(config.max_connections, self._tell_limit)
         self._interrupt = WakeUp() if config.interrupt_reads else None
-        self._stop_lock = threading.Lock()
+        self._stop_lock = _locks.lock("run.stop")
         self._begun = False
         self._stopper = 0  # the thread that does it
         self._in_stop: dict[int, None] = {}  # threads that wait for it to be done
@@ -98,7 +98,7 @@ class Run:
 
     def _make_scheduler(self, transport: Transport) -> None:
         config = self._config
-        checked = _checked.enabled()
+        checked = _reports.enabled()
         self.scheduler = (_checked.CheckedScheduler if checked else Scheduler)(
             new_poller(),
             max_threads=config.max_handler_threads,

@@ -156,25 +156,30 @@ class Sending(SocketCore):
         progress = [already]
         views: list[memoryview] = []
         try:
-            timeout = self._timeout(timeout_ms, self._connection.send_timeout)
-            default = self._default_timeout
-            partly = not all_ and timeout_ms is MISSING and isinstance(default, float)
-            if flags:
-                self._channel.check_flags(flags)
-                if flags & _DONTWAIT:
-                    flags &= ~_DONTWAIT
-                    timeout, partly = 0.0, True
-            data, views = _views(data)
-            deadline = now() + timeout
-            if not my_turn:
-                self._take_turn("send", timeout, deadline)
-                my_turn = True
-            self._open("send")
-            if already:
-                views = [views[0][already:]] if already < len(views[0]) else []
-            self._push(views, flags, timeout, deadline, partly, progress)
-            self._send_count += 1
-            self._answered = self._bytes_received
+            try:
+                timeout = self._timeout(timeout_ms, self._connection.send_timeout)
+                default = self._default_timeout
+                partly = not all_ and timeout_ms is MISSING and isinstance(default, float)
+                if flags:
+                    self._channel.check_flags(flags)
+                    if flags & _DONTWAIT:
+                        flags &= ~_DONTWAIT
+                        timeout, partly = 0.0, True
+                data, views = _views(data)
+                deadline = now() + timeout
+                if not my_turn:
+                    self._take_turn("send", timeout, deadline)
+                    my_turn = True
+                self._open("send")
+                if already:
+                    views = [views[0][already:]] if already < len(views[0]) else []
+                self._push(views, flags, timeout, deadline, partly, progress)
+                self._send_count += 1
+                self._answered = self._bytes_received
+            finally:  # before anybody is told: a receiver may close this socket, or send
+                if my_turn:
+                    self._bytes_sent += progress[0]
+                    self._sending.release()
         except BaseException as cause:
             if views:
                 _let_go(cause)
@@ -183,9 +188,6 @@ class Sending(SocketCore):
             raise
         finally:
             views.clear()
-            if my_turn:
-                self._bytes_sent += progress[0]
-                self._sending.release()
         if events.socket_send.receivers:
             self._tell_sent(data if told is None else told, progress[0])
         return progress[0]

@@ -8,18 +8,18 @@ one server only, blinker is asked again for each event.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from blinker import ANY, Signal
 
+from ._locks import process_lock
 from ._receiver_failures import Receiver, ReceiverFailures, reference
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_changing = threading.Lock()
+_changing = process_lock("events")
 
 
 class EventSignal(Signal):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _addresses, _waits
 from ._clock import FOREVER, limited, now, seconds
-from ._compiled import Lock
+from ._locks import maker, process_lock
 from ._options import MISSING, Missing, is_milliseconds
 from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from .transports._base import Channel
@@ -69,7 +69,8 @@ class Owner(Protocol):
         """`Socket.close()` was called, for the first time; on any thread."""
 
 
-_guard = Lock()
+_guard = process_lock("socket.guard")
+_receiving_turn, _sending_turn = maker("socket.receiving"), maker("socket.sending")
 #: What `socket.detach` calls.
 _detach = stdlib_socket.SocketType.detach
 
@@ -109,7 +110,7 @@ class SocketCore:
         self._sock = sock
         self._use(channel)
         self._receiving: threading.Lock | None = None  # made when first used
-        self._sending = Lock()
+        self._sending = _sending_turn()
         self._buffer: ReadBuffer | None = None
         self._closed = False
         self._cut = False  # shut down from outside, by a stop
@@ -137,7 +138,7 @@ class SocketCore:
             with _guard:
                 lock = self._receiving
                 if lock is None:
-                    lock = self._receiving = threading.Lock()
+                    lock = self._receiving = _receiving_turn()
         return lock
 
     # ---- errors ---------------------------------------------------------------

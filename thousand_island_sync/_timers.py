@@ -49,6 +49,12 @@ class Timers:
         heapq.heappush(self._heap, timer)
         return timer
 
+    def put(self, timer: Timer) -> None:
+        """One that was made before, perhaps cancelled by now; it is the last of its time."""
+        self._made += 1
+        timer.number = self._made
+        heapq.heappush(self._heap, timer)
+
     def cancel(self, timer: Timer) -> None:
         """Harmless if it has fired or was cancelled."""
         if timer.target is None:

@@ -13,6 +13,7 @@ import threading
 from typing import Protocol
 
 from ._clock import FOREVER, LONGEST_WAIT, now, wait_time
+from ._locks import waits
 
 
 class GivesWay(Protocol):
@@ -79,6 +80,7 @@ def make_way() -> None:
         worker.give_way()
 
 
+@waits
 def wait_for(fd: int, *, write: bool, timeout: float, also: int | None = None) -> bool:
     """Waits until a descriptor is readable (or writable), or `also` is readable.
 

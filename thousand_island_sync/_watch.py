@@ -38,6 +38,8 @@ class Watch(Staying):
 
         Thread: the listener's alone.
         """
+        while self._left_over:
+            self._left_over.popleft()()
         heirs: list[Worker | None] = []
         idle = self._was_idle()
         with self._lock:

@@ -23,6 +23,7 @@ from typing import Any
 
 from . import _waits
 from ._clock import now_ns
+from ._locks import outside
 from ._signals import EventSignal
 
 _NAMES = (
@@ -112,6 +113,7 @@ class Told(dict[str, Any]):
         self.by = by
 
 
+@outside("a receiver")
 def emit(
     signal: EventSignal,
     server: object,

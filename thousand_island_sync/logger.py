@@ -8,11 +8,11 @@ how often it was left out. What something else has told already is not told agai
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from . import events
+from ._locks import process_lock
 from ._log_limit import LineLimit
 from .errors import ConfigError
 
@@ -48,7 +48,7 @@ _LOGGED_AT = {"error": logging.ERROR, "info": logging.INFO}
 _WARNINGS = {"acceptor.spawn_error", "acceptor.accept_error", "pool.saturated"}
 _BY_PEERS = {*_ERROR} - {"listener.error"}
 
-_lock = threading.Lock()
+_lock = process_lock("logger")
 _attached: dict[str, Callable[..., None]] = {}
 _own = _logger = logging.getLogger("thousand_island_sync")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -167,7 +166,6 @@ def _note_certificate(connection: Any, where: int, result: int) -> None:
 def _set_keylog(context: SSL.Context, path: Any) -> None:
     if path is None:
         return
-    lock = threading.Lock()
     try:
         with open(path, "ab"):
             pass
@@ -178,7 +176,7 @@ def _set_keylog(context: SSL.Context, path: Any) -> None:
 
     def write(connection: Any, line: bytes) -> None:
         try:
-            with lock, open(path, "ab") as file:
+            with open(path, "ab", buffering=0) as file:  # one write(2), behind the others'
                 file.write(line + b"\n")
         except OSError:
             pass  # callbacks must not raise

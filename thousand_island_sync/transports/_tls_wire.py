@@ -41,7 +41,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from .._compiled import Lock
+from .._locks import maker
 from ._base import READ, WRITE, Channel
 from ._tls_records import BATCH, LARGEST, RECORD, records_of
 
@@ -56,6 +56,7 @@ LARGE = 4_096
 _HEADER = 5
 #: Of several buffers so many bytes are copied into one.
 _JOINED = 4 * RECORD
+_lock_of_session = maker("tls")
 
 
 class RecordSource:
@@ -116,7 +117,7 @@ class Wire(Channel):
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         self._sock = sock
         self._source: socket.socket | RecordSource = RecordSource(sock)
-        self._lock = Lock()
+        self._lock = _lock_of_session()
         self._connection = SSL.Connection(context)
         self._records = records_of(self._connection)
         self._held: bytes | None = None
