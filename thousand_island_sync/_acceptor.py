@@ -10,7 +10,9 @@ pause.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from typing import Any
 
 from . import _waits, events
@@ -18,6 +20,8 @@ from ._accept_turns import ClientWait, SharedBell, Turn
 from ._clock import FOREVER, now, now_ns
 from ._door import Door
 from ._intake import Intake, accepts_of, somebody_listens
+from ._latch import Latch
+from ._locks import lock
 from ._registry import Room
 from .transports._base import ListenSocket
 
@@ -29,7 +33,13 @@ _FAILURES_IN_A_ROW = 10
 
 
 class Acceptor:
-    """One acceptor; `run` is its thread's."""
+    """One acceptor; `run` is its thread's.
+
+    Attributes:
+        over: it shall end, and touches the listening socket no more once it has looked.
+        released: it touches the listening socket no more: that may be closed.
+        gone: it has ended, and the event of that is told.
+    """
 
     def __init__(
         self,
@@ -49,8 +59,43 @@ class Acceptor:
         self.bell = bell
         self.over = False
         self.reason = "shutdown"
+        self.released, self.gone = Latch(), Latch()
+        self._touching = lock("acceptor")  # guards the two below
+        self._aside = True  # it is where it does not touch the listening socket
         self._accepted = 0
         self._failures = 0
+
+    def end(self, reason: str) -> None:
+        """It shall end. Thread: any; the bell is for the caller to ring."""
+        with self._touching:
+            if not self.over:
+                self.reason, self.over = reason, True
+            aside = self._aside
+        if aside:
+            self.released.open()
+
+    def _step_aside(self) -> None:
+        with self._touching:
+            self._aside = True
+            over = self.over
+        if over:
+            self.released.open()
+
+    def _step_back(self) -> None:
+        """From now on `over` is to be looked at before the listening socket is touched."""
+        with self._touching:
+            self._aside = False
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Around what may call receivers: neither other acceptors nor who closes the listening
+        socket wait for those."""
+        with self._turn.given_away():
+            self._step_aside()
+            try:
+                yield
+            finally:
+                self._step_back()
 
     def run(self) -> None:
         """Thread: the acceptor's own."""
@@ -58,9 +103,11 @@ class Acceptor:
         _waits.this_thread_is(_waits.OwnThread())
         self._tell(events.acceptor_start, server, {})
         try:
+            self._step_back()
             if not self.over:
                 self._accept_clients()
         finally:
+            self._step_aside()
             self._tell(
                 events.acceptor_shutdown,
                 server,
@@ -118,21 +165,29 @@ class Acceptor:
         if pause <= 0 and intake.registry.reserve():
             return True
         with self._turn.given_away():
-            return self._find_room(pause)
-
-    def _find_room(self, pause: float) -> bool:
-        intake = self._intake
-        if pause > 0:
-            self._pause(pause)
-            return False
-        room = intake.registry.wait_for_room(
-            self._listener.fileno(), intake.patience, lambda: self.over, self._somebody_waits
-        )
+            room = self._find_room(pause)
         if room is Room.FREE:
             return intake.registry.reserve()
         if room is Room.NONE:
-            intake.turn_all_away(self.number, self._listener)
+            self._turn_all_away()
         return False
+
+    def _find_room(self, pause: float) -> Room:
+        intake = self._intake
+        if pause > 0:
+            self._pause(pause)
+            return Room.LOOK_AGAIN
+        return intake.registry.wait_for_room(
+            self._listener.fileno(), intake.patience, lambda: self.over, self._somebody_waits
+        )
+
+    def _turn_all_away(self) -> None:
+        """They have waited long enough."""
+        more = True
+        while more and not self.over:
+            crowd, more = self._intake.take_crowd(self.number, self._listener)
+            with self._telling():
+                crowd.settle()
 
     def _somebody_waits(self) -> bool:
         fd = self._listener.fileno()
@@ -155,32 +210,41 @@ class Acceptor:
         self._failures = 0
         self._accepted += 1
         waited = now_ns() - asked
-        with self._turn.given_away():
-            intake.spawn(self.number, sock, address, waited)
+        connection = intake.admit(self.number, sock, address)
+        with self._telling():
+            intake.introduce(connection, waited)
 
     def _accept_batch(self) -> None:
         """Nobody listens to events, and a place is reserved."""
-        count, error = self._intake.take(self._accepts, self.number, reserved=True)
-        self._accepted += count
-        if count:
+        taken, error = self._intake.take(self._accepts, self.number, reserved=True)
+        self._accepted += len(taken)
+        if taken:
             self._failures = 0
+            self._step_aside()  # what starts no thread waits for nobody, and keeps its turn
+            self._intake.settle(taken)
+            self._step_back()
         if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
+        intake = self._intake
         if self.over:
             return
-        intake = self._intake
         exhausted = error.errno in _EXHAUSTED
         if exhausted:  # whose turn is next must know
             intake.paused_until = now() + _PAUSE_S
-        with self._turn.given_away():
+        with self._telling():
             intake.tell_accept_error(error, self.number)
-            self._failures += 1
-            if exhausted:
-                intake.turn_one_away(self._listener)
-            if exhausted or self._failures > _FAILURES_IN_A_ROW:
+        self._failures += 1
+        if exhausted:
+            self._turn_one_away()
+        if exhausted or self._failures > _FAILURES_IN_A_ROW:
+            with self._turn.given_away():
                 self._pause(_PAUSE_S)
+
+    def _turn_one_away(self) -> None:
+        if not self.over:  # after receivers were told
+            self._intake.turn_one_away(self._listener)
 
     def _pause(self, limit: float) -> None:
         _waits.wait_for(self.bell.fileno(), write=False, timeout=limit)

@@ -154,8 +154,12 @@ def bind_unix(
     with _one_starter_at_a_time(path):
         _remove_stale(path)
         sock.bind(path)
-        found = os.lstat(path)
-        ours = SocketFile(os.path.abspath(path), found.st_dev, found.st_ino)
+        try:
+            found = os.lstat(path)
+            ours = SocketFile(os.path.abspath(path), found.st_dev, found.st_ino)
+        except BaseException:
+            os.unlink(path)  # nobody else binds here meanwhile
+            raise
         try:
             if mode is not None:
                 os.chmod(path, mode)

@@ -24,11 +24,10 @@ nothing is.
 
 from __future__ import annotations
 
-import threading
-
 from ._accept_turns import SharedBell
 from ._clock import now
 from ._intake import Intake, accepts_of, somebody_listens
+from ._locks import lock
 from ._task import AGAIN, DONE, PARK, Task
 from .transports._base import ListenSocket
 
@@ -41,16 +40,26 @@ class Door(Task):
         intake: for its clients.
     """
 
-    __slots__ = ("_accepts", "_added", "_inside", "_intake", "_lock", "_number", "gate", "over")
+    __slots__ = (
+        "_accepts",
+        "_added",
+        "_closed",
+        "_inside",
+        "_intake",
+        "_lock",
+        "_number",
+        "gate",
+        "over",
+    )
 
     def __init__(self, listener: ListenSocket, intake: Intake) -> None:
         super().__init__(listener.socket.fileno())
         self.write_edges = False
         self._accepts = accepts_of(listener.socket)
         self._intake = intake
-        self._lock = threading.RLock()  # a receiver may stop the server from in here
+        self._lock = lock("door")
         self._inside = False  # the pool has it
-        self._added = False
+        self._added = self._closed = False
         self._number = 0
         self.over = False
         #: Rung when acceptors shall look again whether they have it.
@@ -81,18 +90,19 @@ class Door(Task):
                 self.over, self._inside = True, False
 
     def run(self) -> int:
-        """Thread: the pool's."""
+        """Thread: the pool's. Takes all who wait; what concerns more than them goes to the
+        acceptors. Receivers are called, if at all, without the lock."""
         self.no_sample = True
+        intake = self._intake
         with self._lock:
             if self.over:
                 return DONE
-            return self._take() if self._inside else PARK
-
-    def _take(self) -> int:
-        """Takes all who wait; what concerns more than them goes to the acceptors."""
-        intake, number = self._intake, self._number
-        count, end = intake.take(self._accepts, number, reserved=False)
-        intake.count(number, count)
+            if not self._inside:
+                return PARK
+            number = self._number
+            taken, end = intake.take(self._accepts, number, reserved=False)
+        intake.count(number, len(taken))
+        intake.settle(taken)
         if end is None:
             return AGAIN
         if not isinstance(end, BlockingIOError):
@@ -104,20 +114,20 @@ class Door(Task):
         self.gate.ring()
 
     def close(self, deadline: float) -> None:
-        """The listening socket is about to be closed. Thread: any.
+        """The listening socket is about to be closed. Thread: any; may be called again.
 
         Args:
-            deadline: until when a receiver is waited for that the pool is just calling.
+            deadline: until when the pool is waited for, which may be taking clients in.
         """
         held = self._lock.acquire(timeout=max(0.0, deadline - now()))
-        try:
-            self.over, self._inside = True, False
-            self._intake.scheduler.forget(self)
-        finally:
-            if held:
-                self._lock.release()
+        closed, self._closed = self._closed, True
+        self.over, self._inside = True, False
+        if held:
+            self._lock.release()
+        self._intake.scheduler.forget(self)
         self.gate.ring()
-        self.gate.release()
+        if not closed:
+            self.gate.release()
 
     def broke(self) -> None:
         """A bug of ours: acceptors have it from now on."""

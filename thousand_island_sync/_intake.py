@@ -6,9 +6,11 @@ is kept spare for that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from ._clock import now_ns
 from ._connection import Lifecycle
 from ._environment import Environment
 from ._locks import lock
+from ._own_threads import launch
 from ._registry import Registry, Room
 from ._scheduler import Scheduler
 from .errors import ConnectionOverflow
@@ -27,6 +30,8 @@ _LINUX = sys.platform.startswith("linux")
 BATCH = 32
 #: Clients that are refused at the same time: as many as a backlog of the usual length holds.
 _REFUSED_AT_ONCE = 1_024
+#: Threads that go on with a crowd while receivers wait.
+_HELPERS = 16
 
 
 def somebody_listens() -> bool:
@@ -132,9 +137,10 @@ class Intake:
 
     def take(
         self, accept: Callable[[], tuple[socket.socket, Any]], acceptor_id: int, *, reserved: bool
-    ) -> tuple[int, OSError | Room | None]:
-        """Takes in those who wait, `BATCH` at most, and hands them over at once: each hand-over
-        is a switch of threads, and each look at who waits is one more call.
+    ) -> tuple[list[Lifecycle], OSError | Room | None]:
+        """Takes in those who wait, `BATCH` at most, for `settle` to hand over at once: each
+        hand-over is a switch of threads, and each look at who waits is one more call. Calls
+        nothing of the user's.
 
         Args:
             accept: as `accepts_of` gives it.
@@ -142,34 +148,42 @@ class Intake:
             reserved: a place for the first one is, and nobody listens to events.
 
         Returns:
-            How many, and what ended it: what `accept` raised (BlockingIOError: nobody waits
-            any more), `Room.NONE` (no place, or somebody listens to events), `None`.
+            They, counted already, and what ended it: what `accept` raised (BlockingIOError:
+            nobody waits any more), `Room.NONE` (no place, or somebody listens to events), `None`.
         """
-        if not reserved and somebody_listens():
-            return 0, Room.NONE
-        transport, registry = self.transport(), self.registry
         connections: list[Lifecycle] = []
+        if not reserved and somebody_listens():
+            return connections, Room.NONE
+        transport, registry = self.transport(), self.registry
         places = int(reserved)
         try:
             while len(connections) < BATCH:
                 if not places:
                     places = registry.reserve_some(BATCH - len(connections))
                     if not places:
-                        return len(connections), Room.NONE
+                        return connections, Room.NONE
                 try:
                     sock, address = accept()
                 except OSError as error:
                     # Its traceback leads to who gets it: a circle that holds all of them.
-                    return len(connections), error.with_traceback(None)
+                    return connections, error.with_traceback(None)
                 connections.append(self._make(transport, acceptor_id, sock, address))
                 places -= 1
-            return len(connections), None
+            return connections, None
+        except BaseException:
+            self.hand_over(connections)
+            raise
         finally:
             if places:
                 registry.cancel(places)
             if connections:
                 registry.admit(acceptor_id, len(connections))
-                self.hand_over(connections)
+
+    def settle(self, connections: list[Lifecycle]) -> None:
+        """What `take` took is run from now on."""
+        if connections:
+            self.hand_over(connections)
+        self.registry.tell_edges()
 
     def hand_over(self, connections: list[Lifecycle]) -> None:
         """They are run from now on."""
@@ -184,23 +198,30 @@ class Intake:
         self.tell_spawn_error(error, connection._acceptor_id, connection.peer_address)
         self.registry.refused(connection)
 
-    def spawn(self, acceptor_id: int, sock: socket.socket, address: Any, waited_ns: int) -> None:
-        """Hands over one that was accepted already; the receivers of the event are told first."""
-        started = now_ns()
+    def admit(self, acceptor_id: int, sock: socket.socket, address: Any) -> Lifecycle:
+        """Who was accepted in a reserved place is a connection; `introduce` is to follow."""
         connection = self._make(self.transport(), acceptor_id, sock, address)
         self.registry.admit(acceptor_id)
+        return connection
+
+    def introduce(self, connection: Lifecycle, waited_ns: int) -> None:
+        """Hands over one that was admitted; the receivers of the event are told first."""
         worker = _waits.current_worker()
         if isinstance(worker, _waits.OwnThread):
             worker.task = connection
         try:
+            self.registry.tell_edges()
             if events.acceptor_accept.receivers:
-                host, port = _addresses.remote(address)
+                host, port = _addresses.remote(connection.peer_address)
                 events.emit(
                     events.acceptor_accept,
                     self.server,
-                    {"wait_time_ns": waited_ns, "startup_time_ns": now_ns() - started},
                     {
-                        "acceptor_id": acceptor_id,
+                        "wait_time_ns": waited_ns,
+                        "startup_time_ns": now_ns() - connection.accepted_at_ns,
+                    },
+                    {
+                        "acceptor_id": connection._acceptor_id,
                         "connection_id": connection.id,
                         "remote_address": host,
                         "remote_port": port,
@@ -211,32 +232,44 @@ class Intake:
             if isinstance(worker, _waits.OwnThread):
                 worker.task = None
 
-    def turn_all_away(self, acceptor_id: int, listener: socket.socket) -> None:
+    def take_crowd(self, acceptor_id: int, listener: socket.socket) -> tuple[Crowd, bool]:
         """At the limit, and those who wait have waited long enough. For who comes while
         this goes on there may be room again. Nobody learns of it before all have been taken
-        from the backlog: who comes back at once would be refused without having waited."""
-        while True:
-            refused: list[tuple[socket.socket, Any]] = []
-            try:
-                while len(refused) < _REFUSED_AT_ONCE:
-                    sock, address = listener.accept()
-                    if self.registry.reserve():
-                        self.spawn(acceptor_id, sock, address, 0)
-                    else:
-                        refused.append((sock, address))
-            except OSError:
-                # As a rule nobody waits any more. Out of descriptors: there will be some
-                # again, and whose turn is next meets the error if not.
-                return
-            finally:
-                self.registry.nobody_waits(listener.fileno())
-                for sock, _ in refused:
-                    self.registry.count_rejected()
-                    sock.close()
-                for _, address in refused:
-                    self._tell_refused(acceptor_id, address)
+        from the backlog: who comes back at once would be refused without having waited.
 
-    def _tell_refused(self, acceptor_id: int, address: Any) -> None:
+        Returns:
+            They, to be settled, and whether there may be more.
+        """
+        crowd = Crowd(self, acceptor_id)
+        try:
+            while len(crowd.refused) < _REFUSED_AT_ONCE:
+                sock, address = listener.accept()
+                crowd.add(sock, address, self.registry.reserve())
+            return crowd, True
+        except OSError:
+            # As a rule nobody waits any more. Out of descriptors: there will be some
+            # again, and whose turn is next meets the error if not.
+            return crowd, False
+        finally:
+            self.registry.nobody_waits(listener.fileno())
+            crowd.close_refused()
+
+    def take_backlog(self, listener: ListenSocket, most: int, crowd: Crowd) -> None:
+        """Before a listener closes: accepts what already waits in its backlog, once. Calls
+        nothing of the user's."""
+        for _ in range(most):
+            reserved = self.registry.reserve()
+            try:
+                sock, address = listener.socket.accept()
+            except OSError:
+                if reserved:
+                    self.registry.cancel()
+                break
+            crowd.add(sock, address, reserved)
+        self.registry.nobody_waits(listener.socket.fileno())
+        crowd.close_refused()
+
+    def tell_refused(self, acceptor_id: int, address: Any) -> None:
         error = ConnectionOverflow(
             f"{_addresses.show(address)} was refused: max_connections are open; raise it,"
             " or max_connections_wait_ms"
@@ -262,15 +295,76 @@ class Intake:
                 {"acceptor_id": acceptor_id},
             )
 
-    def drain(self, listener: ListenSocket, most: int) -> None:
-        """Before a listener closes: accepts what already waits in its backlog, once."""
-        for _ in range(most):
-            if not self.registry.reserve():
-                self.turn_all_away(0, listener.socket)
-                return
-            try:
-                sock, address = listener.socket.accept()
-            except OSError:
-                self.registry.cancel()
-                return
-            self.spawn(0, sock, address, 0)
+
+class Crowd:
+    """Clients that were taken out of a backlog all at once: their connections are counted, and
+    nobody was told of any yet.
+
+    Args:
+        intake: theirs.
+        acceptor_id: in whose name.
+    """
+
+    def __init__(self, intake: Intake, acceptor_id: int) -> None:
+        self._intake = intake
+        self._acceptor_id = acceptor_id
+        self._admitted: deque[Lifecycle] = deque()
+        self._helpers = 0
+        self.refused: deque[tuple[socket.socket, Any]] = deque()
+
+    def add(self, sock: socket.socket, address: Any, reserved: bool) -> None:
+        if reserved:
+            self._admitted.append(self._intake.admit(self._acceptor_id, sock, address))
+        else:
+            self.refused.append((sock, address))
+
+    def close_refused(self) -> None:
+        for sock, _ in self.refused:
+            self._intake.registry.count_rejected()
+            sock.close()
+
+    def __bool__(self) -> bool:
+        return bool(self._admitted or self.refused)
+
+    def settle(self) -> None:
+        """Those for whom there is room are introduced; of the others it is told. Thread: one of
+        ours, as receivers may take their time."""
+        own = _waits.current_worker()
+        _waits.this_thread_is(_Introducer(self))
+        try:
+            while self:
+                self._settle_one()
+        finally:
+            _waits.this_thread_is(own)
+
+    def _settle_one(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._intake.introduce(self._admitted.popleft(), 0)
+            return
+        with contextlib.suppress(IndexError):
+            self._intake.tell_refused(self._acceptor_id, self.refused.popleft()[1])
+
+    def go_on_elsewhere(self) -> None:
+        """A receiver is about to wait, perhaps for those who come after it."""
+        if self and self._helpers < _HELPERS:
+            self._helpers += 1
+            with contextlib.suppress(RuntimeError):
+                launch(self.settle, f"{self._intake.server.name}-backlog")
+
+    def cut(self) -> None:
+        """A stop's time is up, and a receiver still holds up those who come after it."""
+        for connection in list(self._admitted):
+            with contextlib.suppress(OSError):
+                connection._sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Introducer(_waits.OwnThread):
+    """The thread that settles a crowd, which is its permit to go on with."""
+
+    permit = True
+
+    def __init__(self, crowd: Crowd) -> None:
+        self._crowd = crowd
+
+    def give_way(self) -> None:
+        self._crowd.go_on_elsewhere()

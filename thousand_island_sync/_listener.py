@@ -8,6 +8,7 @@ that would end it for every process that shares it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import threading
@@ -21,7 +22,7 @@ from ._acceptor import Acceptor
 from ._alarm import Alarm, alarm_if_there_is_one
 from ._clock import now, wait_time
 from ._door import Door
-from ._intake import Intake
+from ._intake import Crowd, Intake
 from ._listen_errors import listen_error
 from ._locks import lock
 from ._poller import WakeUp
@@ -33,6 +34,8 @@ from .transports._base import ListenSocket, Transport
 _RESTARTS, _RESTARTS_WITHIN_S = 100, 60.0
 #: Seconds until that is tried again where no thread could be started.
 _RETRY_S = 0.1
+#: Seconds that closing waits for acceptors that are in a receiver.
+_RECEIVERS_S = 0.1
 
 _log = logging.getLogger("thousand_island_sync")
 
@@ -44,11 +47,11 @@ class Listener:
         count: listening sockets to open.
         num_acceptors: threads that accept, shared out over them.
         name: prefix of the threads' names.
-        blocked: threads that wait for the caller, and so must not be waited for.
+        blocked: whether a thread waits for the caller, and so must not be waited for.
     """
 
     def __init__(
-        self, *, count: int, num_acceptors: int, name: str, blocked: Callable[[], set[int]]
+        self, *, count: int, num_acceptors: int, name: str, blocked: Callable[[int], bool]
     ) -> None:
         self._count = count
         self._num_acceptors = num_acceptors
@@ -57,12 +60,14 @@ class Listener:
         self._sockets: list[ListenSocket] = []
         self._acceptors: list[Acceptor] = []
         self._threads: dict[Acceptor, threading.Thread] = {}
+        self._leaving: list[tuple[Acceptor, threading.Thread | None]] = []
+        self._crowd: Crowd | None = None  # of a `close` that is under way
         self._restarts = 0
         self._restarts_since = now()
         self._dead: list[Acceptor] = []
         self._acceptors_bell: SharedBell | None = None
         self._lock = lock("listener")  # guards the acceptors
-        self._bell = WakeUp()
+        self._bell: WakeUp
         self._alarm: Alarm | None = None
         self._doors: list[Door] = []
         self._over = False
@@ -73,24 +78,40 @@ class Listener:
 
     # ---- opening and closing --------------------------------------------------
 
+    def open_bell(self) -> None:
+        """Raises OSError: no descriptor is free."""
+        self._bell = WakeUp()
+
+    def close_bell(self) -> None:
+        self._bell.close()
+
     def open(self, transport: Transport, port: int) -> None:
         """Binds and listens; nothing is left behind if that fails.
 
         Raises:
-            ListenError: the address cannot be had.
+            ListenError: the address cannot be had, or no descriptor.
         """
         try:
             self._sockets = transport.listen(port, self._count)
+        except (UnicodeError, OverflowError) as error:  # no name that could resolve
+            refused = OSError(errno.EINVAL, str(error))
+            raise listen_error(refused, transport.options.get("host", ""), port) from error
         except OSError as error:
             raise listen_error(error, transport.options.get("host", ""), port) from error
         self.address = _addresses.pair(self._sockets[0].address)
 
     def start_acceptors(self) -> None:
-        """Raises RuntimeError: no thread can be started."""
+        """If it fails, `close` takes back what was done.
+
+        Raises:
+            RuntimeError: no thread can be started.
+            OSError: no descriptor is free.
+        """
         bell = self._acceptors_bell = SharedBell()
         turns = [Turn() for _ in self._sockets]
         # Where threads do run at once, a pool of several has better things to do.
-        self._doors = [] if turns[0].shared else [Door(s, self.intake) for s in self._sockets]
+        for sock in self._sockets if not turns[0].shared else ():
+            self._doors.append(Door(sock, self.intake))
         for index in range(self._num_acceptors):
             which = index % len(self._sockets)
             acceptor = Acceptor(
@@ -122,6 +143,8 @@ class Listener:
         except BaseException:
             for bell in bells:
                 bell.release()
+            with self._lock:
+                del self._threads[acceptor]
             raise
 
     def _run_acceptor(self, acceptor: Acceptor) -> None:
@@ -135,77 +158,112 @@ class Listener:
                 self._dead.append(acceptor)
             self._bell.ring()
         finally:
+            if acceptor.over:
+                acceptor.gone.open()
             acceptor.bell.release()
             if acceptor.door is not None:
                 acceptor.door.gate.release()
 
-    def close(self, reason: str, deadline: float) -> None:
-        """Stops accepting: acceptors end, the backlog is drained, the sockets close.
+    def close(self, reason: str, deadline: float) -> Crowd:
+        """Stops accepting: acceptors end, the backlog is taken in, the sockets close. Calls
+        nothing of the user's. What was broken off is finished by the next call.
 
         Args:
             reason: what `acceptor.shutdown` tells.
-            deadline: when to stop waiting for acceptors; one that is in a receiver
-                touches the listening socket no more.
+            deadline: when to stop waiting for acceptors; one that is in a receiver touches the
+                listening socket no more, and is waited for hardly at all.
+
+        Returns:
+            Who waited in the backlog, to be settled.
         """
         with self._lock:
-            acceptors, self._acceptors = self._acceptors, []
+            acceptors = list(self._acceptors)
         for acceptor in acceptors:
-            acceptor.reason = reason
-            acceptor.over = True
-        bell, self._acceptors_bell = self._acceptors_bell, None
-        if bell is not None:
-            bell.ring()
-        doors, self._doors = self._doors, []
-        for door in doors:
+            acceptor.end(reason)
+        if self._acceptors_bell is not None:
+            self._acceptors_bell.ring()
+        for door in self._doors:
             door.close(deadline)
         self.intake.registry.wake_all()
-        for acceptor in acceptors:
-            self._join(self._threads.pop(acceptor), deadline)
-        for sock in self._sockets:
+        self._wait_for_release(acceptors, deadline)
+        crowd = self._crowd = self._crowd or Crowd(self.intake, 0)
+        for sock in list(self._sockets):
             sock.hide()
             if not sock.inherited:
-                self.intake.drain(sock, self._backlog())
+                self.intake.take_backlog(sock, self._backlog(), crowd)
             sock.close()
-        self._sockets = []
+            self._sockets.remove(sock)
         self.address = None
+        self._doors.clear()
+        with self._lock:
+            gone, self._acceptors = self._acceptors, []
+            self._leaving += [(one, self._threads.pop(one, None)) for one in gone]
+        bell, self._acceptors_bell = self._acceptors_bell, None
         if bell is not None:
             bell.release()
+        self._crowd = None
+        return crowd
+
+    def close_sockets(self) -> None:
+        """Where no acceptor has begun."""
+        while self._sockets:
+            self._sockets.pop().close()
+        self.address = None
+
+    def _wait_for_release(self, acceptors: list[Acceptor], deadline: float) -> None:
+        """Until none touches the listening sockets any more, and, as long as that is a matter of
+        a moment, until they have ended."""
+        for acceptor in acceptors:
+            acceptor.released.wait(deadline - now())
+        deadline = min(deadline, now() + _RECEIVERS_S)
+        for acceptor in acceptors:
+            thread = self._threads.get(acceptor)
+            if thread is not None and thread.is_alive() and not self._waits_for_us(thread):
+                acceptor.gone.wait(deadline - now())
+
+    def acceptors_gone(self, until: float) -> bool:
+        """Whether all that were closed have ended, but for those that wait for the caller."""
+        everybody = True
+        for _, thread in self._leaving:
+            everybody = (thread is None or self._join(thread, until)) and everybody
+        return everybody
 
     def _backlog(self) -> int:
         return int(self.intake.transport().options.get("backlog", 1024))
 
-    def _join(self, thread: threading.Thread, deadline: float) -> None:
-        """Waits for a thread's end; not for one that waits for us."""
-        if thread is threading.current_thread() or thread.ident is None:
-            return
-        _waits.give_way()
-        while thread.is_alive():
+    def _waits_for_us(self, thread: threading.Thread) -> bool:
+        return thread is threading.current_thread() or self._blocked(thread.ident or 0)
+
+    def _join(self, thread: threading.Thread, deadline: float) -> bool:
+        """Waits for a thread's end; not for one that waits for us. `False`: it has not ended."""
+        while thread.is_alive() and not self._waits_for_us(thread):
             left = deadline - now()
-            if left <= 0 or thread.ident in self._blocked():
-                return
+            if left <= 0:
+                return False
             thread.join(min(left, 0.05))
+        return True
 
     # ---- the listener's thread ------------------------------------------------
 
     def start_thread(self) -> None:
         """Raises RuntimeError: it cannot be started."""
-        self._thread = threading.Thread(
-            target=self._watch, name=f"{self._name}-listener", daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=self._watch, name=f"{self._name}-listener", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def ring(self) -> None:
         """Wakes the listener's thread. Thread: any."""
         self._bell.ring()
 
-    def stop_thread(self, deadline: float) -> None:
+    def stop_thread(self, deadline: float) -> bool:
+        """`False`: it has not ended in time."""
         self._over = True
-        self._bell.ring()
         thread = self._thread
         if thread is None:
             self._bell.close()
-        else:
-            self._join(thread, deadline)
+            return True
+        self._bell.ring()
+        return self._join(thread, deadline)
 
     def _watch(self) -> None:
         _waits.this_thread_is(_waits.OwnThread())

@@ -41,16 +41,14 @@ ORDER = (
     "logger",
     "server.reload",
     "server.status",
-    "server.waiting",
-    "server.stopped",
     "acceptors.turn",
     "poller.turn",
     "listener",
+    "acceptor",
     "door",
     "intake.spare",
     "intake.count",
     "registry",
-    "run.stop",
     "socket.receiving",
     "socket.sending",
     "scheduler",
@@ -65,9 +63,7 @@ ORDER = (
     "bell",
 )
 #: Those that are held over waits.
-TURNS = frozenset(
-    {"server.status", "acceptors.turn", "poller.turn", "socket.receiving", "socket.sending"}
-)
+TURNS = frozenset({"acceptors.turn", "poller.turn", "socket.receiving", "socket.sending"})
 _RANKS = {name: number for number, name in enumerate(ORDER, 1)}
 
 #: Whether all of it is watched.

@@ -24,6 +24,7 @@ All pollers report epoll's own bits, so that the common one translates nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import selectors
@@ -134,12 +135,16 @@ class EpollPoller:
     needs_rearm = False
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._wake_up = WakeUp()
         self._read = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
         self._both = self._read | select.EPOLLOUT
-        # Never read: each write to it is a new edge.
-        self._epoll.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
+        with contextlib.ExitStack() as undo:
+            self._epoll = select.epoll()
+            undo.callback(self._epoll.close)
+            self._wake_up = WakeUp()
+            undo.callback(self._wake_up.close)
+            # Never read: each write to it is a new edge.
+            self._epoll.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
+            undo.pop_all()
         self._poll = self._epoll.poll
         self.wake = self._wake_up.ring
 
@@ -179,9 +184,13 @@ class KqueuePoller:
 
     def __init__(self, module: Any = select) -> None:
         self._module = module
-        self._kqueue = module.kqueue()
-        self._wake_up = WakeUp()
-        self._change(self._wake_up.fileno(), module.KQ_FILTER_READ, add=True)
+        with contextlib.ExitStack() as undo:
+            self._kqueue = module.kqueue()
+            undo.callback(self._kqueue.close)
+            self._wake_up = WakeUp()
+            undo.callback(self._wake_up.close)
+            self._change(self._wake_up.fileno(), module.KQ_FILTER_READ, add=True)
+            undo.pop_all()
 
     def fileno(self) -> int | None:
         return int(self._kqueue.fileno())
@@ -242,9 +251,13 @@ class SelectorPoller:
     def __init__(
         self, selector: Callable[[], selectors.BaseSelector] = selectors.DefaultSelector
     ) -> None:
-        self._selector = selector()
-        self._wake_up = WakeUp()
-        self._selector.register(self._wake_up.fileno(), selectors.EVENT_READ)
+        with contextlib.ExitStack() as undo:
+            self._selector = selector()
+            undo.callback(self._selector.close)
+            self._wake_up = WakeUp()
+            undo.callback(self._wake_up.close)
+            self._selector.register(self._wake_up.fileno(), selectors.EVENT_READ)
+            undo.pop_all()
         self._changes: deque[tuple[int, int]] = deque()  # (descriptor, bits; 0: take out)
         self._turn = turn("poller.turn")
         self._closed = False

@@ -92,17 +92,14 @@ class Registry:
                 self._changed.notify_all()
 
     def admit(self, acceptor_id: int, places: int = 1) -> None:
-        """Reserved places are connections now."""
+        """Reserved places are connections now. `tell_edges` is to follow, before they run."""
         with self._lock:
             self.active += places
             if self.active > self.peak:
                 self.peak = self.active
-            reached = self.active >= self._limit and not self._at_limit
-            if reached:
+            if self.active >= self._limit and not self._at_limit:
                 self._at_limit = True
                 self._edges.append((True, self.active, acceptor_id))
-        if reached:
-            self._tell_edges()
 
     def opened(self, connection: Counted) -> None:
         """Its handler was made."""
@@ -139,10 +136,11 @@ class Registry:
                 # The edge is told before the connection is gone: a stop waits for that.
                 self._at_limit = False
                 self._edges.append((False, self.active - 1, connection._acceptor_id))
-            self._tell_edges()
+            self.tell_edges()
 
-    def _tell_edges(self) -> None:
-        while True:
+    def tell_edges(self) -> None:
+        """Tells of the limit what is not told yet: receivers are called."""
+        while self._edges:
             with self._lock:
                 if self._telling or not self._edges:
                     return

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Never
 
-from . import _waits, events
-from ._clock import FOREVER, now, seconds
+from ._changes import Changes
+from ._clock import seconds
 from ._config import config
+from ._locks import lock
 from ._options import MISSING, Missing, is_milliseconds
 from ._patched import patched_by
 from ._run import Run
 from ._serving import serve_until_signalled
 from .connection import Connection
-from .errors import ConfigError, ListenError, NotSupported, ServerNotRunning, ThousandIslandError
-
-#: What suspending waits for acceptors that are in a receiver, in seconds.
-_ACCEPTORS_S = 5.0
+from .errors import ConfigError, NotSupported, ServerNotRunning, ThousandIslandError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +49,11 @@ class ThousandIsland:
     def __init__(self, *positional: Never, **options: Any) -> None:
         self._config = config(positional, options)
         self._transport = self._config.transport
-        self._status = "new"
-        self._run: Run | None = None
-        self._port = self._config.port
-        self._pid: int | None = None
-        self._changing = threading.Lock()  # held while the status changes
-        self._waiting: dict[int, int] = {}  # threads that wait for `_changing`
-        self._waiting_lock = threading.Lock()
-        self._reloading = threading.Lock()
-        self._stopped = threading.Condition()
+        self._changes = Changes(self, self._config, lambda: self._transport)
+        self._reloading = lock("server.reload")
 
     def __repr__(self) -> str:
-        return f"<ThousandIsland {self.name!r} {self._status}>"
+        return f"<ThousandIsland {self.name!r} {self._changes.status}>"
 
     @property
     def name(self) -> str:
@@ -73,7 +64,7 @@ class ThousandIsland:
     def status(self) -> str:
         """`"new"`, `"running"`, `"suspended"`, `"stopping"` or `"stopped"`."""
         self._check_process()
-        return self._status
+        return self._changes.status
 
     # ---- starting and stopping ------------------------------------------------
 
@@ -90,62 +81,8 @@ class ThousandIsland:
         """
         self._check_process()
         self._check_threads()
-        with _Turn(self):
-            if self._status not in ("new", "stopped"):
-                raise ThousandIslandError(f"start: the server is {self._status} already")
-            run = Run(self, self._config, lambda: self._transport, self._blocked)
-            before, self._run, self._port = self._run, run, self._config.port
-            failure = self._open(run)
-            if failure is not None:
-                self._run = before
-        if failure is None:
-            self._tell_start(run)
-            return self
-        if isinstance(failure, ListenError):
-            self._tell_listen_error(failure)
-        if isinstance(failure, RuntimeError):
-            raise ThousandIslandError(f"start: no thread can be started: {failure}") from failure
-        raise failure
-
-    def _open(self, run: Run) -> BaseException | None:
-        try:
-            run.open(self._port)
-        except BaseException as error:
-            return error
-        self._pid = os.getpid()
-        self._status = "running"
-        self._remember_port(run)
-        return None
-
-    def _remember_port(self, run: Run) -> None:
-        address = run.listener.address
-        if isinstance(address, tuple):
-            self._port = address[1]
-
-    def _tell_start(self, run: Run) -> None:
-        if events.listener_start.receivers:
-            events.emit(
-                events.listener_start,
-                self,
-                {"port": self._port if isinstance(run.listener.address, tuple) else None},
-                {
-                    "transport_cls": type(self._transport),
-                    "transport_options": self._transport.redacted(),
-                    "local_address": run.listener.address,
-                },
-            )
-
-    def _tell_listen_error(self, error: ListenError) -> None:
-        if events.listener_error.receivers:
-            events.emit(
-                events.listener_error,
-                self,
-                {"error": error},
-                {
-                    "transport_cls": type(self._transport),
-                    "transport_options": self._transport.redacted(),
-                },
-            )
+        self._changes.start()
+        return self
 
     def __enter__(self) -> ThousandIsland:
         return self.start()
@@ -176,18 +113,7 @@ class ThousandIsland:
             timeout_ms = self._config.shutdown_timeout_ms
         if timeout_ms is not None and not is_milliseconds(timeout_ms):
             raise ValueError(f"stop: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
-        deadline = now() + seconds(timeout_ms)  # type: ignore[arg-type]
-        with _Turn(self):
-            run = self._run
-            if run is None or self._status in ("new", "stopped"):
-                return True
-            self._status = "stopping"
-        result = run.stop(max(0.0, deadline - now()) if deadline != FOREVER else FOREVER)
-        with self._stopped:
-            if self._run is run and self._status == "stopping" and run.over:
-                self._status = "stopped"
-            self._stopped.notify_all()
-        return result
+        return self._changes.stop(seconds(timeout_ms))  # type: ignore[arg-type]
 
     def wait(self, timeout_ms: float | None = None) -> bool:
         """Blocks until the server is stopped (a new one: started and stopped).
@@ -197,14 +123,14 @@ class ThousandIsland:
 
         Returns:
             Whether it is stopped.
+
+        Raises:
+            ThousandIslandError: inside `start`, `stop`, `suspend` or `resume` on the same thread
+                (a signal's handler, say), or on a thread of the server's outside a callback or
+                receiver: it would wait for itself.
         """
         self._check_process()
-        limit = seconds(timeout_ms)
-        _waits.give_way()
-        with self._stopped:
-            return self._stopped.wait_for(
-                lambda: self._status == "stopped", None if limit == FOREVER else limit
-            )
+        return self._changes.wait(seconds(timeout_ms))
 
     def serve_forever(self, *others: ThousandIsland) -> None:
         """Serves until stopped; SIGINT and SIGTERM begin a graceful stop, a second one
@@ -233,16 +159,7 @@ class ThousandIsland:
             ServerNotRunning: not started.
         """
         self._check_process()
-        with _Turn(self):
-            if self._status in ("new", "stopped"):
-                raise ServerNotRunning(f"suspend: the server is {self._status}")
-            run = self._run
-            if self._status != "running" or run is None:
-                return
-            address = run.listener.address
-            run.listener.close("suspend", now() + _ACCEPTORS_S)
-            self._status = "suspended"
-        run.tell_listener(events.listener_suspend, address, {})
+        self._changes.suspend()
 
     def resume(self) -> None:
         """Listens again on the same address and port. Does nothing when running.
@@ -252,16 +169,7 @@ class ThousandIsland:
             ServerNotRunning: not started.
         """
         self._check_process()
-        with _Turn(self):
-            if self._status in ("new", "stopped"):
-                raise ServerNotRunning(f"resume: the server is {self._status}")
-            run = self._run
-            if self._status != "suspended" or run is None:
-                return
-            run.listener.open(self._transport, self._port)
-            run.listener.start_acceptors()
-            self._status = "running"
-        run.tell_listener(events.listener_resume, run.listener.address, {})
+        self._changes.resume()
 
     def reload_transport(self, **transport_options: Any) -> None:
         """New connections get these options, merged over the present ones.
@@ -282,7 +190,7 @@ class ThousandIsland:
         run = self._run
         address = None if run is None else run.listener.address
         if address is None:
-            raise ServerNotRunning(f"the server is {self._status}: it has no address")
+            raise ServerNotRunning(f"the server is {self._changes.status}: it has no address")
         return address
 
     @property
@@ -318,10 +226,10 @@ class ThousandIsland:
         self._check_process()
         run = self._run
         if run is None:
-            return Info(self._status, None, 0, 0, 0, 0, 0, 0, 0, 0)
+            return Info(self.status, None, 0, 0, 0, 0, 0, 0, 0, 0)
         registry = run.registry
         return Info(
-            self._status,
+            self.status,
             run.listener.address,
             registry.active,
             registry.peak,
@@ -333,8 +241,12 @@ class ThousandIsland:
 
     # ---- inside ---------------------------------------------------------------
 
+    @property
+    def _run(self) -> Run | None:
+        return self._changes.run
+
     def _check_process(self) -> None:
-        if self._pid is not None and self._pid != os.getpid():
+        if self._changes.pid is not None and self._changes.pid != os.getpid():
             raise ThousandIslandError(
                 "this server was started before the fork and belongs to the parent process;"
                 " make a new one in the child"
@@ -348,31 +260,3 @@ class ThousandIsland:
                 f" sockets are {patcher}'s, and a server of threads cannot run on them; start it in"
                 " a process that is not patched, or leave threads, sockets and select out"
             )
-
-    def _blocked(self) -> set[int]:
-        with self._waiting_lock:
-            return set(self._waiting)
-
-
-class _Turn:
-    """The right to change a server's status; who waits for it is known, so that whoever
-    has it does not wait for them in turn."""
-
-    def __init__(self, server: ThousandIsland) -> None:
-        self._server = server
-
-    def __enter__(self) -> None:
-        server, me = self._server, threading.get_ident()
-        if server._changing.acquire(blocking=False):
-            return
-        with server._waiting_lock:
-            server._waiting[me] = server._waiting.get(me, 0) + 1
-        _waits.give_way()
-        try:
-            server._changing.acquire()
-        finally:
-            with server._waiting_lock:
-                del server._waiting[me]
-
-    def __exit__(self, *exc: object) -> None:
-        self._server._changing.release()

@@ -217,10 +217,10 @@ class TCP(Transport):
                 raise OptionRefused(named, OSError(errno.EINVAL, "is not a listening socket"))
             set_inherited(sock, self.options)
             sock.setblocking(False)
+            return ListenSocket(sock, inherited=True)
         except BaseException:
             sock.close()
             raise
-        return ListenSocket(sock, inherited=True)
 
     def _listen_one(self, port: int) -> ListenSocket:
         host, backlog = self.options["host"], self.options["backlog"]
@@ -241,16 +241,17 @@ class TCP(Transport):
             sock.bind(address)
             sock.listen(backlog)
             sock.setblocking(False)
+            return ListenSocket(sock)
         except BaseException:
             sock.close()
             raise
-        return ListenSocket(sock)
 
     def _listen_unix(self, name: str, backlog: int) -> ListenSocket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        file = None
         try:
             set_inherited(sock, self.options)
-            file = None
+            sock.setblocking(False)
             if name.startswith("\0"):
                 sock.bind(name)
                 sock.listen(backlog)
@@ -258,8 +259,9 @@ class TCP(Transport):
                 file = _addresses.bind_unix(
                     sock, name, self.options["unix_mode"], backlog, self.options["unix_unlink"]
                 )
-            sock.setblocking(False)
+            return ListenSocket(sock, unlink=file)
         except BaseException:
+            if file is not None:
+                file.remove()
             sock.close()
             raise
-        return ListenSocket(sock, unlink=file)

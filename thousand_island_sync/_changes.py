@@ -1,0 +1,342 @@
+"""Changes of a server's status: `start`, `stop`, `suspend`, `resume`, and `wait`.
+
+The facts. Ctrl-C is raised between any two bytecodes of the main thread; a signal's handler, or a
+`__del__` that the collector runs, calls `stop` in the middle of a `start` on the same thread; a
+receiver never returns. Under a lock each of the three leaves a server half open, or stands still.
+
+Our decision. A change is made on a thread of its own (`_own_threads`), where no signal's handler
+runs, one at a time (`_status.Turns`). Who asks for it holds no lock: it starts that thread and
+waits for a latch. So Ctrl-C ends the waiting and not the change. Who asks for a change while the
+same thread waits for another one, or where a thread of ours is not in code of the user's, does not
+wait at all. Receivers of a change are called without its turn: those of `start`, `suspend` and
+`resume` on the thread that asked for it, those of a stop on a thread that it need not wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from . import _locks, _waits, events
+from ._asked import Caller, Change
+from ._clock import FOREVER, now
+from ._config import Config
+from ._connection import Lifecycle
+from ._latch import Latch
+from ._own_threads import launch
+from ._run import Run
+from ._status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
+from .errors import ListenError, ServerNotRunning, ThousandIslandError
+from .transports._base import Transport
+
+#: What a stop may take beyond its timeout until its caller is answered, in seconds.
+_ANSWER_S = 0.42
+#: Seconds that a start which was interrupted waits until it is taken back.
+_TAKE_BACK_S = 2.0
+#: How often a stop is begun again that an exception broke off.
+_ATTEMPTS = 3
+
+_log = logging.getLogger("thousand_island_sync")
+
+#: Status, run and port, as they were before a start.
+Before = tuple[str, "Run | None", int]
+
+
+class Changes:
+    """Of one server. Thread: any may ask, signal handlers and `__del__` included.
+
+    Args:
+        server: the `ThousandIsland`, which events name.
+        config: its options.
+        transport: gives the transport for new connections.
+    """
+
+    def __init__(self, server: Any, config: Config, transport: Callable[[], Transport]) -> None:
+        self._server = server
+        self._config = config
+        self._transport = transport
+        self._turns = Turns()
+        self._stopped = Latch()
+        self._waiting: dict[int, None] = {}  # threads that wait for a change
+        self._undone: deque[Change] = deque()  # asked for where no thread could be started
+        self._asked = False
+        self.status = NEW
+        self.run: Run | None = None
+        self.port = config.port
+        self.pid: int | None = None
+
+    # ---- what is asked for ------------------------------------------------------
+
+    def start(self) -> None:
+        """See `ThousandIsland.start`."""
+        self._asked = True
+        context = contextvars.copy_context()
+        change = Change(lambda: self._start(change, context))
+        try:
+            if not self._ask(change, always=True):
+                raise ThousandIslandError(
+                    "start: this thread is inside start, stop, suspend or resume of this server, or"
+                    " is one of the server's own and in no callback or receiver; call it elsewhere"
+                )
+            self._outcome(change)
+        except BaseException as error:
+            if change.error is None:
+                self._take_back(change)
+            elif isinstance(error, ListenError):
+                self._tell_listen_error(error)
+            raise
+
+    def stop(self, timeout: float) -> bool:
+        """See `ThousandIsland.stop`; `timeout` in seconds."""
+        if not self._asked:
+            return True
+        deadline, caller = now() + timeout, Caller()
+        stopping: list[Run] = []
+        change = Change(lambda: self._stop(stopping, deadline, caller))
+        try:
+            done = self._ask(change, until=deadline + _ANSWER_S)
+        finally:
+            caller.waits = False
+            for run in list(stopping):
+                run.stop.go_on_without(caller.task)
+        if change.left:
+            return False
+        for run in list(stopping):
+            run.stop.told = True
+            if done and run.stop.raised:
+                raise run.stop.raised.pop()
+        return done and bool(self._outcome(change))
+
+    def suspend(self) -> None:
+        """See `ThousandIsland.suspend`."""
+        change = Change(lambda: self._suspend(change))
+        self._ask(change)
+        self._outcome(change)
+
+    def resume(self) -> None:
+        """See `ThousandIsland.resume`."""
+        change = Change(lambda: self._resume(change))
+        self._ask(change, always=True)
+        self._outcome(change)
+
+    def wait(self, timeout: float) -> bool:
+        """See `ThousandIsland.wait`; `timeout` in seconds."""
+        if not self._may_wait(sys._getframe(1)):
+            raise ThousandIslandError(
+                "wait: this thread is inside start, stop, suspend or resume of this server, or is"
+                " one of the server's own and in no callback or receiver, so it would wait for"
+                " itself; call it elsewhere, or give a stop() time"
+            )
+        stopped = self._stopped
+        _waits.give_way()
+        return stopped.wait(timeout)
+
+    def blocked(self, ident: int) -> bool:
+        """Whether a thread waits for a change, which so must not wait for it. Thread: any."""
+        return ident in self._waiting
+
+    # ---- asking -----------------------------------------------------------------
+
+    def _ask(self, change: Change, *, until: float = FOREVER, always: bool = False) -> bool:
+        """Has a change made and waits for it; where the thread must not wait, it is begun.
+
+        Args:
+            change: which.
+            until: how long to wait, on the monotonic clock.
+            always: it is not made where no thread can be started.
+
+        Returns:
+            Whether it is made.
+
+        Raises:
+            ThousandIslandError: no thread can be started.
+        """
+        try:
+            may_wait = self._may_wait(sys._getframe(1))
+            if not may_wait:
+                change.leave()
+            try:
+                launch(change.run, f"{self._config.name}-change")
+            except RuntimeError as error:
+                if always:
+                    raise ThousandIslandError(f"no thread can be started: {error}") from error
+                self._undone.append(change)
+            if may_wait:
+                while self._undone:
+                    self._undone.popleft().run()
+                return self._wait_for(change, until)
+            return False
+        except BaseException:
+            change.leave()
+            raise
+
+    def _wait_for(self, change: Change, until: float) -> bool:
+        me = threading.get_ident()
+        self._waiting[me] = None
+        try:
+            _waits.give_way()
+            return change.done.wait(until - now())
+        finally:
+            self._waiting.pop(me, None)
+
+    def _outcome(self, change: Change) -> Any:
+        """What came of it, told if there is something to tell."""
+        if change.error is not None:
+            raise change.error
+        if not change.left:
+            change.tell()
+        return change.result
+
+    def _may_wait(self, frame: FrameType | None) -> bool:
+        """Whether a call may wait for a change. By the stack, not by a flag: an interrupt could
+        leave that set.
+
+        Args:
+            frame: the caller's.
+        """
+        worker = _waits.current_worker()
+        users_code = worker is None or isinstance(worker.task, Lifecycle)
+        while frame is not None:
+            if frame.f_code is _ASKING and frame.f_locals.get("self") is self:
+                return False
+            users_code = users_code or frame.f_code is _EMITTING
+            frame = frame.f_back
+        return users_code and not _locks.holds_any()
+
+    # ---- the changes: on threads that were made for them -------------------------
+
+    def _start(self, change: Change, context: contextvars.Context) -> Before:
+        with self._turns:
+            if ANSWERS[self.status, Ask.START] is not Answer.GO:
+                raise ThousandIslandError(f"start: the server is {self.status} already")
+            run = Run(
+                self._server,
+                self._config,
+                self._transport,
+                blocked=self.blocked,
+                context=context,
+                finished=self._finished,
+            )
+            before = self.status, self.run, self.port
+            self.port = self._config.port
+            try:
+                run.open(self.port, lambda: self._listens(run))
+            except BaseException:
+                _, self.run, self.port = before
+                raise
+            if self.status == STOPPED:
+                self._stopped = Latch()
+            self.pid = os.getpid()
+            self.status = RUNNING
+        change.then(lambda: self._tell_start(run))
+        return before
+
+    def _listens(self, run: Run) -> None:
+        self.run = run
+        address = run.listener.address
+        if isinstance(address, tuple):
+            self.port = address[1]
+
+    def _take_back(self, start: Change) -> None:
+        """A start that was interrupted leaves nothing: it is stopped as soon as it is through."""
+        if start.begin():
+            return  # and so will never be
+
+        def work() -> None:
+            start.done.wait()
+            if start.error is None:
+                run = self.run
+                self._stop([], now(), Caller())
+                with self._turns:
+                    if self.run is run and self.status == STOPPED:
+                        self.status, self.run, self.port = start.result
+                        if self.status == NEW:
+                            self._stopped = Latch()
+
+        change = Change(work)
+        with contextlib.suppress(RuntimeError):
+            launch(change.run, f"{self._config.name}-change")
+            self._wait_for(change, now() + _TAKE_BACK_S)
+
+    def _stop(self, stopping: list[Run], deadline: float, caller: Caller) -> bool:
+        with self._turns:
+            run = self.run
+            if run is None:
+                return True
+            stopping.append(run)
+            if ANSWERS[self.status, Ask.STOP] is Answer.NOTHING:
+                # What came of a stop that nobody was told of is this call's to tell.
+                return run.stop.told or run.stop.all_ended
+            self.status = STOPPING
+        for _ in range(_ATTEMPTS):
+            try:
+                return run.stop.take_part(deadline, caller)
+            except BaseException:
+                _log.exception("a stop was broken off and goes on")
+        return False
+
+    def _finished(self, run: Run) -> None:
+        if self.run is run and self.status == STOPPING:
+            self.status = STOPPED
+            self._stopped.open()
+
+    def _suspend(self, change: Change) -> None:
+        with self._turns:
+            answer, run = ANSWERS[self.status, Ask.SUSPEND], self.run
+            if answer is Answer.NOT_RUNNING:
+                raise ServerNotRunning(f"suspend: the server is {self.status}")
+            if answer is Answer.NOTHING or run is None:
+                return
+            address = run.listener.address
+            try:
+                run.close_listener()
+            finally:
+                self.status = SUSPENDED
+        change.then(lambda: run.tell_listener(events.listener_suspend, address, {}))
+
+    def _resume(self, change: Change) -> None:
+        with self._turns:
+            answer, run = ANSWERS[self.status, Ask.RESUME], self.run
+            if answer is Answer.NOT_RUNNING:
+                raise ServerNotRunning(f"resume: the server is {self.status}")
+            if answer is Answer.NOTHING or run is None:
+                return
+            run.listen_again(self.port)
+            self.status = RUNNING
+            address = run.listener.address
+        change.then(lambda: run.tell_listener(events.listener_resume, address, {}))
+
+    # ---- events -----------------------------------------------------------------
+
+    def _tell_start(self, run: Run) -> None:
+        if events.listener_start.receivers:
+            address = run.listener.address
+            events.emit(
+                events.listener_start,
+                self._server,
+                {"port": self.port if isinstance(address, tuple) else None},
+                {**self._about_transport(), "local_address": address},
+            )
+
+    def _tell_listen_error(self, error: ListenError) -> None:
+        if events.listener_error.receivers:
+            events.emit(
+                events.listener_error, self._server, {"error": error}, self._about_transport()
+            )
+
+    def _about_transport(self) -> dict[str, Any]:
+        transport = self._transport()
+        return {"transport_cls": type(transport), "transport_options": transport.redacted()}
+
+
+_EMITTING = events.emit.__code__
+#: On the stack while a change is waited for; not while it is told of: it is made then.
+_ASKING = Changes._ask.__code__
