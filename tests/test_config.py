@@ -121,7 +121,7 @@ class AwaitsFirst(Handler):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (Standard, "Standard, a request handler of socketserver; .*docs/socketserver.md"),
+        (Standard, "Standard, a request handler of socketserver; give socketserver_handler"),
         (Awaits, "Awaits.handle_data is `async def`; .* write `def`"),
         (Yields, "Yields.handle_close is an asynchronous generator"),
         (AwaitsFirst, "AwaitsFirst.__init__ is `async def`"),

@@ -38,7 +38,7 @@ ROWS = [
     {"_receiving"},
     {"_sendfile"},
     {"socket"},
-    {"_environment", "_config"},
+    {"_environment", "_socketserver", "_config"},
     {"_connection_core"},
     {"_ending"},
     {"_handshaking"},

@@ -11,6 +11,7 @@ with ThousandIsland(port=4000, handler_cls=Echo) as server:
 """
 
 from . import events
+from ._socketserver import socketserver_handler
 from .connection import Connection
 from .errors import (
     ConfigError,
@@ -63,4 +64,5 @@ __all__ = [
     "attach_logger",
     "detach_logger",
     "events",
+    "socketserver_handler",
 ]

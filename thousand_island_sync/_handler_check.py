@@ -52,8 +52,8 @@ def _what_else(given: Any) -> str:
     standard = sys.modules.get("socketserver")  # as long as nobody has imported it, none is
     if standard and isinstance(given, type) and issubclass(given, standard.BaseRequestHandler):
         return (
-            f"got {given.__name__}, a request handler of socketserver; call it from a subclass of"
-            " Handler, as docs/socketserver.md shows"
+            f"got {given.__name__}, a request handler of socketserver; give"
+            f" socketserver_handler({given.__name__})"
         )
     return f"got {given!r}, takes a subclass of Handler (the class itself)"
 
