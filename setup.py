@@ -29,7 +29,8 @@ native = Extension(
     "thousand_island_sync._native",
     sorted(map(str, Path("native").glob("*.c"))),
     depends=["native/native.h"],
-    extra_compile_args=["-std=c11", "-O2"],
+    # What the files share is theirs: calls and the state are reached directly.
+    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
     optional=True,  # without a compiler the Python does all of it
 )
 wanted = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")

@@ -15,8 +15,8 @@ static PyObject *receive(PyObject *self, PyObject *source) {
         }
         return data;
     }
-    int fd = (int)PyLong_AsLong(FIELD(self, Task, fd)); /* only its owner closes it: this thread */
-    if (fd < 0 && PyErr_Occurred())
+    int fd; /* only its owner closes it: this thread */
+    if (number_of(GET(self, Task, fd), &fd) < 0)
         return NULL;
     return receive_from(fd, CHUNK, MSG_DONTWAIT);
 }
@@ -24,55 +24,55 @@ static PyObject *receive(PyObject *self, PyObject *source) {
 /* `wait_recv` of a plain channel, whose time limit is in the kernel already. */
 static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
     double limit, known;
-    if (!Py_IS_TYPE(channel, (PyTypeObject *)native.its.TCPChannel) ||
-        seconds_of(timeout, &limit) < 0 ||
-        seconds_of(FIELD(channel, TCPChannel, _receive_timeout), &known) < 0 || limit != known) {
-        if (PyErr_Occurred())
-            return NULL;
+    bool plain = is_exactly(channel, native.its.TCPChannel);
+    if (plain && (seconds_of(timeout, &limit) < 0 ||
+                  seconds_of(GET(channel, TCPChannel, _receive_timeout), &known) < 0))
+        return NULL;
+    if (!plain || limit != known) {
         PyObject *arguments[] = {channel, native.chunk, timeout};
         return PyObject_VectorcallMethod(native.name.wait_recv, arguments, 3, NULL);
     }
-    int fd = descriptor(FIELD(channel, TCPChannel, _sock));
-    if (fd < 0 && PyErr_Occurred())
+    int fd;
+    if (descriptor(GET(channel, TCPChannel, _sock), &fd) < 0)
         return NULL;
     return receive_from(fd, CHUNK, 0);
 }
 
 static int count_received(PyObject *socket, Py_ssize_t size) {
-    if (add_to(&FIELD(socket, Socket, _bytes_received), size) < 0)
+    if (ADD(socket, Socket, _bytes_received, size) < 0)
         return -1;
-    return add_to(&FIELD(socket, Socket, _recv_count), 1);
+    return ADD(socket, Socket, _recv_count, 1);
 }
 
 /* `handle_data` in the connection's context. */
 static PyObject *deliver(PyObject *self, PyObject *data, PyObject *socket) {
-    PyObject *context = Py_NewRef(FIELD(self, Lifecycle, _context));
-    PyObject *on_data = Py_NewRef(FIELD(self, Lifecycle, _on_data));
+    PyObject *context = HOLD(self, Lifecycle, _context);
+    PyObject *on_data = context == NULL ? NULL : HOLD(self, Lifecycle, _on_data);
     PyObject *result = NULL;
     if (lock_watch != NULL)
         tell_lock_watch(NULL, USERS_CODE);
-    if (PyContext_Enter(context) == 0) {
+    if (on_data != NULL && PyContext_Enter(context) == 0) {
         PyObject *arguments[] = {data, socket};
         result = PyObject_Vectorcall(on_data, arguments, 2, NULL);
         if (PyContext_Exit(context) < 0)
             Py_CLEAR(result);
     }
-    Py_DECREF(on_data);
-    Py_DECREF(context);
+    Py_XDECREF(on_data);
+    Py_XDECREF(context);
     return result;
 }
 
 /* Parks the connection, its deadline counted from `now`. */
 static int park(PyObject *self, double now) {
     double timeout;
-    if (seconds_of(FIELD(self, Lifecycle, read_timeout), &timeout) < 0)
+    if (seconds_of(GET(self, Lifecycle, read_timeout), &timeout) < 0)
         return -1;
     PyObject *deadline = PyFloat_FromDouble(now + timeout);
     if (deadline == NULL)
         return -1;
-    set(&FIELD(self, Lifecycle, _read_deadline), deadline);
-    put(&FIELD(self, Task, deadline), deadline);
-    set(&FIELD(self, Lifecycle, _state), native.its.PARKED);
+    set(SLOT(self, Lifecycle, _read_deadline), deadline);
+    put(SLOT(self, Task, deadline), deadline);
+    set(SLOT(self, Lifecycle, _state), native.its.PARKED);
     return 0;
 }
 
@@ -91,8 +91,11 @@ static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
 }
 
 static PyObject *drained_after(PyObject *self, PyObject *socket, Py_ssize_t size) {
-    int known = tls_drained(FIELD(socket, Socket, _channel));
-    if (known >= 0 && FIELD(self, Task, hung_up) == Py_False)
+    PyObject *channel = GET(socket, Socket, _channel);
+    if (channel == NULL)
+        return NULL;
+    int known = tls_drained(channel);
+    if (known >= 0 && IS(self, Task, hung_up, Py_False))
         return PyLong_FromLong(known ? PARK : AGAIN);
     PyObject *drained = call_with_size(self, native.name._drained_after, NULL, size);
     int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
@@ -106,7 +109,7 @@ static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
     PyObject *result, *whole = NULL;
     if (size < 0 || count_received(socket, size) < 0)
         return NULL;
-    if (FIELD(socket, Socket, _buffer) != Py_None) {
+    if (!IS(socket, Socket, _buffer, Py_None)) {
         whole = PyObject_CallMethodOneArg(socket, native.name._behind_unread, data);
         if (whole == NULL)
             return NULL;
@@ -115,21 +118,25 @@ static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
     if (heard(native.its.async_recv) &&
         done(PyObject_CallMethodOneArg(self, native.name._tell_arrival, data)) < 0)
         goto failed;
-    if (is_true(FIELD(self, Task, blocks)) && done(PyObject_CallNoArgs(native.its.make_way)) < 0)
+    int blocks = TRUTH(self, Task, blocks);
+    if (blocks > 0)
+        blocks = done(PyObject_CallNoArgs(native.its.make_way));
+    if (blocks < 0)
         goto failed;
     result = deliver(self, data, socket);
     Py_CLEAR(whole);
     if (result == NULL)
         return handled(self, native.name._raised, native.handle_data);
     PyObject *verdict = NULL;
-    if (result != Py_None || FIELD(self, Task, alert) != Py_False) {
+    if (result != Py_None || !IS(self, Task, alert, Py_False)) {
         verdict = after_data(self, result, size);
     } else {
         double now;
-        if (read_clock(FIELD(self, Lifecycle, _clock), &now) == 0 && park(self, now) == 0) {
-            if (size < CHUNK && is_true(FIELD(self, Lifecycle, _short_proves)))
+        if (read_clock(GET(self, Lifecycle, _clock), &now) == 0 && park(self, now) == 0) {
+            int parks = size < CHUNK ? TRUTH(self, Lifecycle, _short_proves) : 0;
+            if (parks > 0)
                 verdict = PyLong_FromLong(PARK);
-            else
+            else if (parks == 0)
                 verdict = drained_after(self, socket, size);
         }
     }
@@ -140,14 +147,21 @@ failed:
     return NULL;
 }
 
+/* The `Socket` of a connection, to be let go of; NULL: it raised. */
+static PyObject *socket_of(PyObject *self) {
+    PyObject *socket = HOLD(self, Lifecycle, _socket);
+    if (socket != NULL && TAKES(socket, Socket) < 0)
+        Py_CLEAR(socket);
+    return socket;
+}
+
 PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    if (FIELD(self, Task, alert) != Py_False ||
-        FIELD(self, Lifecycle, _state) != native.its.PARKED)
+    if (!IS(self, Task, alert, Py_False) || !IS(self, Lifecycle, _state, native.its.PARKED))
         return call1(native.its.run, self);
-    set(&FIELD(self, Lifecycle, _state), native.its.RUNNING);
-    PyObject *source = Py_NewRef(FIELD(self, Lifecycle, _source));
-    PyObject *data = receive(self, source);
-    Py_DECREF(source);
+    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
+    PyObject *source = HOLD(self, Lifecycle, _source);
+    PyObject *data = source == NULL ? NULL : receive(self, source);
+    Py_XDECREF(source);
     if (data == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_OSError))
             return NULL;
@@ -160,9 +174,10 @@ PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
                                            : native.name._end_of_stream;
         verdict = PyObject_CallMethodNoArgs(self, method);
     } else if (some > 0) {
-        PyObject *socket = Py_NewRef(FIELD(self, Lifecycle, _socket));
-        verdict = step(self, socket, data);
-        Py_DECREF(socket);
+        PyObject *socket = socket_of(self);
+        if (socket != NULL)
+            verdict = step(self, socket, data);
+        Py_XDECREF(socket);
     }
     Py_DECREF(data);
     return verdict;
@@ -170,16 +185,22 @@ PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 /* `ConnectionCore._become`: five times for a connection that comes and goes. */
 PyObject *native_become(PyObject *self, PyObject *state) {
-    PyObject *before = FIELD(self, Lifecycle, _state);
-    if (before == state)
+    if (IS(self, Core, _state, state))
         Py_RETURN_NONE;
-    PyObject *allowed = PyDict_GetItemWithError(native.its.TRANSITIONS, before);
-    int may = allowed == NULL ? (PyErr_Occurred() ? -1 : 0) : PySet_Contains(allowed, state);
+    PyObject *before = HOLD(self, Core, _state);
+    if (before == NULL)
+        return NULL;
+    PyObject *allowed = Py_XNewRef(PyDict_GetItemWithError(native.its.TRANSITIONS, before));
+    Py_DECREF(before);
+    int may = allowed == NULL ? (PyErr_Occurred() ? -1 : 0)
+              : PyAnySet_Check(allowed) ? PySet_Contains(allowed, state)
+                                        : 0;
+    Py_XDECREF(allowed);
     if (may < 0)
         return NULL;
     if (may == 0)
         return call2(native.its.become, self, state); /* which says what is wrong */
-    set(&FIELD(self, Lifecycle, _state), state);
+    set(SLOT(self, Core, _state), state);
     Py_RETURN_NONE;
 }
 
@@ -189,35 +210,45 @@ static PyObject *ended(PyObject *verdict, bool came) {
     return Py_BuildValue("(NO)", verdict, came ? Py_True : Py_False);
 }
 
+/* What a stay was given says it. -1: it raised. */
+static int asked(PyObject *wanted, double duration) {
+    PyObject *seconds = PyFloat_FromDouble(duration);
+    PyObject *answer = seconds == NULL ? NULL : PyObject_CallOneArg(wanted, seconds);
+    Py_XDECREF(seconds);
+    int leaves = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return leaves;
+}
+
 /* As `Wanted`, or whatever else a stay was given. -1: it raised. */
 static int better_to_do(PyObject *wanted, double duration) {
-    if (!Py_IS_TYPE(wanted, (PyTypeObject *)native.its.Wanted) ||
-        !Py_IS_TYPE(FIELD(wanted, Wanted, worker), (PyTypeObject *)native.its.Worker) ||
-        !PyObject_TypeCheck(FIELD(wanted, Wanted, pool), (PyTypeObject *)native.its.Scheduler)) {
-        PyObject *seconds = PyFloat_FromDouble(duration);
-        PyObject *answer = seconds == NULL ? NULL : PyObject_CallOneArg(wanted, seconds);
-        Py_XDECREF(seconds);
-        int leaves = answer == NULL ? -1 : PyObject_IsTrue(answer);
-        Py_XDECREF(answer);
-        return leaves;
-    }
-    double cost;
-    PyObject *pool = FIELD(wanted, Wanted, pool);
-    if (add_to(&FIELD(FIELD(wanted, Wanted, worker), Worker, turn), 1) < 0 ||
-        seconds_of(native.its.HAND_OVER_COST, &cost) < 0)
+    if (!is_exactly(wanted, native.its.Wanted))
+        return asked(wanted, duration);
+    PyObject *worker = GET(wanted, Wanted, worker), *pool = NULL, *task = NULL;
+    if (worker == NULL || (pool = GET(wanted, Wanted, pool)) == NULL ||
+        (task = GET(wanted, Wanted, task)) == NULL)
         return -1;
-    if (duration < cost) {
-        set(&FIELD(wanted, Wanted, quick), Py_True);
+    if (!is_exactly(worker, native.its.Worker) || !IS_A(pool, Scheduler) ||
+        !IS_A(task, Task))
+        return asked(wanted, duration);
+    if (ADD(worker, Worker, turn, 1) < 0)
+        return -1;
+    if (duration < native.hand_over_cost) {
+        set(SLOT(wanted, Wanted, quick), Py_True);
         return 1;
     }
-    if (PyList_GET_SIZE(FIELD(pool, Scheduler, _holders)) == 0 ||
-        FIELD(FIELD(wanted, Wanted, task), Task, blocks) == Py_False ||
-        FIELD(pool, Scheduler, _closing) != Py_False)
+    Py_ssize_t holders = list_size(GET(pool, Scheduler, _holders)), idle;
+    if (holders < 0)
+        return -1;
+    if (holders == 0 || IS(task, Task, blocks, Py_False) ||
+        !IS(pool, Scheduler, _closing, Py_False))
         return 1;
-    if (PyList_GET_SIZE(FIELD(pool, Scheduler, _idle)) > 0)
-        return 0;
-    return PyObject_RichCompareBool(FIELD(pool, Scheduler, _count), FIELD(pool, Scheduler, _bound),
-                                    Py_GE);
+    long count, bound;
+    if ((idle = list_size(GET(pool, Scheduler, _idle))) < 0 ||
+        whole(GET(pool, Scheduler, _count), &count) < 0 ||
+        whole(GET(pool, Scheduler, _bound), &bound) < 0)
+        return -1;
+    return idle == 0 && count >= bound;
 }
 
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */
@@ -238,29 +269,29 @@ static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObj
     }
     Py_ssize_t size = PyObject_Size(data);
     double began, over;
-    set(&FIELD(self, Lifecycle, _state), native.its.RUNNING);
+    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
     if (size < 0 || count_received(socket, size) < 0)
         goto out;
-    if (size == 0 || FIELD(self, Task, alert) != Py_False ||
-        FIELD(socket, Socket, _buffer) != Py_None) {
+    if (size == 0 || !IS(self, Task, alert, Py_False) ||
+        !IS(socket, Socket, _buffer, Py_None)) {
         *outcome = ended(PyObject_CallMethodOneArg(self, native.name._came_early, data), true);
         goto out;
     }
     if (heard(native.its.async_recv) &&
         done(PyObject_CallMethodOneArg(self, native.name._tell_arrival, data)) < 0)
         goto out;
-    if (read_clock(FIELD(self, Lifecycle, _clock), &began) < 0)
+    if (read_clock(GET(self, Lifecycle, _clock), &began) < 0)
         goto out;
     result = deliver(self, data, socket);
     if (result == NULL) {
         *outcome = ended(handled(self, native.name._raised, native.handle_data), true);
         goto out;
     }
-    if (result != Py_None || FIELD(self, Task, alert) != Py_False) {
+    if (result != Py_None || !IS(self, Task, alert, Py_False)) {
         *outcome = ended(after_data(self, result, size), true);
         goto out;
     }
-    if (read_clock(FIELD(self, Lifecycle, _clock), &over) < 0 || park(self, over) < 0)
+    if (read_clock(GET(self, Lifecycle, _clock), &over) < 0 || park(self, over) < 0)
         goto out;
     if (size == CHUNK) {
         *outcome = ended(PyLong_FromLong(AGAIN), true);
@@ -279,13 +310,12 @@ out:
 PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count) {
     if (count != 2)
         return PyErr_Format(PyExc_TypeError, "stay takes timeout and wanted");
-    PyObject *socket = Py_NewRef(FIELD(self, Lifecycle, _socket));
-    PyObject *channel = Py_NewRef(FIELD(socket, Socket, _channel));
-    PyObject *outcome = NULL;
-    bool ends = false;
+    PyObject *socket = socket_of(self), *outcome = NULL;
+    PyObject *channel = socket == NULL ? NULL : HOLD(socket, Socket, _channel);
+    bool ends = channel == NULL;
     for (int left = STAY_STEPS; left > 0 && !ends; left--)
         ends = stay_step(self, socket, channel, args[0], args[1], &outcome);
-    Py_DECREF(channel);
-    Py_DECREF(socket);
+    Py_XDECREF(channel);
+    Py_XDECREF(socket);
     return ends ? outcome : ended(PyLong_FromLong(PARK), true);
 }

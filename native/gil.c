@@ -33,7 +33,7 @@ static struct timespec read_time(clockid_t clock) {
     return now;
 }
 
-static double seconds_now(void) {
+double seconds_now(void) {
     struct timespec now = read_time(CLOCK_MONOTONIC);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }

@@ -88,9 +88,7 @@ bool lock_try(PyObject *self) {
    1: it is ours, 0: it is not, -1: a signal's handler raised. */
 static int wait_for_lock(Lock *lock, long long left) {
     _Static_assert(sizeof(PY_TIMEOUT_T) >= 8, "microseconds");
-    double ends = 0, now = 0;
-    read_clock(native.its.monotonic, &now);
-    ends = now + (double)left * 1e-6;
+    double ends = seconds_now() + (double)left * 1e-6;
     while (true) {
         PyLockStatus got;
         Py_BEGIN_ALLOW_THREADS
@@ -105,19 +103,26 @@ static int wait_for_lock(Lock *lock, long long left) {
         if (Py_MakePendingCalls() < 0)
             return -1;
         if (left >= 0) {
-            read_clock(native.its.monotonic, &now);
+            double now = seconds_now();
             left = ends > now ? (long long)ceil((ends - now) * 1e6) : 0;
         }
     }
 }
 
-int lock_wait(PyObject *self) {
-    watched((Lock *)self, LOCK_WANTS);
-    return lock_try(self) ? 1 : wait_for_lock((Lock *)self, -1);
+/* For a twin, in the middle of what must be finished: signals wait, for whoever holds one of
+   these locks holds it for a moment. */
+void lock_wait(PyObject *self) {
+    Lock *lock = (Lock *)self;
+    watched(lock, LOCK_WANTS);
+    if (lock_try(self))
+        return;
+    Py_BEGIN_ALLOW_THREADS
+    PyThread_acquire_lock(lock->lock, WAIT_LOCK);
+    Py_END_ALLOW_THREADS
+    taken(lock);
 }
 
-void lock_release(PyObject *self) {
-    Lock *lock = (Lock *)self;
+static void give(Lock *lock) {
     watched(lock, LOCK_GIVES);
     if (lock->again > 0) {
         lock->again--;
@@ -125,6 +130,13 @@ void lock_release(PyObject *self) {
     }
     lock->owner = 0;
     PyThread_release_lock(lock->lock);
+}
+
+/* By a twin, which has taken it. Where somebody else released it meanwhile, who must not, a
+   second release would let two in. */
+void lock_release(PyObject *self) {
+    if (is_mine((Lock *)self))
+        give((Lock *)self);
 }
 
 static PyObject *acquire(PyObject *self, PyObject *const *args, Py_ssize_t count,
@@ -161,14 +173,17 @@ static PyObject *acquire(PyObject *self, PyObject *const *args, Py_ssize_t count
 }
 
 static PyObject *enter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return lock_wait(self) < 0 ? NULL : Py_NewRef(Py_True);
+    watched((Lock *)self, LOCK_WANTS);
+    if (lock_try(self) || wait_for_lock((Lock *)self, -1) > 0)
+        Py_RETURN_TRUE;
+    return NULL;
 }
 
 static PyObject *release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Lock *lock = (Lock *)self;
     if (Py_IS_TYPE(self, &RLock_Type) ? !is_mine(lock) : lock->owner == 0)
         return PyErr_Format(PyExc_RuntimeError, "release of a lock that is not held");
-    lock_release(self);
+    give(lock);
     Py_RETURN_NONE;
 }
 

@@ -23,15 +23,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <structmember.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/timerfd.h>
 #include <sys/socket.h>
-#include <stddef.h>
-#include <time.h>
 
-Native native;
 static pthread_key_t room_key, large_room_key;
 
 /* A buffer for the calling thread, which ends with it: a receive into the bytes object itself
@@ -39,9 +36,9 @@ static pthread_key_t room_key, large_room_key;
 static char *room(pthread_key_t key, size_t size) {
     char *mine = pthread_getspecific(key);
     if (mine == NULL) {
-        mine = malloc(size);
+        mine = PyMem_RawMalloc(size);
         if (mine == NULL || pthread_setspecific(key, mine) != 0) {
-            free(mine);
+            PyMem_RawFree(mine);
             PyErr_NoMemory();
             return NULL;
         }
@@ -50,47 +47,6 @@ static char *room(pthread_key_t key, size_t size) {
 }
 
 char *large_room(Py_ssize_t size) { return room(large_room_key, size); }
-
-int add_to(PyObject **field, long long more) {
-    long long known = PyLong_AsLongLong(*field);
-    if (known == -1 && PyErr_Occurred())
-        return -1;
-    PyObject *sum = PyLong_FromLongLong(known + more);
-    if (sum == NULL)
-        return -1;
-    put(field, sum);
-    return 0;
-}
-
-int seconds_of(PyObject *value, double *seconds) {
-    *seconds = PyFloat_AsDouble(value);
-    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
-}
-
-int read_clock(PyObject *clock, double *now) {
-    if (clock == native.its.monotonic) { /* it reads this clock, too */
-        struct timespec time_now;
-        clock_gettime(CLOCK_MONOTONIC, &time_now);
-        *now = (double)time_now.tv_sec + (double)time_now.tv_nsec * 1e-9;
-        return 0;
-    }
-    PyObject *seconds = PyObject_CallNoArgs(clock);
-    if (seconds == NULL)
-        return -1;
-    int failed = seconds_of(seconds, now);
-    Py_DECREF(seconds);
-    return failed;
-}
-
-/* The number of a `socket.socket`; -1 if it is closed, or with an exception. */
-int descriptor(PyObject *sock) {
-    PyObject *number = call1(native.fileno, sock);
-    if (number == NULL)
-        return -1;
-    int fd = (int)PyLong_AsLong(number);
-    Py_DECREF(number);
-    return fd;
-}
 
 /* recv(2) of at most CHUNK bytes: bytes, or `None` for none yet. NULL: it raised, and errno is
    as it was left. */
@@ -120,8 +76,8 @@ PyObject *receive_from(int fd, Py_ssize_t most, int flags) {
 
 /* send(2) that does not wait: how many bytes went out, 0: there is no room. -1: it raised. */
 Py_ssize_t send_to(PyObject *sock, PyObject *data) {
-    int fd = descriptor(sock);
-    if (fd < 0 && PyErr_Occurred())
+    int fd;
+    if (descriptor(sock, &fd) < 0)
         return -1;
     Py_ssize_t size = PyBytes_GET_SIZE(data);
     PyThreadState *here = size > LARGE ? PyEval_SaveThread() : let_go_unless_dear();
@@ -169,110 +125,6 @@ PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *arg
     return PyObject_Vectorcall(original, all, count + 1, names);
 }
 
-/* ---- how it is put in ---------------------------------------------------- */
-
-PyObject *find_thing(PyObject *things, const char *name) {
-    PyObject *thing = PyDict_GetItemString(things, name);
-    if (thing == NULL)
-        PyErr_Format(PyExc_TypeError, "bind: no %s", name);
-    return Py_XNewRef(thing);
-}
-
-int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at) {
-    PyObject *type = find_thing(things, class);
-    PyObject *found = type == NULL ? NULL : PyObject_GetAttrString(type, slot);
-    Py_XDECREF(type);
-    if (found == NULL)
-        return -1;
-    int wrong = !Py_IS_TYPE(found, &PyMemberDescr_Type);
-    if (wrong)
-        PyErr_Format(PyExc_TypeError, "%s.%s is no slot", class, slot);
-    else
-        *at = ((PyMemberDescrObject *)found)->d_member->offset;
-    Py_DECREF(found);
-    return -wrong;
-}
-
-static PyObject *attribute_of(const char *module, const char *type, const char *name) {
-    PyObject *from = PyImport_ImportModule(module);
-    PyObject *class = from == NULL ? NULL : PyObject_GetAttrString(from, type);
-    PyObject *found = class == NULL ? NULL : PyObject_GetAttrString(class, name);
-    Py_XDECREF(class);
-    Py_XDECREF(from);
-    return found;
-}
-
-static int know_the_standard_library(void) {
-    PyObject *from = PyImport_ImportModule("socket");
-    if (from == NULL)
-        return -1;
-    native.socket_type = (PyTypeObject *)PyObject_GetAttrString(from, "socket");
-    native.dontwait = PyObject_GetAttrString(from, "MSG_DONTWAIT");
-    Py_DECREF(from);
-    native.popleft = attribute_of("collections", "deque", "popleft");
-    native.append = attribute_of("collections", "deque", "append");
-    native.fileno = attribute_of("_socket", "socket", "fileno");
-    native.epoll_fileno = attribute_of("select", "epoll", "fileno");
-    native.zero = PyLong_FromLong(0);
-    native.chunk = PyLong_FromLong(CHUNK);
-    native.handle_data = PyUnicode_InternFromString("handle_data");
-    return PyErr_Occurred() ? -1 : 0;
-}
-
-/* Their documentation comes with `twin`. */
-static PyMethodDef twins[] = {
-    {"run", native_run, METH_NOARGS, NULL},
-    {"stay", (PyCFunction)(void (*)(void))native_stay, METH_FASTCALL, NULL},
-    {"_become", native_become, METH_O, NULL},
-    {"_run_batch", native_run_batch, METH_O, NULL},
-    {"_look", native_look, METH_O, NULL},
-    {"send", (PyCFunction)(void (*)(void))native_send, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"recv", (PyCFunction)(void (*)(void))native_recv, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyObject *twin(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    PyTypeObject *type;
-    const char *name, *documentation;
-    if (!PyArg_ParseTuple(arguments, "O!ss", &PyType_Type, &type, &name, &documentation))
-        return NULL;
-    PyMethodDef *method = twins;
-    while (method->ml_name != NULL && strcmp(method->ml_name, name) != 0)
-        method++;
-    if (method->ml_name == NULL)
-        return PyErr_Format(PyExc_LookupError, "no twin of %s", name);
-    method->ml_doc = strdup(documentation); /* once, and for good */
-    return method->ml_doc == NULL ? PyErr_NoMemory() : PyDescr_NewMethod(type, method);
-}
-
-static PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
-    if (!PyArg_ParseTuple(arguments, "") || things == NULL)
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind takes things");
-    if (native.missing != NULL) /* by another interpreter of this process, or before a reload */
-        return PyErr_Format(PyExc_RuntimeError, "bind: the module is taken");
-#define FIND_SLOT(class, slot)                                                                 \
-    if (find_slot(things, #class, #slot, &native.at.class##__##slot) < 0)                      \
-        return NULL;
-    FIELDS(FIND_SLOT)
-#define KEEP_THING(thing)                                                                      \
-    if ((native.its.thing = find_thing(things, #thing)) == NULL)                               \
-        return NULL;
-    THINGS(KEEP_THING)
-#define KEEP_NAME(word)                                                                        \
-    if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
-        return NULL;
-    NAMES(KEEP_NAME)
-    if (!PyDict_Check(native.its.async_recv) || !PyDict_Check(native.its.socket_recv) ||
-        !PyDict_Check(native.its.socket_send))
-        return PyErr_Format(PyExc_TypeError, "bind: blinker keeps receivers in no dict");
-    if (know_the_standard_library() < 0)
-        return NULL;
-    native.missing = find_thing(things, "MISSING");
-    if (native.missing == NULL)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 /* How many bytes lie unread; -1: the descriptor is none. `fcntl.ioctl` takes 5,000 instructions
    more, for it tries which kind of argument it was given. */
 static PyObject *unread(PyObject *Py_UNUSED(module), PyObject *number) {
@@ -282,8 +134,23 @@ static PyObject *unread(PyObject *Py_UNUSED(module), PyObject *number) {
     return PyLong_FromLong(ioctl(fd, FIONREAD, &bytes) == 0 ? bytes : -1);
 }
 
+/* sendfile(2) without SIGPIPE: as `_sigpipe.sendfile`, where it is explained. */
+static ssize_t quiet_sendfile(int fd, int file, off_t *begin, Py_ssize_t count) {
+    sigset_t pipe, before;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    ssize_t sent = sendfile(fd, file, begin, count);
+    int error = errno;
+    if (sent < 0 && error == EPIPE && !sigismember(&before, SIGPIPE))
+        sigtimedwait(&pipe, NULL, &(struct timespec){0, 0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return sent;
+}
+
 /* sendfile(2) that does not wait: how many bytes, `None`: there is no room. It knows no
-   MSG_DONTWAIT, so the descriptor, which is a blocking one, is another kind meanwhile; all three
+   MSG_DONTWAIT, so the descriptor, which is a blocking one, is another kind meanwhile; all of its
    calls are one stretch without the GIL. */
 static PyObject *send_file(PyObject *Py_UNUSED(module), PyObject *arguments) {
     int fd, file, on = 1, off = 0, error;
@@ -295,7 +162,7 @@ static PyObject *send_file(PyObject *Py_UNUSED(module), PyObject *arguments) {
     ssize_t sent = -1;
     Py_BEGIN_ALLOW_THREADS
     if (ioctl(fd, FIONBIO, &on) == 0) {
-        sent = sendfile(fd, file, &begin, count);
+        sent = quiet_sendfile(fd, file, &begin, count);
         error = errno;
         ioctl(fd, FIONBIO, &off);
         errno = error;
@@ -339,7 +206,7 @@ static PyMethodDef functions[] = {
      "The same for TLS; gives the two twins."},
     {"watch_locks", watch_locks, METH_O,
      "watch_locks(watch): from now on watch(lock, rank, what) is told of each lock; None: no more."},
-    {"twin", twin, METH_VARARGS,
+    {"twin", give_twin, METH_VARARGS,
      "twin(type, name, documentation): the method that takes its place."},
     {NULL, NULL, 0, NULL},
 };
@@ -354,8 +221,8 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__native(void) {
     static bool begun;
-    if (!begun && (pthread_key_create(&room_key, free) != 0 ||
-                   pthread_key_create(&large_room_key, free) != 0))
+    if (!begun && (pthread_key_create(&room_key, PyMem_RawFree) != 0 ||
+                   pthread_key_create(&large_room_key, PyMem_RawFree) != 0))
         return PyErr_NoMemory();
     begun = true;
     PyObject *module = PyModule_Create(&definition);

@@ -21,7 +21,7 @@
     X(Scheduler, _poller) X(Scheduler, _ready) X(Scheduler, _ring) X(Scheduler, _sample_mask)  \
     X(Scheduler, _sleepers) X(Scheduler, _tasks) X(Scheduler, _unlooked)                       \
     X(Scheduler, _watching)                                                                    \
-    X(Lifecycle, _clock) X(Lifecycle, _context) X(Lifecycle, _on_data)                         \
+    X(Core, _state) X(Lifecycle, _clock) X(Lifecycle, _context) X(Lifecycle, _on_data)                         \
     X(Lifecycle, _read_deadline) X(Lifecycle, _short_proves) X(Lifecycle, _socket)             \
     X(Lifecycle, _source) X(Lifecycle, _state) X(Lifecycle, read_timeout)                      \
     X(Socket, _answered) X(Socket, _buffer) X(Socket, _bytes_received) X(Socket, _bytes_sent)  \
@@ -31,7 +31,8 @@
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Task) X(Worker) X(Wanted) X(Scheduler) X(Lifecycle) X(Socket) X(TCPChannel)              \
+    X(Task) X(Worker) X(Wanted) X(Queue) X(Scheduler) X(Core) X(Lifecycle) X(Socket)           \
+    X(TCPChannel)                                                                              \
     X(EpollPoller) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)            \
     X(make_way) X(monotonic) X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)     \
     X(HAND_OVER_COST) X(TRANSITIONS)
@@ -46,21 +47,35 @@
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;
 #define DECLARE_OBJECT(name) PyObject *name;
+#define DECLARE_TYPE(name) PyTypeObject *name;
 
 typedef struct {
     struct { FIELDS(DECLARE_FIELD) } at; /* where in an object each slot is */
     struct { THINGS(DECLARE_OBJECT) } its;
+    struct { THINGS(DECLARE_TYPE) } seen;
     struct { NAMES(DECLARE_OBJECT) } name;
     /* Methods of the standard library's types, unbound: no look-up for each call. */
     PyObject *popleft, *append, *fileno, *epoll_fileno;
     PyTypeObject *socket_type;
-    PyObject *missing, *zero, *dontwait, *chunk, *handle_data;
+    PyObject *missing, *zero, *dontwait, *quietly, *chunk, *handle_data;
+    double hand_over_cost;
 } Native;
 
 extern Native native;
 
-#define FIELD(object, class, slot)                                                             \
-    (*(PyObject **)((char *)(object) + native.at.class##__##slot))
+/* A slot of an object that is known to be of this class: its place, to be written. */
+#define SLOT(object, class, slot)                                                              \
+    place_of_slot(object, native.its.class, native.at.class##__##slot)
+/* What is in it, borrowed; NULL, with AttributeError: nothing is. */
+#define GET(object, class, slot) in_slot(object, *SLOT(object, class, slot), #slot)
+/* The same as a new reference: of what is called, or used after anything was. */
+#define HOLD(object, class, slot) Py_XNewRef(GET(object, class, slot))
+/* Whether it is this very object. Not if nothing is in it, so that has to lead to the Python. */
+#define IS(object, class, slot, value) (*SLOT(object, class, slot) == (value))
+/* Whether it is true; -1: it raised. */
+#define TRUTH(object, class, slot) truth(object, *SLOT(object, class, slot), #slot)
+/* Adds to a number; -1: it raised. */
+#define ADD(object, class, slot, more) add_to(object, SLOT(object, class, slot), #slot, more)
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
@@ -81,7 +96,41 @@ static inline void put(PyObject **field, PyObject *value) {
 
 static inline void set(PyObject **field, PyObject *value) { put(field, Py_NewRef(value)); }
 
-static inline bool is_true(PyObject *flag) { return flag == Py_True; }
+/* An object's class must have been looked at; a build with assertions (`tox -e asan`) sees to it. */
+static inline PyObject **place_of_slot(PyObject *object, PyObject *class, Py_ssize_t at) {
+    assert(PyObject_TypeCheck(object, (PyTypeObject *)class));
+    (void)class;
+    return (PyObject **)((char *)object + at);
+}
+
+PyObject *unset(PyObject *object, const char *slot);
+int odd_truth(PyObject *object, PyObject *flag, const char *slot);
+
+static inline PyObject *in_slot(PyObject *object, PyObject *value, const char *slot) {
+    return value != NULL ? value : unset(object, slot);
+}
+
+static inline int truth(PyObject *object, PyObject *flag, const char *slot) {
+    return flag == Py_True ? 1 : flag == Py_False ? 0 : odd_truth(object, flag, slot);
+}
+
+static inline bool is_exactly(PyObject *object, PyObject *class) {
+    return Py_IS_TYPE(object, (PyTypeObject *)class);
+}
+
+/* Whether it is one of a class or of one below it: the one that was seen last is known. */
+#define IS_A(object, class)                                                                    \
+    (Py_TYPE(object) == native.seen.class ||                                                   \
+     is_below(object, native.its.class, &native.seen.class))
+/* 0, or -1 with TypeError. */
+#define TAKES(object, class) (IS_A(object, class) ? 0 : not_taken(object, native.its.class))
+
+bool is_below(PyObject *object, PyObject *class, PyTypeObject **seen);
+int not_taken(PyObject *object, PyObject *class);
+
+static inline int takes(PyObject *object, PyTypeObject *type) {
+    return PyObject_TypeCheck(object, type) ? 0 : not_taken(object, (PyObject *)type);
+}
 
 static inline PyObject *call1(PyObject *method, PyObject *self) {
     PyObject *arguments[] = {self};
@@ -119,27 +168,56 @@ PyObject *watch_locks(PyObject *module, PyObject *watch);
 void tell_lock_watch(PyObject *lock, int what);
 enum { LOCK_WANTS, LOCK_TOOK, LOCK_GIVES, USERS_CODE };
 bool lock_try(PyObject *lock);
-int lock_wait(PyObject *lock); /* -1: a signal's handler raised */
+void lock_wait(PyObject *lock); /* no signal ends it */
 void lock_release(PyObject *lock);
 
 /* Whether anybody listens to a signal, by blinker's dictionary of its receivers. */
 static inline bool heard(PyObject *receivers) { return PyDict_GET_SIZE(receivers) > 0; }
 
-/* module.c */
-int add_to(PyObject **field, long long more);
+/* values.c */
+/* These give -1 with an exception. What they take may be NULL, which `GET` gave with one. */
+int add_to(PyObject *object, PyObject **field, const char *slot, long more);
+int put_number(PyObject **field, long value);
 int read_clock(PyObject *clock, double *now);
-int seconds_of(PyObject *value, double *seconds);
-int descriptor(PyObject *sock);
+int odd_seconds(PyObject *value, double *seconds);
+int no_number(PyObject *value);
+int number_of(PyObject *fd, int *number);
+int descriptor(PyObject *sock, int *number);
+Py_ssize_t list_size(PyObject *list);
+
+/* The number in an `int`, whose conversion runs nothing of anybody's. */
+static inline int whole(PyObject *number, long *value) {
+    *value = 0;
+    if (number == NULL || !PyLong_Check(number))
+        return no_number(number);
+    *value = PyLong_AsLong(number);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static inline int seconds_of(PyObject *value, double *seconds) {
+    *seconds = 0;
+    if (value == NULL || !PyFloat_CheckExact(value))
+        return odd_seconds(value, seconds);
+    *seconds = PyFloat_AS_DOUBLE(value);
+    return 0;
+}
+
+/* module.c */
 char *large_room(Py_ssize_t size);
 PyObject *receive_from(int fd, Py_ssize_t most, int flags);
 Py_ssize_t send_to(PyObject *sock, PyObject *data);
 PyObject *handled(PyObject *self, PyObject *method, PyObject *more);
 PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *args,
                         Py_ssize_t count, PyObject *names);
+
+/* bind.c */
 int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at);
 PyObject *find_thing(PyObject *things, const char *name);
+PyObject *bind_all(PyObject *module, PyObject *arguments, PyObject *things);
+PyObject *give_twin(PyObject *module, PyObject *arguments);
 
 /* gil.c */
+double seconds_now(void);
 bool gil_is_dear(void);
 PyThreadState *let_go_unless_dear(void);           /* NULL: it was kept */
 void take_after_short_call(PyThreadState *here);   /* of what cannot wait; NULL: it was kept */
@@ -155,8 +233,9 @@ PyObject *native_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 /* tls.c */
 PyObject *bind_tls(PyObject *module, PyObject *arguments, PyObject *things);
 int tls_drained(PyObject *channel);
-/* loop.c */
+/* batch.c */
 PyObject *native_run_batch(PyObject *self, PyObject *worker);
+/* loop.c */
 PyObject *native_look(PyObject *self, PyObject *worker);
 
 #endif

@@ -6,7 +6,7 @@
 static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
     *sent = 0;
     if (!Py_IS_TYPE(sink, native.socket_type)) {
-        PyObject *arguments[] = {sink, data, native.dontwait};
+        PyObject *arguments[] = {sink, data, native.quietly};
         PyObject *taken = PyObject_VectorcallMethod(native.name.send, arguments, 3, NULL);
         if (taken == NULL) {
             if (!PyErr_ExceptionMatches(PyExc_BlockingIOError))
@@ -24,9 +24,13 @@ static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
 
 /* With the lock of sending, which goes: all went out, and is counted. */
 static PyObject *sent_all(PyObject *self, PyObject *lock, PyObject *given, Py_ssize_t sent) {
-    int failed = add_to(&FIELD(self, Socket, _bytes_sent), sent);
-    failed |= add_to(&FIELD(self, Socket, _send_count), 1);
-    set(&FIELD(self, Socket, _answered), FIELD(self, Socket, _bytes_received));
+    PyObject *received = HOLD(self, Socket, _bytes_received);
+    int failed = received == NULL || ADD(self, Socket, _bytes_sent, sent) < 0 ||
+                         ADD(self, Socket, _send_count, 1) < 0
+                     ? -1
+                     : 0;
+    if (received != NULL)
+        put(SLOT(self, Socket, _answered), received);
     lock_release(lock);
     PyObject *length = failed < 0 ? NULL : PyLong_FromSsize_t(sent);
     if (length != NULL && heard(native.its.socket_send) &&
@@ -64,10 +68,10 @@ static PyObject *one_piece(PyObject *given) {
 static PyObject *send_now(PyObject *self, PyObject *lock, PyObject *data, PyObject *given) {
     PyObject *result = NULL;
     Py_ssize_t sent = 0;
-    if (FIELD(self, Socket, _closed) == Py_False) {
-        PyObject *sink = Py_NewRef(FIELD(self, Socket, _sink));
-        int failed = push(sink, data, &sent);
-        Py_DECREF(sink);
+    if (IS(self, Socket, _closed, Py_False)) {
+        PyObject *sink = HOLD(self, Socket, _sink);
+        int failed = sink == NULL ? -1 : push(sink, data, &sent);
+        Py_XDECREF(sink);
         if (failed < 0) {
             bool system = PyErr_ExceptionMatches(PyExc_OSError);
             lock_release(lock);
@@ -82,19 +86,24 @@ static PyObject *send_now(PyObject *self, PyObject *lock, PyObject *data, PyObje
         if (taken != NULL)
             result = PyObject_CallMethodObjArgs(self, native.name._send, data, taken, native.zero,
                                                 native.missing, Py_False, Py_True, given, NULL);
+        else
+            lock_release(lock);
         Py_XDECREF(taken);
     }
     return result;
 }
 
 PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
-    PyObject *lock = FIELD(self, Socket, _sending);
+    PyObject *lock = HOLD(self, Socket, _sending);
+    if (lock == NULL)
+        return NULL;
     PyObject *data = count == 1 && names == NULL ? one_piece(args[0]) : NULL;
     if (data == NULL || !Py_IS_TYPE(lock, &Lock_Type) || !lock_try(lock)) {
         Py_XDECREF(data);
+        Py_DECREF(lock);
         return PyErr_Occurred() ? NULL : call_original(native.its.send, self, args, count, names);
     }
-    PyObject *result = send_now(self, Py_NewRef(lock), data, args[0]);
+    PyObject *result = send_now(self, lock, data, args[0]);
     Py_DECREF(lock);
     Py_DECREF(data);
     return result;
@@ -112,19 +121,18 @@ static PyObject *waited(PyObject *self, Py_ssize_t length, double began, PyObjec
 /* A receive by the thread that has waited in the kernel before: it waits there again. NULL
    without an exception: the Python code shall do it. */
 static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
-    PyObject *waiter = FIELD(self, Socket, _waiter);
+    PyObject *waiter = GET(self, Socket, _waiter), *sock = NULL;
+    if (waiter == NULL || (sock = GET(self, Socket, _sock)) == NULL ||
+        takes(waiter, &PyLong_Type) < 0)
+        return NULL;
     unsigned long known = PyLong_AsUnsignedLong(waiter);
     if (known == (unsigned long)-1 && PyErr_Occurred())
         return NULL;
+    int fd;
     if (known != PyThread_get_thread_ident() || length < 0 || length > CHUNK ||
-        !Py_IS_TYPE(FIELD(self, Socket, _sock), native.socket_type))
+        !Py_IS_TYPE(sock, native.socket_type) || descriptor(sock, &fd) < 0 || fd < 0)
         return NULL;
-    int fd = descriptor(FIELD(self, Socket, _sock));
-    if (fd < 0)
-        return NULL;
-    double began;
-    if (read_clock(native.its.monotonic, &began) < 0)
-        return NULL;
+    double began = seconds_now();
     length = length == 0 ? CHUNK : length;
     PyObject *data = receive_from(fd, length, 0);
     Py_ssize_t size = data == NULL || data == Py_None ? 0 : PyBytes_GET_SIZE(data);
@@ -133,8 +141,7 @@ static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
         Py_XDECREF(data);
         return result;
     }
-    if (add_to(&FIELD(self, Socket, _bytes_received), size) < 0 ||
-        add_to(&FIELD(self, Socket, _recv_count), 1) < 0 ||
+    if (ADD(self, Socket, _bytes_received, size) < 0 || ADD(self, Socket, _recv_count, 1) < 0 ||
         (heard(native.its.socket_recv) &&
          done(PyObject_CallMethodOneArg(self, native.name._tell, data)) < 0))
         Py_CLEAR(data);

@@ -14,7 +14,8 @@
     X(Wire, _aligned) X(Wire, _held) X(Wire, _inside) X(Wire, _kernel_drained) X(Wire, _large) \
     X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, _source)            \
     X(Wire, recv_wants) X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
-#define TLS_THINGS(X) X(TLSChannel) X(PrivateRecords) X(recv) X(sink_send) X(READ)
+#define TLS_THINGS(X)                                                                          \
+    X(Wire) X(TLSChannel) X(PrivateRecords) X(Sink) X(recv) X(sink_send) X(READ)
 #define TLS_NAMES(X) X(_broke_off) X(_cut_short) X(_hold_back) X(_not_sealed) X(get)
 
 /* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
@@ -29,25 +30,38 @@ static struct {
     FUNCTIONS(DECLARE_FUNCTION)
 } tls;
 
-#define TLS_FIELD(object, class, slot) (*(PyObject **)((char *)(object) + tls.at.class##__##slot))
+/* As `SLOT` and the others in native.h. */
+#define TLS_SLOT(object, class, slot)                                                          \
+    place_of_slot(object, tls.its.class, tls.at.class##__##slot)
+#define TLS_GET(object, class, slot) in_slot(object, *TLS_SLOT(object, class, slot), #slot)
+#define TLS_HOLD(object, class, slot) Py_XNewRef(TLS_GET(object, class, slot))
+#define TLS_IS(object, class, slot, value) (*TLS_SLOT(object, class, slot) == (value))
 
 /* What encryption adds to a small record, and more. */
 enum { ADDED = 256 };
 
-/* Where OpenSSL's objects of a connection are. */
-typedef struct { void *ssl, *in, *out; } Places;
+/* Where OpenSSL's objects of a connection are; `known` keeps them there. */
+typedef struct { void *ssl, *in, *out; PyObject *known; } Places;
 
 /* With the lock: whether there are any; not before the handshake is over. */
-static bool find_places(PyObject *records, Places *places) {
-    if (!Py_IS_TYPE(records, (PyTypeObject *)tls.its.PrivateRecords))
+static bool find_places(PyObject *channel, Places *places) {
+    PyObject *records = *TLS_SLOT(channel, Wire, _records);
+    if (records == NULL || !is_exactly(records, tls.its.PrivateRecords))
         return false;
-    PyObject *known = TLS_FIELD(records, PrivateRecords, _places);
-    if (!PyTuple_CheckExact(known) || PyTuple_GET_SIZE(known) != 3)
+    PyObject *known = *TLS_SLOT(records, PrivateRecords, _places);
+    if (known == NULL || !PyTuple_CheckExact(known) || PyTuple_GET_SIZE(known) != 4)
         return false;
+    for (Py_ssize_t which = 0; which < 3; which++)
+        if (!PyLong_CheckExact(PyTuple_GET_ITEM(known, which)))
+            return false;
     places->ssl = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 0));
     places->in = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 1));
     places->out = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 2));
-    return places->ssl != NULL && places->in != NULL && places->out != NULL;
+    PyErr_Clear(); /* a number that is no address */
+    if (places->ssl == NULL || places->in == NULL || places->out == NULL)
+        return false;
+    places->known = Py_NewRef(known);
+    return true;
 }
 
 /* With the lock, with an error set: the channel is told of it if it is the system's. */
@@ -66,23 +80,25 @@ static void set_flag(PyObject **field, bool flag) { set(field, flag ? Py_True : 
 
 /* With the lock: as `_fetch`, of bytes; `None`: nothing has come. */
 static PyObject *fetch(PyObject *self) {
-    int fd = descriptor(TLS_FIELD(self, Wire, _source));
-    PyObject *data = fd < 0 && PyErr_Occurred() ? NULL : receive_from(fd, LARGEST, MSG_DONTWAIT);
+    int fd;
+    if (descriptor(TLS_GET(self, Wire, _source), &fd) < 0)
+        return NULL;
+    PyObject *data = receive_from(fd, LARGEST, MSG_DONTWAIT);
     if (data == NULL)
         return NULL;
     if (data == Py_None) {
-        set(&TLS_FIELD(self, Wire, _kernel_drained), Py_True);
-        set(&TLS_FIELD(self, Wire, recv_wants), tls.its.READ);
+        set(TLS_SLOT(self, Wire, _kernel_drained), Py_True);
+        set(TLS_SLOT(self, Wire, recv_wants), tls.its.READ);
         return data;
     }
     const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(data);
     Py_ssize_t size = PyBytes_GET_SIZE(data);
     bool whole = size > 5 && size == (bytes[3] << 8 | bytes[4]) + 5;
     if (size > LARGE)
-        set(&TLS_FIELD(self, Wire, _large), Py_True);
-    set_flag(&TLS_FIELD(self, Wire, _kernel_drained), size < LARGEST);
-    set_flag(&TLS_FIELD(self, Wire, _aligned), is_true(TLS_FIELD(self, Wire, _aligned)) && whole);
-    set_flag(&TLS_FIELD(self, Wire, _inside), size > 0);
+        set(TLS_SLOT(self, Wire, _large), Py_True);
+    set_flag(TLS_SLOT(self, Wire, _kernel_drained), size < LARGEST);
+    set_flag(TLS_SLOT(self, Wire, _aligned), TLS_IS(self, Wire, _aligned, Py_True) && whole);
+    set_flag(TLS_SLOT(self, Wire, _inside), size > 0);
     return data;
 }
 
@@ -91,7 +107,7 @@ static PyObject *decrypt(PyObject *self, const Places *places, PyObject *fetched
                          Py_ssize_t length) {
     Py_ssize_t size = PyBytes_GET_SIZE(fetched);
     /* A whole record takes more than what is in it. */
-    Py_ssize_t most = is_true(TLS_FIELD(self, Wire, _aligned)) && size < RECORD ? size : RECORD;
+    Py_ssize_t most = TLS_IS(self, Wire, _aligned, Py_True) && size < RECORD ? size : RECORD;
     PyObject *data = PyBytes_FromStringAndSize(NULL, most < length ? most : length);
     if (data == NULL)
         return NULL;
@@ -105,46 +121,62 @@ static PyObject *decrypt(PyObject *self, const Places *places, PyObject *fetched
         return PyErr_NoMemory();
     }
     if (count > 0) {
-        if (_PyBytes_Resize(&data, count) == 0 && is_true(TLS_FIELD(self, Wire, _aligned)) &&
+        if (_PyBytes_Resize(&data, count) == 0 && TLS_IS(self, Wire, _aligned, Py_True) &&
             count < length)
-            set(&TLS_FIELD(self, Wire, _inside), Py_False);
+            set(TLS_SLOT(self, Wire, _inside), Py_False);
         return data;
     }
     Py_DECREF(data);
     return PyObject_CallMethod(self, "_read", "ni", length, count);
 }
 
+/* With the lock: of a channel that has nothing to see to first. */
+static PyObject *receive_record(PyObject *self, const Places *places, Py_ssize_t length) {
+    PyObject *fetched = fetch(self), *data;
+    if (fetched == NULL || fetched == Py_None)
+        return fetched;
+    if (PyBytes_GET_SIZE(fetched) == 0)
+        data = PyObject_CallMethodNoArgs(self, tls.name._cut_short);
+    else
+        data = decrypt(self, places, fetched, length);
+    Py_DECREF(fetched);
+    return data;
+}
+
+/* With the lock: whether the common case it is. What is unset is not. */
+static bool one_record_may_come(PyObject *self, Places *places) {
+    PyObject *source = *TLS_SLOT(self, Wire, _source);
+    return source != NULL && Py_IS_TYPE(source, native.socket_type) &&
+           TLS_IS(self, TLSChannel, _reads_ended, Py_False) &&
+           TLS_IS(self, Wire, _owed, Py_False) && TLS_IS(self, Wire, _inside, Py_False) &&
+           find_places(self, places);
+}
+
 static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t count,
                           PyObject *names) {
-    PyObject *lock = TLS_FIELD(self, Wire, _lock), *data;
-    Py_ssize_t length = count > 0 && names == NULL ? PyLong_AsSsize_t(args[0]) : -1;
-    if (length == -1 && PyErr_Occurred())
-        return NULL;
+    Py_ssize_t length = 0;
+    if (count > 0 && names == NULL && PyLong_CheckExact(args[0])) {
+        length = PyLong_AsSsize_t(args[0]);
+        if (length == -1)
+            PyErr_Clear();
+    }
+    PyObject *lock = *TLS_SLOT(self, Wire, _lock);
+    if (length <= 0 || lock == NULL || !Py_IS_TYPE(lock, &Lock_Type))
+        return call_original(tls.its.recv, self, args, count, names);
     Places places;
-    if (length <= 0 || !Py_IS_TYPE(lock, &Lock_Type))
-        return call_original(tls.its.recv, self, args, count, names);
-    if (lock_wait(lock) < 0)
-        return NULL;
-    if (!Py_IS_TYPE(TLS_FIELD(self, Wire, _source), native.socket_type) ||
-        !find_places(TLS_FIELD(self, Wire, _records), &places) ||
-        TLS_FIELD(self, TLSChannel, _reads_ended) != Py_False ||
-        TLS_FIELD(self, Wire, _owed) != Py_False || TLS_FIELD(self, Wire, _inside) != Py_False) {
-        lock_release(lock);
-        return call_original(tls.its.recv, self, args, count, names);
+    PyObject *data = NULL;
+    Py_INCREF(lock);
+    lock_wait(lock);
+    bool common = one_record_may_come(self, &places);
+    if (common) {
+        data = receive_record(self, &places, length);
+        Py_DECREF(places.known);
+        if (data == NULL)
+            broke_off(self);
     }
-    data = fetch(self);
-    if (data != NULL && data != Py_None) {
-        PyObject *fetched = data;
-        if (PyBytes_GET_SIZE(fetched) == 0)
-            data = PyObject_CallMethodNoArgs(self, tls.name._cut_short);
-        else
-            data = decrypt(self, &places, fetched, length);
-        Py_DECREF(fetched);
-    }
-    if (data == NULL)
-        broke_off(self);
     lock_release(lock);
-    return data;
+    Py_DECREF(lock);
+    return common ? data : call_original(tls.its.recv, self, args, count, names);
 }
 
 /* With the lock: what was sealed of `size` bytes of the caller's, and `sent` of it. */
@@ -181,9 +213,20 @@ static Py_ssize_t surely_fits(int fd, Py_ssize_t size) {
     return size < records * RECORD ? size : (Py_ssize_t)records * RECORD;
 }
 
+/* With the lock: more than one buffer of what OpenSSL has to say is held, and flushed next. */
+static PyObject *held_back(PyObject *channel, PyObject *records, const char *sealed,
+                           Py_ssize_t total, Py_ssize_t size) {
+    PyObject *held = passed_on(channel, sealed, total, 0, size);
+    PyObject *rest = held == NULL ? NULL : PyObject_CallMethodNoArgs(records, tls.name.get);
+    if (rest == NULL || done(PyObject_CallMethodOneArg(channel, tls.name._hold_back, rest)) < 0)
+        Py_CLEAR(held);
+    Py_XDECREF(rest);
+    return held;
+}
+
 /* With the lock: encrypts and sends `size` bytes, several records perhaps. */
-static PyObject *seal_and_send(PyObject *self, PyObject *channel, const Places *places, int fd,
-                               char *bytes, Py_ssize_t size) {
+static PyObject *seal_and_send(PyObject *self, PyObject *channel, PyObject *records,
+                               const Places *places, int fd, char *bytes, Py_ssize_t size) {
     Py_ssize_t room = size > LARGE ? BATCH * LARGEST : LARGE + ADDED, begun = 0, sent = 0;
     char few[LARGE + ADDED], *sealed = size > LARGE ? large_room(room) : few;
     if (sealed == NULL)
@@ -206,7 +249,7 @@ static PyObject *seal_and_send(PyObject *self, PyObject *channel, const Places *
     }
     take_after_short_call(here);
     if (count <= 0)
-        return not_sealed(self, TLS_FIELD(channel, Wire, _records), count, begun);
+        return not_sealed(self, records, count, begun);
     if (error == EAGAIN || error == EWOULDBLOCK) {
         sent = 0;
     } else if (error != 0) {
@@ -217,63 +260,69 @@ static PyObject *seal_and_send(PyObject *self, PyObject *channel, const Places *
         total = 0;
     if (total < room)
         return passed_on(channel, sealed, total, sent, size);
-    /* OpenSSL has something of its own to say, too: all of it is held, and flushed next. */
-    PyObject *held = passed_on(channel, sealed, total, 0, size);
-    PyObject *rest = held == NULL ? NULL
-                                  : PyObject_CallMethodNoArgs(TLS_FIELD(channel, Wire, _records),
-                                                              tls.name.get);
-    if (rest == NULL || done(PyObject_CallMethodOneArg(channel, tls.name._hold_back, rest)) < 0)
-        Py_CLEAR(held);
-    Py_XDECREF(rest);
-    return held;
+    return held_back(channel, records, sealed, total, size);
+}
+
+/* With the lock: as `_Sink.send`, of bytes. `*common`: it was done here, or failed. */
+static PyObject *send_records(PyObject *self, PyObject *channel, Py_buffer *view, bool *common) {
+    Places places;
+    PyObject *sock = *TLS_SLOT(channel, Wire, _sock), *result = NULL;
+    if (sock == NULL || !Py_IS_TYPE(sock, native.socket_type) ||
+        !TLS_IS(channel, Wire, _held, Py_None) || !find_places(channel, &places))
+        return NULL;
+    *common = true;
+    int fd;
+    if (descriptor(sock, &fd) == 0) {
+        PyObject *records = Py_NewRef(*TLS_SLOT(channel, Wire, _records));
+        Py_ssize_t size = view->len;
+        if (size > LARGE)
+            set(TLS_SLOT(channel, Wire, _large), Py_True);
+        if (size > RECORD)
+            size = surely_fits(fd, size);
+        result = seal_and_send(self, channel, records, &places, fd, view->buf, size);
+        Py_DECREF(records);
+    }
+    if (result == NULL)
+        broke_off(channel);
+    Py_DECREF(places.known);
+    return result;
 }
 
 static PyObject *sink_send(PyObject *self, PyObject *const *args, Py_ssize_t count,
                            PyObject *names) {
-    PyObject *channel = TLS_FIELD(self, Sink, _channel), *lock, *result = NULL;
-    Places places;
+    PyObject *channel = *TLS_SLOT(self, Sink, _channel), *lock = NULL, *result = NULL;
+    bool common = count > 0 && names == NULL && channel != NULL &&
+                  is_exactly(channel, tls.its.TLSChannel) &&
+                  (PyBytes_CheckExact(args[0]) || PyMemoryView_Check(args[0]));
+    if (common)
+        lock = *TLS_SLOT(channel, Wire, _lock);
     Py_buffer view = {.obj = NULL};
-    if (count == 0 || names != NULL || !Py_IS_TYPE(channel, (PyTypeObject *)tls.its.TLSChannel) ||
-        !Py_IS_TYPE(lock = TLS_FIELD(channel, Wire, _lock), &Lock_Type) ||
-        !Py_IS_TYPE(TLS_FIELD(channel, Wire, _sock), native.socket_type) ||
-        !(PyBytes_CheckExact(args[0]) || PyMemoryView_Check(args[0])))
+    if (lock == NULL || !Py_IS_TYPE(lock, &Lock_Type))
         return call_original(tls.its.sink_send, self, args, count, names);
+    Py_INCREF(channel);
+    Py_INCREF(lock);
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         PyErr_Clear();
+    common = false;
     if (view.obj != NULL && view.len > 0) {
-        if (lock_wait(lock) < 0) {
-            PyBuffer_Release(&view);
-            return NULL;
-        }
-        if (TLS_FIELD(channel, Wire, _held) == Py_None &&
-            find_places(TLS_FIELD(channel, Wire, _records), &places)) {
-            Py_ssize_t size = view.len;
-            int fd = descriptor(TLS_FIELD(channel, Wire, _sock));
-            if (size > LARGE)
-                set(&TLS_FIELD(channel, Wire, _large), Py_True);
-            if (size > RECORD)
-                size = surely_fits(fd, size);
-            if (fd >= 0 || !PyErr_Occurred())
-                result = seal_and_send(self, channel, &places, fd, view.buf, size);
-            if (result == NULL)
-                broke_off(channel);
-            lock_release(lock);
-            PyBuffer_Release(&view);
-            return result;
-        }
+        lock_wait(lock);
+        result = send_records(self, channel, &view, &common);
         lock_release(lock);
     }
     if (view.obj != NULL)
         PyBuffer_Release(&view);
-    return call_original(tls.its.sink_send, self, args, count, names);
+    Py_DECREF(lock);
+    Py_DECREF(channel);
+    return common ? result : call_original(tls.its.sink_send, self, args, count, names);
 }
 
 /* As `TLSChannel.drained` where no question has to be asked; -1: that must be. */
 int tls_drained(PyObject *channel) {
-    if (!Py_IS_TYPE(channel, (PyTypeObject *)tls.its.TLSChannel) ||
-        TLS_FIELD(channel, Wire, _inside) != Py_False || TLS_FIELD(channel, Wire, _large) != Py_False)
+    if (tls.bio_write == NULL || !is_exactly(channel, tls.its.TLSChannel) ||
+        !TLS_IS(channel, Wire, _inside, Py_False) || !TLS_IS(channel, Wire, _large, Py_False))
         return -1;
-    return is_true(TLS_FIELD(channel, Wire, _kernel_drained));
+    PyObject *drained = *TLS_SLOT(channel, Wire, _kernel_drained);
+    return drained == Py_True ? 1 : drained == Py_False ? 0 : -1;
 }
 
 static PyMethodDef tls_twins[] = {
@@ -282,6 +331,17 @@ static PyMethodDef tls_twins[] = {
     {"send", (PyCFunction)(void (*)(void))sink_send, METH_FASTCALL | METH_KEYWORDS,
      "See `_Sink.send`."},
 };
+
+/* Lets go of what a `bind_tls` that failed had taken. */
+static PyObject *not_bound(void) {
+#define DROP_TLS_THING(thing) Py_CLEAR(tls.its.thing);
+    TLS_THINGS(DROP_TLS_THING)
+#define DROP_TLS_NAME(word) Py_CLEAR(tls.name.word);
+    TLS_NAMES(DROP_TLS_NAME)
+#define DROP_FUNCTION(function) tls.function = NULL;
+    FUNCTIONS(DROP_FUNCTION)
+    return NULL;
+}
 
 /* bind_tls(**things): (the twin of `TLSChannel.recv`, that of `_Sink.send`). */
 PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
@@ -295,20 +355,31 @@ PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *t
     TLS_FIELDS(FIND_TLS_SLOT)
 #define KEEP_TLS_THING(thing)                                                                  \
     if ((tls.its.thing = find_thing(things, #thing)) == NULL)                                  \
-        return NULL;
+        return not_bound();
     TLS_THINGS(KEEP_TLS_THING)
 #define KEEP_TLS_NAME(word)                                                                    \
     if ((tls.name.word = PyUnicode_InternFromString(#word)) == NULL)                           \
-        return NULL;
+        return not_bound();
     TLS_NAMES(KEEP_TLS_NAME)
 #define KEEP_FUNCTION(function)                                                                \
     PyObject *at_##function = find_thing(things, #function);                                   \
-    tls.function = at_##function == NULL ? NULL : (OpenSSL)PyLong_AsVoidPtr(at_##function);    \
-    Py_XDECREF(at_##function);                                                                 \
-    if (tls.function == NULL)                                                                  \
-        return NULL;
+    if (at_##function == NULL)                                                                 \
+        return not_bound();                                                                    \
+    tls.function = (OpenSSL)PyLong_AsVoidPtr(at_##function);                                   \
+    Py_DECREF(at_##function);                                                                  \
+    if (tls.function == NULL) {                                                                \
+        if (!PyErr_Occurred())                                                                 \
+            PyErr_Format(PyExc_TypeError, "bind_tls: %s is nowhere", #function);               \
+        return not_bound();                                                                    \
+    }
     FUNCTIONS(KEEP_FUNCTION)
-    PyTypeObject *sink = (PyTypeObject *)PyDict_GetItemString(things, "Sink");
-    return Py_BuildValue("(NN)", PyDescr_NewMethod((PyTypeObject *)tls.its.TLSChannel, tls_twins),
-                         PyDescr_NewMethod(sink, tls_twins + 1));
+    PyTypeObject *channel = (PyTypeObject *)tls.its.TLSChannel;
+    PyTypeObject *sink = (PyTypeObject *)tls.its.Sink;
+    PyObject *both = NULL;
+    if (PyType_IsSubtype(channel, (PyTypeObject *)tls.its.Wire))
+        both = Py_BuildValue("(NN)", PyDescr_NewMethod(channel, tls_twins),
+                             PyDescr_NewMethod(sink, tls_twins + 1));
+    else
+        PyErr_Format(PyExc_TypeError, "bind_tls: TLSChannel is no Wire");
+    return both == NULL ? not_bound() : both;
 }

@@ -155,8 +155,9 @@ class PrivateRecords:
         self._connection = connection
         self._ssl = connection._ssl
         self._in, self._out = connection._into_ssl, connection._from_ssl
-        #: Where these three are in memory, for the twins in C; not before the handshake is over.
-        self._places: tuple[int, int, int] | None = None
+        #: Where these three are in memory, and what keeps them there, for the twins in C; not
+        #: before the handshake is over.
+        self._places: tuple[int, int, int, Any] | None = None
 
     def put(self, data: bytes) -> None:
         if _bio_write(self._in, data, len(data)) != len(data):
@@ -234,7 +235,7 @@ class PrivateRecords:
         _ssl_set_bio(self._ssl, new_in, new_out)
         connection._into_ssl, connection._from_ssl = new_in, new_out
         self._in, self._out = new_in, new_out
-        self._places = (_place(self._ssl), _place(new_in), _place(new_out))
+        self._places = (_place(self._ssl), _place(new_in), _place(new_out), self._ssl)
 
     def _failure(self, result: int, done: int = 0) -> SSL.Error:
         """`done`: bytes of the same send that were encrypted before."""

@@ -1,0 +1,162 @@
+/* How the twins are put in. */
+
+#include "native.h"
+
+#include <structmember.h>
+#include <sys/socket.h>
+
+Native native;
+
+PyObject *find_thing(PyObject *things, const char *name) {
+    PyObject *thing = PyDict_GetItemString(things, name);
+    if (thing == NULL)
+        PyErr_Format(PyExc_TypeError, "bind: no %s", name);
+    return Py_XNewRef(thing);
+}
+
+static PyObject *find_class(PyObject *things, const char *name) {
+    PyObject *class = find_thing(things, name);
+    if (class != NULL && !PyType_Check(class)) {
+        PyErr_Format(PyExc_TypeError, "bind: %s is no class", name);
+        Py_CLEAR(class);
+    }
+    return class;
+}
+
+int find_slot(PyObject *things, const char *name, const char *slot, Py_ssize_t *at) {
+    PyObject *class = find_class(things, name);
+    PyObject *found = class == NULL ? NULL : PyObject_GetAttrString(class, slot);
+    int failed = found == NULL ? -1 : 0;
+    if (found != NULL) {
+        if (Py_IS_TYPE(found, &PyMemberDescr_Type) &&
+            PyType_IsSubtype((PyTypeObject *)class, PyDescr_TYPE(found)) &&
+            ((PyMemberDescrObject *)found)->d_member->type == T_OBJECT_EX) {
+            *at = ((PyMemberDescrObject *)found)->d_member->offset;
+        } else {
+            PyErr_Format(PyExc_TypeError, "%s.%s is no slot", name, slot);
+            failed = -1;
+        }
+    }
+    Py_XDECREF(found);
+    Py_XDECREF(class);
+    return failed;
+}
+
+static PyObject *attribute_of(const char *module, const char *type, const char *name) {
+    PyObject *from = PyImport_ImportModule(module);
+    PyObject *class = from == NULL ? NULL : PyObject_GetAttrString(from, type);
+    PyObject *found = class == NULL ? NULL : PyObject_GetAttrString(class, name);
+    Py_XDECREF(class);
+    Py_XDECREF(from);
+    return found;
+}
+
+static int know_the_standard_library(void) {
+    PyObject *from = PyImport_ImportModule("socket");
+    if (from == NULL)
+        return -1;
+    native.socket_type = (PyTypeObject *)PyObject_GetAttrString(from, "socket");
+    native.dontwait = PyObject_GetAttrString(from, "MSG_DONTWAIT");
+    Py_DECREF(from);
+    native.popleft = attribute_of("collections", "deque", "popleft");
+    native.append = attribute_of("collections", "deque", "append");
+    native.fileno = attribute_of("_socket", "socket", "fileno");
+    native.epoll_fileno = attribute_of("select", "epoll", "fileno");
+    native.quietly = PyLong_FromLong(MSG_DONTWAIT | MSG_NOSIGNAL);
+    native.zero = PyLong_FromLong(0);
+    native.chunk = PyLong_FromLong(CHUNK);
+    native.handle_data = PyUnicode_InternFromString("handle_data");
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* A twin reads the slots of its class, so it is given to that class or one below it. Their
+   documentation comes with `twin`. */
+static struct {
+    PyMethodDef method;
+    PyObject **class;
+} twins[] = {
+#define QUICKLY(function) (PyCFunction)(void (*)(void))function
+    {{"run", native_run, METH_NOARGS, NULL}, &native.its.Lifecycle},
+    {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, &native.its.Lifecycle},
+    {{"_become", native_become, METH_O, NULL}, &native.its.Core},
+    {{"_run_batch", native_run_batch, METH_O, NULL}, &native.its.Scheduler},
+    {{"_look", native_look, METH_O, NULL}, &native.its.Queue},
+    {{"send", QUICKLY(native_send), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
+    {{"recv", QUICKLY(native_recv), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
+};
+
+PyObject *give_twin(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    PyTypeObject *type;
+    const char *name, *documentation;
+    if (!PyArg_ParseTuple(arguments, "O!ss", &PyType_Type, &type, &name, &documentation))
+        return NULL;
+    if (native.missing == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "twin: `bind` comes first");
+    for (size_t which = 0; which < sizeof twins / sizeof *twins; which++) {
+        PyMethodDef *method = &twins[which].method;
+        if (strcmp(method->ml_name, name) != 0)
+            continue;
+        if (!PyType_IsSubtype(type, (PyTypeObject *)*twins[which].class))
+            return PyErr_Format(PyExc_TypeError, "twin: %s is none of %.100s", name, type->tp_name);
+        char *kept = PyMem_RawMalloc(strlen(documentation) + 1); /* for good: a method has it */
+        if (kept == NULL)
+            return PyErr_NoMemory();
+        method->ml_doc = strcpy(kept, documentation);
+        return PyDescr_NewMethod(type, method);
+    }
+    return PyErr_Format(PyExc_LookupError, "no twin of %s", name);
+}
+
+/* Lets go of what a `bind` that failed had taken. */
+static PyObject *not_bound(void) {
+#define DROP_THING(thing) Py_CLEAR(native.its.thing);
+    THINGS(DROP_THING)
+#define DROP_NAME(word) Py_CLEAR(native.name.word);
+    NAMES(DROP_NAME)
+    Py_CLEAR(native.socket_type);
+    PyObject **others[] = {&native.dontwait,     &native.quietly, &native.popleft, &native.append,
+                           &native.fileno,       &native.zero,    &native.chunk,
+                           &native.epoll_fileno, &native.handle_data};
+    for (size_t which = 0; which < sizeof others / sizeof *others; which++)
+        Py_CLEAR(*others[which]);
+    return NULL;
+}
+
+static bool are_dicts(void) {
+    PyObject *dicts[] = {native.its.async_recv, native.its.socket_recv, native.its.socket_send,
+                         native.its.TRANSITIONS};
+    for (size_t which = 0; which < sizeof dicts / sizeof *dicts; which++)
+        if (takes(dicts[which], &PyDict_Type) < 0)
+            return false;
+    return true;
+}
+
+PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
+    if (!PyArg_ParseTuple(arguments, "") || things == NULL)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind takes things");
+    if (native.missing != NULL) /* by another interpreter of this process, or before a reload */
+        return PyErr_Format(PyExc_RuntimeError, "bind: the module is taken");
+#define FIND_SLOT(class, slot)                                                                 \
+    if (find_slot(things, #class, #slot, &native.at.class##__##slot) < 0)                      \
+        return NULL;
+    FIELDS(FIND_SLOT)
+#define KEEP_THING(thing)                                                                      \
+    if ((native.its.thing = find_thing(things, #thing)) == NULL)                               \
+        return not_bound();
+    THINGS(KEEP_THING)
+#define KEEP_NAME(word)                                                                        \
+    if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
+        return not_bound();
+    NAMES(KEEP_NAME)
+    PyObject *queue = find_class(things, "Queue"), *poller = find_class(things, "EpollPoller");
+    bool classes = queue != NULL && poller != NULL;
+    Py_XDECREF(queue);
+    Py_XDECREF(poller);
+    if (!classes || !are_dicts() || know_the_standard_library() < 0 ||
+        seconds_of(native.its.HAND_OVER_COST, &native.hand_over_cost) < 0)
+        return not_bound();
+    native.missing = find_thing(things, "MISSING");
+    if (native.missing == NULL)
+        return not_bound();
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,101 @@
+/* What is in slots, and numbers of Python as numbers of C. */
+
+#include "native.h"
+
+PyObject *unset(PyObject *object, const char *slot) {
+    return PyErr_Format(PyExc_AttributeError, "'%.100s' object has no attribute '%s'",
+                        Py_TYPE(object)->tp_name, slot);
+}
+
+int odd_truth(PyObject *object, PyObject *flag, const char *slot) {
+    if (flag == NULL) {
+        unset(object, slot);
+        return -1;
+    }
+    Py_INCREF(flag);
+    int known = PyObject_IsTrue(flag);
+    Py_DECREF(flag);
+    return known;
+}
+
+bool is_below(PyObject *object, PyObject *class, PyTypeObject **seen) {
+    if (!PyObject_TypeCheck(object, (PyTypeObject *)class))
+        return false;
+    Py_XSETREF(*seen, (PyTypeObject *)Py_NewRef(Py_TYPE(object))); /* or its place is another's */
+    return true;
+}
+
+int not_taken(PyObject *object, PyObject *class) {
+    PyErr_Format(PyExc_TypeError, "got %.100s, takes %.100s", Py_TYPE(object)->tp_name,
+                 ((PyTypeObject *)class)->tp_name);
+    return -1;
+}
+
+Py_ssize_t list_size(PyObject *list) {
+    if (list == NULL || takes(list, &PyList_Type) < 0)
+        return -1;
+    return PyList_GET_SIZE(list);
+}
+
+int no_number(PyObject *value) {
+    return value == NULL ? -1 : not_taken(value, (PyObject *)&PyLong_Type);
+}
+
+int number_of(PyObject *fd, int *number) {
+    long value;
+    if (whole(fd, &value) < 0)
+        return -1;
+    *number = value == (int)value ? (int)value : -1; /* which is no descriptor */
+    return 0;
+}
+
+int put_number(PyObject **field, long value) {
+    PyObject *number = PyLong_FromLong(value);
+    if (number == NULL)
+        return -1;
+    put(field, number);
+    return 0;
+}
+
+int add_to(PyObject *object, PyObject **field, const char *slot, long more) {
+    long known;
+    if (whole(in_slot(object, *field, slot), &known) < 0)
+        return -1;
+    PyObject *sum = PyLong_FromLong((long)((unsigned long)known + more));
+    if (sum == NULL)
+        return -1;
+    put(field, sum);
+    return 0;
+}
+
+int odd_seconds(PyObject *value, double *seconds) {
+    if (value == NULL)
+        return -1;
+    Py_INCREF(value); /* its conversion may run anything */
+    *seconds = PyFloat_AsDouble(value);
+    Py_DECREF(value);
+    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+int read_clock(PyObject *clock, double *now) {
+    if (clock == native.its.monotonic) { /* it reads this clock, too */
+        *now = seconds_now();
+        return 0;
+    }
+    if (clock == NULL)
+        return -1;
+    Py_INCREF(clock);
+    PyObject *seconds = PyObject_CallNoArgs(clock);
+    Py_DECREF(clock);
+    int failed = seconds_of(seconds, now);
+    Py_XDECREF(seconds);
+    return failed;
+}
+
+/* The number of a `socket.socket`, which is -1 if it is closed. */
+int descriptor(PyObject *sock, int *number) {
+    PyObject *fd = sock == NULL ? NULL : call1(native.fileno, sock);
+    int failed = number_of(fd, number);
+    Py_XDECREF(fd);
+    return failed;
+}

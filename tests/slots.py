@@ -1,0 +1,314 @@
+"""`python -m tests.slots`: each way into the C, with each slot that it reads unset, or with
+something in it that does not belong there. It ends by itself, or a signal has ended it.
+
+The last line is how many calls were made; a line before it is a call that the interpreter
+found fault with ("returned NULL without setting an exception").
+"""
+
+import contextlib
+import faulthandler
+import itertools
+import logging
+import re
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from tests.test_connection import World
+from thousand_island_sync._connection import Lifecycle
+from thousand_island_sync._poller import EpollPoller
+from thousand_island_sync._pool import Worker
+from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync._staying import Wanted
+from thousand_island_sync._task import Task
+from thousand_island_sync.socket import Socket
+from thousand_island_sync.transports.tcp import TCPChannel
+
+NATIVE = Path(__file__).resolve().parent.parent / "native"
+
+
+def slots_read():
+    """(class, slot) as the C has them."""
+    text = (NATIVE / "native.h").read_text() + (NATIVE / "tls.c").read_text()
+    lists = re.findall(r"#define (?:TLS_)?FIELDS\(X\)((?:.*\\\n)*.*\n)", text)
+    return re.findall(r"X\((\w+), (\w+)\)", "".join(lists))
+
+
+class Odd:
+    """Empties the slot that it lies in, and fails, whatever is asked of it."""
+
+    def __init__(self):
+        self.empty = lambda: None
+
+    def _fail(self, *_):
+        self.empty()
+        raise ArithmeticError("odd")
+
+    __bool__ = __len__ = __index__ = __float__ = __int__ = __call__ = __hash__ = __eq__ = _fail
+    __lt__ = __le__ = __gt__ = __ge__ = __add__ = __sub__ = __iter__ = __enter__ = _fail
+
+
+class Emptying(Odd):
+    """The same, but it gives something."""
+
+    def _one(self, *_):
+        self.empty()
+        return 1
+
+    def _real(self, *_):
+        self.empty()
+        return 1.5
+
+    __bool__ = __len__ = __index__ = __int__ = __hash__ = __call__ = _one
+    __float__ = _real
+
+
+GONE = object()
+VALUES = [
+    *(lambda: GONE, lambda: None, lambda: True, lambda: False, lambda: 0, lambda: -1),
+    *(lambda: 1 << 40, lambda: 1 << 80, lambda: 0.5, lambda: float("nan"), lambda: float("inf")),
+    *(
+        lambda: "text",
+        lambda: b"bytes",
+        list,
+        dict,
+        tuple,
+        set,
+        object,
+        lambda: [1],
+        lambda: {1: 1},
+    ),
+    *(lambda: (0, 0, 0, 0), lambda: ("a", "b", "c", "d"), lambda: int, threading.Lock),
+    *(socket.socket, lambda: Task(0), lambda: Task.__new__(Task), lambda: Worker.__new__(Worker)),
+    *(lambda: Socket.__new__(Socket), lambda: Scheduler.__new__(Scheduler), Odd, Emptying),
+    *(lambda: TCPChannel.__new__(TCPChannel), lambda: EpollPoller.__new__(EpollPoller)),
+    *(lambda: Lifecycle.__new__(Lifecycle), lambda: Wanted.__new__(Wanted)),
+]
+
+
+class Wired(World):
+    """A connection with a real channel, from which bytes have come, and the end after them."""
+
+    def __init__(self):
+        super().__init__()
+        self.run()
+        self.theirs.sendall(b"some bytes")
+        self.theirs.shutdown(socket.SHUT_WR)
+        self.theirs.settimeout(1)
+        self.plain = TCPChannel(self.ours)
+        self.connection._source = self.ours
+        self.connection._short_proves = True
+        self.socket = self.connection._socket
+        self.socket._use(self.plain)
+
+    def objects(self):
+        return {
+            "Task": self.connection,
+            "Core": self.connection,
+            "Lifecycle": self.connection,
+            "Socket": self.socket,
+            "TCPChannel": self.plain,
+        }
+
+
+class Waiting(Wired):
+    """A thread has waited for it in the kernel already."""
+
+    def __init__(self):
+        super().__init__()
+        self.socket._waiter = threading.get_ident()
+
+
+class Busy(contextlib.AbstractContextManager):
+    """A scheduler without threads, a worker with a permit, and a task that is ready or parked."""
+
+    class Runs(Task):
+        verdict = 0
+
+        def run(self):
+            return self.verdict
+
+        def may_stay(self):
+            return False
+
+        def broke(self):
+            pass
+
+    def __init__(self, *, ready=True):
+        self.ours, self.theirs = socket.socketpair()
+        self.scheduler = Scheduler(
+            EpollPoller(), max_threads=1, name="t", ring=lambda: None, saturation=lambda *_: None
+        )
+        self.worker = Worker(self.scheduler)
+        self.scheduler._count = 1
+        self.scheduler._grant(self.worker)
+        self.task = self.Runs(self.ours.fileno())
+        self.task.deadline = 1e9
+        self.task.owned = True
+        self.scheduler._tasks[self.task.fd] = self.task
+        self.scheduler.attach(self.task)
+        self.theirs.sendall(b"x")
+        (self.scheduler._ready if ready else self.worker.parked).append(self.task)
+        self.poller = self.scheduler._poller
+
+    def objects(self):
+        return {"Task": self.task, "Worker": self.worker, "Scheduler": self.scheduler}
+
+    def __exit__(self, *exc):
+        self.ours.close()
+        self.theirs.close()
+        self.poller.close()
+
+
+class Staying(Wired):
+    """Asks its scheduler whether there is something better to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.busy = Busy()
+        self.busy.task.blocks = True
+        self.wanted = Wanted(self.busy.scheduler, self.busy.worker, self.busy.task)
+        self.connection._clock = itertools.count(0, 10).__next__  # a callback takes ten seconds
+
+    def objects(self):
+        return {**super().objects(), **self.busy.objects(), "Wanted": self.wanted}
+
+    def stay(self):
+        self.connection.stay(float("inf"), self.wanted)
+
+    def __exit__(self, *exc):
+        self.busy.__exit__()
+        super().__exit__()
+
+
+class StayingItself(Staying):
+    """The same, where the task that is meddled with is the connection."""
+
+    def objects(self):
+        return {**super().objects(), "Task": self.connection}
+
+
+def secure():
+    """A maker of TLS channels that a client has written to, where TLS is to be had."""
+    from tests.conftest import Authority
+    from tests.test_tls_wire import Pair
+
+    authority = Authority()
+
+    class Secure(Pair):
+        def __init__(self):
+            super().__init__(authority)
+            self.shake_hands()
+            self.channel.recv(1)
+            self.channel.drained()
+            self.say(b"some bytes")
+            self.deliver()
+            self.sink = self.channel.sink()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exc):
+            self.close()
+
+        def objects(self):
+            return {
+                "Wire": self.channel,
+                "TLSChannel": self.channel,
+                "PrivateRecords": self.channel._records,
+                "Sink": self.sink,
+            }
+
+    return Secure
+
+
+def entries():
+    """(what it is called on, the call)"""
+    made = [
+        (Wired, lambda world: world.connection.run()),
+        (Wired, lambda world: world.connection._become(world.connection._state)),
+        (Wired, lambda world: world.connection._become(world.reactions)),
+        (Staying, lambda world: world.stay()),
+        (StayingItself, lambda world: world.stay()),
+        (Wired, lambda world: world.socket.send(b"x")),
+        (Wired, lambda world: world.socket.send([b"x", b"y"])),
+        (Waiting, lambda world: world.socket.recv(5)),
+        (Waiting, lambda world: world.socket.recv()),
+        (Busy, lambda world: world.scheduler._run_batch(world.worker)),
+        (Busy, lambda world: world.scheduler._look(world.worker)),
+        (lambda: Busy(ready=False), lambda world: world.scheduler._look(world.worker)),
+    ]
+    if "tls" in sys.argv:
+        wire = secure()
+        made += [
+            (wire, lambda world: world.channel.recv(5)),
+            (wire, lambda world: world.channel.recv(65536)),
+            (wire, lambda world: world.sink.send(b"x", 0)),
+            (wire, lambda world: world.sink.send(b"x" * 50_000, 0)),
+            (wire, lambda world: world.channel.drained()),
+        ]
+    return made
+
+
+#: Wrong arguments of each call.
+ARGUMENTS = [(), (None,), (1,), ("a",), (1, 2), (1, 2, 3), (None,) * 9, (Odd(),), (Emptying(), 1)]
+
+
+def play(world, call, name):
+    try:
+        with contextlib.suppress(Exception):
+            call(world)
+    except SystemError as error:
+        print(name, error, flush=True)
+
+
+def meddle(make, call, class_, slot, given):
+    with make() as world:
+        changed = world.objects()[class_]
+        if isinstance(given, Odd):
+            given.empty = lambda: delattr(changed, slot)
+        if given is GONE:
+            with contextlib.suppress(AttributeError):
+                delattr(changed, slot)
+        else:
+            setattr(changed, slot, given)
+        play(world, call, f"{class_}.{slot} = {type(given).__name__}")
+    if isinstance(given, socket.socket):
+        given.close()
+
+
+def call_with(method):
+    for arguments in ARGUMENTS:
+        try:
+            with contextlib.suppress(Exception):
+                method(*arguments)
+        except SystemError as error:
+            print(method, arguments, error, flush=True)
+
+
+def main():
+    faulthandler.enable()
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda unraisable: None
+    done = 0
+    for make, call in entries():
+        with make() as world:
+            known = world.objects()
+        for class_, slot in slots_read():
+            for value in VALUES if class_ in known else ():
+                faulthandler.dump_traceback_later(20, exit=True)
+                meddle(make, call, class_, slot, value())
+                done += 1
+    with Staying() as world:
+        for method in (
+            *(world.connection.run, world.connection.stay, world.connection._become),
+            *(world.socket.send, world.socket.recv),
+            *(world.busy.scheduler._run_batch, world.busy.scheduler._look),
+        ):
+            call_with(method)
+    print(done, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What the C reads may be unset, or of a wrong type: that is an exception, as in Python."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.slots import slots_read
+from thousand_island_sync import Socket, _compiled, _twins
+from thousand_island_sync._connection import Lifecycle
+from thousand_island_sync._poller import EpollPoller
+from thousand_island_sync._pool import Worker
+from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync.transports import _tls_twins
+from thousand_island_sync.transports._tls_channel import TLSChannel, _Sink
+
+in_c_only = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Python")
+
+
+class StandIn(Socket):
+    """A user's, for a test of a handler: nothing of ours was called."""
+
+    def __init__(self):
+        self.sent = []
+
+
+def test_a_stand_in_for_a_socket_lacks_attributes_and_nothing_worse():
+    for call in (lambda: StandIn().send(b"x"), lambda: StandIn().recv(), lambda: StandIn().recv(5)):
+        with pytest.raises(AttributeError, match="StandIn"):
+            call()
+    with pytest.raises(AttributeError, match="_sending"):
+        copy.copy(Socket.__new__(Socket)).send(b"x")
+
+
+def test_what_was_never_made_lacks_attributes_and_nothing_worse():
+    channel, worker = TLSChannel.__new__(TLSChannel), Worker.__new__(Worker)
+    scheduler, connection = Scheduler.__new__(Scheduler), Lifecycle.__new__(Lifecycle)
+    calls = [
+        *(lambda: channel.recv(1), lambda: _Sink.__new__(_Sink).send(b"x", 0)),
+        *(lambda: channel.sink().send(b"x", 0), channel.drained),
+        *(lambda: scheduler._look(worker), lambda: scheduler._run_batch(worker)),
+        *(connection.run, lambda: connection.stay(1.0, lambda _: True)),
+        lambda: connection._become(None),
+    ]
+    for call in calls:
+        with pytest.raises(AttributeError):
+            call()
+
+
+@in_c_only
+def test_all_slots_are_known_to_the_test_below():
+    assert len(slots_read()) > 60
+    assert ("TLSChannel", "_reads_ended") in slots_read()
+
+
+@in_c_only
+def test_no_slot_that_is_unset_or_holds_something_else_ends_the_interpreter():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.slots", *(["tls"] if _tls_twins.originals else [])],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONDEVMODE": "0"},
+    )
+    assert done.returncode == 0, done.stderr[-3_000:]
+    *faults, count = done.stdout.splitlines()
+    assert faults == []
+    assert int(count) > 5_000
+
+
+@in_c_only
+def test_a_twin_is_given_to_classes_that_have_its_slots_only():
+    native = _compiled.native
+    for name in ("run", "stay", "_become", "_run_batch", "_look", "send", "recv"):
+        with pytest.raises(TypeError, match=f"{name} is none of EpollPoller"):
+            native.twin(EpollPoller, name, "")
+    with pytest.raises(LookupError):
+        native.twin(Lifecycle, "walk", "")
+    with pytest.raises(TypeError):
+        native.twin("Lifecycle", "run", "")
+    with pytest.raises(TypeError):
+        Socket.send(object(), b"x")
+    with pytest.raises(TypeError):
+        Lifecycle.run(object())
