@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
     {"_native", "_patched"},
-    {"errors", "_clock", "_states", "_compiled", "_hangup", "_reports"},
+    {"errors", "_clock", "_states", "_compiled", "_hangup", "_sigpipe", "_reports"},
     {"_locks"},
     {"_receiver_failures", "_latch"},
     {"_signals"},

@@ -35,6 +35,7 @@ from typing import Any, Protocol
 
 from ._clock import FOREVER, wait_time
 from ._locks import lock, turn
+from ._sigpipe import NOSIGNAL
 
 READ = 0x001
 WRITE = 0x004
@@ -73,7 +74,7 @@ class WakeUp:
                 os.eventfd_write(self._fd, 1)
             else:
                 try:
-                    self._pair[1].send(b"\0")
+                    self._pair[1].send(b"\0", NOSIGNAL)
                 except BlockingIOError:
                     pass  # it is full, so it is readable
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket as stdlib_socket
 import traceback
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -10,12 +9,12 @@ from typing import Any, NoReturn
 from . import _waits, events
 from ._clock import FOREVER, now
 from ._options import MISSING, Missing
+from ._sigpipe import DONTWAIT, QUIETLY
 from ._socket_core import SocketCore
 from .errors import SocketClosed, SocketError, SocketTimeout
 from .transports._base import WRITE
 
 _sent = events.socket_send
-_DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 #: Several pieces of so many bytes in all are copied into one: it costs less than to gather.
 JOINED_MOST = 16_384
 
@@ -107,7 +106,7 @@ class Sending(SocketCore):
             and self._sending.acquire(False)
         ):
             try:
-                sent = 0 if self._closed else self._sink.send(data, _DONTWAIT)
+                sent = 0 if self._closed else self._sink.send(data, QUIETLY)
             except BlockingIOError:
                 sent = 0
             except BaseException as cause:
@@ -162,8 +161,8 @@ class Sending(SocketCore):
                 partly = not all_ and timeout_ms is MISSING and isinstance(default, float)
                 if flags:
                     self._channel.check_flags(flags)
-                    if flags & _DONTWAIT:
-                        flags &= ~_DONTWAIT
+                    if flags & DONTWAIT:
+                        flags &= ~DONTWAIT
                         timeout, partly = 0.0, True
                 data, views = _views(data)
                 deadline = now() + timeout

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ._sigpipe import NOSIGNAL
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPED = b"\xff"  # no signal's number
 
@@ -37,7 +39,7 @@ def serve_until_signalled(servers: tuple[Server, ...]) -> None:
 
         def note(what: bytes) -> None:
             try:
-                theirs.send(what)
+                theirs.send(what, NOSIGNAL)
             except OSError:
                 pass  # nobody listens any more, or plenty is noted
 

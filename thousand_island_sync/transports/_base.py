@@ -94,9 +94,9 @@ class Channel(ABC):
         return self
 
     def sink(self) -> Sink:
-        """What a plain `Socket.send` sends to, with `MSG_DONTWAIT`: the channel, or something
-        quicker; it may also raise `BlockingIOError` for none taken, and gives `~count`
-        where a rest of what counts as sent waits for `flush`."""
+        """What a plain `Socket.send` sends to, with `MSG_DONTWAIT` and `MSG_NOSIGNAL`: the
+        channel, or something quicker; it may also raise `BlockingIOError` for none taken, and
+        gives `~count` where a rest of what counts as sent waits for `flush`."""
         return self
 
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:

@@ -42,10 +42,10 @@ from typing import Any
 from OpenSSL import SSL
 
 from .._locks import maker
+from .._sigpipe import DONTWAIT, QUIETLY
 from ._base import READ, WRITE, Channel
 from ._tls_records import BATCH, LARGEST, RECORD, records_of
 
-_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 # linux/socket.h's number on most machines, and <linux/sock_diag.h>'s places in what it gives.
 _MEMINFO = 55
 _SENDING, _ROOM, _QUEUED = 2, 3, 5
@@ -141,7 +141,7 @@ class Wire(Channel):
             OSError: as recv(2).
         """
         try:
-            data = self._source.recv(LARGEST, _DONTWAIT)
+            data = self._source.recv(LARGEST, DONTWAIT)
         except BlockingIOError:
             self._kernel_drained = True
             self.recv_wants = READ
@@ -169,7 +169,7 @@ class Wire(Channel):
         sent = 0
         if self._held is None:
             try:
-                sent = self._sock.send(data, _DONTWAIT)
+                sent = self._sock.send(data, QUIETLY)
             except BlockingIOError:
                 pass
             if sent == len(data):
@@ -212,7 +212,7 @@ class Wire(Channel):
         held = self._held
         if held is not None:
             try:
-                sent = self._sock.send(held, _DONTWAIT)
+                sent = self._sock.send(held, QUIETLY)
             except BlockingIOError:
                 sent = 0
             if sent < len(held):

@@ -17,11 +17,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from .. import _addresses
+from .. import _addresses, _sigpipe
 from .._clock import FOREVER, timeval
 from .._compiled import send_file
 from .._listen_errors import OptionRefused, set_option
 from .._options import Option, at_home
+from .._sigpipe import DONTWAIT, QUIETLY
 from ..errors import ConfigError, NotSupported
 from ._base import Channel, ListenSocket, Sink, Source, Transport
 from ._tcp_options import INHERITED, LISTENING, Own, own_settings, set_inherited, try_out
@@ -34,7 +35,6 @@ def _kernel() -> tuple[int, ...]:
 
 # int: the standard library has it as an IntFlag, whose `|` costs two microseconds.
 _UNIX = getattr(socket, "AF_UNIX", None)
-_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 _LINUX = sys.platform.startswith("linux")
 _IOV_MAX = 512
 _SENDFILE_MOST = 1 << 30
@@ -63,7 +63,7 @@ class TCPChannel(Channel):
 
     def recv(self, length: int, flags: int = 0) -> bytes | None:
         try:
-            return self._sock.recv(length, flags | _DONTWAIT)
+            return self._sock.recv(length, flags | DONTWAIT)
         except BlockingIOError:
             return None
 
@@ -79,7 +79,7 @@ class TCPChannel(Channel):
 
     def send(self, data: Any, flags: int = 0) -> int:
         try:
-            return self._sock.send(data, flags | _DONTWAIT)
+            return self._sock.send(data, flags | QUIETLY)
         except BlockingIOError:
             return 0
 
@@ -91,7 +91,7 @@ class TCPChannel(Channel):
 
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
         try:
-            return self._sock.sendmsg(buffers[:_IOV_MAX], (), flags | _DONTWAIT)
+            return self._sock.sendmsg(buffers[:_IOV_MAX], (), flags | QUIETLY)
         except BlockingIOError:
             return 0
 
@@ -108,7 +108,7 @@ class TCPChannel(Channel):
             return sent
         os.set_blocking(fd, False)
         try:
-            return os.sendfile(fd, file, offset, count)
+            return _sigpipe.sendfile(fd, file, offset, count)
         except BlockingIOError:
             return None
         finally:
