@@ -21,6 +21,7 @@ from thousand_island_sync._clock import FOREVER
 from thousand_island_sync._poller import READ
 from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._task import AGAIN, PARK, Task
+from thousand_island_sync._timers import Timer
 from thousand_island_sync._waits import make_way
 
 
@@ -393,7 +394,9 @@ class World:
         elif by == "another thread":
             self.kernel.at(when, lambda: SimThread(target=post, name="post").start())
         else:
-            set_timer = SimThread(target=lambda: self.scheduler.later(when, post), name="timer")
+            set_timer = SimThread(
+                target=lambda: self.scheduler.start(Timer(when, target=post)), name="timer"
+            )
             self.kernel.at(self.kernel.now, set_timer.start)
 
     def run_until(self, end):

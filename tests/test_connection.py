@@ -81,9 +81,8 @@ class Pool:
     def make_ready(self, task):
         self.ready.append(task)
 
-    def later(self, when, call):
-        self.timers.append((when, call))
-        return self.timers[-1]
+    def start(self, timer):
+        self.timers.append(timer)
 
     def cancel(self, timer):
         self.timers.remove(timer)
@@ -353,7 +352,7 @@ def test_messages_come_one_a_step_between_the_bytes(world):
 def test_delayed_messages_are_cancelled_with_the_connection(world):
     world.run()
     world.connection.post("later", 5_000)
-    assert world.pool.timers[0][0] == 1_005.0
+    assert world.pool.timers[0].when == 1_005.0
     assert world.connection.pending() == 1
     end_by(world, Cause.SHUTDOWN)
     assert world.pool.timers == []
@@ -362,7 +361,7 @@ def test_delayed_messages_are_cancelled_with_the_connection(world):
 def test_a_delayed_message_arrives(world):
     world.run()
     world.connection.post("later", 5_000)
-    world.pool.timers[0][1]()
+    world.pool.timers[0].target()
     assert world.run() == PARK
     assert world.calls[-1] == ("handle_info", "later")
 

@@ -159,9 +159,8 @@ class Pool:
         if task not in self.ready:
             self.ready.append(task)
 
-    def later(self, when, call):
-        self.timers.append((when, call))
-        return self.timers[-1]
+    def start(self, timer):
+        self.timers.append(timer)
 
     def cancel(self, timer):
         if timer in self.timers:
@@ -361,9 +360,9 @@ class Interleavings(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 1.0, 2.5, 11.0]))
     def time_passes(self, seconds):
         self.time += seconds
-        for timer in [timer for timer in self.pool.timers if timer[0] <= self.time]:
+        for timer in [timer for timer in self.pool.timers if timer.when <= self.time]:
             self.pool.timers.remove(timer)
-            timer[1]()
+            timer.target()
         for one in self.all:
             if not one.done and one.connection.deadline <= self.time:
                 self.pool.make_ready(one.connection)

@@ -17,6 +17,7 @@ from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
 from thousand_island_sync._tendency import HAND_OVER_COST, LONG
+from thousand_island_sync._timers import Timer
 
 
 class Pipe(Task):
@@ -207,7 +208,7 @@ def test_however_it_became_ready_and_though_the_watch_slept(how, scheduler_of):
         behind.append(lambda: scheduler.make_ready(stuck))
         scheduler._poller.wake()
     else:
-        scheduler.later(now(), lambda: scheduler.make_ready(stuck))
+        scheduler.start(Timer(now(), target=lambda: scheduler.make_ready(stuck)))
     try:
         assert inside.wait(10)
         wanted.clear()
@@ -369,9 +370,13 @@ def test_later_calls_in_time_and_not_what_was_cancelled(scheduler_of):
     scheduler.pipe(lambda pipe, data: None)
     called = []
     begun = time.monotonic()
-    scheduler.later(begun + 0.03, lambda: called.append(time.monotonic() - begun))
-    cancelled = scheduler.later(begun + 0.01, lambda: called.append("cancelled"))
+    scheduler.start(Timer(begun + 0.03, target=lambda: called.append(time.monotonic() - begun)))
+    cancelled = Timer(begun + 0.01, target=lambda: called.append("cancelled"))
+    scheduler.start(cancelled)
     scheduler.cancel(cancelled)
+    cancelled = Timer(begun + 0.01, target=lambda: called.append("cancelled before"))
+    scheduler.cancel(cancelled)
+    scheduler.start(cancelled)
     assert eventually(lambda: called)
     assert len(called) == 1
     assert called[0] >= 0.03

@@ -23,6 +23,7 @@ from ._mailbox import Call, Mailbox
 from ._options import is_milliseconds
 from ._states import CLOSED, NEW, TRANSITIONS, State
 from ._task import Task
+from ._timers import Timer
 from .connection import Connection
 from .errors import SocketClosed, SocketTimeout, ThousandIslandError
 from .handler import Handler, SwitchTransport
@@ -224,9 +225,10 @@ class ConnectionCore(Task):
     def close_from_outside(self) -> None:
         self._asked = True
         socket = getattr(self, "_socket", None)
-        if socket is not None:
-            socket._interrupt_read()
-        self._left_something()
+        if socket is None or socket._interrupt_read():
+            self._left_something()
+        else:
+            self._env.pool.soon(self.close_from_outside)
 
     def _mailbox(self) -> Mailbox:
         mail = self._mail
@@ -252,15 +254,14 @@ class ConnectionCore(Task):
                 raise self._ended_error("post")
             self._left_something()
             return
-        key = object()
-        if not mail.put_delayed(key):
+        timer = Timer(self._clock() + seconds(delay_ms))
+        timer.target = functools.partial(self._arrive, mail, timer, message)
+        if not mail.put_delayed(timer):
             raise self._ended_error("post")
-        arrive = functools.partial(self._arrive, mail, key, message)
-        when = self._clock() + seconds(delay_ms)
-        mail.remember(key, self._env.pool.later(when, arrive))
+        self._env.pool.start(timer)
 
-    def _arrive(self, mail: Mailbox, key: object, message: Any) -> None:
-        if mail.arrive(key, message):
+    def _arrive(self, mail: Mailbox, timer: Timer, message: Any) -> None:
+        if mail.arrive(timer, message):
             self._left_something()
 
     def call(self, message: Any, timeout_ms: float | None) -> Any:

@@ -15,10 +15,10 @@ for. What is in `TURNS` is no lock but a right: it is held over waits, those who
 they wait for a peer, within the time of their call. A lock is held for a moment: over no system
 call that waits, and over nothing of the user's, and neither is a turn over what is the user's.
 
-So what interrupting code may call reads facts without locks, and takes only two kinds: the last
-ones of the order, which are re-entrant, and under which no other is waited for; and the
-scheduler's, by `take`: where that is not free and this thread has any lock of the process or of
-a server, it is not waited for, and the request is left for the listener's thread (`Pool.soon`).
+So what interrupting code may call reads facts without locks, and takes locks by `take` and
+`enter`: where one is not free, and this thread has any lock of the process or of a server, it is
+not waited for. A message is put in without; all else is left for the listener's thread
+(`Pool.soon`). Or the lock is one under which nothing is called, so nobody is interrupted there.
 
 With `THOUSAND_ISLAND_DEBUG=1` when the package is imported, all of this is watched for each lock
 and each call of the user's code, and reported as `_checked` does. Without it the locks are
@@ -52,7 +52,6 @@ ORDER = (
     "socket.receiving",
     "socket.sending",
     "scheduler",
-    # Under these no other one is taken, so anybody may wait for them, whatever was interrupted.
     "socket.guard",
     "tls",
     "events",
@@ -60,7 +59,6 @@ ORDER = (
     "mailbox",
     "connection",
     "bell.holders",
-    "bell",
 )
 #: Those that are held over waits.
 TURNS = frozenset({"acceptors.turn", "poller.turn", "socket.receiving", "socket.sending"})
@@ -206,12 +204,15 @@ def holds_any() -> bool:
 
 
 def take(one: Any) -> bool:
-    """Takes a lock for what interrupting code may call. `False`: it may not be waited for."""
-    return not one._is_owned() and (one.acquire(False) or wait_unless_interrupting(one))
+    """Takes a lock for what interrupting code may call. `False`: it may not be waited for, or
+    this thread has it."""
+    return not one._is_owned() and enter(one)
 
 
-def wait_unless_interrupting(one: Any) -> bool:
-    """As `take`, of one that is not free."""
+def enter(one: Any) -> bool:
+    """As `take`, of one that this thread may have already, and takes again."""
+    if one.acquire(False):
+        return True
     if holds_any():
         return False
     one.acquire()

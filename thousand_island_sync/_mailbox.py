@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 from . import _waits
-from ._locks import process_lock
+from ._locks import enter, process_lock
 from ._timers import Timer
 from .errors import MailboxFull
 
@@ -37,16 +37,17 @@ class Call:
         return self._done.acquire(timeout=timeout)
 
 
-#: Of all mailboxes, so that whoever interrupts its holder can know that.
+#: Of all mailboxes, so that it can be known who has one.
 _lock = process_lock("mailbox")
 
 
 class Mailbox:
     """Messages and calls in the order made; those with a delay as their time comes.
 
-    Any thread may use it, also from where it has interrupted itself in here: each method bears
-    that another puts something in at any point of it. Closed, it takes nothing more. What is the
-    user's neither ends nor is compared under the lock.
+    Any thread may use it. Whoever puts something in may have been interrupted, in here or where
+    another lock is held: then it goes on without the lock if that is not free, as each step bears
+    it, and the limit may be passed by one. Closed, it takes nothing more. What is the user's
+    neither ends nor is compared under the lock.
     """
 
     __slots__ = ("_delayed", "_limit", "_queue", "closed")
@@ -54,7 +55,7 @@ class Mailbox:
     def __init__(self, limit: int | None, *, closed: bool = False) -> None:
         self._limit = limit
         self._queue: deque[Any] = deque()
-        self._delayed: dict[object, Timer | None] = {}
+        self._delayed: dict[Timer, None] = {}
         self.closed = closed
 
     def __len__(self) -> int:
@@ -62,11 +63,15 @@ class Mailbox:
 
     def put(self, message: Any) -> bool:
         """False: closed. Raises MailboxFull."""
-        with _lock:
+        held = enter(_lock)
+        try:
             if not self.closed:
                 self._room()
                 self._queue.append(message)
             return not self.closed
+        finally:
+            if held:
+                _lock.release()
 
     def _room(self) -> None:
         waiting = len(self._queue) + len(self._delayed)
@@ -76,27 +81,25 @@ class Mailbox:
                 f" {self._limit}; post less, or raise it"
             )
 
-    def put_delayed(self, key: object) -> bool:
+    def put_delayed(self, timer: Timer) -> bool:
         """Keeps a place for a message whose time will come. As `put`."""
-        with _lock:
+        held = enter(_lock)
+        try:
             if not self.closed:
                 self._room()
-                self._delayed[key] = None
+                self._delayed[timer] = None
             return not self.closed
+        finally:
+            if held:
+                _lock.release()
 
-    def remember(self, key: object, timer: Timer) -> None:
-        """The timer of a delayed message, so that `close` can tell it."""
-        with _lock:
-            if key in self._delayed:
-                self._delayed[key] = timer
-
-    def arrive(self, key: object, message: Any) -> bool:
+    def arrive(self, timer: Timer, message: Any) -> bool:
         """A delayed message's time has come; False: closed meanwhile."""
         with _lock:
-            if self.closed or key not in self._delayed:
+            if self.closed or timer not in self._delayed:
                 return False
             self._queue.append(message)
-            del self._delayed[key]
+            del self._delayed[timer]
             return True
 
     def take(self) -> Any:
@@ -123,8 +126,7 @@ class Mailbox:
             self.closed = True
             queue, self._queue = self._queue, deque()
             delayed, self._delayed = self._delayed, {}
-        calls = [entry for entry in queue if isinstance(entry, Call)]
-        return calls, [timer for timer in delayed.values() if timer is not None]
+        return [entry for entry in list(queue) if isinstance(entry, Call)], list(delayed)
 
 
 #: What a connection that ended without ever having had a mailbox has.

@@ -34,7 +34,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ._clock import FOREVER, wait_time
-from ._locks import lock, turn
+from ._locks import turn
 from ._sigpipe import NOSIGNAL
 
 READ = 0x001
@@ -59,15 +59,18 @@ class WakeUp:
             for end in self._pair:
                 end.setblocking(False)
             self._fd = self._pair[0].fileno()
-        self._lock = lock("bell")
+        self._ringing: deque[None] = deque()  # as many as are in `ring` at this moment
         self._closed = False
+        self._unclosed = [True]
 
     def fileno(self) -> int:
         return self._fd
 
     def ring(self) -> None:
-        """Thread: any. Harmless after `close`."""
-        with self._lock:
+        """Thread: any, wherever it was interrupted: so there is no lock. Harmless after `close`."""
+        ringing = self._ringing
+        ringing.append(None)
+        try:
             if self._closed:
                 return
             if self._pair is None:
@@ -77,6 +80,10 @@ class WakeUp:
                     self._pair[1].send(b"\0", NOSIGNAL)
                 except BlockingIOError:
                     pass  # it is full, so it is readable
+        finally:
+            ringing.pop()
+            if self._closed:
+                self._close_if_quiet()
 
     def hush(self) -> None:
         """Makes it unreadable again."""
@@ -90,14 +97,24 @@ class WakeUp:
             pass
 
     def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                if self._pair is None:
-                    os.close(self._fd)
-                else:
-                    for end in self._pair:
-                        end.close()
+        """At once, or when the last one who rings it at this moment has."""
+        self._closed = True
+        self._close_if_quiet()
+
+    def _close_if_quiet(self) -> None:
+        if not self._ringing:
+            try:
+                self._unclosed.pop()
+            except IndexError:
+                return  # another has closed it
+            self._close()
+
+    def _close(self) -> None:
+        if self._pair is None:
+            os.close(self._fd)
+        else:
+            for end in self._pair:
+                end.close()
 
 
 class Poller(Protocol):

@@ -120,15 +120,10 @@ class Queue(Pool):
             self._ring()
         return True
 
-    def later(self, when: float, call: Callable[[], None]) -> Timer:
-        """Calls `call`, which must be quick, on a thread of the pool at `when`."""
-        timer = Timer(when, 0, call)
-        self._set(timer)
-        return timer
-
-    def _set(self, timer: Timer) -> None:
+    def start(self, timer: Timer) -> None:
+        """Calls its target, which must be quick, on a thread of the pool in time."""
         if not take(self._lock):
-            self.soon(functools.partial(self._set, timer))
+            self.soon(functools.partial(self.start, timer))
             return
         try:
             self._timers.put(timer)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _addresses, _waits
 from ._clock import FOREVER, limited, now, seconds
-from ._locks import maker, process_lock
+from ._locks import enter, maker, process_lock
 from ._options import MISSING, Missing, is_milliseconds
 from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from .transports._base import Channel
@@ -272,15 +272,20 @@ class SocketCore:
         self._cut = True
         self._shut_both()
 
-    def _interrupt_read(self) -> None:
-        """Ends a read that waits, now or later; sends go on. Thread: any."""
+    def _interrupt_read(self) -> bool:
+        """Ends a read that waits, now or later; sends go on. `False`: the calling thread was
+        interrupted, and must not wait for what that takes. Thread: any."""
         self._interrupted = True
-        with _guard:
+        if not enter(_guard):
+            return False
+        try:
             if self._sock.fileno() >= 0:
-                try:
-                    self._channel.end_reads()
-                except OSError:
-                    pass  # the peer was quicker
+                self._channel.end_reads()
+        except OSError:
+            pass  # the peer was quicker
+        finally:
+            _guard.release()
+        return True
 
     def _send_home(self) -> None:
         """No call is under way after this, and none begins: the descriptor may be closed.

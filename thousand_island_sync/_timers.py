@@ -18,12 +18,13 @@ from ._clock import FOREVER
 
 
 class Timer:
-    """An entry: when it fires, and for whom."""
+    """An entry: when it fires, and for whom; `None`: it does not any more."""
 
     __slots__ = ("number", "target", "when")
 
-    def __init__(self, when: float, number: int, target: Any) -> None:
+    def __init__(self, when: float, number: int = -1, target: Any = None) -> None:
         self.when = when
+        # Of those of one time the order; negative: it is in no heap yet.
         self.number = number
         self.target = target
 
@@ -51,6 +52,8 @@ class Timers:
 
     def put(self, timer: Timer) -> None:
         """One that was made before, perhaps cancelled by now; it is the last of its time."""
+        if timer.target is None:
+            return
         self._made += 1
         timer.number = self._made
         heapq.heappush(self._heap, timer)
@@ -60,6 +63,8 @@ class Timers:
         if timer.target is None:
             return
         timer.target = None
+        if timer.number < 0:
+            return
         self._husks += 1
         if self._husks > 64 and self._husks * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry.target is not None]

@@ -1,0 +1,221 @@
+"""`_locks`: the order of locks, who has them, and what must not run under one; each rule is broken
+here on purpose. All other tests run with the watch on, and fail if it finds anything."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from thousand_island_sync import _locks, _reports, _waits, events
+from thousand_island_sync._locks import ORDER, TURNS, lock, maker, take
+
+
+@pytest.fixture
+def found(caplog):
+    """What was found so far; it is expected here."""
+    caplog.set_level(logging.CRITICAL, "thousand_island_sync")
+    yield _reports.violations
+    _reports.violations.clear()
+
+
+pytestmark = pytest.mark.skipif(not _locks.watched, reason="nothing is watched in this run")
+
+
+# ---- the order --------------------------------------------------------------------
+
+
+def test_later_ones_are_taken_under_earlier_ones(found):
+    with lock("registry"), lock("scheduler"), lock("connection"):
+        assert _locks.held_here() == ["registry", "scheduler", "connection"]
+    assert _locks.held_here() == []
+    assert found == []
+
+
+@pytest.mark.parametrize("inner", ["registry", "scheduler"])
+def test_an_earlier_one_or_another_of_the_same_is_not_waited_for(inner, found):
+    with lock("scheduler"), lock(inner):
+        pass
+    assert found == [f"the lock {inner} is waited for under scheduler"]
+
+
+def test_what_is_only_tried_needs_no_order(found):
+    registry = lock("registry")
+    with lock("scheduler"):
+        assert registry.acquire(False)
+        registry.release()
+    assert found == []
+
+
+def test_its_own_thread_may_take_one_of_a_server_again(found):
+    one = lock("registry")
+    with one, one:
+        assert one._is_owned()
+    assert not one._is_owned()
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["socket.sending", "tls"])
+def test_what_a_connection_has_is_not_taken_twice(name, found):
+    one = maker(name)()
+    with one:
+        assert one.acquire(timeout=0.01) is False
+    assert found == [f"a thread waits for the lock {name}, which it has"]
+
+
+def test_who_has_it_gives_it_back(found):
+    one = maker("socket.sending")()
+    one.acquire()
+    other = threading.Thread(target=one.release)
+    other.start()
+    other.join()
+    assert found == ["the lock socket.sending is given back by a thread that does not have it"]
+    _locks._here.held.clear()
+
+
+def test_every_name_is_there_once_and_turns_are_among_them():
+    assert len(set(ORDER)) == len(ORDER)
+    assert set(ORDER) >= TURNS
+
+
+# ---- what must not run under one ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["scheduler", "socket.sending"])
+def test_no_receiver_runs_under_a_lock_or_a_turn(name, found):
+    with lock(name) if name == "scheduler" else maker(name)():
+        events.emit(events.pool_relieved, None, {}, {})
+    assert found == [f"a receiver is run under {name}"]
+
+
+def test_no_log_handler_runs_under_a_lock(found):
+    log = logging.getLogger("thousand_island_sync")
+    with lock("registry"):
+        log.critical("something")
+    assert found == ["a log handler is run under registry"]
+
+
+def test_a_thread_may_wait_with_its_turn_and_with_no_lock(found):
+    reader, writer = os.pipe()
+    try:
+        with maker("socket.sending")():
+            _waits.wait_for(reader, write=False, timeout=0)
+        assert found == []
+        with lock("registry"):
+            _waits.wait_for(reader, write=False, timeout=0)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert found == ["a thread waits under registry"]
+
+
+# ---- taking one amid one's own ------------------------------------------------------------
+
+
+def test_what_is_free_is_taken_whatever_is_held():
+    one = lock("scheduler")
+    with lock("connection"):
+        assert take(one)
+        one.release()
+
+
+def test_ones_own_is_not_taken_again():
+    one = lock("scheduler")
+    with one:
+        assert not take(one)
+
+
+@pytest.mark.parametrize("held", ["registry", "mailbox", None])
+def test_anothers_is_waited_for_only_by_who_has_none(held):
+    one, taken, over = lock("scheduler"), threading.Event(), threading.Event()
+
+    def other():
+        with one:
+            taken.set()
+            over.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert taken.wait(5)
+    if held is None:
+        threading.Timer(0.05, over.set).start()
+        assert take(one)
+        one.release()
+    else:
+        with lock(held):
+            assert not take(one)
+        over.set()
+    thread.join()
+
+
+def test_who_is_gone_is_not_looked_at():
+    before = len(_locks.every())
+    one = lock("registry")
+    assert one in _locks.every()
+    assert len(_locks.every()) == before + 1
+    del one
+    assert len(_locks.every()) == before
+
+
+# ---- over a fork, and without the watch ------------------------------------------------------
+
+
+def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
+    held = threading.Event()
+    over = threading.Event()
+    one = lock("registry")
+
+    def other():
+        with one:
+            held.set()
+            over.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(5)
+    _locks.hold_those_of_process()
+    assert all(one._is_owned() for one in _locks.of_process.values())
+    _locks.release_those_of_process()
+    assert not any(one._is_owned() for one in _locks.of_process.values())
+    assert found == []
+    script = (
+        "import os, threading\n"
+        "from thousand_island_sync import _locks\n"
+        "one, held = _locks.lock('registry'), threading.Event()\n"
+        "threading.Thread(target=lambda: (one.acquire(), held.set()), daemon=True).start()\n"
+        "held.wait(5)\n"
+        "_locks.hold_those_of_process()\n"
+        "_locks.renew_every()\n"
+        "with one: pass\n"
+        "print(_locks.held_here(), any(x.acquire(False) is False for x in _locks.every()))\n"
+    )
+    over.set()
+    thread.join()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr) == ("[] False\n", "")
+
+
+PLAIN = """
+import threading
+from thousand_island_sync import _compiled, _locks, _twins, events
+native = _compiled.native
+kinds = (threading.RLock, threading.Lock) if native is None else (native.RLock, native.Lock)
+print(type(_locks.lock("registry")) is type(kinds[0]()), _locks.maker("tls") is kinds[1])
+print(events.emit.__module__, _locks.watched)
+"""
+
+
+def test_without_the_watch_they_are_plain():
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN],
+        env={**os.environ, "THOUSAND_ISLAND_DEBUG": "0"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["True True", "thousand_island_sync.events False"]
