@@ -1,5 +1,6 @@
 """All metadata is in setup.cfg, but for what it cannot say: the hot path in C is optional."""
 
+import runpy
 import shutil
 import sys
 import sysconfig
@@ -8,11 +9,29 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+SOURCES = runpy.run_path("thousand_island_sync/_native_sources.py")
+DIGEST = SOURCES["digest"](Path("native"))
+
+
+class BuildWithDigest(build_py):
+    """Writes down which C sources the Python goes with."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            written = Path(self.build_lib, "thousand_island_sync", SOURCES["WRITTEN_DOWN"])
+            written.write_text(DIGEST + "\n")
 
 
 class BuildBeside(build_ext):
     """Leaves what was compiled beside the source, too, where whatever is run in the checkout
     finds it: the command line, the tests, the benchmarks."""
+
+    def initialize_options(self):
+        super().initialize_options()
+        self.force = True  # what lies there may be older than its sources, whatever their times say
 
     def run(self):
         super().run()
@@ -28,10 +47,13 @@ class BuildBeside(build_ext):
 native = Extension(
     "thousand_island_sync._native",
     sorted(map(str, Path("native").glob("*.c"))),
-    depends=["native/native.h"],
+    define_macros=[("NATIVE_SOURCES", f'"{DIGEST}"')],
     # What the files share is theirs: calls and the state are reached directly.
     extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
     optional=True,  # without a compiler the Python does all of it
 )
 wanted = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-setup(ext_modules=[native] if wanted else [], cmdclass={"build_ext": BuildBeside})
+setup(
+    ext_modules=[native] if wanted else [],
+    cmdclass={"build_ext": BuildBeside, "build_py": BuildWithDigest},
+)

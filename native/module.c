@@ -219,6 +219,10 @@ static struct PyModuleDef definition = {
     .m_methods = functions,
 };
 
+#ifndef NATIVE_SOURCES
+#error "NATIVE_SOURCES: the digest of these files, as setup.py gives it; Python compares it"
+#endif
+
 PyMODINIT_FUNC PyInit__native(void) {
     static bool begun;
     if (!begun && (pthread_key_create(&room_key, PyMem_RawFree) != 0 ||
@@ -228,7 +232,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyObject *module = PyModule_Create(&definition);
 #define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
     if (module == NULL || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0 ||
-        PyModule_AddType(module, &RLock_Type) < 0)
+        PyModule_AddType(module, &RLock_Type) < 0 ||
+        PyModule_AddStringConstant(module, "SOURCES", NATIVE_SOURCES) < 0)
         Py_CLEAR(module);
     return module;
 }

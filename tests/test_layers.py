@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
-    {"_native", "_patched"},
+    {"_native", "_native_sources", "_patched"},
     {"errors", "_clock", "_states", "_compiled", "_hangup", "_sigpipe", "_reports"},
     {"_locks"},
     {"_receiver_failures", "_latch"},

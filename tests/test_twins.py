@@ -68,7 +68,7 @@ def test_without_it_the_python_serves():
 
 
 STALE = """
-import sys, threading, types
+import runpy, sys, threading, types
 
 def bind(**things):
     if "slot" in sys.argv:
@@ -76,12 +76,20 @@ def bind(**things):
 
 module = types.ModuleType("thousand_island_sync._native")
 module.Lock, module.bind, module.CHUNK = threading.Lock, bind, 1
+if "source" not in sys.argv:
+    known = runpy.run_path("thousand_island_sync/_native_sources.py")
+    module.SOURCES, module.__file__ = known["expected"](), "an old file"
 sys.modules[module.__name__] = module
 """
 
 
 @pytest.mark.parametrize(
-    ("differs", "said"), [("slot", "Task has no nothing"), ("number", "CHUNK: 1 and 65536")]
+    ("differs", "said"),
+    [
+        ("slot", "Task has no nothing"),
+        ("number", "CHUNK: 1 and 65536"),
+        ("source", "it is not made of the C sources that are here"),
+    ],
 )
 def test_what_was_compiled_for_another_version_is_told_of_and_not_used(differs, said):
     done = subprocess.run(

@@ -10,6 +10,7 @@ import os
 import warnings
 from types import ModuleType
 
+from ._native_sources import expected
 from ._patched import patched_by
 
 native: ModuleType | None = None
@@ -20,13 +21,6 @@ if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
         pass
 
 
-#: Functions of it, or `None`. A file of another version may lack one, and is found out later.
-unread = getattr(native, "unread", None)
-send_file = getattr(native, "send_file", None)
-timer_open = getattr(native, "timer_open", None)
-timer_set = getattr(native, "timer_set", None)
-
-
 def compare(numbers: dict[str, int]) -> None:
     """Raises TypeError: what was compiled has other numbers for these names."""
     for name, number in numbers.items():
@@ -35,7 +29,7 @@ def compare(numbers: dict[str, int]) -> None:
             raise TypeError(f"{name}: {other} and {number}")
 
 
-def warn_of_another_version(error: Exception) -> None:
+def warn_of_another_version(error: object) -> None:
     """What was compiled does not fit the Python: an old file beside a new source. Nor does it fit a
     standard library that was patched, but that is told by `start`."""
     if patched_by() is not None:
@@ -46,3 +40,18 @@ def warn_of_another_version(error: Exception) -> None:
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+if native is not None:
+    _expected = expected()
+    if _expected is not None and getattr(native, "SOURCES", None) != _expected:
+        warn_of_another_version(
+            f"{getattr(native, '__file__', 'it')} is not made of the C sources that are here"
+        )
+        native = None
+
+#: Functions of it, or `None`.
+unread = getattr(native, "unread", None)
+send_file = getattr(native, "send_file", None)
+timer_open = getattr(native, "timer_open", None)
+timer_set = getattr(native, "timer_set", None)
