@@ -9,7 +9,16 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
     {"_native", "_native_sources", "_patched"},
-    {"errors", "_clock", "_states", "_compiled", "_hangup", "_sigpipe", "_reports"},
+    {
+        "errors",
+        "_clock",
+        "_states",
+        "_compiled",
+        "_hangup",
+        "_sigpipe",
+        "_reports",
+        "_catalogue",
+    },
     {"_locks"},
     {"_receiver_failures", "_latch"},
     {"_signals"},

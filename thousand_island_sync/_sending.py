@@ -270,7 +270,9 @@ class Sending(SocketCore):
         error._sending = True
         return error
 
-    def _send_failed(self, doing: str, cause: OSError, bytes_sent: int = 0) -> SocketError:
+    def _send_failed(
+        self, doing: str, cause: OSError, bytes_sent: int = 0, bytes_lost: int = 0
+    ) -> SocketError:
         error = self._failed(doing, cause)
         if isinstance(error, (SocketTimeout, SocketClosed)):
             error.bytes_sent = bytes_sent
@@ -279,7 +281,7 @@ class Sending(SocketCore):
             events.emit(
                 events.socket_send_error,
                 connection.server,
-                {"error": error, "bytes_sent": bytes_sent},
+                {"error": error, "bytes_sent": bytes_sent, "bytes_lost": bytes_lost},
                 {"connection_id": connection.id},
             )
         return error

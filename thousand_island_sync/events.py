@@ -1,9 +1,9 @@
 """Telemetry: one blinker signal for each event, and the guard around its receivers.
 
 Each signal is an attribute, its name with `_` for `.` (`events.handler_start`);
-`events.ALL` maps the dotted name to the signal. A receiver is called as
-`receiver(server, *, event, measurements, metadata)` on the thread where the event
-happened: it may be any of the server's, and must not take long.
+`events.ALL` maps the dotted name to the signal, `events.CATALOGUE` to what it tells. A
+receiver is called as `receiver(server, *, event, measurements, metadata)` on the thread
+where the event happened: it may be any of the server's, and must not take long.
 
 blinker holds receivers weakly. A lambda, or a function inside a function, is gone
 at once unless it is connected with `connect(receiver, weak=False)`.
@@ -21,44 +21,16 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from . import _waits
+from . import _reports, _waits
+from ._catalogue import CATALOGUE as CATALOGUE
+from ._catalogue import EventDescription as EventDescription
+from ._catalogue import differences
 from ._clock import now_ns
 from ._locks import outside
 from ._signals import EventSignal
 
-_NAMES = (
-    "listener.start",
-    "listener.error",
-    "listener.shutdown",
-    "listener.suspend",
-    "listener.resume",
-    "acceptor.start",
-    "acceptor.accept",
-    "acceptor.accept_error",
-    "acceptor.spawn_error",
-    "acceptor.limit_reached",
-    "acceptor.limit_cleared",
-    "acceptor.shutdown",
-    "handler.start",
-    "handler.async_recv",
-    "handler.shutdown",
-    "handler.error",
-    "socket.handshake",
-    "socket.handshake_error",
-    "socket.recv",
-    "socket.recv_error",
-    "socket.send",
-    "socket.send_error",
-    "socket.sendfile",
-    "socket.sendfile_error",
-    "socket.shutdown",
-    "socket.close",
-    "pool.saturated",
-    "pool.relieved",
-)
-
 #: The dotted name of every event -> its signal, a `blinker.Signal`.
-ALL: Mapping[str, EventSignal] = {name: EventSignal(name) for name in _NAMES}
+ALL: Mapping[str, EventSignal] = {name: EventSignal(name) for name in CATALOGUE}
 
 listener_start = ALL["listener.start"]
 listener_error = ALL["listener.error"]
@@ -88,6 +60,9 @@ socket_shutdown = ALL["socket.shutdown"]
 socket_close = ALL["socket.close"]
 pool_saturated = ALL["pool.saturated"]
 pool_relieved = ALL["pool.relieved"]
+
+
+_checks = _reports.enabled()
 
 
 class By(enum.Enum):
@@ -131,6 +106,9 @@ def emit(
         return
     event = signal.event
     measurements["monotonic_time_ns"] = now_ns()
+    if _checks:
+        for found in differences(event, measurements, metadata):
+            _reports.report(found)
     passed_on: BaseException | None = None
     for receiver in signal.simply or signal.listeners(server):
         try:

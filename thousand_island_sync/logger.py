@@ -16,37 +16,14 @@ from ._locks import process_lock
 from ._log_limit import LineLimit
 from .errors import ConfigError
 
-_ERROR = (
-    "listener.error",
-    "handler.error",
-    "socket.handshake_error",
-    "acceptor.spawn_error",
-    "acceptor.accept_error",
-    "pool.saturated",
-)
-_INFO = ("listener.start", "listener.shutdown", "listener.suspend", "listener.resume")
-_DEBUG = (
-    "acceptor.start",
-    "acceptor.accept",
-    "acceptor.limit_reached",
-    "acceptor.limit_cleared",
-    "acceptor.shutdown",
-    "handler.start",
-    "handler.shutdown",
-    "pool.relieved",
-)
-_TRACE = tuple(name for name in events.ALL if name not in (*_ERROR, *_INFO, *_DEBUG))
-
 #: Each level's own events, in the order in which the levels include one another.
 LEVELS: dict[str, tuple[str, ...]] = {
-    "error": _ERROR,
-    "info": _INFO,
-    "debug": _DEBUG,
-    "trace": _TRACE,
+    level: tuple(name for name, one in events.CATALOGUE.items() if one.level == level)
+    for level in ("error", "info", "debug", "trace")
 }
 _LOGGED_AT = {"error": logging.ERROR, "info": logging.INFO}
 _WARNINGS = {"acceptor.spawn_error", "acceptor.accept_error", "pool.saturated"}
-_BY_PEERS = {*_ERROR} - {"listener.error"}
+_BY_PEERS = {*LEVELS["error"]} - {"listener.error"}
 
 _lock = process_lock("logger")
 _attached: dict[str, Callable[..., None]] = {}
