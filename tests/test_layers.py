@@ -36,6 +36,8 @@ ROWS = [
     },
     {"logger", "_mailbox", "_linger", "_pool", "transports.tcp"},
     {"transports._tls_files", "transports._tls_wire"},
+    {"transports._tls_hello"},
+    {"transports._tls_handshake"},
     {"_queue", "transports._tls_channel", "transports._tls_context"},
     {"_staying", "transports._tls_twins"},
     {"_watch", "transports.tls"},

@@ -89,14 +89,14 @@ class Unreadable:
     ],
 )
 def test_the_verify_callback_leaves_word_and_never_raises(fault, depth, says):
-    notes = Notes()
+    notes = Notes(None)
     assert note_fault(Connection(notes), Unreadable(), fault, depth, 0) is False
     assert says in notes.reason
     assert note_fault(Connection(None), Unreadable(), fault, depth, 0) is False
 
 
 def test_it_has_nothing_to_say_of_what_is_fine():
-    notes = Notes()
+    notes = Notes(None)
     assert note_fault(Connection(notes), Unreadable(), 0, 0, 1) is True
     assert notes.reason is None
 

@@ -103,6 +103,9 @@ class Arrivals(SocketCore):
                 ):
                     self._waiter = get_ident()
                     connection.alert = True  # the next step forgets it
+            elif channel.shaking:
+                self._wait_for_hands(doing, left)
+                data = None
             else:
                 write = channel.recv_wants == WRITE
                 _waits.wait_for(self._sock.fileno(), write=write, timeout=left, also=bell)

@@ -257,6 +257,10 @@ class Sending(SocketCore):
             raise self._no_room(doing, timeout)
         self._connection.take_out()
         _waits.give_way()
+        if self._channel.shaking:
+            if not self._wait_for_hands(doing, left):
+                raise self._no_room(doing, timeout)
+            return
         write = self._channel.send_wants == WRITE
         if not _waits.wait_for(self._sock.fileno(), write=write, timeout=left):
             raise self._no_room(doing, timeout)

@@ -20,6 +20,7 @@ from . import _addresses, _waits
 from ._clock import FOREVER, limited, now, seconds
 from ._locks import enter, maker, process_lock
 from ._options import MISSING, Missing, is_milliseconds
+from ._poller import WakeUp
 from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from .transports._base import Channel
 
@@ -235,6 +236,26 @@ class SocketCore:
     def getblocking(self) -> bool:
         """Whether calls wait."""
         return self.gettimeout() != 0.0
+
+    def _wait_for_hands(self, doing: str, timeout: float) -> bool:
+        """Waits while the connection's owner upgrades it. `False`: the time, in seconds, ran out.
+
+        Raises:
+            SocketClosed: it has come to its end meanwhile.
+        """
+        channel, bell = self._channel, WakeUp()
+        try:
+            if not channel.when_shaken(bell.ring):
+                return True
+            fd = self._sock.fileno()
+            if not _waits.wait_for(fd, write=None, timeout=timeout, also=bell.fileno()):
+                return False
+        finally:
+            bell.close()
+        self._open(doing)
+        if channel.shaking:
+            raise self._gone(doing, "the connection ended in the middle of a handshake")
+        return True
 
     # ---- the end --------------------------------------------------------------
 

@@ -81,12 +81,12 @@ def make_way() -> None:
 
 
 @waits
-def wait_for(fd: int, *, write: bool, timeout: float, also: int | None = None) -> bool:
+def wait_for(fd: int, *, write: bool | None, timeout: float, also: int | None = None) -> bool:
     """Waits until a descriptor is readable (or writable), or `also` is readable.
 
     Args:
         fd: the descriptor; a hang-up or an error on it counts as ready.
-        write: wait for writability instead of readability.
+        write: wait for writability instead of readability; `None`: for neither.
         timeout: seconds, or `FOREVER`.
         also: a second descriptor whose readability ends the wait.
 
@@ -103,16 +103,18 @@ def wait_for(fd: int, *, write: bool, timeout: float, also: int | None = None) -
     return False
 
 
-def _wait_once(fd: int, write: bool, timeout: float | None, also: int | None) -> bool:
+def _wait_once(fd: int, write: bool | None, timeout: float | None, also: int | None) -> bool:
     if hasattr(select, "poll"):
         poller = select.poll()
-        poller.register(fd, select.POLLOUT if write else select.POLLIN)
+        wanted = 0 if write is None else select.POLLOUT if write else select.POLLIN
+        poller.register(fd, wanted)
         if also is not None:
             poller.register(also, select.POLLIN)
         # Rounded up by poll itself: it never returns before the time.
         return bool(poller.poll(None if timeout is None else timeout * 1000))
     with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
+        if write is not None:
+            selector.register(fd, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
         if also is not None:
             selector.register(also, selectors.EVENT_READ)
         return bool(selector.select(timeout))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from .._options import Option, checked
@@ -45,6 +45,7 @@ class Channel(ABC):
     Attributes:
         secure: whether the bytes are encrypted.
         truncated: whether the peer's stream ended without saying that it does.
+        shaking: whether the owner is shaking hands: others can neither receive nor send then.
         heard: whether bytes came that no receive gives: those of a handshake.
         kernel_waits: whether the descriptor is a blocking one, so that `wait_recv` works.
         unfinished: whether bytes that count as sent wait for the next `flush`.
@@ -56,6 +57,7 @@ class Channel(ABC):
 
     secure: bool = False
     truncated: bool = False
+    shaking: bool = False
     heard: bool = False
     kernel_waits: bool = False
     unfinished: bool = False
@@ -86,6 +88,13 @@ class Channel(ABC):
     def took_in(self) -> bool:
         """Whether since it was asked last a send has read, for its own sake, what came: the
         poller will not tell the connection's owner of it."""
+        return False
+
+    def when_shaken(self, call: Callable[[], None]) -> bool:
+        """Calls it once hands are shaken. `False`: they are, and it is not called.
+
+        Thread: any.
+        """
         return False
 
     def source(self) -> Source:

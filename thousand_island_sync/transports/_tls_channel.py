@@ -13,8 +13,6 @@ connection is parked, `drained` says whether anything is left in OpenSSL or the 
 
 `close_notify` is said once and not waited for (RFC 8446, 6.1). An end of the stream
 without the peer's is reported as `truncated`, and the session is over both ways.
-
-What a callback of OpenSSL's found out is in the connection's `Notes`; see `_tls_reasons`.
 """
 
 from __future__ import annotations
@@ -22,137 +20,44 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from OpenSSL import SSL
 
-from ..errors import HandshakeError, NotSupported
-from . import _tls_gaps
-from ._base import READ, WRITE, EndedInSilence, Sink
-from ._tls_reasons import Notes, explain, reasons
+from ..errors import NotSupported
+from ._base import READ, WRITE, Sink
+from ._tls_handshake import Handshake
+from ._tls_reasons import reasons
 from ._tls_records import RECORD, PrivateRecords
-from ._tls_wire import LARGE, Wire, in_front
+from ._tls_wire import LARGE, in_front
 
 _HARMLESS_FLAGS = 0
 for _name in ("MSG_DONTWAIT", "MSG_PEEK", "MSG_WAITALL", "MSG_NOSIGNAL"):
     _HARMLESS_FLAGS |= int(getattr(socket, _name, 0))
 #: Errors after which a peer's stream goes on.
 _PASSING = {errno.ENOBUFS, errno.ENOMEM}
-_GONE = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
-_SILENT = "the TLS handshake failed: the client went away before its first byte"
 
 
-@dataclass(frozen=True, slots=True)
-class TLSInfo:
-    """What the handshake agreed on."""
-
-    version: str
-    cipher: str | None
-    group: str | None
-    server_name: str | None
-    resumed: bool
-    alpn: str | None
-
-
-class TLSChannel(Wire):
+class TLSChannel(Handshake):
     """See the module's essay."""
 
-    __slots__ = (
-        "_cut",
-        "_established",
-        "_reads_ended",
-        "_said_goodbye",
-        "_shaken",
-        "heard",
-        "truncated",
-    )
+    __slots__ = ("_cut", "_reads_ended", "_said_goodbye", "truncated")
 
     secure = True
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         super().__init__(sock, context)
-        self._connection.set_app_data(Notes())
-        self._connection.set_accept_state()
-        self._shaken = False
-        self._established = False
         self._said_goodbye = False
         self._reads_ended = False
         self._cut = False  # the peer's stream has ended, and its session had not
         self.truncated = False
-        self.heard = False
-
-    # ---- the handshake ----------------------------------------------------------
-
-    def handshake(self) -> bool:
-        with self._lock:
-            try:
-                return self._shake_hands()
-            except SSL.Error as error:
-                raise self._handshake_failed(error) from (self._notes().error or error)
-            except OSError as error:
-                if not self.heard and error.errno in _GONE:
-                    raise EndedInSilence(_SILENT) from error
-                failed = SSL.SysCallError(error.errno or -1, error.strerror)
-                raise self._handshake_failed(failed) from error
-            except HandshakeError:
-                raise
-            except Exception as error:
-                raise self._refused(str(error)) from error
-
-    def _shake_hands(self) -> bool:
-        while self._flush():
-            if self._shaken:
-                if self._notes().error is not None:
-                    raise self._refused("refused by the sni callable") from self._notes().error
-                self._established = True
-                self._source = self._sock
-                self.recv_wants = READ
-                self._let_go()
-                return True
-            fetched = self._fetch()  # first: it is the client who begins
-            if fetched is None:
-                return False
-            if not fetched:
-                if not self.heard:
-                    raise EndedInSilence(_SILENT)
-                raise SSL.SysCallError(-1, "Unexpected EOF")
-            self.heard = True
-            self._records.put(fetched)
-            try:
-                self._connection.do_handshake()
-                self._shaken = True
-            except SSL.WantReadError:
-                self._send_on()
-            else:
-                self._last_words()  # of a client that is gone by now, the next receive tells
-        self.recv_wants = WRITE
-        return False
-
-    def _handshake_failed(self, error: SSL.Error) -> HandshakeError:
-        self._last_words()
-        ours = self._connection.get_certificate(as_cryptography=True)
-        return self._refused(explain(error, ours))
-
-    def _notes(self) -> Notes:
-        notes = self._connection.get_app_data()
-        assert isinstance(notes, Notes)
-        return notes
-
-    def _refused(self, why: str) -> HandshakeError:
-        notes = self._notes()
-        if notes.error is not None:
-            why = f"the sni callable raised {type(notes.error).__name__}"
-        elif notes.reason is not None:
-            why = notes.reason
-        return HandshakeError(f"the TLS handshake failed: {why}")
 
     # ---- bytes ------------------------------------------------------------------
 
     def recv(self, length: int, flags: int = 0) -> bytes | None:
         with self._lock:
-            if self._reads_ended:
-                return None
+            if self._reads_ended or not self._established:
+                return None  # the owner shakes hands, and may be in the user's `sni`
             if self._owed and not self._flush():
                 self.recv_wants = WRITE
                 return None
@@ -263,27 +168,6 @@ class TLSChannel(Wire):
         if flags & ~_HARMLESS_FLAGS:
             raise NotSupported(f"flags={flags:#x}: TLS cannot honour them")
 
-    def negotiated_protocol(self) -> str | None:
-        return self._connection.get_alpn_proto_negotiated().decode("latin-1") or None
-
-    def peer_certificate(self) -> Any:
-        return self._connection.get_peer_certificate(as_cryptography=True)
-
-    def tls_info(self) -> TLSInfo:
-        connection = self._connection
-        name = connection.get_servername()
-        resumed = _tls_gaps.resumed(connection)
-        if resumed is None:
-            resumed = not self._notes().sent_certificate
-        return TLSInfo(
-            version=connection.get_protocol_version_name(),
-            cipher=connection.get_cipher_name(),
-            group=connection.get_group_name(),
-            server_name=None if name is None else name.decode("latin-1"),
-            resumed=self._established and resumed,
-            alpn=self.negotiated_protocol(),
-        )
-
 
 class _Sink:
     """What is sent for every message. Tells a send that is finished from one that only counts
@@ -303,6 +187,8 @@ class _Sink:
                 size = len(data)
                 if not size:
                     return 0  # SSL_write(3) takes one byte or more
+                if not channel._established:
+                    return 0  # as above
                 if size > LARGE:
                     channel._large = True
                     if size > RECORD:

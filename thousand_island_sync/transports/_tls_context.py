@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
@@ -25,6 +24,7 @@ from OpenSSL import SSL, crypto
 from ..errors import ConfigError
 from ._tls_files import certificates, revocations, trust, use_certificate
 from ._tls_gaps import KNOWS_RESUMED, set_groups
+from ._tls_hello import Built
 from ._tls_reasons import Notes, note_fault
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -45,24 +45,11 @@ _CRL_CHECK = 0x4  # X509_V_FLAG_CRL_CHECK
 _WRITES_CERTIFICATE = b"write certificate"
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A context and what an SNI callback must set on a connection beside it."""
-
-    context: SSL.Context
-    mode: int
-    min_version: int
-
-
-#: Finds what to serve for a server name (lower case, `None`: none was given).
-Chooser = Callable[[str | None], Built | None]
-
-
 def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
     """The context for checked options, without SNI.
 
     Args:
-        resumes: whether sessions may be resumed.
+        resumes: whether sessions may be resumed. If not, its `Policy` sends no tickets.
 
     Raises:
         ConfigError: says which file or option, and what to do. Shows no key.
@@ -84,7 +71,6 @@ def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
     set_groups(context, _GROUPS)
     _set_verification(context, options, mode)
     if not resumes:
-        context.set_options(SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     if options["alpn_protocols"]:
         context.set_alpn_select_callback(_alpn(options["alpn_protocols"]))
@@ -182,31 +168,3 @@ def _set_keylog(context: SSL.Context, path: Any) -> None:
             pass  # callbacks must not raise
 
     context.set_keylog_callback(write)
-
-
-def serve_names(built: Built, chooser: Chooser) -> None:
-    """Makes a context choose another by the client's server name."""
-    refusing = SSL.Context(SSL.TLS_SERVER_METHOD)  # without a certificate: a clean refusal
-
-    def choose(connection: Any) -> None:
-        notes = connection.get_app_data()
-        try:
-            name = connection.get_servername()
-            text = None if name is None else name.decode("ascii").lower().rstrip(".")
-            chosen = chooser(text)
-        except BaseException as error:
-            if isinstance(notes, Notes):
-                notes.error = error
-            connection.set_context(refusing)
-            return
-        if chosen is None:
-            return
-        if connection.get_protocol_version() < chosen.min_version:
-            if isinstance(notes, Notes):
-                notes.reason = f"no shared protocol version (see min_version of {text})"
-            connection.set_context(refusing)
-            return
-        connection.set_context(chosen.context)
-        connection.set_verify(chosen.mode, note_fault)
-
-    built.context.set_tlsext_servername_callback(choose)

@@ -9,19 +9,59 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
+from .._locks import outside
+
 
 @dataclass(slots=True)
 class Notes:
-    """What OpenSSL's callbacks leave on their connection, as they must not raise."""
+    """What OpenSSL's callbacks leave on their connection, as they must not raise; and what they
+    find there.
 
+    Attributes:
+        lock: the channel's, which is held while callbacks run.
+        context: the one that the connection began with, until hands are shaken.
+        policy: that context's, if it has one.
+        error: what the `sni` callable raised.
+        reason: why the handshake is refused.
+        sent_certificate: whether one was sent.
+        hello: what the client has sent before it was answered.
+        hellos: how many first words have come: two, where a retry was asked for.
+        last_hello: with how many of them the session is expected to begin.
+        choice: the server name, and what was chosen for it.
+        name: the server name of a resumed session's client, in a tuple.
+    """
+
+    lock: Any
+    context: SSL.Context | None = None
+    policy: Any = None
     error: BaseException | None = None
     reason: str | None = None
     sent_certificate: bool = False
+    hello: bytes = b""
+    hellos: int = 0
+    last_hello: int = 1
+    choice: tuple[bytes | None, Any] | None = None
+    name: tuple[bytes | None] | None = None
+
+    def outside(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls what is the user's, without the lock."""
+        self.lock.release()
+        try:
+            return _users(call, *arguments)
+        finally:
+            self.lock.acquire()
+
+
+@outside("an sni callable")
+def _users(call: Callable[..., Any], *arguments: Any) -> Any:
+    return call(*arguments)
 
 
 _REASONS = {

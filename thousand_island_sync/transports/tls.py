@@ -6,6 +6,7 @@ OpenSSL is imported when the first `TLS` is made, not with the package.
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from ._base import Channel
 from .tcp import TCP
 
 if TYPE_CHECKING:
-    from ._tls_context import Built
+    from ._tls_hello import Built, Chooser
 
 
 def _are_protocols(value: Any) -> bool:
@@ -177,6 +178,7 @@ class TLS(TCP):
 
     def _build(self) -> Built:
         from . import _tls_context, _tls_twins
+        from ._tls_hello import Policy, follow
 
         # Here, or the first client waits for the import.
         self._channel_cls = _tls_twins.TLSChannel
@@ -194,10 +196,13 @@ class TLS(TCP):
         resumes = not changes and not (names and strict)
         resumes = resumes and all(host["session_tickets"] is not False for host in hosts)
         built = _tls_context.build(self.options, resumes=resumes)
+        chooser: Chooser | None = None
         if names:
-            _tls_context.serve_names(built, lambda name: _by_name(names, name))
+            chooser = functools.partial(_by_name, names)
         elif callable(sni):
-            _tls_context.serve_names(built, lambda name: _by_callable(sni, name))
+            chooser = functools.partial(_by_callable, sni)
+        if self.options["context"] is None and (chooser is not None or not resumes):
+            follow(built.context, Policy(chooser, callable(sni), resumes))
         return built
 
     def _names(self, sni: Mapping[str, Any]) -> dict[str, Callable[[], TLS]]:
@@ -258,7 +263,7 @@ def _by_name(names: Mapping[str, Callable[[], TLS]], name: str | None) -> Built 
 def _by_callable(sni: Callable[[str | None], Any], name: str | None) -> Built | None:
     from OpenSSL import SSL
 
-    from ._tls_context import Built
+    from ._tls_hello import Built
 
     chosen = sni(name)
     if chosen is None:
