@@ -62,13 +62,14 @@ static int settle(PyObject *self, PyObject *worker) {
     return failed;
 }
 
-/* How many are ready; -1: it raised. */
-static Py_ssize_t count_ready(PyObject *self) {
-    PyObject *ready = HOLD(self, Scheduler, _ready);
-    Py_ssize_t count = ready == NULL ? -1 : PyObject_Size(ready);
-    Py_XDECREF(ready);
+/* How many a deque has, which is let go of; -1: it raised. */
+static Py_ssize_t count_of(PyObject *deque) {
+    Py_ssize_t count = deque == NULL ? -1 : PyObject_Size(deque);
+    Py_XDECREF(deque);
     return count;
 }
+
+static Py_ssize_t count_ready(PyObject *self) { return count_of(HOLD(self, Scheduler, _ready)); }
 
 /* With the lock: milliseconds that the look may wait, rounded up; -1: for ever; -2: raised. */
 static int may_wait(PyObject *self) {
@@ -142,11 +143,8 @@ static int take_in(PyObject *self, const struct epoll_event *events, int count) 
 }
 
 /* With the lock: whether somebody must be rung for, as what begins is not watched; -1: raised. */
-static int must_ring(PyObject *self, Py_ssize_t waiting, PyObject *calls) {
-    Py_ssize_t due = calls == NULL ? 0 : list_size(calls);
-    if (due < 0)
-        return -1;
-    if (waiting == 0 && due == 0)
+static int must_ring(PyObject *self, Py_ssize_t waiting) {
+    if (waiting == 0)
         return 0;
     int watching = TRUTH(self, Scheduler, _watching);
     if (watching != 0)
@@ -161,7 +159,7 @@ static int must_ring(PyObject *self, Py_ssize_t waiting, PyObject *calls) {
 /* With the lock: as the rest of `_absorb`. What shall happen without it is left in `rings`,
    `wakes` and `calls`. */
 static int absorb(PyObject *self, PyObject *worker, const struct epoll_event *events, int count,
-                  bool *rings, bool *wakes, PyObject **calls) {
+                  bool *rings, bool *wakes, bool *calls) {
     long sleepers, last, alone;
     double timer, now;
     set(SLOT(worker, Worker, looking), Py_False);
@@ -179,21 +177,21 @@ static int absorb(PyObject *self, PyObject *worker, const struct epoll_event *ev
     if (!isinf(timer)) {
         if (read_clock(GET(self, Scheduler, _clock), &now) < 0)
             return -1;
-        if (timer <= now &&
-            (*calls = PyObject_CallMethodNoArgs(self, native.name._fire)) == NULL)
+        if (timer <= now && done(PyObject_CallMethodNoArgs(self, native.name._fire)) < 0)
             return -1;
     }
-    Py_ssize_t waiting = count_ready(self);
-    int ring = waiting < 0 ? -1 : must_ring(self, waiting, *calls);
+    Py_ssize_t waiting = count_ready(self), due = count_of(HOLD(self, Scheduler, _due));
+    int ring = waiting < 0 || due < 0 ? -1 : must_ring(self, waiting + due);
     if (ring < 0 || whole(GET(self, Scheduler, _sleepers), &sleepers) < 0)
         return -1;
+    *calls = due > 0;
     *rings = ring;
     *wakes = sleepers > 0 && waiting > 1;
     return 0;
 }
 
 /* Without the lock: what a look has found to do beside the queue. */
-static int follow(PyObject *self, bool rings, bool wakes, PyObject *calls) {
+static int follow(PyObject *self, bool rings, bool wakes, bool calls) {
     if (rings) {
         PyObject *ring = HOLD(self, Scheduler, _ring);
         int failed = ring == NULL ? -1 : done(PyObject_CallNoArgs(ring));
@@ -203,10 +201,7 @@ static int follow(PyObject *self, bool rings, bool wakes, PyObject *calls) {
     }
     if (wakes && wake(self) < 0)
         return -1;
-    for (Py_ssize_t index = 0; calls != NULL && index < PyList_GET_SIZE(calls); index++)
-        if (done(PyObject_CallNoArgs(PyList_GET_ITEM(calls, index))) < 0)
-            return -1;
-    return 0;
+    return calls ? done(PyObject_CallMethodNoArgs(self, native.name._call_due)) : 0;
 }
 
 static int epoll_of(PyObject *poller, int *number) {
@@ -260,14 +255,12 @@ static PyObject *look(PyObject *self, PyObject *worker, int epoll, PyObject *loc
     if (count >= 0 || wrong == EINTR) /* a signal is the main thread's */
         wrong = 0;
 
-    bool rings = false, wakes = false;
-    PyObject *calls = NULL;
+    bool rings = false, wakes = false, calls = false;
     lock_wait(lock);
     int failed = absorb(self, worker, events, count, &rings, &wakes, &calls);
     lock_release(lock);
     if (failed == 0)
         failed = follow(self, rings, wakes, calls);
-    Py_XDECREF(calls);
     if (failed == 0 && wrong != 0) {
         errno = wrong;
         PyErr_SetFromErrno(PyExc_OSError);

@@ -16,7 +16,8 @@
     X(Worker, waited)                                                                          \
     X(Wanted, pool) X(Wanted, quick) X(Wanted, task) X(Wanted, worker)                         \
     X(Scheduler, _alarm_may_stop) X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _bound) X(Scheduler, _clock)        \
-    X(Scheduler, _closing) X(Scheduler, _count) X(Scheduler, _holders) X(Scheduler, _idle)     \
+    X(Scheduler, _closing) X(Scheduler, _count) X(Scheduler, _due) X(Scheduler, _holders)      \
+    X(Scheduler, _idle)                                                                        \
     X(Scheduler, _last_found) X(Scheduler, _lock) X(Scheduler, _next_timer)                    \
     X(Scheduler, _poller) X(Scheduler, _ready) X(Scheduler, _ring) X(Scheduler, _sample_mask)  \
     X(Scheduler, _sleepers) X(Scheduler, _tasks) X(Scheduler, _unlooked)                       \
@@ -39,7 +40,8 @@
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
-    X(_after_data) X(_arm) X(_be_watched) X(_behind_unread) X(_broke_off) X(_came_early)       \
+    X(_after_data) X(_arm) X(_be_watched) X(_behind_unread) X(_broke_off) X(_call_due)         \
+    X(_came_early)                                                                             \
     X(_drained_after) X(_end_of_stream) X(_epoll) X(_fire) X(_nothing_there) X(_put_back)      \
     X(_raised) X(_receive_failed) X(_run_measured) X(_send) X(_set_alarm) X(_stay_alone)       \
     X(_stop_alarm) X(_tell) X(_tell_arrival) X(_tell_sent) X(_without_permit) X(recv) X(run)   \

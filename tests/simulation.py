@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from types import SimpleNamespace
 
-from thousand_island_sync import _pool, _scheduler, _watch
+from thousand_island_sync import _pool, _scheduler, _watch, _worker, _workers
 from thousand_island_sync._clock import FOREVER
 from thousand_island_sync._poller import READ
 from thousand_island_sync._scheduler import Scheduler
@@ -68,6 +68,10 @@ class SimThread:
         return self.alive
 
     @property
+    def ident(self):
+        return self._real.ident
+
+    @property
     def native_id(self):
         return self._real.native_id
 
@@ -103,6 +107,9 @@ class SimLock:
                 self.kernel.wake(waiter)
                 return
         self._held = False
+
+    def _is_owned(self):
+        return self._held
 
     def __enter__(self):
         assert self.acquire(blocking=False), "one thread at a time: nobody can hold it"
@@ -305,8 +312,9 @@ class World:
             Thread=SimThread,
             current_thread=lambda: kernel.running,
         )
-        monkeypatch.setattr(_pool, "threading", current)
-        monkeypatch.setattr(_pool, "Lock", SimLock)
+        for module in (_worker, _workers):
+            monkeypatch.setattr(module, "threading", current)
+        monkeypatch.setattr(_pool, "lock", lambda name: SimLock())
         for module in (_scheduler, _watch):
             monkeypatch.setattr(module, "perf_counter", lambda: kernel.now)
             monkeypatch.setattr(module, "process_time", kernel.process_time)

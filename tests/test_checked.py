@@ -12,8 +12,8 @@ import pytest
 from tests.support import Echo, echoes, eventually, watch_sleeps
 from thousand_island_sync import Handler, _checked, _reports
 from thousand_island_sync._checked import CheckedConnection, CheckedScheduler
-from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync._worker import Worker
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +138,7 @@ class _Books:
         self.scheduler = object.__new__(CheckedScheduler)
         self.worker = Worker(self.scheduler)
         self.scheduler._permits = 1
+        self.scheduler._broken = False
         self.scheduler._free = 0
         self.scheduler._holders = [self.worker]
         self.scheduler._idle = []

@@ -13,11 +13,11 @@ from tests.test_trial import Bench
 from thousand_island_sync import _waits, _watch
 from thousand_island_sync._alarm import CALM_TICK, TICK
 from thousand_island_sync._clock import FOREVER, now
-from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._task import AGAIN, DONE, PARK, Task
 from thousand_island_sync._tendency import HAND_OVER_COST, LONG
 from thousand_island_sync._timers import Timer
+from thousand_island_sync._worker import Worker
 
 
 class Pipe(Task):
@@ -270,7 +270,7 @@ def test_at_the_bound_tasks_wait_and_are_served_in_order(scheduler_of):
 
 
 def test_a_thread_with_nothing_to_do_for_long_ends(scheduler_of, monkeypatch):
-    monkeypatch.setattr("thousand_island_sync._pool._IDLE_S", 0.02)
+    monkeypatch.setattr("thousand_island_sync._workers._IDLE_S", 0.02)
     scheduler = scheduler_of()
 
     def wait(pipe, data):

@@ -22,8 +22,8 @@ from typing import Any
 from . import _waits
 from ._clock import FOREVER
 from ._locks import lock, turn
-from ._poller import WakeUp
 from ._pool import default_permits
+from ._wake_up import WakeUp
 
 
 class SharedBell(WakeUp):

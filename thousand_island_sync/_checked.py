@@ -26,11 +26,11 @@ from typing import Any
 from ._clock import now
 from ._connection import Lifecycle
 from ._locks import nothing_held
-from ._pool import Worker
 from ._reports import report, tell
 from ._scheduler import Scheduler
 from ._states import State
 from ._task import Task
+from ._worker import Worker
 
 _LOOK_S = 0.02
 #: What was seen waiting for this long, in at least so many looks, has been forgotten.
@@ -140,9 +140,9 @@ class CheckedScheduler(Scheduler):
         super()._absorb(events, worker)
         disturb()
 
-    def _help(self, worker: Worker) -> None:
+    def _put_away(self, worker: Worker, task: Task, verdict: int) -> None:
         disturb()
-        super()._help(worker)
+        super()._put_away(worker, task, verdict)
 
     def _settle(self, worker: Worker) -> None:
         disturb()
@@ -153,6 +153,8 @@ class CheckedScheduler(Scheduler):
 
     def _check_books(self) -> None:
         """With the lock."""
+        if self._broken:
+            return  # they are false for a moment, and made anew
         holders, idle = self._holders, self._idle
         if self._free + len(holders) != self._permits or self._free < 0:
             report(f"{self._free} permits free, {len(holders)} held, of {self._permits}")

@@ -150,6 +150,8 @@ class Lifecycle(Outcomes):
         self.no_sample = True
         if self._state is NEW:
             return DONE if self._begin() else self._watched(self._shake_hands())
+        if self._no_room is not None:
+            return self._nobody_watches(self._no_room)
         if self._state is HANDSHAKING:
             return self._shake_hands()
         self._become(RUNNING)
@@ -174,7 +176,7 @@ class Lifecycle(Outcomes):
             try:
                 self._env.pool.attach(self)
             except OSError as error:
-                return self._finish(Cause.ERROR, error)
+                return self._nobody_watches(error)
         return verdict
 
     def _shake_hands(self) -> int:

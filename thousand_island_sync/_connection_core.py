@@ -54,6 +54,7 @@ class ConnectionCore(Task):
         "_id",
         "_mail",
         "_mail_left",
+        "_no_room",
         "_on_data",
         "_read_deadline",
         "_short_proves",
@@ -98,6 +99,7 @@ class ConnectionCore(Task):
         self._mail_left: float = FOREVER
         self._switch: SwitchTransport | None = None
         self._asked = False
+        self._no_room: OSError | None = None
         self._eof_told = False
         self._gone = False
         self._drained = 0
@@ -210,6 +212,10 @@ class ConnectionCore(Task):
     def _left_something(self) -> None:
         self.alert = True
         self._env.pool.make_ready(self)
+
+    def unwatched(self, error: OSError) -> None:
+        self._no_room = error
+        self.alert = True
 
     def stop_begins(self) -> None:
         self._mail_left = 0 if self._mail is None else self._mail.waiting()

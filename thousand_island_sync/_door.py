@@ -44,6 +44,7 @@ class Door(Task):
         "_accepts",
         "_added",
         "_closed",
+        "_homeless",
         "_inside",
         "_intake",
         "_lock",
@@ -60,6 +61,7 @@ class Door(Task):
         self._lock = lock("door")
         self._inside = False  # the pool has it
         self._added = self._closed = False
+        self._homeless = False  # the poller had no room for it
         self._number = 0
         self.over = False
         #: Rung when acceptors shall look again whether they have it.
@@ -97,6 +99,11 @@ class Door(Task):
         with self._lock:
             if self.over:
                 return DONE
+            if self._homeless:
+                self._homeless = self._added = False
+                intake.scheduler.forget(self)
+                self._pass_on()
+                return DONE
             if not self._inside:
                 return PARK
             number = self._number
@@ -133,6 +140,10 @@ class Door(Task):
         """A bug of ours: acceptors have it from now on."""
         self.over = True
         self._pass_on()
+
+    def unwatched(self, error: OSError) -> None:
+        """Acceptors have it until the next offer."""
+        self._homeless = True
 
     def stop_begins(self) -> None:
         pass  # it is closed by then

@@ -7,7 +7,7 @@ from . import _addresses, events
 from ._ending import Ending
 from ._states import BY_SHUTDOWN, HANDSHAKING, Cause
 from ._task import AGAIN
-from .errors import HandlerResultError, HandshakeError
+from .errors import HandlerResultError, HandshakeError, SocketError
 from .events import By
 from .handler import SwitchTransport
 from .socket import Socket
@@ -72,6 +72,17 @@ class Handshaking(Ending):
                 {"connection_id": self.id, "remote_address": host, "remote_port": port},
             )
         return self._finish(cause, error, By.EVENT)
+
+    def _nobody_watches(self, error: OSError) -> int:
+        """The poller has no room for the descriptor (epoll_ctl(2): ENOSPC, ENOMEM)."""
+        advice = "raise fs.epoll.max_user_watches, or lower max_connections"
+        reason = SocketError(
+            error.errno or 0,
+            f"waiting for {self.peer_shown()}: its descriptor finds no room in the poller:"
+            f" {error.strerror or error}; {advice}",
+        )
+        reason.__cause__ = error
+        return self._finish(Cause.ERROR, reason)
 
     def _switch_transport(self, switch: SwitchTransport) -> int:
         """Everything of the old transport that was read is dropped here (RFC 3207, 5)."""

@@ -56,6 +56,9 @@ class Linger(Task):
     def stop_begins(self) -> None:
         self._hurry = True
 
+    def unwatched(self, error: OSError) -> None:
+        self._end = 0.0
+
     def broke(self) -> None:
         self._pool.forget(self)
         self._sock.close()

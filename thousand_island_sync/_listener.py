@@ -25,8 +25,8 @@ from ._door import Door
 from ._intake import Crowd, Intake
 from ._listen_errors import listen_error
 from ._locks import lock
-from ._poller import WakeUp
 from ._scheduler import Scheduler
+from ._wake_up import WakeUp
 from .errors import ThousandIslandError
 from .transports._base import ListenSocket, Transport
 

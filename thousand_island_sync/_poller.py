@@ -25,96 +25,28 @@ All pollers report epoll's own bits, so that the common one translates nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import selectors
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ._clock import FOREVER, wait_time
 from ._locks import turn
-from ._sigpipe import NOSIGNAL
+from ._wake_up import WakeUp
 
 READ = 0x001
 WRITE = 0x004
 #: ERR, HUP and RDHUP: a short read does not mean "nothing more" after one of these.
 HANGUP = 0x008 | 0x010 | 0x2000
+#: Beside `HANGUP`: nobody watches this descriptor any more; `refusal` says why.
+REFUSED = 0x1_0000
 #: Events of one look: what is handled before the next. It also keeps the array small.
 MOST = 64
 
 Events = list[tuple[int, int]]
-
-
-class WakeUp:
-    """A descriptor that `ring` makes readable: an eventfd, or a socket pair elsewhere."""
-
-    def __init__(self) -> None:
-        self._pair: tuple[socket.socket, socket.socket] | None = None
-        if hasattr(os, "eventfd"):
-            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
-            self._pair = socket.socketpair()
-            for end in self._pair:
-                end.setblocking(False)
-            self._fd = self._pair[0].fileno()
-        self._ringing: deque[None] = deque()  # as many as are in `ring` at this moment
-        self._closed = False
-        self._unclosed = [True]
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def ring(self) -> None:
-        """Thread: any, wherever it was interrupted: so there is no lock. Harmless after `close`."""
-        ringing = self._ringing
-        ringing.append(None)
-        try:
-            if self._closed:
-                return
-            if self._pair is None:
-                os.eventfd_write(self._fd, 1)
-            else:
-                try:
-                    self._pair[1].send(b"\0", NOSIGNAL)
-                except BlockingIOError:
-                    pass  # it is full, so it is readable
-        finally:
-            ringing.pop()
-            if self._closed:
-                self._close_if_quiet()
-
-    def hush(self) -> None:
-        """Makes it unreadable again."""
-        try:
-            if self._pair is None:
-                os.eventfd_read(self._fd)
-            else:
-                while self._pair[0].recv(4096):
-                    pass
-        except BlockingIOError:
-            pass
-
-    def close(self) -> None:
-        """At once, or when the last one who rings it at this moment has."""
-        self._closed = True
-        self._close_if_quiet()
-
-    def _close_if_quiet(self) -> None:
-        if not self._ringing:
-            try:
-                self._unclosed.pop()
-            except IndexError:
-                return  # another has closed it
-            self._close()
-
-    def _close(self) -> None:
-        if self._pair is None:
-            os.close(self._fd)
-        else:
-            for end in self._pair:
-                end.close()
 
 
 class Poller(Protocol):
@@ -141,16 +73,26 @@ class Poller(Protocol):
     def poll(self, timeout: float) -> Events:
         """Ready descriptors and their bits, waiting at most `timeout` seconds."""
 
+    def refusal(self, fd: int) -> OSError:
+        """Why a descriptor was reported with `REFUSED`."""
+
     def wake(self) -> None:
         """Ends one thread's running `poll`."""
 
     def close(self) -> None: ...
 
 
-class EpollPoller:
-    """Edge-triggered epoll(7). No `poll` is lost: the wake-up is an edge as well."""
+class _AtOnce:
+    """What is registered is watched at once, or refused at once."""
 
     needs_rearm = False
+
+    def refusal(self, fd: int) -> OSError:
+        return OSError(errno.EBADF, f"descriptor {fd} was never reported as refused")
+
+
+class EpollPoller(_AtOnce):
+    """Edge-triggered epoll(7). No `poll` is lost: the wake-up is an edge as well."""
 
     def __init__(self) -> None:
         self._read = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -170,7 +112,10 @@ class EpollPoller:
         return self._epoll.fileno()
 
     def register(self, fd: int, *, write: bool) -> None:
-        self._epoll.register(fd, self._both if write else self._read)
+        try:
+            self._epoll.register(fd, self._both if write else self._read)
+        except FileExistsError:  # whoever was taking it out was interrupted
+            self.modify(fd, write=write)
 
     def modify(self, fd: int, *, write: bool) -> None:
         self._epoll.modify(fd, self._both if write else self._read)
@@ -191,14 +136,12 @@ class EpollPoller:
         self._wake_up.close()
 
 
-class KqueuePoller:
+class KqueuePoller(_AtOnce):
     """kqueue(2) with EV_CLEAR, which is its word for edges (BSD, macOS).
 
     Args:
         module: the `select` module; tests on Linux give a stand-in.
     """
-
-    needs_rearm = False
 
     def __init__(self, module: Any = select) -> None:
         self._module = module
@@ -229,7 +172,9 @@ class KqueuePoller:
         try:
             self._change(fd, self._module.KQ_FILTER_WRITE, add=write)
         except OSError:
-            pass  # it was not watched for writing
+            if write:
+                raise
+            # It was not watched for writing.
 
     rearm = modify
 
@@ -277,6 +222,8 @@ class SelectorPoller:
             self._selector.register(self._wake_up.fileno(), selectors.EVENT_READ)
             undo.pop_all()
         self._changes: deque[tuple[int, int]] = deque()  # (descriptor, bits; 0: take out)
+        self._refused: list[int] = []  # to be reported
+        self._why: dict[int, OSError] = {}
         self._turn = turn("poller.turn")
         self._closed = False
 
@@ -304,8 +251,20 @@ class SelectorPoller:
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if bits & WRITE else 0)
                 try:
                     self._selector.register(fd, wanted)
-                except (OSError, ValueError):
-                    pass  # closed meanwhile; its removal is behind it in the queue
+                except (OSError, ValueError) as error:
+                    # Closed meanwhile, perhaps, and its removal is behind it in the queue.
+                    if all(later != fd for later, _ in list(self._changes)):
+                        self._refuse(fd, error)
+
+    def _refuse(self, fd: int, error: OSError | ValueError) -> None:
+        if not isinstance(error, OSError):  # select(2) takes none above 1,023
+            error = OSError(errno.EMFILE, str(error))
+        self._why[fd] = error
+        self._refused.append(fd)
+
+    def refusal(self, fd: int) -> OSError:
+        """Why a descriptor was reported with `REFUSED`."""
+        return self._why.pop(fd, OSError(errno.EBADF, os.strerror(errno.EBADF)))
 
     def poll(self, timeout: float) -> Events:
         if timeout == 0:
@@ -318,7 +277,9 @@ class SelectorPoller:
             if self._closed:
                 return []
             self._apply_changes()
-            return self._select(wait_time(timeout))
+            found = self._select(0 if self._refused else wait_time(timeout))
+            refused, self._refused = self._refused, []
+            return [*found, *((fd, HANGUP | REFUSED) for fd in refused)]
         finally:
             self._turn.release()
 
@@ -326,7 +287,8 @@ class SelectorPoller:
         events: Events = []
         try:
             ready = self._selector.select(timeout)
-        except OSError:  # select(2) and a descriptor closed while it waited
+        except OSError as error:  # select(2) and a descriptor closed while it waited
+            self._look_for_the_closed(error)
             return events
         for key, mask in ready:
             if key.fd == self._wake_up.fileno():
@@ -339,6 +301,17 @@ class SelectorPoller:
             # No HANGUP: an end of stream is still readable when it is put back.
             events.append((key.fd, bits))
         return events
+
+    def _look_for_the_closed(self, error: OSError) -> None:
+        """It would fail for ever, and nobody be told of anything."""
+        for fd in [key.fd for key in self._selector.get_map().values()]:
+            try:
+                os.fstat(fd)
+            except OSError:
+                if fd == self._wake_up.fileno():
+                    raise error from None
+                self._selector.unregister(fd)
+                self._refuse(fd, error)
 
     def wake(self) -> None:
         self._wake_up.ring()

@@ -1,7 +1,12 @@
 """The pool: threads, and the permits to take work that they pass among themselves.
 
-See the essay in `_scheduler`. Here is who holds a permit, who gets one that was given
-away, and how a thread begins, rests and ends.
+See the essay in `_scheduler`. Here is who holds a permit, and who gets one that was given
+away; how a thread begins, rests and ends is in `_workers`.
+
+Two things happen in one way each, so that nobody is forgotten: a permit leaves a thread by
+`_give_up`, and a task comes into the queue by `_enqueue`. (But a thread with a permit that
+looks, or runs what is ready, puts tasks there as they come: it goes on with them itself.)
+Both note whom they call, with the lock; `Rousing`, around the lock, wakes them without it.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ._alarm import Alarm
 from ._clock import FOREVER, Clock, now
@@ -22,8 +27,9 @@ from ._tendency import HAND_OVER_COST, SAMPLE_EVERY, Tendency
 from ._timers import Timers
 from ._trial import Trial
 
-#: A thread that had nothing to do for this long ends.
-_IDLE_S = 30.0
+if TYPE_CHECKING:
+    from ._worker import Worker
+
 #: Tasks that a thread runs between two looks; where other threads look, too.
 _BATCH, _SHARED_BATCH = 64, 4
 
@@ -35,43 +41,38 @@ class Saturation(Protocol):
     def __call__(self, saturated: bool, busy_threads: int, waiting: int, /) -> None: ...
 
 
-class Worker:
-    """A thread of the pool, and whether it holds a permit."""
+class Rousing:
+    """`with self._rousing, self._lock:` is how the queue and the permits are changed: whoever
+    was called meanwhile is woken after the lock. What raises there, as an asynchronous
+    exception may between any two steps, is put right."""
 
-    __slots__ = (
-        "bell",
-        "cpu_seen",
-        "looking",
-        "looks",
-        "native_id",
-        "parked",
-        "permit",
-        "pool",
-        "seen",
-        "task",
-        "turn",
-        "waited",
-    )
+    __slots__ = ("_pool",)
 
     def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        self.permit = True
-        self.task: Task | None = None
-        # It is in the poller. Changes under the lock: the stall watch goes by it.
-        self.looking = False
-        # What it ran and what shall be parked: settled together, with the lock taken once.
-        self.parked: deque[Task] = deque()
-        self.turn = 0  # counts tasks run
-        self.seen = -1  # the turn in which the stall watch saw it last
-        self.looks = 0  # further looks that found it in the same turn
-        self.cpu_seen = 0.0  # its processor time at the first of them
-        self.native_id = 0  # the kernel's number of the thread
-        self.waited = False  # the present task waited in a call of ours
-        self.bell = threading.Lock()
-        self.bell.acquire()
+        self._pool = pool
 
-    def give_way(self) -> None:
-        self.pool._hand_over(self)
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        pool = self._pool
+        if kind is not None:
+            pool._make_good()
+        elif pool._called or pool._wakes or pool._nobody:
+            pool._rouse()
+
+
+class Asking(Rousing):
+    """`with self._asking:` and then `take(self._lock)`, for what may interrupt code of ours: the
+    lock is given back, whatever comes between the two."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        lock = self._pool._lock
+        if lock._is_owned():
+            lock.release()
+        super().__exit__(kind, value, traceback)
 
 
 def default_permits() -> int:
@@ -97,13 +98,18 @@ class Pool:
         "_alarm_may_stop",
         "_alarm_set_at",
         "_alone",
+        "_asking",
         "_batch",
         "_bound",
+        "_broken",
+        "_called",
         "_calm",
         "_clock",
         "_closing",
         "_count",
+        "_dead_at",
         "_doors",
+        "_due",
         "_free",
         "_holders",
         "_idle",
@@ -113,12 +119,13 @@ class Pool:
         "_made",
         "_name",
         "_next_timer",
+        "_nobody",
         "_permits",
         "_poller",
-        "_poller_closed",
         "_ready",
         "_relief",
         "_ring",
+        "_rousing",
         "_sample_mask",
         "_saturated",
         "_seen_at",
@@ -133,6 +140,7 @@ class Pool:
         "_timers",
         "_trial",
         "_unlooked",
+        "_wakes",
         "_watching",
         "tendency",
     )
@@ -161,11 +169,17 @@ class Pool:
         self._lock = lock("scheduler")
         self._left_over: deque[Callable[[], None]] = deque()
         # All below is guarded by the lock, but for taking from the ready queue.
+        self._rousing, self._asking = Rousing(self), Asking(self)
+        self._called: deque[Worker] = deque()  # who got a permit, and is to be woken
+        self._wakes = False  # one who waits in the poller is to be woken
+        self._nobody = False  # the listener's thread is, for there is no other
+        self._broken = False  # something was broken off, and the watch shall put it right
         self._ready: deque[Task] = deque()
         self._tasks: dict[int, Task] = {}
         self._doors: list[Task] = []  # tasks that are no connections
         self._timers = Timers()
         self._next_timer = FOREVER
+        self._due: deque[Callable[[], None]] = deque()  # of `later`, and their time has come
         self.tendency = Tendency()
         self._trial = Trial(self.tendency)
         self._free = self._permits
@@ -186,19 +200,35 @@ class Pool:
         self._alarm_may_stop = False
         self._seen_turns = -1
         self._calm = 0  # looks in a row that found nothing to suspect
-        self._seen_at = self._seen_cpu = 0.0
+        self._seen_at = self._seen_cpu = self._dead_at = 0.0
         self._saturated = False
         self._relief = 0  # looks in a row that found a thread to spare
         self._closing = False
-        self._poller_closed = False
 
-    def _work(self, worker: Worker) -> None:
-        """The life of a pool thread."""
+    def _employ(self) -> Worker | None:
+        """With the lock: gives a free permit to somebody, whom the caller then wakes."""
+        raise NotImplementedError
+
+    def _wake(self, heir: Worker, tasks: tuple[Task, ...] = ()) -> bool:
+        """Without the lock. False if it was a new one and could not be started, and `tasks`,
+        which were to be its first, are taken back, for there is no other thread."""
         raise NotImplementedError
 
     def _settle(self, worker: Worker) -> None:
         """With the lock: parks what the worker has run."""
         raise NotImplementedError
+
+    def _put_right(self) -> None:
+        """Without the lock: makes good what an exception has left half done."""
+        raise NotImplementedError
+
+    def _make_good(self) -> None:
+        """An exception has ended something of ours before its end. Without the lock."""
+        self._broken = True
+        try:
+            self._ring()  # the watch does it if this thread cannot
+        finally:
+            self._put_right()
 
     def _sample_as_needed(self) -> None:
         """With the lock. Where the class tends to block, every callback is looked at."""
@@ -236,35 +266,72 @@ class Pool:
 
     def reinforce(self) -> None:
         """Starts a thread beyond the bound if a ready task finds none (in a stop)."""
-        with self._lock:
-            if not (self._ready and self._free and not self._holders):
-                return
-            self._bound = max(self._bound, self._count + 1)
-            heir = self._employ()
-        if heir is not None:
-            self._wake(heir)
+        with self._rousing, self._lock:
+            if self._ready and self._free and not self._holders:
+                self._bound = max(self._bound, self._count + 1)
+                self._call_heir()
 
-    def close(self) -> None:
-        """No task will be added any more; threads end when the last task has."""
-        with self._lock:
-            self._closing = True
-            last = not self._tasks
-        if last:
-            self._dismiss()
+    # ---- who comes ------------------------------------------------------------
+
+    def _enqueue(self, *tasks: Task) -> None:
+        """With the lock, inside `_rousing`: they are run soon, by whoever is called for it."""
+        for task in tasks:
+            task.owned = True
+        self._ready.extend(tasks)
+        self._call_somebody()
+
+    def _call_somebody(self) -> None:
+        """As above: one who waits in the poller comes to what is ready, else who gets a free
+        permit. Where all are held and nobody waits, one of the holders will look."""
+        if self._sleepers > 0:
+            self._wakes = True
+        elif self._free:
+            self._call_heir()
+
+    def _call_heir(self) -> None:
+        heir = self._employ()
+        if heir is not None:
+            self._called.append(heir)
+        elif not self._holders:
+            self._nobody = True
+
+    def _rouse(self, tasks: tuple[Task, ...] = ()) -> bool:
+        """Without the lock: wakes who was called, by whomever. False as of `_wake`."""
+        try:
+            return self._wake_called(tasks)
+        except BaseException:
+            self._make_good()
+            raise
+
+    def _wake_called(self, tasks: tuple[Task, ...] = ()) -> bool:
+        started = True
+        if self._wakes:
+            self._wakes = False
+            self._poller.wake()
+        while self._called:
+            try:
+                heir = self._called.popleft()
+            except IndexError:  # another thread wakes it
+                break
+            started = self._wake(heir, tasks) and started
+        if self._nobody:
+            self._nobody = False
+            self._ring()  # the listener's thread stands in
+        return started
 
     # ---- permits --------------------------------------------------------------
 
     def _hand_over(self, worker: Worker) -> None:
         """Thread: the worker's own."""
-        with self._lock:
-            if not worker.permit:
-                return
-            self._revoke(worker)
-            heir = self._employ()
-        if heir is not None:
-            self._wake(heir)
-        else:
-            self._ring()  # nobody is left: the listener's thread stands in
+        with self._rousing, self._lock:
+            if worker.permit:
+                self._give_up(worker)
+
+    def _give_up(self, worker: Worker) -> None:
+        """With the lock, inside `_rousing`: somebody else gets its permit."""
+        self._revoke(worker)
+        if not (self._closing and not self._tasks):
+            self._call_heir()
 
     def _revoke(self, worker: Worker) -> None:
         """With the lock. What the worker has run must not wait for its present task."""
@@ -274,108 +341,6 @@ class Pool:
         self._free += 1
 
     def _grant(self, worker: Worker) -> None:
-        worker.permit = True
         self._holders.append(worker)
+        worker.permit = True
         self._free -= 1
-
-    def _employ(self) -> Worker | None:
-        """With the lock: gives a free permit to somebody, whom the caller then wakes."""
-        if self._idle:
-            worker = self._idle.pop()
-        elif self._count < self._bound:
-            worker = Worker(self)
-            self._count += 1
-        else:
-            return None
-        self._grant(worker)
-        return worker
-
-    def _wake(self, heir: Worker, tasks: tuple[Task, ...] = ()) -> bool:
-        """Without the lock. False if it was a new one and could not be started, and `tasks`,
-        which were to be its first, are taken back, for there is no other thread."""
-        if heir.turn:
-            heir.bell.release()
-            return True
-        heir.turn = 1
-        with self._lock:
-            self._made += 1
-            name = f"{self._name}-handler-{self._made}"
-        thread = threading.Thread(target=self._work, args=(heir,), name=name, daemon=True)
-        with self._lock:
-            self._threads[heir] = thread
-        try:
-            thread.start()
-        except RuntimeError:  # "can't start new thread": that is the bound, then
-            with self._lock:
-                del self._threads[heir]
-                self._revoke(heir)
-                self._count -= 1
-                # In the same moment, or the listener's thread sees them, and tries as well.
-                taken_back = not self._count and self._take_back(tasks)
-            self._ring()
-            return not taken_back
-        return True
-
-    def _take_back(self, tasks: tuple[Task, ...]) -> bool:
-        """With the lock, of tasks that no thread will run. Whether none has, and there are any."""
-        if any(task not in self._ready for task in tasks):
-            return False  # one that has come and gone
-        for task in tasks:
-            self._ready.remove(task)
-            del self._tasks[task.fd]
-        return bool(tasks)
-
-    # ---- the threads ----------------------------------------------------------
-
-    def _rest(self, worker: Worker) -> bool:
-        """Waits for a permit, or finds a task it may run without; False: it shall end."""
-        with self._lock:
-            if worker.permit:
-                return True
-            if self._closing and not self._tasks:
-                return False
-            if self._free:
-                self._grant(worker)
-                return True
-            if self._ready and not self._sample_mask:
-                return True  # where callbacks tend to block it takes one more as it is
-            self._idle.append(worker)
-        if not worker.bell.acquire(timeout=_IDLE_S):
-            with self._lock:
-                if worker in self._idle:
-                    self._idle.remove(worker)
-                    return False
-            worker.bell.acquire()  # granted a moment ago: the bell is about to ring
-        return worker.permit
-
-    def _leave(self, worker: Worker) -> None:
-        with self._lock:
-            if worker.permit:
-                self._revoke(worker)
-            self._count -= 1
-            self._threads.pop(worker, None)
-            last = self._closing and not self._count and not self._tasks
-            last = last and not self._poller_closed
-            if last:
-                self._poller_closed = True
-            others = self._closing and self._sleepers > 0
-        if last:
-            self._poller.close()
-        elif others:
-            self._poller.wake()  # each that leaves wakes the next
-
-    def _dismiss(self) -> None:
-        """Nothing is left to do: every thread may end, the last closes the poller."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-            sleepers = self._sleepers
-            last = not self._count and not self._poller_closed
-            if last:
-                self._poller_closed = True
-        for worker in idle:
-            worker.bell.release()
-        if last:
-            self._poller.close()
-        else:
-            for _ in range(sleepers):
-                self._poller.wake()

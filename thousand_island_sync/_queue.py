@@ -7,20 +7,20 @@ lock: it becomes owned when it is put into the queue, and is given up in `_settl
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 from . import _alarm
 from ._alarm import Alarm
 from ._clock import FOREVER
 from ._locks import take
-from ._poller import HANGUP, WRITE, Events
-from ._pool import Pool, Worker
+from ._poller import HANGUP, REFUSED, WRITE, Events
 from ._task import Task
 from ._tendency import HAND_OVER_COST
 from ._timers import Timer
+from ._worker import Worker
+from ._workers import Workers
 
 
-class Queue(Pool):
+class Queue(Workers):
     """What others ask of the scheduler, and the way from an event to the queue and back."""
 
     __slots__ = ()
@@ -37,15 +37,19 @@ class Queue(Pool):
         for task in tasks:
             task.average = average
             task.blocks = average > HAND_OVER_COST
-            task.owned = True
-        with self._lock:
-            if self._closing:
-                raise RuntimeError("the server has stopped")
-            for task in tasks:
-                self._tasks[task.fd] = task
-            self._ready.extend(tasks)
-            sleeper, heir = self._somebody()
-        if not self._rouse(sleeper, heir, tasks):
+        try:
+            with self._lock:
+                closing = self._closing
+                if not closing:
+                    for task in tasks:
+                        self._tasks[task.fd] = task
+                    self._enqueue(*tasks)
+        except BaseException:
+            self._make_good()
+            raise
+        if closing:
+            raise RuntimeError("the server has stopped")
+        if not self._rouse(tasks):
             raise RuntimeError("no handler thread can be started")
 
     def add_door(self, door: Task) -> None:
@@ -75,66 +79,47 @@ class Queue(Pool):
 
     def make_ready(self, task: Task) -> None:
         """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
-        if not take(self._lock):
+        if self._lock._is_owned():
             self.soon(functools.partial(self.make_ready, task))
             return
-        try:
-            if task.owned:
+        with self._asking:
+            if not take(self._lock):
+                self.soon(functools.partial(self.make_ready, task))
+            elif task.owned:
                 task.marked = True
-                return
-            if self._tasks.get(task.fd) is not task:
-                return
-            task.owned = True
-            self._ready.append(task)
-            sleeper, heir = self._somebody()
-        finally:
-            self._lock.release()
-        self._rouse(sleeper, heir)
+            elif self._tasks.get(task.fd) is task:
+                self._enqueue(task)
 
     def make_all_ready(self) -> None:
         """`make_ready` of every task, waking one thread for all of them."""
-        with self._lock:
-            for task in self._tasks.values():
-                if task.owned:
-                    task.marked = True
-                else:
-                    task.owned = True
-                    self._ready.append(task)
-            sleeper, heir = self._somebody() if self._ready else (False, None)
-        self._rouse(sleeper, heir)
+        with self._rousing, self._lock:
+            self._mark_all()
+            if self._ready:
+                self._call_somebody()
 
-    def _somebody(self) -> tuple[bool, Worker | None]:
-        """With the lock: who shall come to what is ready. Whether one who waits in the poller,
-        else a thread that gets a free permit."""
-        sleeper = self._sleepers > 0
-        return sleeper, self._employ() if self._free and not sleeper else None
-
-    def _rouse(self, sleeper: bool, heir: Worker | None, tasks: tuple[Task, ...] = ()) -> bool:
-        """Without the lock: wakes whom `_somebody` found, the listener's thread where nobody is
-        left. False as of `_wake`."""
-        if sleeper:
-            self._poller.wake()
-        elif heir is not None:
-            return self._wake(heir, tasks)
-        elif not self._holders:  # who gives the permit away in this moment rings as well
-            self._ring()
-        return True
+    def _mark_all(self) -> None:
+        """With the lock, by one who sees that somebody comes."""
+        for task in self._tasks.values():
+            if task.owned:
+                task.marked = True
+            else:
+                task.owned = True
+                self._ready.append(task)
 
     def start(self, timer: Timer) -> None:
         """Calls its target, which must be quick, on a thread of the pool in time."""
-        if not take(self._lock):
+        if self._lock._is_owned():
             self.soon(functools.partial(self.start, timer))
             return
-        try:
+        with self._asking:
+            if not take(self._lock):
+                self.soon(functools.partial(self.start, timer))
+                return
             self._timers.put(timer)
-            wake = self._note_timer(timer.when)
-            unattended = not self._holders
-        finally:
-            self._lock.release()
-        if wake:
-            self._poller.wake()
-        elif unattended:
-            self._ring()
+            if self._note_timer(timer.when):
+                self._wakes = True
+            elif not self._holders:
+                self._nobody = True
 
     def cancel(self, timer: Timer) -> None:
         call = timer.target  # it ends without the lock: with it ends what is the user's
@@ -155,7 +140,7 @@ class Queue(Pool):
         whoever knows that its next run will touch nothing."""
         if task.attached:
             self._poller.unregister(task.fd)
-        with self._lock:
+        with self._rousing, self._lock:
             task.attached = False
             if self._tasks.get(task.fd) is task:
                 del self._tasks[task.fd]
@@ -168,12 +153,11 @@ class Queue(Pool):
 
     def replace(self, task: Task, successor: Task) -> None:
         """Another task takes over a descriptor and runs next. Thread: the task's owner."""
-        with self._lock:
+        with self._rousing, self._lock:
             successor.attached, task.attached = task.attached, False
             self._drop_timer(task)
-            successor.owned = True
             self._tasks[task.fd] = successor
-            self._ready.append(successor)
+            self._enqueue(successor)
 
     def _drop_timer(self, task: Task) -> None:
         """With the lock: a task that is over must not be held by its timer."""
@@ -233,7 +217,6 @@ class Queue(Pool):
 
         `worker` is who looked, and will run one of them; `None`: the listener's thread.
         """
-        calls: list[Callable[[], None]] | None = None
         ready = self._ready
         with self._lock:
             if worker is not None:
@@ -247,6 +230,8 @@ class Queue(Pool):
                     continue  # the wake-up, or just forgotten
                 if bits & hang_up:
                     task.hung_up = task.alert = True
+                    if bits & REFUSED:
+                        self._refused(task)
                 if task.owned:
                     task.marked = True
                 elif bits != write or task.wants_write:
@@ -257,8 +242,8 @@ class Queue(Pool):
             self._alone = self._alone + 1 if alone else 0
             self._last_found = found
             if self._next_timer != FOREVER and self._next_timer <= self._clock():
-                calls = self._fire()
-            ring = bool(ready or calls) and not self._watching
+                self._fire()
+            ring = bool(ready or self._due) and not self._watching
             if ring:
                 self._watching = True
                 ring = worker is None or not self._set_alarm()
@@ -268,7 +253,16 @@ class Queue(Pool):
             self._ring()
         if wake:
             self._poller.wake()
-        for call in calls or ():
+        if self._due:
+            self._call_due()
+
+    def _call_due(self) -> None:
+        """Without the lock. One that was left over by a thread that broke off is called, too."""
+        while True:
+            try:
+                call = self._due.popleft()
+            except IndexError:
+                return
             call()
 
     def _set_alarm(self) -> bool:
@@ -296,13 +290,12 @@ class Queue(Pool):
         with self._lock:
             self._alarm, self._alarm_may_stop = alarm, False
 
-    def _fire(self) -> list[Callable[[], None]]:
+    def _fire(self) -> None:
         """With the lock. A deadline that was moved meanwhile goes back to sleep."""
         time_now = self._clock()
-        calls = []
         for target in self._timers.due(time_now):
             if not isinstance(target, Task):
-                calls.append(target)
+                self._due.append(target)
                 continue
             target.timer = None
             target.timer_at = FOREVER
@@ -314,7 +307,6 @@ class Queue(Pool):
                 target.owned = True
                 self._ready.append(target)
         self._next_timer = self._timers.next()
-        return calls
 
     def _arm(self, task: Task) -> bool:
         """With the lock: sets the task's timer to its deadline. Whether to wake a sleeper."""
@@ -333,7 +325,8 @@ class Queue(Pool):
     # ---- and back -------------------------------------------------------------
 
     def _settle(self, worker: Worker) -> None:
-        """With the lock: parks what the worker has run. What was marked goes on."""
+        """With the lock: parks what the worker has run. What was marked goes on: whoever is not
+        about to run what is ready calls somebody for it."""
         parked, ready = worker.parked, self._ready
         rearm = self._poller.needs_rearm
         while parked:
@@ -357,7 +350,18 @@ class Queue(Pool):
                 self._register(task)
             else:
                 self._poller.rearm(task.fd, write=task.wants_write)
-        except OSError:  # no room in the poller: the task finds out when it is run
+        except OSError as error:
             task.attached = False
-            task.owned = True
-            self._ready.append(task)
+            self._no_room(task, error)
+
+    def _refused(self, task: Task) -> None:
+        """With the lock: a poller that puts descriptors back on the thread that polls could not."""
+        task.attached = False
+        task.unwatched(self._poller.refusal(task.fd))
+
+    def _no_room(self, task: Task, error: OSError) -> None:
+        """With the lock: nobody will see what comes for it, so its next run is its last. Else it
+        would park again, and be run again, for as long as the poller has no room."""
+        task.unwatched(error)
+        task.owned = True
+        self._ready.append(task)

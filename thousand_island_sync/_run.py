@@ -20,10 +20,11 @@ from ._intake import Intake
 from ._listen_errors import listen_error
 from ._listener import Listener
 from ._own_threads import Teller
-from ._poller import Poller, WakeUp, new_poller
+from ._poller import Poller, new_poller
 from ._registry import Registry
 from ._scheduler import Scheduler
 from ._stop import Stop
+from ._wake_up import WakeUp
 from .errors import ListenError, ThousandIslandError
 from .transports._base import Transport
 

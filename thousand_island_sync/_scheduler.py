@@ -47,20 +47,17 @@ No callback, receiver or log handler is ever called with the lock held.
 
 from __future__ import annotations
 
-import logging
 from threading import get_native_id
 from time import perf_counter, process_time, thread_time
 
 from . import _waits
-from ._pool import Worker
 from ._staying import ALONE
 from ._task import AGAIN, Task
 from ._tendency import HAND_OVER_COST, LONG, SAMPLE_EVERY, voluntary_switches
 from ._watch import Watch
+from ._worker import Worker
 
 SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
-
-_log = logging.getLogger("thousand_island_sync")
 
 
 class Scheduler(Watch):
@@ -68,24 +65,29 @@ class Scheduler(Watch):
 
     def _work(self, worker: Worker) -> None:
         """The life of a pool thread."""
-        _waits.this_thread_is(worker)
-        worker.native_id = get_native_id()
         try:
+            self._enlist(worker)
+            _waits.this_thread_is(worker)
+            worker.native_id = get_native_id()
             while True:
-                if not worker.permit and not self._rest(worker):
-                    break
-                if self._closing and not self._tasks:
-                    break
-                # Where every task makes way for the next, each look would cost a GIL switch.
-                look = not self._ready or self._unlooked >= self._batch
-                if look and worker.permit and not self._look(worker):
-                    continue
                 try:
-                    self._run_batch(worker)
-                except BaseException:
-                    self._run_broke(worker)
+                    self._serve(worker)
+                    break
+                except BaseException as error:
+                    self._recover(worker, error)
         finally:
             self._leave(worker)
+
+    def _serve(self, worker: Worker) -> None:
+        """Until the thread shall end."""
+        while worker.permit or self._rest(worker):
+            if self._closing and not self._tasks:
+                break
+            # Where every task makes way for the next, each look would cost a GIL switch.
+            look = not self._ready or self._unlooked >= self._batch
+            if look and worker.permit and not self._look(worker):
+                continue
+            self._run_batch(worker)
 
     def _run_batch(self, worker: Worker) -> None:
         """The hot path: runs what is ready now, at most 64, then it is time to look again.
@@ -113,6 +115,7 @@ class Scheduler(Watch):
             else:
                 verdict = self._run_measured(worker, task)
             if worker.permit:
+                worker.task = None
                 if not verdict:  # PARK
                     park(task)
                 elif verdict == AGAIN:
@@ -129,13 +132,8 @@ class Scheduler(Watch):
         """After a run that ended without the permit: the thread takes no more work as it is."""
         if not verdict and task.blocks:
             verdict = self._stay(worker, task)
-        if not verdict:
-            worker.parked.append(task)
-        elif verdict == AGAIN:
-            self._ready.append(task)
-        worker.task = None
         self._unlooked += 1  # about: it only says when to look again
-        self._help(worker)
+        self._put_away(worker, task, verdict)
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
         """Runs a task that tends to block without a permit, and measures it.
@@ -183,13 +181,3 @@ class Scheduler(Watch):
                 task.sampled = True
                 self._sample_as_needed()
         return verdict
-
-    def _run_broke(self, worker: Worker) -> None:
-        """A bug of ours or an asynchronous exception: one connection pays, no thread."""
-        task, worker.task = worker.task, None
-        _log.exception("a connection broke off; this is a bug in thousand_island_sync")
-        if task is not None:
-            try:
-                task.broke()
-            except BaseException:
-                _log.exception("while breaking off")

@@ -20,7 +20,7 @@ from . import _addresses, _waits
 from ._clock import FOREVER, limited, now, seconds
 from ._locks import enter, maker, process_lock
 from ._options import MISSING, Missing, is_milliseconds
-from ._poller import WakeUp
+from ._wake_up import WakeUp
 from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from .transports._base import Channel
 

@@ -25,10 +25,10 @@ waits for `STAY_S` at most.
 
 from __future__ import annotations
 
-from ._pool import Worker
 from ._queue import Queue
 from ._task import AGAIN, PARK, Task
 from ._tendency import HAND_OVER_COST
+from ._worker import Worker
 
 #: Seconds that a thread stays without bytes.
 STAY_S = 0.004
@@ -115,8 +115,8 @@ class Staying(Queue):
                 return
             if self._permits > 1 or self._wanted() or not task.may_stay():
                 return
+            worker.task = task
             parked.clear()
-        worker.task = task
         self.detach(task)
         self._hand_over(worker)
         heir = self._heir()
@@ -131,11 +131,7 @@ class Staying(Queue):
             verdict, came = task.stay(STAY_S, wanted)
         if verdict == PARK:
             self._back_into_the_poller(task)
-            worker.parked.append(task)
-        elif verdict == AGAIN:
-            self._ready.append(task)
-        worker.task = None
-        self._help(worker)
+        self._put_away(worker, task, verdict)
 
     def _heir(self) -> Worker | None:
         """Who holds the permit; without the lock, a hint."""
@@ -143,17 +139,20 @@ class Staying(Queue):
             return holder
         return None
 
-    def _help(self, worker: Worker) -> None:
-        """A thread without a permit has finished: takes a free one, or sees that what it
-        put into the queue is found."""
-        with self._lock:
+    def _put_away(self, worker: Worker, task: Task, verdict: int) -> None:
+        """What a thread without a permit has run goes where its verdict says; the thread takes a
+        free permit, or calls who shall run what is ready. Thread: the worker's own."""
+        with self._rousing, self._lock:
+            worker.task = None
+            if verdict == PARK:
+                worker.parked.append(task)
             self._settle(worker)
+            if verdict == AGAIN:
+                self._ready.append(task)
             if self._free and not worker.permit:
                 self._grant(worker)
-                return
-            wake = bool(self._ready) and self._sleepers > 0
-        if wake:
-            self._poller.wake()
+            elif self._ready:
+                self._call_somebody()
 
     def _wanted(self) -> bool:
         """Whether the thread has something better to do; without the lock, a hint."""

@@ -83,5 +83,9 @@ class Task:
         """Called when `run` raised all the same: must let go of everything."""
         raise NotImplementedError
 
+    def unwatched(self, error: OSError) -> None:
+        """The poller has no room for its descriptor: its next run, which follows, must end it.
+        Thread: any, with the scheduler's lock held."""
+
     def stop_begins(self) -> None:
         """The server stops; the task is made ready afterwards. Thread: any."""

@@ -67,9 +67,9 @@ class Timers:
             return
         self._husks += 1
         if self._husks > 64 and self._husks * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry.target is not None]
-            heapq.heapify(self._heap)
-            self._husks = 0
+            kept = [entry for entry in self._heap if entry.target is not None]
+            heapq.heapify(kept)
+            self._heap, self._husks = kept, 0
 
     def next(self) -> float:
         """When the earliest fires; `FOREVER` if there is none."""

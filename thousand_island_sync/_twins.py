@@ -20,7 +20,6 @@ from ._connection import STAY_STEPS, Lifecycle
 from ._connection_core import ConnectionCore
 from ._options import MISSING
 from ._poller import HANGUP, MOST, EpollPoller
-from ._pool import Worker
 from ._queue import Queue
 from ._receiving import CHUNK, Receiving
 from ._scheduler import SAMPLE_SHIFT, Scheduler
@@ -30,6 +29,7 @@ from ._states import TRANSITIONS, State
 from ._staying import ALONE, Wanted
 from ._task import Task
 from ._tendency import HAND_OVER_COST
+from ._worker import Worker
 from .transports.tcp import TCPChannel
 
 #: What the twins are given to work on, by the names that C has for them.

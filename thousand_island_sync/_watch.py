@@ -10,8 +10,7 @@ from time import perf_counter, process_time
 
 from . import _alarm
 from ._clock import FOREVER
-from ._pool import Worker
-from ._staying import Staying
+from ._mending import Mending
 from ._task import Task
 from ._tendency import HAND_OVER_COST, LONG, processor_time, wants_processor
 
@@ -22,9 +21,11 @@ _CALM_LOOKS, _PAUSE_LOOKS = 25, 5
 _BUSY_LOOKS = 4
 #: Between two looks while a ready connection waits for a thread.
 _SATURATED_TICK = 0.01
+#: Between two looks for threads that have died, in seconds.
+_DEAD_S = 1.0
 
 
-class Watch(Staying):
+class Watch(Mending):
     """One look after another; `tend` is called again when it says."""
 
     __slots__ = ()
@@ -40,9 +41,10 @@ class Watch(Staying):
         """
         while self._left_over:
             self._left_over.popleft()()
-        heirs: list[Worker | None] = []
+        if self._broken or self._somebody_died():
+            self._put_right()
         idle = self._was_idle()
-        with self._lock:
+        with self._rousing, self._lock:
             self._alarm_may_stop = False  # it has gone off, or would for nothing
             # By `looking`, not by `task`: a task that was just taken off the queue is
             # nowhere to be seen until its worker has noted it.
@@ -56,6 +58,8 @@ class Watch(Staying):
                 worker.looks = worker.looks + 1 if worker.turn == worker.seen else 0
                 worker.seen = worker.turn
                 task = worker.task  # once: it may finish at any moment
+                if worker.looks and self._is_dead(worker):
+                    self._broken = True
                 if task is None or not worker.looks:
                     continue
                 stalled = True
@@ -66,12 +70,11 @@ class Watch(Staying):
                 # have the processors, so would one that wants one.
                 blocked = idle and not wants_processor(worker.native_id)
                 if blocked or worker.looks >= _BUSY_LOOKS:
-                    self._revoke(worker)
+                    self._give_up(worker)
                     if blocked:
                         self._suspect(task)
                     elif processor_time(worker.native_id) - worker.cpu_seen >= LONG:
                         self._is_long(task)
-                    heirs.append(self._employ())
             crowd = self._busy() - len(self._holders)
             tasks = self._tasks.values()
             if self._trial.look(self._seen_at, self._seen_cpu, self._turns, crowd, tasks):
@@ -89,15 +92,23 @@ class Watch(Staying):
             self._watching = not quiet
             if quiet and self._trial.refute(self._seen_at):
                 self._sample_as_needed()  # nobody looks again, and it holds on to its tasks
-        for heir in heirs:
-            if heir is not None:
-                self._wake(heir)
+        if self._broken:
+            return _alarm.TICK
         if standing_in:
             return self._stand_in()
         self._tell_saturation()
         if quiet:
             return FOREVER
         return _alarm.TICK if self._calm < _CALM_LOOKS else _alarm.CALM_TICK
+
+    def _somebody_died(self) -> bool:
+        """Whether a thread of the pool has ended without a word; looks once in a while. That of
+        one with a permit is seen to stand still before that."""
+        if self._seen_at < self._dead_at + _DEAD_S:
+            return False
+        self._dead_at = self._seen_at
+        with self._lock:
+            return any(self._is_dead(worker) for worker in self._threads)
 
     def _turns(self) -> int:
         """With the lock: tasks that the threads there are have run."""
@@ -151,11 +162,11 @@ class Watch(Staying):
             self._absorb(self._poller.poll(0), None)
         except (OSError, ValueError):
             return _alarm.TICK  # the last thread has just left, and closed it
-        with self._lock:
+        with self._rousing, self._lock:
             # A thread that could not be started before may start now.
-            heir = self._employ() if self._ready and self._free else None
-        if heir is not None:
-            self._wake(heir)
+            if self._ready and self._free:
+                self._call_heir()
+                self._nobody = False  # who would be called does this
         self._tell_saturation()
         with self._lock:
             # Whoever says here that it watches must come back: nobody rings meanwhile.

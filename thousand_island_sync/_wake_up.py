@@ -1,0 +1,79 @@
+"""What ends a wait in a poller: a descriptor that any thread can make readable."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+
+from ._sigpipe import NOSIGNAL
+
+
+class WakeUp:
+    """A descriptor that `ring` makes readable: an eventfd, or a socket pair elsewhere."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+        if hasattr(os, "eventfd"):
+            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self._pair = socket.socketpair()
+            for end in self._pair:
+                end.setblocking(False)
+            self._fd = self._pair[0].fileno()
+        self._ringing: deque[None] = deque()  # as many as are in `ring` at this moment
+        self._closed = False
+        self._unclosed = [True]
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def ring(self) -> None:
+        """Thread: any, wherever it was interrupted: so there is no lock. Harmless after `close`."""
+        ringing = self._ringing
+        ringing.append(None)
+        try:
+            if self._closed:
+                return
+            if self._pair is None:
+                os.eventfd_write(self._fd, 1)
+            else:
+                try:
+                    self._pair[1].send(b"\0", NOSIGNAL)
+                except BlockingIOError:
+                    pass  # it is full, so it is readable
+        finally:
+            ringing.pop()
+            if self._closed:
+                self._close_if_quiet()
+
+    def hush(self) -> None:
+        """Makes it unreadable again."""
+        try:
+            if self._pair is None:
+                os.eventfd_read(self._fd)
+            else:
+                while self._pair[0].recv(4096):
+                    pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """At once, or when the last one who rings it at this moment has."""
+        self._closed = True
+        self._close_if_quiet()
+
+    def _close_if_quiet(self) -> None:
+        if not self._ringing:
+            try:
+                self._unclosed.pop()
+            except IndexError:
+                return  # another has closed it
+            self._close()
+
+    def _close(self) -> None:
+        if self._pair is None:
+            os.close(self._fd)
+        else:
+            for end in self._pair:
+                end.close()
