@@ -188,7 +188,12 @@ def own_settings(listened: Mapping[str, Any], present: Mapping[str, Any]) -> Own
         if setting[1:3] not in kept:
             changed += _undone(setting)
     sizes = [_setting(name, present[name]) for name in _OF_UNIX if present[name] is not None]
-    return Own([*changed, *given], [*sizes, *given])
+    unix = _addresses.is_unix(present["host"])
+    either = present["sockets"] is not None
+    return Own(
+        [*changed, *given] if either or not unix else [],
+        [*sizes, *given] if either or unix else [],
+    )
 
 
 def _system_value(name: str) -> int:
