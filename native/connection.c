@@ -47,17 +47,17 @@ static int count_received(PyObject *socket, Py_ssize_t size) {
 /* `handle_data` in the connection's context. */
 static PyObject *deliver(PyObject *self, PyObject *data, PyObject *socket) {
     PyObject *context = HOLD(self, Lifecycle, _context);
-    PyObject *on_data = context == NULL ? NULL : HOLD(self, Lifecycle, _on_data);
+    PyObject *handler = context == NULL ? NULL : HOLD(self, Lifecycle, _handler);
     PyObject *result = NULL;
     if (lock_watch != NULL)
         tell_lock_watch(NULL, USERS_CODE);
-    if (on_data != NULL && PyContext_Enter(context) == 0) {
-        PyObject *arguments[] = {data, socket};
-        result = PyObject_Vectorcall(on_data, arguments, 2, NULL);
+    if (handler != NULL && PyContext_Enter(context) == 0) {
+        PyObject *arguments[] = {handler, data, socket}; /* looked up anew: it may be set */
+        result = PyObject_VectorcallMethod(native.handle_data, arguments, 3, NULL);
         if (PyContext_Exit(context) < 0)
             Py_CLEAR(result);
     }
-    Py_XDECREF(on_data);
+    Py_XDECREF(handler);
     Py_XDECREF(context);
     return result;
 }

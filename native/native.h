@@ -22,7 +22,7 @@
     X(Scheduler, _poller) X(Scheduler, _ready) X(Scheduler, _ring) X(Scheduler, _sample_mask)  \
     X(Scheduler, _sleepers) X(Scheduler, _tasks) X(Scheduler, _unlooked)                       \
     X(Scheduler, _watching)                                                                    \
-    X(Core, _state) X(Lifecycle, _clock) X(Lifecycle, _context) X(Lifecycle, _on_data)                         \
+    X(Core, _state) X(Lifecycle, _clock) X(Lifecycle, _context) X(Lifecycle, _handler)                         \
     X(Lifecycle, _read_deadline) X(Lifecycle, _short_proves) X(Lifecycle, _socket)             \
     X(Lifecycle, _source) X(Lifecycle, _state) X(Lifecycle, read_timeout)                      \
     X(Socket, _answered) X(Socket, _buffer) X(Socket, _bytes_received) X(Socket, _bytes_sent)  \

@@ -56,6 +56,8 @@ WRONG = [
     ({"shutdown_timeout_ms": "x"}, "shutdown_timeout_ms", "'x'"),
     ({"interrupt_reads": 1}, "interrupt_reads", "True or False"),
     ({"max_pending_messages": 0}, "max_pending_messages", "0"),
+    ({"max_unread": None}, "max_unread", "bytes"),
+    ({"max_unread": -1}, "max_unread", "-1"),
     ({"name": ""}, "name", "''"),
     ({"read_timeout": 5}, "read_timeout", "did you mean read_timeout_ms"),
     ({"max_conections": 5}, "max_conections", "did you mean max_connections"),

@@ -25,6 +25,20 @@ def unix_name(host: str) -> str:
     return "\0" + name[1:] if name.startswith("@") else name
 
 
+def absolute(host: str) -> str:
+    """A Unix host whose path holds whatever the working folder is later.
+
+    Raises:
+        OSError: there is no working folder any more.
+    """
+    name = host[len(UNIX_PREFIX) :]
+    if name.startswith(("/", "@")):
+        return host
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return UNIX_PREFIX + os.path.join(os.getcwd(), name)
+
+
 def show_unix(name: str | bytes) -> str:
     """The reverse: a path, or `@name` for an abstract one."""
     text = os.fsdecode(name)
@@ -36,8 +50,20 @@ def plain(address: Any) -> Any:
     if isinstance(address, tuple):
         if address[0].startswith("::ffff:") and "." in address[0]:
             return (address[0][7:], address[1])
-        return address
+        return scoped(address)
     return show_unix(address)
+
+
+def scoped(address: Any) -> Any:
+    """An internet address whose host is complete: of an IPv6 link-local one the interface is a
+    part (RFC 4007, 11), which the system gives beside it, as a number."""
+    if len(address) < 4 or not address[3] or "%" in address[0]:
+        return address
+    try:
+        interface = socket.if_indextoname(address[3])
+    except OSError:  # it has gone
+        interface = str(address[3])
+    return (f"{address[0]}%{interface}", *address[1:])
 
 
 def sharing_host(address: Any) -> Any:
@@ -47,7 +73,8 @@ def sharing_host(address: Any) -> Any:
         return address
     if len(address) == 2:  # IPv4
         return sys.intern(address[0]), address[1]
-    return (sys.intern(address[0]), *address[1:])
+    host, *rest = scoped(address)
+    return (sys.intern(host), *rest)
 
 
 def pair(address: Any) -> Any:

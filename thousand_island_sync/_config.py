@@ -56,6 +56,7 @@ OPTIONS: Mapping[str, Option] = {
     "shutdown_timeout_ms": _milliseconds(15_000),
     "interrupt_reads": Option(False, is_bool, "True or False"),
     "max_pending_messages": Option(1_000, optional(whole(1)), _COUNT + ", or None for no limit"),
+    "max_unread": Option(1_048_576, whole(0), "a whole number of bytes, 0 or more"),
     "name": Option("thousand-island", is_text, "a text"),
 }
 
@@ -83,6 +84,7 @@ class Config:
     shutdown_timeout_ms: float | None
     interrupt_reads: bool
     max_pending_messages: int | None
+    max_unread: int
     name: str
 
 
@@ -131,6 +133,7 @@ def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:
         shutdown_timeout_ms=values["shutdown_timeout_ms"],
         interrupt_reads=values["interrupt_reads"],
         max_pending_messages=values["max_pending_messages"],
+        max_unread=values["max_unread"],
         name=values["name"],
     )
 

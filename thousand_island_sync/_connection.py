@@ -55,7 +55,7 @@ class Lifecycle(Outcomes):
 
     def run(self) -> int:
         """One step. Each line of the first half is paid for every message: what can be
-        looked up once (`_source`, `_on_data`) was, at the start."""
+        looked up once (`_source`) was, at the start; not `handle_data`, which may change."""
         if self.alert or self._state is not PARKED:
             return self._step()
         self._state = RUNNING
@@ -78,7 +78,7 @@ class Lifecycle(Outcomes):
         if self.blocks:
             make_way()
         try:
-            result = self._context.run(self._on_data, data, socket)
+            result = self._context.run(self._handler.handle_data, data, socket)
         except BaseException as error:
             return self._raised(error, "handle_data")
         if result is None and not self.alert:
@@ -112,7 +112,7 @@ class Lifecycle(Outcomes):
         """
         socket, clock = self._socket, self._clock
         wait_recv = socket._channel.wait_recv
-        in_context, on_data = self._context.run, self._on_data
+        in_context, handler = self._context.run, self._handler
         for _ in range(STAY_STEPS):
             try:
                 data = wait_recv(CHUNK, timeout)
@@ -130,7 +130,7 @@ class Lifecycle(Outcomes):
                 self._tell_arrival(data)
             began = clock()
             try:
-                result = in_context(on_data, data, socket)
+                result = in_context(handler.handle_data, data, socket)
             except BaseException as error:
                 return self._raised(error, "handle_data"), True
             if result is not None or self.alert:
@@ -273,7 +273,7 @@ class Lifecycle(Outcomes):
         if self.blocks:
             make_way()
         try:
-            result = self._context.run(self._on_data, data, socket)
+            result = self._context.run(self._handler.handle_data, data, socket)
         except BaseException as error:
             return self._raised(error, "handle_data")
         verdict = self._settle(result, "handle_data")

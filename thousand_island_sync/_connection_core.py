@@ -11,7 +11,6 @@ import itertools
 import os
 import socket as stdlib_socket
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 from . import _addresses, _waits
@@ -21,6 +20,7 @@ from ._locks import process_lock
 from ._mailbox import CLOSED as CLOSED_BOX
 from ._mailbox import Call, Mailbox
 from ._options import is_milliseconds
+from ._socket_core import _guard
 from ._states import CLOSED, NEW, TRANSITIONS, State
 from ._task import Task
 from ._timers import Timer
@@ -55,11 +55,11 @@ class ConnectionCore(Task):
         "_mail",
         "_mail_left",
         "_no_room",
-        "_on_data",
         "_read_deadline",
         "_short_proves",
         "_sock",
         "_socket",
+        "_sockname",
         "_source",
         "_state",
         "_switch",
@@ -71,7 +71,6 @@ class ConnectionCore(Task):
 
     _handler: Handler
     _socket: Socket
-    _on_data: Callable[[bytes, Socket], Any]
     _source: Source
     _short_proves: bool
 
@@ -98,6 +97,7 @@ class ConnectionCore(Task):
         self._mail: Mailbox | None = None
         self._mail_left: float = FOREVER
         self._switch: SwitchTransport | None = None
+        self._sockname: Any = None  # once it was asked for
         self._asked = False
         self._no_room: OSError | None = None
         self._eof_told = False
@@ -125,6 +125,7 @@ class ConnectionCore(Task):
 
     def _make_handle(self) -> Connection:
         """Several threads may do it at once, and one thread in the middle of its own doing."""
+        self._note_sockname()
         made = Connection(self)  # type: ignore[arg-type]
         reference = weakref.ref(made)
         while True:
@@ -176,6 +177,10 @@ class ConnectionCore(Task):
         return self._env.send_timeout
 
     @property
+    def max_unread(self) -> int:
+        return self._env.max_unread
+
+    @property
     def closed(self) -> bool:
         return self._gone
 
@@ -185,10 +190,18 @@ class ConnectionCore(Task):
 
     @property
     def sockname(self) -> Any:
-        try:
-            return _addresses.pair(self._sock.getsockname())
-        except OSError:
-            return None  # it has ended
+        self._note_sockname()
+        return None if self._sockname is None else _addresses.pair(self._sockname)
+
+    def _note_sockname(self) -> None:
+        """While there is a descriptor to ask: it is a fact that outlives it. Thread: any."""
+        if self._sockname is None:
+            try:
+                with _guard:
+                    address = self._sock.getsockname()
+            except OSError:
+                return  # it has ended
+            self._sockname = _addresses.sharing_host(address)
 
     def peer_shown(self) -> str:
         return _addresses.show(self.peer_address)

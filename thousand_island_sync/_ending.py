@@ -76,7 +76,7 @@ class Ending(ConnectionCore):
         """The socket, and perhaps the handler, lead back to here. In such circles a hundred
         short connections were garbage of the collector's for each of its rounds: now the
         last one who holds any of it frees it all. Thread: the owner's."""
-        self._socket = self._handler = self._on_data = self._source = None  # type: ignore[assignment]
+        self._socket = self._handler = self._source = None  # type: ignore[assignment]
         self._context = _NOTHING
         self._loosen_handle()
 
@@ -117,6 +117,8 @@ class Ending(ConnectionCore):
         if self._gone:
             return
         self._gone = True
+        if getattr(self._handler.handle_end, "__func__", None) not in IDLE:
+            self._note_sockname()  # which it may ask for
         socket, pool = self._socket, self._env.pool
         socket._send_home()
         if not socket._cut:

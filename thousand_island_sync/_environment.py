@@ -50,6 +50,7 @@ class Environment:
         refused: Callable[[Any, BaseException], None],
         probed: Callable[[], None],
         interrupt: int | None = None,
+        max_unread: int = 1_048_576,
     ) -> None:
         self.server = server
         self.handler_cls = handler_cls
@@ -59,6 +60,7 @@ class Environment:
         self.send_timeout = send_timeout
         self.handshake_timeout = handshake_timeout
         self.max_pending = max_pending
+        self.max_unread = max_unread
         self.clock = clock
         self.opened = opened
         self.ended = ended

@@ -27,7 +27,6 @@ class Handshaking(Ending):
             self._socket = Socket(self, self._sock, channel)
             self._use(channel)
             self._handler = self._context.run(env.handler_cls, env.handler_options)
-            self._on_data = self._handler.handle_data
         except BaseException as error:
             self._refuse(error)
             return True

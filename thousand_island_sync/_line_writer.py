@@ -15,6 +15,7 @@ import threading
 from typing import TextIO
 
 from ._clock import now
+from ._locks import lock
 
 #: Lines that wait.
 MOST_LINES = 4_096
@@ -39,7 +40,7 @@ class LineWriter:
         self._most = most
         # Its `put` may come in a signal handler or a `__del__` amid another: it takes no lock.
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._counting = threading.RLock()
+        self._counting = lock("lines")
         self._dropped = 0
         self._pid = os.getpid()
         self._closed = False

@@ -58,6 +58,8 @@ ORDER = (
     "events.failures",
     "mailbox",
     "connection",
+    "logger.limit",
+    "lines",
     "bell.holders",
 )
 #: Those that are held over waits.

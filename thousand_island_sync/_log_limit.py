@@ -37,6 +37,7 @@ class LineLimit:
 
     Args:
         tell: called as `tell(kind, count)` for what was left out, once a second at most.
+        lock: a re-entrant one: a line of a signal handler's may come amid another.
         clock: monotonic seconds.
         later: `later(seconds, action)` calls `action` then, and gives what cancels it; it may
             raise RuntimeError (no thread can be started).
@@ -45,27 +46,28 @@ class LineLimit:
     def __init__(
         self,
         tell: Callable[[Any, int], None],
+        lock: Any,
         clock: Clock = now,
         later: Callable[[float, Callable[[], None]], Timer] = _on_a_thread,
     ) -> None:
         self._tell = tell
+        self._lock = lock
         self._clock = clock
         self._later = later
-        self.forget()
+        self._begin_anew()
 
-    def forget(self) -> None:
-        """Begins anew: in a forked child there is no thread, and the lock may be held."""
-        self._lock = threading.RLock()  # a signal handler's line may come amid another
+    def _begin_anew(self) -> None:
         self._pid = os.getpid()
         self._written: dict[Hashable, deque[float]] = {}
         self._left_out: dict[Hashable, int] = {}
+        self._awaited = False  # it will be told by itself
         self._timer: Timer | None = None
 
     def admits(self, kind: Hashable) -> bool:
         """Whether a line of this kind is to be written."""
-        if os.getpid() != self._pid:
-            self.forget()
         with self._lock:
+            if os.getpid() != self._pid:
+                self._begin_anew()  # a forked child has no thread that would tell
             written = self._written.setdefault(kind, deque(maxlen=MOST))
             time_now = self._clock()
             admitted = len(written) < MOST or time_now - written[0] >= _SECOND
@@ -73,18 +75,26 @@ class LineLimit:
                 written.append(time_now)
             else:
                 self._left_out[kind] = self._left_out.get(kind, 0) + 1
-            untold = bool(self._left_out) and self._timer is None
+            untold = bool(self._left_out) and not self._awaited
             if untold and not admitted:
-                self._have_it_told()
+                self._awaited = True
         if untold and admitted:
             self.flush()  # there was no thread that could have
+        elif untold:
+            self._have_it_told()
         return admitted
 
     def _have_it_told(self) -> None:
         try:
-            self._timer = self._later(_SECOND, self.flush)
+            timer = self._later(_SECOND, self.flush)
         except RuntimeError:
-            pass  # with the next line
+            self._awaited = False  # with the next line that is written
+            return
+        with self._lock:
+            if self._awaited:
+                self._timer = timer
+                return
+        timer.cancel()  # it was told meanwhile
 
     def close(self) -> None:
         """Tells what was left out; then each kind begins anew."""
@@ -97,6 +107,7 @@ class LineLimit:
         with self._lock:
             left_out, self._left_out = self._left_out, {}
             timer, self._timer = self._timer, None
+            self._awaited = False
         if timer is not None:
             timer.cancel()
         for kind, count in left_out.items():

@@ -17,7 +17,6 @@ from .errors import LimitExceeded, SocketClosed, SocketError
 #: What one receive asks for when the caller names no length.
 CHUNK = 65_536
 _received = events.socket_recv
-_UNREAD_MOST = 1 << 20
 _PEEK = int(stdlib_socket.MSG_PEEK)
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 _WAITALL = int(getattr(stdlib_socket, "MSG_WAITALL", 0))
@@ -70,7 +69,11 @@ class Receiving(Arrivals):
         if length < 0:
             raise ValueError(f"recv: length: got {length}, takes 0 or more")
         if flags:
-            return self._recv_with_flags(length or CHUNK, flags, timeout_ms)
+            try:
+                return self._recv_with_flags(length or CHUNK, flags, timeout_ms)
+            except SocketError as error:
+                self._tell_error(error)
+                raise
         timeout = self._timeout(timeout_ms, self._connection.read_timeout)
         return self._recv(length or CHUNK, timeout, FOREVER, None)
 
@@ -246,7 +249,7 @@ class Receiving(Arrivals):
         delivered in front of them.
 
         Raises:
-            LimitExceeded: more than 1 MiB would be unread.
+            LimitExceeded: more than `max_unread` would be unread.
             SocketClosed: the socket was closed here.
             TypeError: not bytes-like.
 
@@ -261,12 +264,13 @@ class Receiving(Arrivals):
                 return
             buffer = self._buffer
             unread = 0 if buffer is None else len(buffer) - buffer.fresh
-            if unread + len(data) > _UNREAD_MOST:
+            most = self._connection.max_unread
+            if unread + len(data) > most:
                 raise self._made(
                     LimitExceeded(
                         errno.EMSGSIZE,
-                        f"unread {self._who()}: {unread + len(data)} bytes, takes at most"
-                        f" {_UNREAD_MOST}; keep more than that in the handler",
+                        f"unread {self._who()}: {unread + len(data)} bytes, takes at most {most}"
+                        " (max_unread); raise it, or keep more than that in the handler",
                     )
                 )
             self._waiter = 0

@@ -154,6 +154,7 @@ class Run:
             send_timeout=config.send_timeout,
             handshake_timeout=config.handshake_timeout,
             max_pending=config.max_pending_messages,
+            max_unread=config.max_unread,
             clock=now,
             opened=self.registry.opened,
             ended=self.registry.ended,

@@ -90,19 +90,33 @@ class SendingFiles(Sending):
 
         Thread: any; holds the turn to send for the whole file.
         """
+        progress = [0]
+        try:
+            self._send_file(file, offset, length, progress)
+        except Exception as error:
+            self._tell_file(file, offset, length, progress[0], error)
+            raise
+        self._tell_file(file, offset, length, progress[0], None)
+        return progress[0]
+
+    def _send_file(self, file: Any, offset: int, length: int | None, progress: list[int]) -> None:
+        """Counts in `progress`."""
         for name, value in (("offset", offset), ("length", length)):
             if value is not None and value < 0:
                 raise ValueError(f"sendfile: {name}: got {value}, takes 0 or more")
         self._open("sendfile")
         if not isinstance(file, (str, bytes, os.PathLike)):
-            return self._send_open_file(file, _descriptor(file), offset, length)
+            self._send_open_file(file, _descriptor(file), offset, length, progress)
+            return
         fd = os.open(file, os.O_RDONLY)
         try:
-            return self._send_open_file(file, fd, offset, length)
+            self._send_open_file(file, fd, offset, length, progress)
         finally:
             os.close(fd)
 
-    def _send_open_file(self, file: Any, fd: int | None, offset: int, length: int | None) -> int:
+    def _send_open_file(
+        self, file: Any, fd: int | None, offset: int, length: int | None, progress: list[int]
+    ) -> None:
         if fd is None:
             read, zero_copy = _reader(file), False
         else:
@@ -113,8 +127,6 @@ class SendingFiles(Sending):
                 raise OSError(errno.ESPIPE, "sendfile: offset: this file cannot be positioned")
             read = _positioned(fd) if regular or stat.S_ISBLK(found.st_mode) else _streamed(fd)
         timeout = self._timeout(MISSING, self._connection.send_timeout)
-        progress = [0]
-        error: OSError | None = None
         cause: OSError | None = None
         deadline = now() + timeout
         held = False
@@ -140,10 +152,7 @@ class SendingFiles(Sending):
         if cause is not None:
             error = self._failed("sendfile", cause)
             error.bytes_sent = progress[0]  # type: ignore[attr-defined]
-        self._tell_file(file, offset, length, progress[0], error)
-        if error is not None:
             raise error
-        return progress[0]
 
     def _send_zero_copy(
         self,
@@ -194,7 +203,7 @@ class SendingFiles(Sending):
             self._push([memoryview(data)], 0, timeout, deadline, False, progress)
 
     def _tell_file(
-        self, file: Any, offset: int, length: int | None, bytes_sent: int, error: OSError | None
+        self, file: Any, offset: int, length: int | None, bytes_sent: int, error: Exception | None
     ) -> None:
         signal = events.socket_sendfile if error is None else events.socket_sendfile_error
         if signal.receivers:

@@ -84,7 +84,7 @@ class SocketTimeout(SocketError, TimeoutError):
 
 
 class LimitExceeded(SocketError):
-    """A limit on bytes was passed: `recv_until`'s, or the 1 MiB of `unread`."""
+    """A limit on bytes was passed: `recv_until`'s, or `max_unread`."""
 
 
 class ConnectionOverflow(ThousandIslandError):

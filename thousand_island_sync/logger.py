@@ -119,7 +119,7 @@ def _tell_left_out(kind: tuple[str, int, str], count: int) -> None:
     _logger.log(at, "%s: %d more like these were left out, within a second", what, count)
 
 
-_limit = LineLimit(_tell_left_out)
+_limit = LineLimit(_tell_left_out, process_lock("logger.limit"))
 
 
 def _told(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -> str:

@@ -143,13 +143,24 @@ class TCP(Transport):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         host = self.options["host"]
-        if _addresses.is_unix(host) and not hasattr(socket, "AF_UNIX"):
-            raise ConfigError(f"host: got {host!r}, but this platform has no Unix sockets")
+        if _addresses.is_unix(host):
+            host = self.options["host"] = self.given["host"] = self._unix_host(host)
         for name in ("unix_mode", "unix_unlink"):
             if name in self.given and not _addresses.is_unix(host):
                 raise ConfigError(f"{self.where()}{name}: needs a host of 'unix:/path'")
         self._listened = self.options  # with which the listening sockets were opened
         self._own: tuple[TCP, Own | None] | None = None  # by whose options, and what they are
+
+    def _unix_host(self, host: str) -> str:
+        if not hasattr(socket, "AF_UNIX"):
+            raise ConfigError(f"host: got {host!r}, but this platform has no Unix sockets")
+        try:
+            return _addresses.absolute(host)
+        except OSError as error:
+            raise ConfigError(
+                f"host: got {host!r}, but the working folder is gone ({error.strerror}); give an"
+                " absolute path"
+            ) from error
 
     def merged(self, options: Mapping[str, Any]) -> Transport:
         merged = super().merged(options)

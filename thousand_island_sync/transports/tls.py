@@ -132,10 +132,9 @@ class TLS(TCP):
 
     def with_host(self, host: str) -> TLS:
         transport = copy.copy(self)
-        transport.given = {**self.given, "host": host}
-        transport.options = TCP({"host": host, **self._listening()}).options | {
-            name: self.options[name] for name in _TLS
-        }
+        listening = TCP({"host": host, **self._listening()})
+        transport.given = {**self.given, "host": listening.options["host"]}
+        transport.options = listening.options | {name: self.options[name] for name in _TLS}
         return transport
 
     def _present(self) -> TCP:
