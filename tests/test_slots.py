@@ -11,8 +11,8 @@ from tests.slots import slots_read
 from thousand_island_sync import Socket, _compiled, _twins
 from thousand_island_sync._connection import Lifecycle
 from thousand_island_sync._poller import EpollPoller
-from thousand_island_sync._pool import Worker
 from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync._worker import Worker
 from thousand_island_sync.transports import _tls_twins
 from thousand_island_sync.transports._tls_channel import TLSChannel, _Sink
 
