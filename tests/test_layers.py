@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 
 ROWS = [
     {"_native", "_native_sources", "_patched"},
+    {"_fork"},
     {
         "errors",
         "_clock",
@@ -20,11 +21,12 @@ ROWS = [
         "_catalogue",
     },
     {"_locks"},
+    {"_descriptors"},
     {"_receiver_failures", "_latch"},
     {"_signals"},
     {
         "_options",
-        "_wake_up",
+        "_signal_handlers",
         "_waits",
         "_unread",
         "_addresses",
@@ -69,7 +71,7 @@ ROWS = [
     {"_connection"},
     {"_checked"},
     {"_registry", "_accept_turns"},
-    {"_intake"},
+    {"_intake", "_orphans"},
     {"_door"},
     {"_acceptor"},
     {"_listener"},

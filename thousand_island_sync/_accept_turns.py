@@ -19,7 +19,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from . import _waits
+from . import _descriptors, _waits
 from ._clock import FOREVER
 from ._locks import lock, turn
 from ._pool import default_permits
@@ -85,7 +85,9 @@ class ClientWait:
         self._epoll: Any = None
         if hasattr(select, "EPOLLEXCLUSIVE"):
             try:
-                self._epoll = select.epoll()
+                with _descriptors.thread.no_fork:
+                    self._epoll = select.epoll()
+                    _descriptors.hold(self)
             except OSError:
                 return  # no descriptor is free at this moment, and the other way needs none
             how = select.EPOLLIN | (select.EPOLLEXCLUSIVE if exclusive else 0)
@@ -93,7 +95,7 @@ class ClientWait:
                 self._epoll.register(listener.fileno(), how)
                 self._epoll.register(bell.fileno(), select.EPOLLIN)
             except BaseException:
-                self._epoll.close()
+                self.__exit__()
                 raise
 
     def wait(self) -> None:
@@ -111,5 +113,10 @@ class ClientWait:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        with _descriptors.thread.no_fork:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`."""
         if self._epoll is not None:
             self._epoll.close()

@@ -15,7 +15,7 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
-from . import _waits, events
+from . import _descriptors, _waits, events
 from ._accept_turns import ClientWait, SharedBell, Turn
 from ._clock import FOREVER, now, now_ns
 from ._door import Door
@@ -196,7 +196,8 @@ class Acceptor:
     def _accept(self, asked: int) -> None:
         intake = self._intake
         try:
-            sock, address = self._accepts()
+            with _descriptors.thread.no_fork:
+                sock, address = self._accepts()
         except BlockingIOError:  # another acceptor was quicker
             intake.registry.cancel()
             return

@@ -13,6 +13,7 @@ import os
 import time
 from typing import Any
 
+from . import _descriptors
 from ._compiled import timer_open, timer_set
 
 #: Seconds between two looks of the stall watch: where it has reason to suspect anything,
@@ -34,15 +35,17 @@ class Alarm:
     """
 
     def __init__(self) -> None:
-        if timer_open is not None and timer_set is not None:
-            self._fd, self._set = timer_open(), timer_set
-        elif hasattr(os, "timerfd_create"):
-            self._fd = _os.timerfd_create(
-                time.CLOCK_MONOTONIC, flags=_os.TFD_NONBLOCK | _os.TFD_CLOEXEC
-            )
-            self._set = _set_by_the_standard_library
-        else:
-            raise OSError("no timerfd")
+        with _descriptors.thread.no_fork:
+            if timer_open is not None and timer_set is not None:
+                self._fd, self._set = timer_open(), timer_set
+            elif hasattr(os, "timerfd_create"):
+                self._fd = _os.timerfd_create(
+                    time.CLOCK_MONOTONIC, flags=_os.TFD_NONBLOCK | _os.TFD_CLOEXEC
+                )
+                self._set = _set_by_the_standard_library
+            else:
+                raise OSError("no timerfd")
+            _descriptors.hold(self)
 
     def fileno(self) -> int:
         return int(self._fd)
@@ -61,7 +64,14 @@ class Alarm:
             pass
 
     def close(self) -> None:
-        os.close(self._fd)
+        with _descriptors.thread.no_fork:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _set_by_the_standard_library(fd: int, seconds: float) -> None:

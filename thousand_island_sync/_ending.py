@@ -13,7 +13,7 @@ import socket as stdlib_socket
 import threading
 from typing import Any
 
-from . import _waits, events
+from . import _descriptors, _waits, events
 from ._clock import now_ns
 from ._connection_core import ConnectionCore
 from ._linger import MOST_BYTES, Linger
@@ -39,6 +39,7 @@ class Ending(ConnectionCore):
             self.alert = True
             self._let_go()
         else:
+            self._socket._shut_both(goodbye=True)
             self._left_something()
 
     def _finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
@@ -149,7 +150,7 @@ class Ending(ConnectionCore):
         self._close_mailbox()
         self._become(CLOSED)
         self._env.pool.forget(self)
-        self._sock.close()
+        _descriptors.close(self._sock)
         self._env.refused(self, error)
         self._let_go_of_the_users()
 
@@ -162,7 +163,7 @@ class Ending(ConnectionCore):
             if socket is not None:
                 socket._send_home()
             self._env.pool.forget(self)
-            self._sock.close()
+            _descriptors.close(self._sock)
         self._state = CLOSED
         self._env.ended(self)
         self._let_go_of_the_users()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from . import _fork
 
 _SIGHUP = getattr(signal, "SIGHUP", None)
 
@@ -40,8 +41,7 @@ def _restore() -> None:
         signal.signal(_SIGHUP, signal.SIG_DFL if _before is None else _before)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_restore)
+_fork.at_fork(in_child=_restore)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ is kept spare for that.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import sys
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from . import _addresses, _waits, events
+from . import _addresses, _descriptors, _waits, events
 from ._clock import now_ns
 from ._connection import Lifecycle
 from ._environment import Environment
@@ -49,14 +50,9 @@ def accepts_of(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any
     each, for every client: a tenth of what Python does for one."""
     accept = getattr(listener, "_accept", None) if type(listener) is socket.socket else None
     if accept is None:
-        return listener.accept
+        return functools.partial(_descriptors.accept, listener)
     kind = int(listener.family), int(listener.type), listener.proto
-
-    def accept_one() -> tuple[socket.socket, Any]:
-        fd, address = accept()
-        return socket.socket(*kind, fileno=fd), address
-
-    return accept_one
+    return _descriptors.accepting(accept, kind)
 
 
 class Intake:
@@ -89,27 +85,31 @@ class Intake:
         self.keep_spare()
 
     def keep_spare(self) -> None:
-        with self._spare_lock:
+        with self._spare_lock, _descriptors.thread.no_fork:
             if self._spare is None:
                 try:
                     self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
                 except OSError:
-                    pass  # the next time
+                    return  # the next time
+                _descriptors.hold(self)
 
     def drop_spare(self) -> None:
-        with self._spare_lock:
-            if self._spare is not None:
-                os.close(self._spare)
-                self._spare = None
+        with self._spare_lock, _descriptors.thread.no_fork:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
 
     def turn_one_away(self, listener: socket.socket) -> None:
         """Out of descriptors: the spare one's place is enough to accept and close."""
         self.keep_spare()  # another thread may have taken its place the last time
-        with self._spare_lock:
+        with self._spare_lock, _descriptors.thread.no_fork:
             if self._spare is None:
                 return
-            os.close(self._spare)
-            self._spare = None
+            self.abandon()
             try:
                 listener.accept()[0].close()
             except OSError:
@@ -157,18 +157,19 @@ class Intake:
         transport, registry = self.transport(), self.registry
         places = int(reserved)
         try:
-            while len(connections) < BATCH:
-                if not places:
-                    places = registry.reserve_some(BATCH - len(connections))
+            with _descriptors.thread.no_fork:
+                while len(connections) < BATCH:
                     if not places:
-                        return connections, Room.NONE
-                try:
-                    sock, address = accept()
-                except OSError as error:
-                    # Its traceback leads to who gets it: a circle that holds all of them.
-                    return connections, error.with_traceback(None)
-                connections.append(self._make(transport, acceptor_id, sock, address))
-                places -= 1
+                        places = registry.reserve_some(BATCH - len(connections))
+                        if not places:
+                            return connections, Room.NONE
+                    try:
+                        sock, address = accept()
+                    except OSError as error:
+                        # Its traceback leads to who gets it: a circle that holds all of them.
+                        return connections, error.with_traceback(None)
+                    connections.append(self._make(transport, acceptor_id, sock, address))
+                    places -= 1
             return connections, None
         except BaseException:
             self.hand_over(connections)
@@ -191,7 +192,7 @@ class Intake:
             self.scheduler.add(*connections)
         except Exception as error:
             for connection in connections:
-                connection._sock.close()
+                _descriptors.close(connection._sock)
                 self._refuse(connection, error)
 
     def _refuse(self, connection: Lifecycle, error: BaseException) -> None:
@@ -243,7 +244,8 @@ class Intake:
         crowd = Crowd(self, acceptor_id)
         try:
             while len(crowd.refused) < _REFUSED_AT_ONCE:
-                sock, address = listener.accept()
+                with _descriptors.thread.no_fork:
+                    sock, address = _descriptors.accept(listener)
                 crowd.add(sock, address, self.registry.reserve())
             return crowd, True
         except OSError:
@@ -260,7 +262,8 @@ class Intake:
         for _ in range(most):
             reserved = self.registry.reserve()
             try:
-                sock, address = listener.socket.accept()
+                with _descriptors.thread.no_fork:
+                    sock, address = _descriptors.accept(listener.socket)
             except OSError:
                 if reserved:
                     self.registry.cancel()
@@ -321,7 +324,7 @@ class Crowd:
     def close_refused(self) -> None:
         for sock, _ in self.refused:
             self._intake.registry.count_rejected()
-            sock.close()
+            _descriptors.close(sock)
 
     def __bool__(self) -> bool:
         return bool(self._admitted or self.refused)

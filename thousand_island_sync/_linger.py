@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
+from . import _descriptors
 from ._clock import Clock
 from ._task import AGAIN, DONE, PARK, Task
 from ._unread import read_away
@@ -61,4 +62,4 @@ class Linger(Task):
 
     def broke(self) -> None:
         self._pool.forget(self)
-        self._sock.close()
+        _descriptors.close(self._sock)

@@ -33,7 +33,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from . import _reports
+from . import _fork, _reports
 from ._compiled import native
 
 #: All of them, in the order in which they are taken.
@@ -161,6 +161,11 @@ def maker(name: str) -> Callable[[], Any]:
     return _Lock  # type: ignore[no-any-return]
 
 
+def of_thread() -> Any:
+    """A lock that one thread takes, again if it likes, and that only who forks waits for."""
+    return _RLock()
+
+
 def turn(name: str) -> Any:
     """The only one, or one of few, that `maker` would make."""
     return maker(name)()
@@ -194,6 +199,11 @@ def renew_every() -> None:
     for made in every():
         made._at_fork_reinit()
     _here.held = []
+
+
+_fork.at_fork(
+    before=hold_those_of_process, in_parent=release_those_of_process, in_child=renew_every
+)
 
 
 # ---- taking one where own code may have been interrupted -------------------------------------

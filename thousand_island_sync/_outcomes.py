@@ -68,10 +68,13 @@ class Outcomes(Handshaking):
         try:
             result = self._context.run(self._handler.handle_call, message.message, self._socket)
         except BaseException as error:
-            message.finish(None, error)
+            self._call_raised(message, error)
         else:
             message.finish(result, None)
         return self._settle(None, "handle_call")
+
+    def _call_raised(self, call: Call, error: BaseException) -> None:
+        call.finish(None, error)
 
     def _settle(self, result: object, name: str) -> int | None:
         """What a callback returned; a verdict if that ends or switches, else `None`."""

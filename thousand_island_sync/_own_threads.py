@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 
-from . import _waits
+from . import _fork, _waits
 from ._clock import now
 from ._latch import Latch
 
@@ -29,9 +29,14 @@ def launch(job: Callable[[], None], name: str) -> None:
 
 def _begin(job: Callable[[], None], name: str) -> None:
     try:
-        threading.Thread(target=job, name=name, daemon=True).start()
+        threading.Thread(target=_run, args=(job,), name=name, daemon=True).start()
     except RuntimeError:  # this one is there
         job()
+
+
+def _run(job: Callable[[], None]) -> None:
+    _fork.this_thread_is_ours()
+    job()
 
 
 class Teller:

@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from . import _descriptors
 from ._clock import FOREVER, wait_time
 from ._locks import turn
 from ._wake_up import WakeUp
@@ -98,7 +99,9 @@ class EpollPoller(_AtOnce):
         self._read = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
         self._both = self._read | select.EPOLLOUT
         with contextlib.ExitStack() as undo:
-            self._epoll = select.epoll()
+            with _descriptors.thread.no_fork:
+                self._epoll = select.epoll()
+                _descriptors.hold(self)
             undo.callback(self._epoll.close)
             self._wake_up = WakeUp()
             undo.callback(self._wake_up.close)
@@ -132,8 +135,13 @@ class EpollPoller(_AtOnce):
         return self._poll(wait_time(timeout), MOST)
 
     def close(self) -> None:
-        self._epoll.close()
+        with _descriptors.thread.no_fork:
+            self._epoll.close()
         self._wake_up.close()
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`: what is registered stays so in the parent."""
+        self._epoll.close()
 
 
 class KqueuePoller(_AtOnce):
@@ -215,7 +223,9 @@ class SelectorPoller:
         self, selector: Callable[[], selectors.BaseSelector] = selectors.DefaultSelector
     ) -> None:
         with contextlib.ExitStack() as undo:
-            self._selector = selector()
+            with _descriptors.thread.no_fork:
+                self._selector = selector()
+                _descriptors.hold(self)
             undo.callback(self._selector.close)
             self._wake_up = WakeUp()
             undo.callback(self._wake_up.close)
@@ -320,8 +330,16 @@ class SelectorPoller:
         self._wake_up.ring()
         with self._turn:
             self._closed = True
-            self._selector.close()
+            with _descriptors.thread.no_fork:
+                self._selector.close()
             self._wake_up.close()
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`."""
+        self._turn = turn("poller.turn")
+        if not self._closed:
+            self._closed = True
+            self._selector.close()
 
 
 def new_poller() -> Poller:

@@ -11,7 +11,7 @@ import contextvars
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import _checked, _reports, _twins, events
+from . import _checked, _orphans, _reports, _twins, events
 from ._clock import now, now_ns
 from ._config import Config
 from ._connection import Lifecycle
@@ -56,6 +56,7 @@ class Run:
         context: contextvars.Context,
         finished: Callable[[Run], None],
     ) -> None:
+        _orphans.know(self)
         self._server = server
         self._config = config
         self._transport = transport

@@ -11,12 +11,11 @@ Three locks, each short or held by one kind of call only:
 from __future__ import annotations
 
 import errno
-import os
 import socket as stdlib_socket
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import _addresses, _waits
+from . import _addresses, _descriptors, _waits
 from ._clock import FOREVER, limited, now, seconds
 from ._locks import enter, maker, process_lock
 from ._options import MISSING, Missing, is_milliseconds
@@ -74,8 +73,6 @@ class Owner(Protocol):
 
 _guard = process_lock("socket.guard")
 _receiving_turn, _sending_turn = maker("socket.receiving"), maker("socket.sending")
-#: What `socket.detach` calls.
-_detach = stdlib_socket.SocketType.detach
 
 
 class _WouldBlock(SocketTimeout, BlockingIOError):
@@ -275,8 +272,6 @@ class SocketCore:
             if self._closed:
                 return
             self._closed = True
-        if _waits.current_task() is not self._connection:
-            self._shut_both(goodbye=True)
         self._connection.close_asked()
 
     def _shut_both(self, goodbye: bool = False) -> None:
@@ -327,18 +322,8 @@ class SocketCore:
 
     def _close_descriptor(self) -> None:
         """Thread: the owner's, after `_send_home`."""
-        with _guard:
-            fd = _detach(self._sock)
-        # Without the lock, which is everybody's: the call takes its time, and drops the GIL.
-        if fd >= 0:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # it is closed all the same
+        _descriptors.close(self._sock, _guard)
 
     def _give_descriptor_away(self) -> stdlib_socket.socket:
         """The descriptor in a new socket; this one is closed. Thread: as above."""
-        with _guard:
-            old = self._sock
-            kind = (old.family, old.type, old.proto)
-            return stdlib_socket.socket(*kind, fileno=old.detach())
+        return _descriptors.replace(self._sock, _guard)

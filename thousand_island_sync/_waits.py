@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import Protocol
 
+from . import _fork
 from ._clock import FOREVER, LONGEST_WAIT, now, wait_time
 from ._locks import waits
 
@@ -51,6 +52,13 @@ _here = _Here()
 def this_thread_is(worker: GivesWay | None) -> None:
     """Names the calling thread's worker (`None`: it is none any more)."""
     _here.worker = worker
+    _fork.this_thread_is_ours(worker is not None)
+
+
+def forget_all() -> None:
+    """In a forked child: no thread has a worker."""
+    global _here
+    _here = _Here()
 
 
 def current_worker() -> GivesWay | None:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections import deque
 
+from . import _descriptors
 from ._sigpipe import NOSIGNAL
 
 
@@ -14,16 +15,18 @@ class WakeUp:
 
     def __init__(self) -> None:
         self._pair: tuple[socket.socket, socket.socket] | None = None
-        if hasattr(os, "eventfd"):
-            self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
-            self._pair = socket.socketpair()
-            for end in self._pair:
-                end.setblocking(False)
-            self._fd = self._pair[0].fileno()
         self._ringing: deque[None] = deque()  # as many as are in `ring` at this moment
         self._closed = False
         self._unclosed = [True]
+        with _descriptors.thread.no_fork:
+            if hasattr(os, "eventfd"):
+                self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            else:
+                self._pair = socket.socketpair()
+                self._fd = self._pair[0].fileno()
+            _descriptors.hold(self)
+        for end in self._pair or ():
+            end.setblocking(False)
 
     def fileno(self) -> int:
         return self._fd
@@ -65,13 +68,16 @@ class WakeUp:
 
     def _close_if_quiet(self) -> None:
         if not self._ringing:
-            try:
-                self._unclosed.pop()
-            except IndexError:
-                return  # another has closed it
-            self._close()
+            with _descriptors.thread.no_fork:
+                self.abandon()
 
-    def _close(self) -> None:
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`: nobody is woken by it any more."""
+        self._closed = True
+        try:
+            self._unclosed.pop()
+        except IndexError:
+            return  # another has closed it
         if self._pair is None:
             os.close(self._fd)
         else:

@@ -21,7 +21,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from . import _reports, _waits
+from . import _fork, _reports, _waits
 from ._catalogue import CATALOGUE as CATALOGUE
 from ._catalogue import EventDescription as EventDescription
 from ._catalogue import differences
@@ -110,14 +110,19 @@ def emit(
         for found in differences(event, measurements, metadata):
             _reports.report(found)
     passed_on: BaseException | None = None
+    forks = _fork.forks
     for receiver in signal.simply or signal.listeners(server):
         try:
             receiver(server, event=event, measurements=measurements, metadata=metadata)
         except BaseException as error:
+            if forks != _fork.forks:
+                _fork.came_back(forks, f"a receiver of {event}", error)
             if isinstance(error, Exception) or _waits.current_worker() is not None:
                 signal.failures.note(receiver, error)
             elif passed_on is None:
                 passed_on = error
+        if forks != _fork.forks:
+            _fork.came_back(forks, f"a receiver of {event}")
     if passed_on is not None:
         try:
             raise passed_on

@@ -93,7 +93,8 @@ class ThousandIsland:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        if not self._is_the_parents():
+            self.stop()
 
     def stop(self, timeout_ms: float | Missing | None = MISSING) -> bool:
         """Stops gracefully, within one deadline.
@@ -245,8 +246,12 @@ class ThousandIsland:
     def _run(self) -> Run | None:
         return self._changes.run
 
+    def _is_the_parents(self) -> bool:
+        """Whether it was started before this process was forked."""
+        return self._changes.pid is not None and self._changes.pid != os.getpid()
+
     def _check_process(self) -> None:
-        if self._changes.pid is not None and self._changes.pid != os.getpid():
+        if self._is_the_parents():
             raise ThousandIslandError(
                 "this server was started before the fork and belongs to the parent process;"
                 " make a new one in the child"

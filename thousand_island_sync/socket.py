@@ -9,10 +9,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from . import _addresses, events
+from . import _addresses, _socket_core, events
 from ._receiving import Receiving
 from ._sendfile import SendingFiles
-from ._socket_core import _guard
 from .errors import NotSupported
 
 _HOW = {
@@ -67,7 +66,7 @@ class Socket(Receiving, SendingFiles):
             raise ValueError(
                 f'shutdown: how: got {how!r}, takes "read", "write", "both" or SHUT_RD, ...'
             )
-        with _guard:
+        with _socket_core._guard:
             self._open("shutdown")
             try:
                 self._channel.shutdown(chosen)
@@ -226,7 +225,7 @@ class Socket(Receiving, SendingFiles):
         return self._asked("getsockopt", *args)
 
     def _asked(self, call: str, *args: Any) -> Any:
-        with _guard:
+        with _socket_core._guard:
             self._open(call)
             try:
                 return getattr(self._sock, call)(*args)

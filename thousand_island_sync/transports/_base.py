@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+from .. import _descriptors
 from .._options import Option, checked
 from ..errors import ConfigError, HandshakeError, NotSupported
 
@@ -144,6 +145,9 @@ class Channel(ABC):
         """
         self.shutdown(socket.SHUT_RD)
 
+    def renew(self) -> None:
+        """In a forked child whose callback goes on with this one: no lock of it is held."""
+
     def say_goodbye(self) -> None:
         """Tells the peer, without waiting, that the stream ends here. May be called again,
         and by any thread: it is to be told once."""
@@ -169,6 +173,7 @@ class ListenSocket:
     __slots__ = ("address", "inherited", "socket", "unlink")
 
     def __init__(self, sock: socket.socket, *, inherited: bool = False, unlink: Any = None) -> None:
+        _descriptors.listens(sock)
         self.socket = sock
         self.inherited = inherited
         self.unlink = unlink
@@ -184,7 +189,7 @@ class ListenSocket:
     def close(self) -> None:
         """The file first: a new server may bind the path as soon as this one is gone."""
         self.hide()
-        self.socket.close()
+        _descriptors.close_listening(self.socket)
 
 
 class Transport(ABC):

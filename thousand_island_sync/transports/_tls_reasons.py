@@ -16,6 +16,7 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
+from .. import _fork
 from .._locks import outside
 
 
@@ -52,9 +53,15 @@ class Notes:
 
     def outside(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Calls what is the user's, without the lock."""
+        forks = _fork.forks
         self.lock.release()
         try:
-            return _users(call, *arguments)
+            result = _users(call, *arguments)
+            _fork.came_back(forks, "the sni callable")
+            return result
+        except BaseException as error:
+            _fork.came_back(forks, "the sni callable", error)
+            raise
         finally:
             self.lock.acquire()
 

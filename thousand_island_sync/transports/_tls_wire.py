@@ -134,6 +134,9 @@ class Wire(Channel):
     def unfinished(self) -> bool:  # type: ignore[override]
         return self._held is not None
 
+    def renew(self) -> None:
+        self._lock._at_fork_reinit()
+
     def _fetch(self) -> bytes | None:
         """What has come, for OpenSSL; `b""`: the stream has ended, `None`: nothing has.
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from .. import _addresses, _sigpipe
+from .. import _addresses, _descriptors, _sigpipe
 from .._clock import FOREVER, timeval
 from .._compiled import send_file
 from .._listen_errors import OptionRefused, set_option
@@ -121,15 +121,6 @@ class TCPChannel(Channel):
         pass  # the kernel's to judge
 
 
-def _socket_of(fd: int) -> socket.socket:
-    """It owns the descriptor, which is closed if it is no socket's."""
-    try:
-        return socket.socket(fileno=fd)
-    except OSError:
-        os.close(fd)
-        raise
-
-
 at_home(LISTENING, "belongs in transport_options")
 at_home(INHERITED, "belongs in transport_options")
 
@@ -219,7 +210,7 @@ class TCP(Transport):
         number = entry if isinstance(entry, int) else entry.fileno()
         named = f"sockets: descriptor {number}"
         try:
-            sock = _socket_of(os.dup(number))
+            sock = _descriptors.copy_to_listen(number)
         except OSError as error:
             raise OptionRefused(named, error) from error
         try:
@@ -230,7 +221,7 @@ class TCP(Transport):
             sock.setblocking(False)
             return ListenSocket(sock, inherited=True)
         except BaseException:
-            sock.close()
+            _descriptors.close_listening(sock)
             raise
 
     def _listen_one(self, port: int) -> ListenSocket:
@@ -238,7 +229,7 @@ class TCP(Transport):
         if _addresses.is_unix(host):
             return self._listen_unix(_addresses.unix_name(host), backlog)
         family, address = _addresses.resolve(host, port)
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = _descriptors.open_to_listen(family)
         try:
             if family == socket.AF_INET6:
                 both = self.options["dual_stack"] and host == "::"
@@ -254,11 +245,11 @@ class TCP(Transport):
             sock.setblocking(False)
             return ListenSocket(sock)
         except BaseException:
-            sock.close()
+            _descriptors.close_listening(sock)
             raise
 
     def _listen_unix(self, name: str, backlog: int) -> ListenSocket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = _descriptors.open_to_listen(socket.AF_UNIX)
         file = None
         try:
             set_inherited(sock, self.options)
@@ -274,5 +265,5 @@ class TCP(Transport):
         except BaseException:
             if file is not None:
                 file.remove()
-            sock.close()
+            _descriptors.close_listening(sock)
             raise

@@ -1,0 +1,483 @@
+"""Forked children: they serve nobody of the parent's, keep nothing of it open, and end.
+
+What `api.md` says under "Fork": wherever a child is forked, the parent's clients are the
+parent's, and the child may go on with one `Socket` only.
+"""
+
+import gc
+import multiprocessing
+import os
+import socket
+
+import pytest
+
+from tests.forking import Children, forks
+from tests.support import Echo, eventually, receive, receive_all
+from thousand_island_sync import (
+    Close,
+    Continue,
+    Error,
+    Handler,
+    ThousandIslandError,
+)
+
+pytestmark = forks
+fork_context = multiprocessing.get_context("fork")
+
+#: Callbacks, and what leads to each, on a client's connection.
+CALLBACKS = {
+    "__init__": lambda sock, server: None,
+    "handle_connection": lambda sock, server: None,
+    "handle_data": lambda sock, server: sock.sendall(b"x"),
+    "handle_eof": lambda sock, server: sock.shutdown(socket.SHUT_WR),
+    "handle_info": lambda sock, server: handle_of(sock, server).post("x"),
+    "handle_call": lambda sock, server: handle_of(sock, server).call("x"),
+    "handle_close": lambda sock, server: sock.sendall(b"close"),
+    "handle_error": lambda sock, server: sock.sendall(b"error"),
+    "handle_timeout": lambda sock, server: sock.sendall(b"timeout"),
+    "handle_shutdown": lambda sock, server: handle_of(sock, server).close(),
+    "handle_end": lambda sock, server: sock.sendall(b"close"),
+}
+#: What is returned for the bytes that lead to a last callback.
+LEADS_TO = {b"close": Close(), b"error": Error(ValueError("x")), b"timeout": Continue(timeout_ms=1)}
+
+
+@pytest.fixture
+def children():
+    made = Children()
+    yield made
+    made.close()
+
+
+def handle_of(sock, server):
+    """The `Connection` of a client's."""
+    found = []
+
+    def find():
+        mine = sock.getsockname()
+        found[:] = [one for one in server.connections() if one.peername == mine]
+        return found
+
+    assert eventually(find)
+    return found[0]
+
+
+class Callbacks(Handler):
+    """Every callback is `self.run(name)`; its result, or what the bytes lead to, is returned."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.run("__init__")
+
+    def run(self, name):
+        """Tests have something here."""
+
+    def handle_connection(self, socket):
+        self.run("handle_connection")
+
+    def handle_data(self, data, socket):
+        self.run("handle_data")
+        return LEADS_TO.get(data)
+
+    def handle_eof(self, socket):
+        self.run("handle_eof")
+        return Close()
+
+    def handle_info(self, message, socket):
+        self.run("handle_info")
+
+    def handle_call(self, message, socket):
+        self.run("handle_call")
+
+    def handle_close(self, socket):
+        self.run("handle_close")
+
+    def handle_error(self, reason, socket):
+        self.run("handle_error")
+
+    def handle_timeout(self, socket):
+        self.run("handle_timeout")
+
+    def handle_shutdown(self, socket):
+        self.run("handle_shutdown")
+
+    def handle_end(self, socket):
+        self.run("handle_end")
+
+
+class Who(Handler):
+    """Answers with the process that it runs in."""
+
+    def handle_data(self, data, socket):
+        socket.send(b"%d;" % os.getpid())
+
+
+def asks(sock):
+    sock.sendall(b"who")
+    answer = b""
+    while not answer.endswith(b";"):
+        piece = sock.recv(100)
+        assert piece, "the connection ended"
+        answer += piece
+    return int(answer[:-1])
+
+
+# ---- from each callback ---------------------------------------------------------
+
+
+class ForksIn(Callbacks, Who):
+    """Forks once in one callback. `options`: the children, its name, whether to do it, and what
+    the child does there; whatever runs in the child besides is told."""
+
+    def run(self, name):
+        options = self.options
+        children = options["children"]
+        if children.in_child():
+            children.say(f"{name} is run in the child")
+        elif name == options["callback"] and options["armed"]:
+            options["armed"] = False
+            if not children.fork():
+                options["child"]()
+
+    def handle_data(self, data, socket):
+        if data == b"who":
+            return Who.handle_data(self, data, socket)
+        return super().handle_data(data, socket)
+
+
+def returns():
+    pass
+
+
+def raises():
+    raise ValueError("in the child")
+
+
+@pytest.mark.parametrize(("child", "code"), [(returns, 0), (raises, 1)])
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_a_child_ends_with_the_callback_that_has_forked_it(
+    serve, client, children, callback, child, code
+):
+    options = {"children": children, "callback": callback, "armed": False, "child": child}
+    server = serve(ForksIn, handler_options=options)
+    others = [client(server) for _ in range(6)]
+    assert {asks(sock) for sock in others} == {children.parent}
+    options["armed"] = True
+    sock = client(server)
+    CALLBACKS[callback](sock, server)
+    assert children.exit_code() == code
+    assert children.said == []
+    assert {asks(sock) for _ in range(10) for sock in others} == {children.parent}
+    assert asks(client(server)) == children.parent
+
+
+# ---- what the child may go on with ------------------------------------------------
+
+
+class Forking(Handler):
+    """A child for each client that says "fork": it talks to that client, by what `options.serve`
+    does, while the parent's callback waits for it."""
+
+    def handle_data(self, data, socket):
+        if data != b"fork":
+            socket.send(b"%d;" % os.getpid())
+            return None
+        pid = self.options.children.fork()
+        if not pid:
+            self.options.serve(socket)
+            return None
+        self.options.children.exit_code(pid)
+        return Close()
+
+
+class Options:
+    def __init__(self, children, serve):
+        self.children, self.serve = children, serve
+
+
+def talks(sock):
+    sock.send(b"hello")
+    assert sock.recv_exactly(4, timeout_ms=5_000) == b"line"
+    assert sock.recv_until(b"\n") == b" two\n"
+    sock.sendall(b"x" * 3_000_000)
+    assert sock.recv() == b"three"
+    sock.send(b"bye")
+
+
+def test_a_child_may_talk_to_its_client_and_nobody_else_notices(wire, children):
+    server = wire.serve(Forking, handler_options=Options(children, talks))
+    others = [wire.connect(server) for _ in range(3)]
+    assert {asks(sock) for sock in others} == {children.parent}
+    sock = wire.connect(server)
+    sock.sendall(b"fork")
+    assert receive(sock, 5) == b"hello"
+    assert {asks(other) for _ in range(5) for other in others} == {children.parent}
+    sock.sendall(b"line two\n")
+    assert len(receive(sock, 3_000_000)) == 3_000_000
+    assert {asks(other) for _ in range(5) for other in others} == {children.parent}
+    sock.sendall(b"three")
+    assert receive(sock, 3) == b"bye"
+    assert eventually(lambda: len(server.connections()) == 3)
+    assert {asks(other) for _ in range(5) for other in others} == {children.parent}
+
+
+def times_out(sock):
+    with pytest.raises(TimeoutError):
+        sock.recv(timeout_ms=50)
+    sock.send(b"%d" % sock._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO))
+
+
+def test_a_child_that_waits_leaves_no_limit_on_the_descriptor_that_both_have(
+    serve, client, children
+):
+    server = serve(Forking, handler_options=Options(children, times_out))
+    sock = client(server)
+    sock.sendall(b"fork")
+    assert receive_all(sock) == b"0"
+
+
+def closes(sock):
+    sock.close()
+    assert sock.fileno() == -1
+    with pytest.raises(ThousandIslandError):
+        sock.send(b"more")
+
+
+class GoesOn(Forking):
+    """The parent keeps the connection."""
+
+    def handle_data(self, data, socket):
+        super().handle_data(data, socket)
+
+
+@pytest.mark.parametrize("child", [closes, lambda sock: sock.connection.close()])
+def test_what_a_child_closes_is_its_copy(wire, children, child):
+    def serve(sock):
+        if not sock.secure:  # over TLS only one of the two may go on
+            sock.send(b"child;")
+        child(sock)
+
+    server = wire.serve(GoesOn, handler_options=Options(children, serve))
+    sock = wire.connect(server)
+    sock.sendall(b"fork")
+    if not wire.secure:
+        assert receive(sock, 6) == b"child;"
+    assert {asks(sock) for _ in range(5)} == {children.parent}
+
+
+class Descriptors:
+    """What a process has open: descriptor -> what it is."""
+
+    def __init__(self):
+        self.open = {}
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                self.open[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            except OSError:
+                pass  # the one that the folder was read with
+
+    def of(self, before):
+        """Sockets and the like that were not there before."""
+        kinds = ("socket:", "anon_inode:", "pipe:", "/dev/null")
+        return {
+            fd
+            for fd, what in self.open.items()
+            if before.open.get(fd) != what and what.startswith(kinds)
+        }
+
+
+@pytest.mark.parametrize("interrupt_reads", [False, True])
+def test_nothing_else_of_the_parents_is_open_in_a_child(wire, children, interrupt_reads):
+    before = Descriptors()
+
+    def child(sock):
+        left = Descriptors().of(before) - clients
+        children.say(sorted(left) == [sock.fileno()])
+
+    server = wire.serve(
+        Forking, handler_options=Options(children, child), interrupt_reads=interrupt_reads
+    )
+    socks = [wire.connect(server) for _ in range(5)]
+    assert {asks(sock) for sock in socks} == {children.parent}
+    clients = {sock.fileno() for sock in socks}
+    socks[0].sendall(b"fork")
+    assert socks[0].recv(1) == b""
+    assert children.said == ["True"]
+    assert {asks(sock) for sock in socks[1:]} == {children.parent}
+
+
+def test_nothing_of_the_parents_is_open_in_a_child_of_another_thread(wire, children):
+    before = Descriptors()
+    server = wire.serve(Echo, interrupt_reads=True)
+    socks = [wire.connect(server) for _ in range(5)]
+    for sock in socks:
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+    clients = {sock.fileno() for sock in socks}
+    pid = children.run(lambda: children.say(Descriptors().of(before) - clients))
+    assert children.exit_code(pid) == 0
+    assert children.said == ["set()"]
+
+
+def opens_and_collects(*_):
+    """What has been ours has other owners now: the collector closes nothing of theirs."""
+    files = [open("/dev/zero", "rb") for _ in range(100)]  # noqa: SIM115 - until the child ends
+    gc.collect()
+    for file in files:
+        assert os.fstat(file.fileno()).st_rdev == os.stat("/dev/zero").st_rdev
+        assert file.read(1) == b"\0"
+
+
+def test_a_childs_collector_closes_no_number_that_was_the_parents(wire, children):
+    class OwnSocketClosed(Forking):
+        pass
+
+    def child(sock):
+        opens_and_collects()
+        sock.close()
+        opens_and_collects()
+
+    server = wire.serve(OwnSocketClosed, handler_options=Options(children, child))
+    socks = [wire.connect(server) for _ in range(5)]
+    assert {asks(sock) for sock in socks} == {children.parent}
+    socks[0].sendall(b"fork")
+    assert socks[0].recv(1) == b""
+    assert children.exit_code(children.run(opens_and_collects)) == 0
+    server.stop()
+    assert children.exit_code(children.run(opens_and_collects)) == 0
+    assert children.said == []
+
+
+# ---- what raises there ------------------------------------------------------------
+
+SERVER_CALLS = {
+    "start": lambda server: server.start(),
+    "__enter__": lambda server: server.__enter__(),
+    "stop": lambda server: server.stop(),
+    "stop(0)": lambda server: server.stop(0),
+    "suspend": lambda server: server.suspend(),
+    "resume": lambda server: server.resume(),
+    "wait": lambda server: server.wait(),
+    "serve_forever": lambda server: server.serve_forever(),
+    "reload_transport": lambda server: server.reload_transport(backlog=3),
+    "status": lambda server: server.status,
+    "local_port": lambda server: server.local_port,
+    "local_address": lambda server: server.local_address,
+    "connections": lambda server: server.connections(),
+    "info": lambda server: server.info(),
+}
+CONNECTION_CALLS = {
+    "post": lambda connection: connection.post("x"),
+    "post later": lambda connection: connection.post("x", delay_ms=5),
+    "call": lambda connection: connection.call("x"),
+    "close": lambda connection: connection.close(),
+    "pending": lambda connection: connection.pending,
+}
+SOCKET_CALLS = {
+    "recv": lambda sock: sock.recv(),
+    "recv_exactly": lambda sock: sock.recv_exactly(1),
+    "recv_until": lambda sock: sock.recv_until(b"x"),
+    "unread": lambda sock: sock.unread(b"x"),
+    "send": lambda sock: sock.send(b"x"),
+    "sendall": lambda sock: sock.sendall(b"x"),
+    "sendfile": lambda sock: sock.sendfile(__file__),
+    "shutdown": lambda sock: sock.shutdown("both"),
+    "setsockopt": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    "makefile": lambda sock: sock.makefile(),
+}
+
+
+class Keeps(Echo):
+    """Keeps its socket, for others."""
+
+    def handle_connection(self, socket):
+        self.options.append(socket)
+
+
+def test_what_is_the_parents_raises_in_a_child(wire, children):
+    kept = []
+    server = wire.serve(Keeps, handler_options=kept)
+    sock = wire.connect(server)
+    assert eventually(lambda: kept)
+    other, handle = kept[0], kept[0].connection
+    facts = (handle.id, handle.peername, handle.accepted_at_ns, handle.server, handle.closed)
+
+    def child():
+        for calls, what in (
+            (SERVER_CALLS, server),
+            (CONNECTION_CALLS, handle),
+            (SOCKET_CALLS, other),
+        ):
+            for name, call in calls.items():
+                with pytest.raises(ThousandIslandError):
+                    call(what)
+                    children.say(name)
+        server.__exit__(None, None, None)
+        other.close()
+        assert other.fileno() == -1
+        assert facts[:3] == (handle.id, handle.peername, handle.accepted_at_ns)
+        assert handle.server is server
+        assert repr(server)
+        assert repr(handle)
+
+    assert children.exit_code(children.run(child)) == 0, children.said
+    assert children.said == []
+    sock.sendall(b"x")
+    assert sock.recv(1) == b"x"
+    assert server.status == "running"
+    assert server.info().active_connections == 1
+
+
+def test_a_server_that_is_started_before_the_fork_and_stopped_is_the_parents(serve, children):
+    server = serve(Echo)
+    server.stop()
+
+    def child():
+        with pytest.raises(ThousandIslandError):
+            server.start()
+
+    assert children.exit_code(children.run(child)) == 0, children.said
+
+
+class Own(Forking):
+    """The connection's own handle, in its child."""
+
+    def handle_info(self, message, socket):
+        self.options.children.say("handle_info")
+
+
+def uses_its_handle(sock):
+    handle = sock.connection
+    handle.post("x")
+    assert handle.peername
+    assert not handle.closed
+    with pytest.raises(ThousandIslandError):
+        handle.call("x")
+    sock.send(handle.id.encode())
+
+
+def test_a_connections_own_handle_answers_in_its_child_and_reaches_nobody(serve, client, children):
+    server = serve(Own, handler_options=Options(children, uses_its_handle))
+    sock = client(server)
+    sock.sendall(b"fork")
+    told = receive_all(sock).decode()
+    assert told.startswith(f"{children.parent:x}-")
+    assert children.said == []
+
+
+def test_a_connection_that_has_ended_raises_in_a_child_as_it_does_here(serve, client, children):
+    server = serve(Echo)
+    sock = client(server)
+    handle = handle_of(sock, server)
+    sock.close()
+    assert eventually(lambda: handle.closed)
+
+    def child():
+        for call in CONNECTION_CALLS.values():
+            try:
+                call(handle)
+            except ThousandIslandError:
+                children.say("raised")
+
+    assert children.exit_code(children.run(child)) == 0
+    assert children.said.count("raised") >= 3

@@ -1,0 +1,119 @@
+"""Signals that are written to a descriptor while a server runs, and a child that has none of it.
+
+A signal that arrives just before the main thread begins to wait would be noticed only
+when the wait ends; so the interpreter writes it to a descriptor that the wait includes
+(`signal.set_wakeup_fd`), and the handlers themselves do nothing.
+
+A forked child inherits both, and that descriptor is the parent's: a signal to the child
+would be the parent's as well, and end nothing in the child. So there all is as it was
+before, from the first moment on: signals wait over the fork.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from . import _descriptors, _fork
+from ._sigpipe import NOSIGNAL
+
+_active: weakref.WeakSet[NotedSignals] = weakref.WeakSet()
+_mask: set[int] | None = None  # of the thread that forks
+
+
+class NotedSignals:
+    """A context manager, on the main thread.
+
+    Args:
+        numbers: signals that get a handler, which does nothing; others that have one are
+            noted as well.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._numbers = tuple(numbers)
+        self._before: dict[int, Any] = {}
+        self._descriptor = -1
+        self._active = False
+
+    def __enter__(self) -> NotedSignals:
+        with _descriptors.thread.no_fork:
+            self._ours, self._theirs = socket.socketpair()
+            _descriptors.hold(self)
+        self._ours.setblocking(False)
+        self._theirs.setblocking(False)
+        _active.add(self)
+        self._active = True
+        self._descriptor = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+        for number in self._numbers:
+            self._before[number] = signal.getsignal(number)
+            signal.signal(number, lambda *_: None)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.restore()
+        with _descriptors.thread.no_fork:
+            self.abandon()
+
+    def restore(self) -> None:
+        """All is as it was before. Thread: the main one."""
+        if not self._active:
+            return
+        self._active = False
+        for number, handler in self._before.items():
+            # `None`: it was not set by Python, which cannot set it again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._descriptor)
+        _active.discard(self)
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`."""
+        self._ours.close()
+        self._theirs.close()
+
+    def fileno(self) -> int:
+        """Is readable when something was noted."""
+        return self._ours.fileno()
+
+    def note(self, what: bytes) -> None:
+        """As a signal is noted. Thread: any."""
+        try:
+            self._theirs.send(what, NOSIGNAL)
+        except OSError:
+            pass  # nobody listens any more, or plenty is noted
+
+    def noted(self) -> bytes:
+        """A byte for each signal, its number, and what `note` was given.
+
+        Raises:
+            OSError: it is over.
+        """
+        return self._ours.recv(4096)
+
+
+# ---- at a fork --------------------------------------------------------------
+
+
+def _hold_signals() -> None:
+    global _mask
+    _mask = None
+    if _active and hasattr(signal, "pthread_sigmask"):
+        _mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _let_signals_come() -> None:
+    global _mask
+    mask, _mask = _mask, None
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _restore_in_child() -> None:
+    for noted in list(_active):
+        noted.restore()
+    _let_signals_come()
+
+
+_fork.at_fork(before=_hold_signals, in_parent=_let_signals_come, in_child=_restore_in_child)
