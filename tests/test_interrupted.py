@@ -5,7 +5,6 @@ posted there arrives, and the server goes on."""
 
 import gc
 import signal
-import socket
 import threading
 import time
 from collections import deque
@@ -370,6 +369,3 @@ def test_who_asks_while_a_thread_of_the_pool_must_be_made_makes_none(serve, clie
     finally:
         threading.Thread.start = start
     assert all(by != threading.current_thread().name for _, by in began), began
-
-
-assert socket

@@ -86,7 +86,7 @@ def test_every_name_is_there_once_and_turns_are_among_them():
 @pytest.mark.parametrize("name", ["scheduler", "socket.sending"])
 def test_no_receiver_runs_under_a_lock_or_a_turn(name, found):
     with lock(name) if name == "scheduler" else maker(name)():
-        events.emit(events.pool_relieved, None, {}, {})
+        events.emit(events.pool_relieved, None, {"busy_threads": 0, "waiting_connections": 0}, {})
     assert found == [f"a receiver is run under {name}"]
 
 

@@ -45,7 +45,7 @@ class _Failure:
 
     def is_of(self, receiver: Receiver) -> bool:
         """An id is given again once its first owner has gone."""
-        return (self._held if self._ref is None else self._ref()) == receiver
+        return _is_same(self._held if self._ref is None else self._ref(), receiver)
 
     def has_gone(self) -> bool:
         return self._ref is not None and self._ref() is None
@@ -109,6 +109,13 @@ class ReceiverFailures:
 
     def _forget(self, which: Callable[[_Failure], bool]) -> None:
         self._known = {key: one for key, one in self._known.items() if not which(one)}
+
+
+def _is_same(one: Receiver | None, other: Receiver) -> bool:
+    """By identity: a receiver may have an `__eq__` of its own."""
+    if ismethod(one) and ismethod(other):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return one is other
 
 
 def _id_of(receiver: Receiver) -> object:

@@ -33,7 +33,7 @@ class EventSignal(Signal):
         super().__init__(f"The event {event}.")
         self.event = event
         self.failures = ReceiverFailures(event)
-        # All of this changes under `_changing`.
+        # All of this changes under `_changing`, under which nothing is called.
         self._changes = 0
         self._particular = False  # somebody listens, or has listened, to one server only
         self._strongly: list[Receiver] = []  # those that are not held weakly
@@ -45,25 +45,27 @@ class EventSignal(Signal):
     def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
         """As `Signal.connect`."""
         super().connect(receiver, sender, weak)
-        with _changing:
-            self._particular |= sender is not ANY
-            strongly = [other for other in self._strongly if other != receiver]
-            self._strongly = strongly if weak else [*strongly, receiver]
-            self._has_changed()
+        self._change(receiver, [] if weak else [receiver], sender is not ANY)
         return receiver
 
     def disconnect(self, receiver: Receiver, sender: Any = ANY) -> None:
         """As `Signal.disconnect`."""
         super().disconnect(receiver, sender)
-        with _changing:
-            if sender is ANY:
-                self._strongly = [other for other in self._strongly if other != receiver]
-            self._has_changed()
+        self._change(receiver if sender is ANY else None, [], False)
         self.failures.forget(receiver)
 
-    def _has_changed(self) -> None:
-        self._changes += 1
-        self._known = self.simply = None
+    def _change(self, without: Receiver | None, more: list[Receiver], particular: bool) -> None:
+        while True:
+            before = self._strongly
+            # Not under the lock: a receiver may have an `__eq__` of its own.
+            strongly = [other for other in before if other != without] + more
+            with _changing:
+                if self._strongly is before:
+                    self._strongly = strongly
+                    self._particular |= particular
+                    self._changes += 1
+                    self._known = self.simply = None
+                    return
 
     def listeners(self, server: object) -> list[Receiver]:
         """Who listens to an event of `server` at this moment. Thread: any."""

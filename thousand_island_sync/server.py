@@ -181,8 +181,13 @@ class ThousandIsland:
         self._check_process()
         if "transport_options" in transport_options:
             raise ConfigError("transport_options: give the options themselves, by name")
-        with self._reloading:  # of two at once, the second is merged over the first
-            self._transport = self._transport.merged(transport_options)
+        while True:
+            before = self._transport
+            merged = before.merged(transport_options)
+            with self._reloading:  # of two at once, the second is merged over the first
+                if self._transport is before:
+                    self._transport = merged
+                    return
 
     # ---- what it is doing -----------------------------------------------------
 
