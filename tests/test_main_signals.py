@@ -18,6 +18,7 @@ import os, signal
 from thousand_island_sync import Handler
 
 os.kill(os.getpid(), signal.SIGHUP)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as some libraries do
 
 
 class Echo(Handler):

@@ -1,10 +1,11 @@
 """Loading certificates again, without a server."""
 
 import logging
+import threading
 
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, running
 from thousand_island_sync import ConfigError
 from thousand_island_sync._renewal import Renewal
 
@@ -46,6 +47,29 @@ def test_it_loads_when_a_file_changes_and_not_otherwise(loads, tmp_path):
         renewal._stamps = lambda: looks.append(1) or looked()
         assert eventually(lambda: len(looks) > 3)
         assert loads.count == 3
+
+
+def test_a_log_handler_that_stands_does_not_hold_up_the_end(loads):
+    stands, goes_on = threading.Event(), threading.Event()
+
+    class Stands(logging.Handler):
+        def emit(self, record):
+            stands.set()
+            goes_on.wait(20)
+
+    logger, handler = logging.getLogger("thousand_island_sync"), Stands()
+    loads.error = ConfigError("certfile: bad")
+    logger.addHandler(handler)
+    try:
+        with running(goes_on.wait, within=20):
+            renewal = Renewal(loads, [])
+            with renewal:
+                renewal.ask()
+                assert stands.wait(5)
+            goes_on.set()
+        renewal._thread.join(5)
+    finally:
+        logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize("error", [ConfigError("certfile: bad"), RuntimeError("a bug")])

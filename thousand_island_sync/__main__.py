@@ -32,6 +32,8 @@ from .transports import TCP, TLS
 _LOGGING = {"error": logging.WARNING, "info": logging.INFO}
 #: Seconds between two looks at the certificates.
 _WATCH_S = 10.0
+#: The option for that, and its beginnings, which will do (argparse).
+_WATCH = ["--watch-certificates"[:length] for length in range(3, 21)]
 
 
 class Echo(Handler):
@@ -135,7 +137,7 @@ def _with_seconds(arguments: Sequence[str] | None) -> list[str]:
     """A bare `--watch-certificates` gets its seconds: what follows it may be the handler."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for place, word in enumerate(given):
-        if word == "--watch-certificates" and not _is_number("".join(given[place + 1 :][:1])):
+        if word in _WATCH and not _is_number("".join(given[place + 1 :][:1])):
             given[place] = f"{word}={_WATCH_S}"
     return given
 
@@ -172,6 +174,7 @@ def _serve(arguments: Sequence[str] | None, errors: LineWriter, output: LineWrit
     try:
         server = _server(given)
         lines.addFilter(_OnceItServes(server))
+        _hangup.survive()  # whatever was imported may have had other plans
         attach_logger(given.log_level)
         _serve_until_stopped(server, given, output)
     finally:

@@ -216,7 +216,9 @@ class Changes:
     def _start(self, change: Change, context: contextvars.Context) -> Before:
         with self._turns:
             if ANSWERS[self.status, Ask.START] is not Answer.GO:
-                raise ThousandIslandError(f"start: the server is {self.status} already")
+                raise ThousandIslandError(
+                    f"start: the server is {self.status} already; stop() it first, or make another"
+                )
             run = Run(
                 self._server,
                 self._config,
@@ -292,7 +294,7 @@ class Changes:
         with self._turns:
             answer, run = ANSWERS[self.status, Ask.SUSPEND], self.run
             if answer is Answer.NOT_RUNNING:
-                raise ServerNotRunning(f"suspend: the server is {self.status}")
+                raise ServerNotRunning(f"suspend: the server is {self.status}; start() it first")
             if answer is Answer.NOTHING or run is None:
                 return
             address = run.listener.address
@@ -306,7 +308,7 @@ class Changes:
         with self._turns:
             answer, run = ANSWERS[self.status, Ask.RESUME], self.run
             if answer is Answer.NOT_RUNNING:
-                raise ServerNotRunning(f"resume: the server is {self.status}")
+                raise ServerNotRunning(f"resume: the server is {self.status}; start() it first")
             if answer is Answer.NOTHING or run is None:
                 return
             run.listen_again(self.port)

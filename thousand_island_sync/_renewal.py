@@ -13,6 +13,8 @@ from .errors import ConfigError
 
 _log = logging.getLogger("thousand_island_sync")
 
+#: Seconds that a stop waits for the thread.
+_LEAVES_WITHIN_S = 0.5
 #: What tells that a file has changed; `None`: it is not there.
 _Stamp = tuple[int, int, int] | None
 
@@ -53,7 +55,7 @@ class Renewal:
     def __exit__(self, *exc: object) -> None:
         self._over = True
         self._asked.put(False)
-        self._thread.join()
+        self._thread.join(_LEAVES_WITHIN_S)  # it may be in a log handler that stands
 
     def _stamps(self) -> list[_Stamp]:
         return [_stamp(path) for path in self._paths]

@@ -196,7 +196,10 @@ class ThousandIsland:
         run = self._run
         address = None if run is None else run.listener.address
         if address is None:
-            raise ServerNotRunning(f"the server is {self._changes.status}: it has no address")
+            raise ServerNotRunning(
+                f"the server is {self._changes.status}: it has no address; start() it, or"
+                " resume() it"
+            )
         return address
 
     @property

@@ -159,7 +159,10 @@ class TCP(Transport):
         try:
             try_out(self.options, merged.options)
         except OptionRefused as error:
-            raise ConfigError(f"{error.option} was refused: {error.strerror}") from error
+            raise ConfigError(
+                f"{error.option} was refused: {error.strerror}; leave it out, or give what this"
+                " kernel takes (setsockopt(2))"
+            ) from error
         except OSError:
             pass  # no socket to try it on now
         merged._listened = self._listened

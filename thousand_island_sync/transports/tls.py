@@ -166,7 +166,10 @@ class TLS(TCP):
         from OpenSSL import SSL
 
         if not isinstance(self.options["context"], SSL.Context):
-            raise ConfigError(f"{self.where()}context: takes an OpenSSL.SSL.Context")
+            raise ConfigError(
+                f"{self.where()}context: got {type(self.options['context']).__name__}, takes an"
+                " OpenSSL.SSL.Context"
+            )
         others = sorted(name for name in self.given if name in _TLS and name not in _BESIDE_CONTEXT)
         if others:
             raise ConfigError(
