@@ -7,20 +7,26 @@ parent's, and the child may go on with one `Socket` only.
 import gc
 import multiprocessing
 import os
+import signal
 import socket
+import threading
 
 import pytest
 
 from tests.forking import Children, forks
 from tests.support import Echo, eventually, receive, receive_all
 from thousand_island_sync import (
+    TLS,
     Close,
     Continue,
     Error,
     Handler,
+    ThousandIsland,
     ThousandIslandError,
+    events,
 )
 
+fork_context = multiprocessing.get_context("fork")
 pytestmark = forks
 fork_context = multiprocessing.get_context("fork")
 
@@ -481,3 +487,221 @@ def test_a_connection_that_has_ended_raises_in_a_child_as_it_does_here(serve, cl
 
     assert children.exit_code(children.run(child)) == 0
     assert children.said.count("raised") >= 3
+
+
+# ---- from elsewhere ----------------------------------------------------------------
+
+#: Events whose receivers run on threads of ours, and what leads to each.
+EVENTS = {
+    "acceptor.accept": lambda sock, server: None,
+    "handler.start": lambda sock, server: None,
+    "socket.handshake": lambda sock, server: None,
+    "handler.async_recv": lambda sock, server: sock.sendall(b"x"),
+    "socket.send": lambda sock, server: sock.sendall(b"x"),
+    "handler.shutdown": lambda sock, server: sock.sendall(b"close"),
+    "socket.close": lambda sock, server: sock.sendall(b"close"),
+    "handler.error": lambda sock, server: sock.sendall(b"error"),
+    "acceptor.limit_reached": lambda sock, server: None,
+}
+
+
+class Speaks(Callbacks, Who):
+    """`options["children"]` are told what runs in the child."""
+
+    def run(self, name):
+        if self.options.in_child():
+            self.options.say(f"{name} is run in the child")
+
+    def handle_data(self, data, socket):
+        if data == b"who":
+            return Who.handle_data(self, data, socket)
+        socket.send(b"said")
+        return super().handle_data(data, socket)
+
+
+@pytest.mark.parametrize(("child", "code"), [(returns, 0), (raises, 1)])
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_child_ends_with_the_receiver_that_has_forked_it(
+    serve, client, children, event, child, code
+):
+    server = serve(Speaks, handler_options=children, max_connections=5)
+    others = [client(server) for _ in range(4)]
+    assert {asks(sock) for sock in others} == {children.parent}
+    armed = [True]
+
+    def receiver(sender, **_):
+        if children.in_child():
+            children.say("a receiver is called in the child")
+        elif armed and armed.pop() and not children.fork():
+            child()
+
+    def after(sender, **_):
+        if children.in_child():
+            children.say("another receiver is called in the child")
+
+    events.ALL[event].connect(receiver)
+    events.ALL[event].connect(after)
+    sock = client(server)
+    EVENTS[event](sock, server)
+    assert children.exit_code() == code
+    events.ALL[event].disconnect(receiver)
+    assert {asks(sock) for _ in range(10) for sock in others} == {children.parent}
+    assert children.said == []
+
+
+def test_a_child_of_a_receiver_on_the_programs_own_thread_goes_on(serve, client, children):
+    forked = []
+
+    def receiver(sender, **_):
+        if not forked:
+            forked.append(children.fork())
+
+    events.listener_start.connect(receiver)
+    server = serve(Who)
+    if children.in_child():
+        try:
+            assert threading.current_thread() is threading.main_thread()
+            server.info()
+        except ThousandIslandError:
+            os._exit(7)
+        os._exit(1)
+    assert children.exit_code() == 7
+    assert asks(client(server)) == children.parent
+
+
+def test_a_child_ends_with_the_sni_callable_that_has_forked_it(serve, secure, authority, children):
+    deeds = [raises, returns]
+
+    def choose(name):
+        if deeds and not children.in_child():
+            deed = deeds.pop()
+            if not children.fork():
+                deed()
+
+    server = serve(Who, transport_cls=TLS, transport_options={**authority.options, "sni": choose})
+    for code in (0, 1):
+        with secure(server, authority.client_context()) as sock:
+            assert children.exit_code() == code
+            assert asks(sock) == children.parent
+
+
+class ServesItself(Echo):
+    """A callback whose child has a server of its own, and answers from there."""
+
+    def handle_data(self, data, socket):
+        if data != b"fork":
+            super().handle_data(data, socket)
+        elif not self.options.fork():
+            own_server(socket)
+
+
+def own_server(sock):
+    with ThousandIsland(handler_cls=Who, host="127.0.0.1", port=0) as server:
+        clients = [socket.create_connection(server.local_address, 5) for _ in range(4)]
+        for _ in range(5):
+            assert {asks(one) for one in clients} == {os.getpid()}
+        sock.send(b"%d;" % server.info().active_connections)
+        for one in clients:
+            one.close()
+    assert server.status == "stopped"
+    assert threading.active_count() == 1
+
+
+def test_a_child_may_have_a_server_of_its_own(wire, children):
+    server = wire.serve(ServesItself, handler_options=children)
+    others = [wire.connect(server) for _ in range(3)]
+    sock = wire.connect(server)
+    sock.sendall(b"fork")
+    assert receive(sock, 2) == b"4;"
+    for one in others:
+        one.sendall(b"x")
+        assert one.recv(1) == b"x"
+    assert children.exit_code() == 0
+
+
+class Grandchildren(Handler):
+    """A child whose child talks to the client, while the parent's callback waits."""
+
+    def handle_data(self, data, socket):
+        children, go_on = self.options
+        if children.fork():
+            go_on.wait(10)
+            return
+        grandchild = children.fork()
+        if grandchild:
+            assert children.exit_code(grandchild) == 0
+        else:
+            socket.send(b"grandchild")
+            assert socket.recv(timeout_ms=5_000) == b"thanks"
+
+
+def test_a_child_of_a_child_may_go_on_and_ends_as_well(wire, children):
+    go_on = threading.Event()
+    server = wire.serve(Grandchildren, handler_options=(children, go_on))
+    sock = wire.connect(server)
+    sock.sendall(b"x")
+    assert receive(sock, 10) == b"grandchild"
+    sock.sendall(b"thanks")
+    assert children.exit_code() == 0
+    go_on.set()
+    assert children.said == []
+
+
+def test_nothing_is_open_in_a_child_of_another_thread_of_a_child(serve, client, children):
+    before = Descriptors()
+
+    def child(sock):
+        def fork():
+            pid = children.run(lambda: children.say(Descriptors().of(before) - clients))
+            children.exit_code(pid)
+
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+
+    server = serve(Forking, handler_options=Options(children, child))
+    sock = client(server)
+    clients = {sock.fileno()}
+    sock.sendall(b"fork")
+    assert receive_all(sock) == b""
+    assert children.said == ["set()"]
+
+
+def test_children_of_multiprocessing_may_be_many_and_nobody_is_served_by_them(serve, client):
+    """A pool that a callback uses, and one of the program's."""
+
+    class Computes(Handler):
+        def handle_data(self, data, socket):
+            if data == b"pool":
+                with fork_context.Pool(2) as pool:
+                    socket.send(b"%d;" % sum(pool.map(abs, range(-10, 10))))
+            else:
+                socket.send(b"%d;" % os.getpid())
+
+    server = serve(Computes)
+    others = [client(server) for _ in range(4)]
+    with fork_context.Pool(2) as pool:
+        result = pool.map_async(abs, range(-10, 10))
+        sock = client(server)
+        sock.sendall(b"pool")
+        assert receive(sock, 4) == b"100;"
+        assert {asks(one) for _ in range(20) for one in others} == {os.getpid()}
+        assert sum(result.get(10)) == 100
+        pool.close()
+        pool.join()
+
+
+def test_serve_forever_in_a_child_raises_and_leaves_the_handlers_alone(serve, children):
+    server = serve(Echo)
+
+    def child():
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(ThousandIslandError):
+            server.serve_forever()
+        fresh = ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=0)
+        with pytest.raises(ThousandIslandError):
+            fresh.serve_forever(server)
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert threading.active_count() == 1
+
+    assert children.exit_code(children.run(child)) == 0, children.said

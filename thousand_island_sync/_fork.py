@@ -67,25 +67,39 @@ def at_fork(
         _in_child.append(in_child)
 
 
+#: What hooks raised; it is logged when they are through, as they hold locks.
+_failures: list[Exception] = []
+
+
 def _call(hooks: list[_Hook]) -> None:
     for hook in hooks:
         try:
             hook()
-        except Exception:
-            _log.exception("at a fork; this is a bug in thousand_island_sync")
+        except Exception as error:
+            _failures.append(error)
+
+
+def _tell_failures() -> None:
+    while _failures:
+        error = _failures.pop(0)
+        _log.error("at a fork; this is a bug in thousand_island_sync", exc_info=error)
+
+
+def _parent() -> None:
+    _call(_in_parent)
+    _tell_failures()
 
 
 def _child() -> None:
     global forks
     forks += 1
     _call(_in_child)
+    _tell_failures()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lambda: _call(_before),
-        after_in_parent=lambda: _call(_in_parent),
-        after_in_child=_child,
+        before=lambda: _call(_before), after_in_parent=_parent, after_in_child=_child
     )
 
 
