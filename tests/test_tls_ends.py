@@ -7,9 +7,8 @@ import ssl
 
 import pytest
 
-from tests.support import eventually, reset
+from tests.support import eventually, go_by, reset
 from thousand_island_sync import TLS, Close, Handler, SocketClosed
-from thousand_island_sync.transports import _tls_records
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -70,7 +69,7 @@ ENDS = {
 
 @pytest.fixture(params=["quick", "public"])
 def way(request, monkeypatch):
-    monkeypatch.setattr(_tls_records, "QUICK", request.param == "quick")
+    go_by(monkeypatch, request.param)
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)

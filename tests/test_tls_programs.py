@@ -10,11 +10,10 @@ import trustme
 from OpenSSL import SSL
 
 from tests.programs import newer_openssl, program
-from tests.support import Echo, eventually, journal
+from tests.support import Echo, eventually, go_by, journal
 from tests.test_tls import tls
 from tests.test_tls_hosts import Site
 from thousand_island_sync import Close, Handler
-from thousand_island_sync.transports import _tls_records
 
 
 class Hello(Handler):
@@ -105,7 +104,7 @@ def test_a_client_that_takes_small_records_gets_all_of_it(
 ):
     """RFC 6066, 4: what devices with little memory ask for. One call of SSL_write(3) then
     writes one small record, whatever it is given."""
-    monkeypatch.setattr(_tls_records, "QUICK", quick)
+    go_by(monkeypatch, "quick" if quick else "public")
     server = tls(serve, authority, Lines)
     said = s_client(server, version, "-quiet", "-maxfraglen", "512", lines=b"all\n")
     numbers = [line for line in said.splitlines() if line.isdecimal()]

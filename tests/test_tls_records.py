@@ -1,12 +1,10 @@
 """By pyOpenSSL's public calls everything is as by OpenSSL's functions underneath, which the
 other tests of TLS go through."""
 
-import re
-
 import pytest
 from OpenSSL import SSL
 
-from tests.support import Echo, exchange, journal, reset
+from tests.support import Echo, exchange, go_by, journal, reset
 from tests.test_tls import (  # noqa: F401 - they are run here as well
     test_d2_a_send_that_timed_out_leaves_the_stream_exact,
     test_d3_a_clean_end_is_not_truncated,
@@ -19,34 +17,13 @@ from thousand_island_sync.transports import _tls_records
 
 @pytest.fixture(autouse=True)
 def by_public_calls(monkeypatch):
-    monkeypatch.setattr(_tls_records, "QUICK", False)
+    go_by(monkeypatch, "public")
 
 
 @pytest.fixture(params=["quick", "public"])
 def way(request, monkeypatch):
-    monkeypatch.setattr(_tls_records, "QUICK", request.param == "quick")
+    go_by(monkeypatch, request.param)
     return request.param
-
-
-def test_the_quick_way_is_there_with_this_pyopenssl():
-    assert _tls_records._has_private_names()
-
-
-NAMES = [name for name in vars(_tls_records) if re.match(r"_(ssl|bio|new|from|bytes)", name)]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_it_takes_all_of_the_names(name, monkeypatch):
-    monkeypatch.setattr(_tls_records, name, None)
-    assert not _tls_records._has_private_names()
-
-
-def test_a_connection_without_its_own_goes_the_public_way(monkeypatch):
-    monkeypatch.setattr(_tls_records, "QUICK", True)
-    connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
-    assert isinstance(_tls_records.records_of(connection), _tls_records.PrivateRecords)
-    connection._ssl = None
-    assert isinstance(_tls_records.records_of(connection), _tls_records.PublicRecords)
 
 
 def test_bytes_of_every_kind_arrive(way, serve, authority, secure):

@@ -7,10 +7,9 @@ import threading
 
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, go_by
 from thousand_island_sync import TLS, Handler, _waits
 from thousand_island_sync._connection_core import ConnectionCore
-from thousand_island_sync.transports import _tls_records
 
 SSL = pytest.importorskip("OpenSSL.SSL")
 
@@ -20,7 +19,7 @@ BLOCK = bytes(range(256)) * 400
 
 @pytest.fixture(params=["quick", "public"], autouse=True)
 def way(request, monkeypatch):
-    monkeypatch.setattr(_tls_records, "QUICK", request.param == "quick")
+    go_by(monkeypatch, request.param)
 
 
 class Client:

@@ -23,7 +23,7 @@ from OpenSSL import SSL, crypto
 
 from ..errors import ConfigError
 from ._tls_files import certificates, revocations, trust, use_certificate
-from ._tls_gaps import KNOWS_RESUMED, set_groups
+from ._tls_gaps import set_groups
 from ._tls_hello import Built
 from ._tls_reasons import Notes, note_fault
 
@@ -42,7 +42,6 @@ _CIPHERS = (
 # Post-quantum first, then what Mozilla's profiles allow: not X448, nor P-521.
 _GROUPS = b"X25519MLKEM768:X25519:P-256:P-384"
 _CRL_CHECK = 0x4  # X509_V_FLAG_CRL_CHECK
-_WRITES_CERTIFICATE = b"write certificate"
 
 
 def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
@@ -74,8 +73,6 @@ def build(options: Mapping[str, Any], *, resumes: bool) -> Built:
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     if options["alpn_protocols"]:
         context.set_alpn_select_callback(_alpn(options["alpn_protocols"]))
-    if not KNOWS_RESUMED:
-        context.set_info_callback(_note_certificate)
     _set_keylog(context, options["keylog_file"])
     return Built(context, mode, min_version)
 
@@ -138,15 +135,6 @@ def _alpn(ours: Any) -> Callable[[Any, list[bytes]], bytes]:
         return b""  # refuses this client, and leaves nothing behind in the context
 
     return choose
-
-
-def _note_certificate(connection: Any, where: int, result: int) -> None:
-    """A handshake that resumes a session sends no certificate. Called for every step of
-    it, which costs a sixth of the whole."""
-    if connection.get_state_string().endswith(_WRITES_CERTIFICATE):
-        notes = connection.get_app_data()
-        if isinstance(notes, Notes):
-            notes.sent_certificate = True
 
 
 def _set_keylog(context: SSL.Context, path: Any) -> None:

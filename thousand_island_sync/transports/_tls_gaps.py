@@ -1,23 +1,16 @@
 """What OpenSSL has and pyOpenSSL 26.4 has no public call for.
 
-Two functions of the library underneath are reached through pyOpenSSL's private names. Where
-those are gone, each falls back on something that is public: nothing breaks, the one is
-less strict and the other slower.
+Two functions of the library underneath are reached through pyOpenSSL's private names
+(`_tls_private`). Without those, each falls back on something that is public: nothing breaks, the
+one is less strict and the other slower.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from OpenSSL import SSL
 
-_lib: Any = getattr(SSL, "_lib", None)
-_set_groups: Any = getattr(_lib, "SSL_CTX_set1_curves_list", None)
-_clear_errors: Any = getattr(_lib, "ERR_clear_error", None)
-_session_reused: Any = getattr(_lib, "SSL_session_reused", None)
-
-#: Whether `resumed` can tell; else somebody has to watch the handshake.
-KNOWS_RESUMED = _session_reused is not None
+from . import _tls_private
+from ._tls_private import Unexpected
 
 
 def set_groups(context: SSL.Context, groups: bytes) -> bool:
@@ -25,18 +18,28 @@ def set_groups(context: SSL.Context, groups: bytes) -> bool:
 
     If not, OpenSSL's own list stays: the same groups and two more, as strong.
     """
-    pointer: Any = getattr(context, "_context", None)
-    if pointer is None or _set_groups is None or _clear_errors is None:
+    names = _tls_private.names
+    if names is None:
         return False
-    done = bool(_set_groups(pointer, groups))
+    try:
+        _tls_private.check_context(names.ffi, context)
+    except Unexpected as error:
+        _tls_private.do_without(error)
+        return False
+    done = bool(names.set_groups(context._context, groups))
     if not done:
-        _clear_errors()  # or the next call finds them
+        names.clear_errors()  # or the next call finds them
     return done
 
 
 def resumed(connection: SSL.Connection) -> bool | None:
     """Whether the session was resumed (SSL_session_reused(3)); `None`: it cannot tell."""
-    pointer: Any = getattr(connection, "_ssl", None)
-    if pointer is None or _session_reused is None:
+    names = _tls_private.names
+    if names is None:
         return None
-    return bool(_session_reused(pointer))
+    try:
+        _tls_private.check_connection(names.ffi, connection)
+    except Unexpected as error:
+        _tls_private.do_without(error)
+        return None
+    return bool(names.session_reused(connection._ssl))

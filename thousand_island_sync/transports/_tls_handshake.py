@@ -19,9 +19,8 @@ from typing import Any
 from OpenSSL import SSL
 
 from ..errors import HandshakeError
-from . import _tls_gaps
 from ._base import READ, WRITE, EndedInSilence
-from ._tls_hello import check, is_retry, policy_of
+from ._tls_hello import check, is_retry, policy_of, was_resumed
 from ._tls_reasons import Notes, explain
 from ._tls_records import records_of
 from ._tls_wire import Wire
@@ -155,7 +154,7 @@ class Handshake(Wire):
         # A resumed session needs no certificate: there a context without one refuses nothing.
         if notes.error is not None or notes.reason is not None:
             raise self._refused("refused by the sni callable") from notes.error
-        wrong = check(self._connection, notes, _tls_gaps.resumed(self._connection))
+        wrong = check(self._connection, notes)
         if wrong is not None:
             raise self._refused(wrong)
 
@@ -189,14 +188,11 @@ class Handshake(Wire):
         connection = self._connection
         known = self._notes().name
         name = connection.get_servername() if known is None else known[0]
-        resumed = _tls_gaps.resumed(connection)
-        if resumed is None:
-            resumed = not self._notes().sent_certificate
         return TLSInfo(
             version=connection.get_protocol_version_name(),
             cipher=connection.get_cipher_name(),
             group=connection.get_group_name(),
             server_name=None if name is None else name.decode("latin-1"),
-            resumed=self._established and resumed,
+            resumed=self._established and bool(was_resumed(connection, self._notes())),
             alpn=self.negotiated_protocol(),
         )

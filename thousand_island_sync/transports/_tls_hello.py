@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from OpenSSL import SSL
 
+from . import _tls_gaps
 from ._tls_reasons import Notes, note_fault
 
 
@@ -49,17 +50,38 @@ class Policy:
         chooser: chooses another one by the server name.
         asks_user: whether that runs the user's code.
         tickets: whether session tickets are sent.
+        watched: whether it is noted that a certificate was sent: in a handshake that resumes a
+            session none is. Called for every step, it costs a sixth of the whole.
     """
 
     chooser: Chooser | None
     asks_user: bool
     tickets: bool
+    watched: bool
 
 
 def follow(context: SSL.Context, policy: Policy) -> None:
     """Makes a context, not used yet, answer by a policy."""
     context.set_app_data(policy)
-    context.set_tlsext_servername_callback(_answer)
+    if policy.chooser is not None or not policy.tickets:
+        context.set_tlsext_servername_callback(_answer)
+    if policy.watched:
+        context.set_info_callback(_note_certificate)
+
+
+def _note_certificate(connection: SSL.Connection, where: int, result: int) -> None:
+    if connection.get_state_string().endswith(b"write certificate"):
+        notes = connection.get_app_data()
+        if isinstance(notes, Notes):
+            notes.sent_certificate = True
+
+
+def was_resumed(connection: SSL.Connection, notes: Notes) -> bool | None:
+    """Whether a finished handshake has resumed a session; `None`: nothing tells."""
+    resumed = _tls_gaps.resumed(connection)
+    if resumed is None and notes.policy is not None and notes.policy.watched:
+        return not notes.sent_certificate
+    return resumed
 
 
 def policy_of(context: SSL.Context) -> Policy | None:
@@ -115,12 +137,9 @@ def _readable(name: bytes | None) -> str | None:
     return name.decode("ascii").lower().rstrip(".")
 
 
-def check(connection: SSL.Connection, notes: Notes, resumed: bool | None) -> str | None:
-    """What is wrong after a handshake that went well, if anything; leaves `Notes.name`.
-
-    Args:
-        resumed: whether a session was resumed; `None`: it may have been.
-    """
+def check(connection: SSL.Connection, notes: Notes) -> str | None:
+    """What is wrong after a handshake that went well, if anything; leaves `Notes.name`."""
+    resumed = was_resumed(connection, notes)
     policy, choice = notes.policy, notes.choice
     chooses = policy is not None and policy.chooser is not None
     older = connection.get_protocol_version() < SSL.TLS1_3_VERSION

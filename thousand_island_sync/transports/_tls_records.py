@@ -6,7 +6,8 @@ have raised; `send` does the last two. That is two fifths of what a small messag
 
 Our decision. The same functions of OpenSSL are called through pyOpenSSL's private names, with
 a buffer for each thread; whatever is not bytes goes the way that pyOpenSSL goes, so its errors
-are the same. Where a name is gone, its public calls do: slower, and nothing else.
+are the same. Where those are not as they are known (`_tls_private`), its public calls do: slower,
+and nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 
+from . import _tls_private
+from ._tls_private import Names
+
 #: What one call reads or writes at most: a record (RFC 8446, 5.1).
 RECORD = 16_384
 #: A record with all that encryption adds (RFC 5246, 6.2.3, allows the most), and its header.
@@ -23,20 +27,34 @@ LARGEST = RECORD + 2_048 + 5
 #: Records that are encrypted together at most, where there is room for them.
 BATCH = 8
 
-_lib: Any = getattr(SSL, "_lib", None)
-_ffi: Any = getattr(SSL, "_ffi", None)
-_ssl_read: Any = getattr(_lib, "SSL_read", None)
-_ssl_write: Any = getattr(_lib, "SSL_write", None)
-_ssl_pending: Any = getattr(_lib, "SSL_pending", None)
-_ssl_set_bio: Any = getattr(_lib, "SSL_set_bio", None)
-_bio_read: Any = getattr(_lib, "BIO_read", None)
-_bio_write: Any = getattr(_lib, "BIO_write", None)
-_bio_held: Any = getattr(_lib, "BIO_get_mem_data", None)
-_bio_new: Any = getattr(_lib, "BIO_new", None)
-_bio_memory: Any = getattr(_lib, "BIO_s_mem", None)
-_new: Any = getattr(_ffi, "new", None)
-_from: Any = getattr(_ffi, "from_buffer", None)
-_bytes_of: Any = getattr(_ffi, "buffer", None)
+#: OpenSSL's functions and cffi's, once `bind` has them.
+_ssl_read: Any = None
+_ssl_write: Any = None
+_ssl_pending: Any = None
+_ssl_set_bio: Any = None
+_bio_read: Any = None
+_bio_write: Any = None
+_bio_held: Any = None
+_bio_new: Any = None
+_bio_memory: Any = None
+_new: Any = None
+_from: Any = None
+_bytes_of: Any = None
+_cast: Any = None
+
+
+def bind(names: Names) -> None:
+    """What `PrivateRecords` call from now on. Global names: they are looked up for each message."""
+    known = {name: getattr(names, name.removeprefix("_"), None) for name in _BOUND}
+    ffi = names.ffi
+    known.update(_new=ffi.new, _from=ffi.from_buffer, _bytes_of=ffi.buffer, _cast=ffi.cast)
+    globals().update(known, _here=_Here())
+
+
+_BOUND = (
+    *("_ssl_read", "_ssl_write", "_ssl_pending", "_ssl_set_bio"),
+    *("_bio_read", "_bio_write", "_bio_held", "_bio_new", "_bio_memory"),
+)
 
 
 class Records(Protocol):
@@ -114,20 +132,7 @@ class PublicRecords:
 
 
 def _place(pointer: Any) -> int:
-    return int(_ffi.cast("uintptr_t", pointer))
-
-
-def place_of(function: Any) -> int:
-    """Where in memory a function of OpenSSL's is that takes an object, bytes and how many.
-
-    Raises:
-        AttributeError, TypeError: pyOpenSSL does not say, or it is none.
-    """
-    pointer = _ffi.addressof(function.__self__, function.__name__)
-    takes = [one.kind for one in _ffi.typeof(pointer).args]
-    if takes != ["pointer", "pointer", "primitive"]:
-        raise TypeError(f"{function.__name__}: takes {takes}")
-    return _place(pointer)
+    return int(_cast("uintptr_t", pointer))
 
 
 class _Here(threading.local):
@@ -248,21 +253,14 @@ class PrivateRecords:
         return SSL.Error([("", "", "OpenSSL says neither bytes nor why")])
 
 
-def _has_private_names() -> bool:
-    called = (
-        *(_ssl_read, _ssl_write, _ssl_pending, _ssl_set_bio, _bio_read, _bio_write),
-        *(_bio_held, _bio_new, _bio_memory, _new, _from, _bytes_of),
-    )
-    return all(called) and hasattr(SSL.Connection, "_raise_ssl_error")
-
-
-#: Whether the quick way is there.
-QUICK = _has_private_names()
-
-
 def records_of(connection: SSL.Connection) -> Records:
     """The quick way, or the public one, for a connection without a socket."""
-    own = ("_ssl", "_into_ssl", "_from_ssl")
-    if QUICK and all(getattr(connection, name, None) is not None for name in own):
-        return PrivateRecords(connection)
-    return PublicRecords(connection)
+    names = _tls_private.names
+    if names is None:
+        return PublicRecords(connection)
+    try:
+        _tls_private.check_connection(names.ffi, connection)
+    except _tls_private.Unexpected as error:
+        _tls_private.do_without(error)
+        return PublicRecords(connection)
+    return PrivateRecords(connection)

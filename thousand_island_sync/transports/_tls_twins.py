@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._compiled import compare, native, warn_of_another_version
-from . import _tls_records
+from . import _tls_private
 from ._base import READ
 from ._tls_channel import TLSChannel, _Sink
 from ._tls_records import BATCH, LARGEST, RECORD, PrivateRecords
@@ -19,21 +19,20 @@ __all__ = ["TLSChannel", "originals"]
 originals: dict[str, Callable[..., Any]] = {}
 
 #: What the twins call of OpenSSL.
-_CALLED = {
-    "ssl_read": _tls_records._ssl_read,
-    "ssl_write": _tls_records._ssl_write,
-    "bio_read": _tls_records._bio_read,
-    "bio_write": _tls_records._bio_write,
-}
+_CALLED = ("ssl_read", "ssl_write", "bio_read", "bio_write")
 
 
 def _put_in() -> None:
-    if native is None or not _tls_records.QUICK:
+    names = _tls_private.names
+    if native is None or names is None:
         return
     try:
-        functions = {name: _tls_records.place_of(one) for name, one in _CALLED.items()}
-    except (AttributeError, TypeError):
-        return  # pyOpenSSL has changed
+        functions = {
+            name: _tls_private.place_of(names.ffi, getattr(names, name)) for name in _CALLED
+        }
+    except _tls_private.Unexpected as error:
+        _tls_private.do_without(error)
+        return
     originals.update({"recv": TLSChannel.recv, "sink_send": _Sink.send})
     try:
         recv, send = native.bind_tls(

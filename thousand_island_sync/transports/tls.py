@@ -179,7 +179,14 @@ class TLS(TCP):
     # ---- contexts -------------------------------------------------------------
 
     def _build(self) -> Built:
-        from . import _tls_context, _tls_twins
+        from OpenSSL import SSL
+
+        from . import (
+            _tls_context,
+            _tls_private,
+            _tls_proof,  # first: what is imported next depends on it
+            _tls_twins,
+        )
         from ._tls_hello import Policy, follow
 
         # Here, or the first client waits for the import.
@@ -203,8 +210,11 @@ class TLS(TCP):
             chooser = functools.partial(_by_name, names)
         elif callable(sni):
             chooser = functools.partial(_by_callable, sni)
-        if self.options["context"] is None and (chooser is not None or not resumes):
-            follow(built.context, Policy(chooser, callable(sni), resumes))
+        if self.options["context"] is None:
+            watched = _tls_private.names is None
+            follow(built.context, Policy(chooser, callable(sni), resumes, watched))
+            if not resumes and not _tls_proof.TICKETS_CAN_BE_OFF:
+                built.context.set_options(SSL.OP_NO_TICKET)
         return built
 
     def _names(self, sni: Mapping[str, Any]) -> dict[str, Callable[[], TLS]]:
