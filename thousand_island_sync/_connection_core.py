@@ -125,7 +125,6 @@ class ConnectionCore(Task):
 
     def _make_handle(self) -> Connection:
         """Several threads may do it at once, and one thread in the middle of its own doing."""
-        self._note_sockname()
         made = Connection(self)  # type: ignore[arg-type]
         reference = weakref.ref(made)
         while True:

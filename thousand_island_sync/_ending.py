@@ -118,8 +118,9 @@ class Ending(ConnectionCore):
         if self._gone:
             return
         self._gone = True
-        if getattr(self._handler.handle_end, "__func__", None) not in IDLE:
-            self._note_sockname()  # which it may ask for
+        idle = getattr(self._handler.handle_end, "__func__", None) in IDLE
+        if not idle or self._known_handle() is not None:
+            self._note_sockname()  # somebody may ask for it afterwards
         socket, pool = self._socket, self._env.pool
         socket._send_home()
         if not socket._cut:
