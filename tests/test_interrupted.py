@@ -5,6 +5,7 @@ posted there arrives, and the server goes on."""
 
 import gc
 import signal
+import ssl
 import threading
 import time
 from collections import deque
@@ -13,7 +14,15 @@ import pytest
 
 from tests.interruptions import Interrupter
 from tests.support import answers, echoes, eventually, receive, running
-from thousand_island_sync import Close, Handler, SocketClosed, ThousandIslandError, _locks
+from thousand_island_sync import (
+    TLS,
+    Close,
+    Handler,
+    SocketClosed,
+    ThousandIslandError,
+    _locks,
+    _pool,
+)
 
 pytestmark = pytest.mark.skipif(not _locks.watched, reason="by the watch it is known who has one")
 
@@ -345,27 +354,69 @@ def test_a_socket_asks_while_a_wide_net_of_threads_does(serve, client):
     assert eventually(lambda: len(options["counted"]) == 800)
 
 
-def test_who_asks_while_a_thread_of_the_pool_must_be_made_makes_none(serve, client):
-    """A thread that begins takes locks of the standard library's, which who was interrupted may
-    have."""
+def test_who_asks_starts_no_thread(serve, client, monkeypatch):
+    """One that begins takes locks of the standard library's, which who was interrupted may have;
+    so the listener's thread starts it."""
+    monkeypatch.setattr(_pool, "default_permits", lambda: 8)
     options = {"all": [], "counted": []}
     server = serve(Everyone, handler_options=options)
     bystanders = Bystanders(server, client, options, 1)
-    began = []
-    start = threading.Thread.start
+    begun, start = [], threading.Thread.start
 
     def noted(thread):
-        began.append((thread.name, threading.current_thread().name))
+        begun.append(threading.current_thread())
         start(thread)
 
-    scheduler = server._run.scheduler
-    with scheduler._lock:
-        pass
-    threading.Thread.start = noted
-    try:
-        for _ in range(20):
-            bystanders.post()
-        assert eventually(lambda: len(options["counted"]) == 20)
-    finally:
-        threading.Thread.start = start
-    assert all(by != threading.current_thread().name for _, by in began), began
+    call_somebody = _pool.Pool._call_somebody
+
+    def rather_a_new_one(pool):
+        if pool._free:
+            pool._call_heir()
+        else:
+            call_somebody(pool)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    monkeypatch.setattr(_pool.Pool, "_call_somebody", rather_a_new_one)
+    for count in range(1, 8):
+        bystanders.post()
+        assert eventually(lambda count=count: len(options["counted"]) == count)
+    assert begun
+    assert threading.current_thread() not in begun
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_session_is_closed_amid_its_own_reads_and_writes(
+    version, serve, secure, authority, monkeypatch
+):
+    """By what the collector runs where its lock is held."""
+    last, here = [], threading.local()
+
+    class Echoes(Handler):
+        def handle_connection(self, sock):
+            here.connection = None
+
+        def handle_data(self, data, sock):
+            here.connection = sock.connection
+            sock.send(data)
+
+        def handle_shutdown(self, sock):
+            last.append("shutdown")
+
+        def handle_error(self, reason, sock):
+            last.append(reason)
+
+    def disturb(one, what):
+        connection = getattr(here, "connection", None)
+        if connection is not None and _locks.held_here()[-1] == "tls":
+            here.connection = None
+            connection.close()
+
+    server = serve(Echoes, transport_cls=TLS, transport_options=authority.options)
+    monkeypatch.setattr(_locks, "disturb", disturb)
+    context = authority.client_context(getattr(ssl.TLSVersion, version))
+    for _ in range(5):
+        sock = secure(server, context)
+        sock.sendall(b"x")
+        assert receive(sock, 2) == b"x"
+    assert eventually(lambda: len(last) == 5)
+    assert last == ["shutdown"] * 5

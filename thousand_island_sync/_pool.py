@@ -64,7 +64,8 @@ class Rousing:
 
 class Asking(Rousing):
     """`with self._asking:` and then `take(self._lock)`, for what may interrupt code of ours: the
-    lock is given back, whatever comes between the two."""
+    lock is given back, whatever comes between the two. And no thread is started: one that
+    begins takes locks of the standard library's, which who was interrupted may have."""
 
     __slots__ = ()
 
@@ -72,6 +73,10 @@ class Asking(Rousing):
         lock = self._pool._lock
         if lock._is_owned():
             lock.release()
+        pool = self._pool
+        if kind is None and not all(heir.turn for heir in list(pool._called)):
+            pool.soon(pool._rouse)
+            return
         super().__exit__(kind, value, traceback)
 
 
@@ -167,7 +172,7 @@ class Pool:
         self._batch = _BATCH if self._permits == 1 else _SHARED_BATCH
 
         self._lock = lock("scheduler")
-        self._left_over: deque[Callable[[], None]] = deque()
+        self._left_over: deque[Callable[[], object]] = deque()
         # All below is guarded by the lock, but for taking from the ready queue.
         self._rousing, self._asking = Rousing(self), Asking(self)
         self._called: deque[Worker] = deque()  # who got a permit, and is to be woken
@@ -240,7 +245,7 @@ class Pool:
         lock: about, where they change at this moment."""
         return self._count, self._busy(), self._unserved()
 
-    def soon(self, call: Callable[[], None]) -> None:
+    def soon(self, call: Callable[[], object]) -> None:
         """Has the listener's thread call it: for whoever must not wait. Thread: any, wherever
         it was interrupted."""
         self._left_over.append(call)

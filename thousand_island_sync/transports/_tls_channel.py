@@ -41,14 +41,13 @@ _PASSING = {errno.ENOBUFS, errno.ENOMEM}
 class TLSChannel(Handshake):
     """See the module's essay."""
 
-    __slots__ = ("_cut", "_reads_ended", "_said_goodbye", "truncated")
+    __slots__ = ("_cut", "_said_goodbye", "truncated")
 
     secure = True
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         super().__init__(sock, context)
         self._said_goodbye = False
-        self._reads_ended = False
         self._cut = False  # the peer's stream has ended, and its session had not
         self.truncated = False
 
@@ -101,8 +100,11 @@ class TLSChannel(Handshake):
                 self._inside = False
             return data
 
-    def _cut_short(self) -> bytes:
-        """The stream has ended, and the session has not: it is over both ways."""
+    def _cut_short(self) -> bytes | None:
+        """The stream has ended, and the session has not: it is over both ways. `None`: it was
+        this side that ended it."""
+        if self._reads_ended:
+            return None
         self.truncated = self._cut = self._said_goodbye = True
         self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
         return b""
@@ -148,10 +150,10 @@ class TLSChannel(Handshake):
         self._sock.shutdown(how)
 
     def end_reads(self) -> None:
-        # An end that we made is not the peer's.
-        with self._lock:
-            self._reads_ended = True
-            self._sock.shutdown(socket.SHUT_RD)
+        # In this order: an end that we made is not the peer's. And without the lock: whoever
+        # calls it may have interrupted a read.
+        self._reads_ended = True
+        self._sock.shutdown(socket.SHUT_RD)
 
     def say_goodbye(self) -> None:
         with self._lock:

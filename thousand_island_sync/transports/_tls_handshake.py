@@ -44,7 +44,14 @@ class TLSInfo:
 class Handshake(Wire):
     """See the module's docstring."""
 
-    __slots__ = ("_answered", "_established", "_shaken", "_wait_for_hands", "heard")
+    __slots__ = (
+        "_answered",
+        "_established",
+        "_reads_ended",
+        "_shaken",
+        "_wait_for_hands",
+        "heard",
+    )
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         super().__init__(sock, context)
@@ -52,6 +59,7 @@ class Handshake(Wire):
         self._answered = False  # the client's first hello
         self._shaken = False
         self._established = False
+        self._reads_ended = False  # by this side
         self._wait_for_hands: tuple[Callable[[], None], ...] = ()
         self.heard = False
 
@@ -102,6 +110,8 @@ class Handshake(Wire):
             if fetched is None:
                 return False
             if not fetched:
+                if self._reads_ended:
+                    return False
                 if not self.heard:
                     raise EndedInSilence(_SILENT)
                 raise SSL.SysCallError(-1, "Unexpected EOF")
