@@ -34,7 +34,7 @@ ROWS = [
         "_line_writer",
         "_log_limit",
     },
-    {"_own_threads", "_status"},
+    {"_own_threads", "_status", "_wake_up"},
     {"_asked"},
     {"_listen_errors", "events", "_poller", "_alarm", "_timers", "_tendency", "_task"},
     {
