@@ -107,6 +107,7 @@ static PyObject *drained_after(PyObject *self, PyObject *socket, Py_ssize_t size
 static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
     Py_ssize_t size = PyObject_Size(data); /* a user's transport may give other than bytes */
     PyObject *result, *whole = NULL;
+    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
     if (size < 0 || count_received(socket, size) < 0)
         return NULL;
     if (!IS(socket, Socket, _buffer, Py_None)) {
@@ -158,7 +159,6 @@ static PyObject *socket_of(PyObject *self) {
 PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (!IS(self, Task, alert, Py_False) || !IS(self, Lifecycle, _state, native.its.PARKED))
         return call1(native.its.run, self);
-    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
     PyObject *source = HOLD(self, Lifecycle, _source);
     PyObject *data = source == NULL ? NULL : receive(self, source);
     Py_XDECREF(source);
@@ -254,9 +254,13 @@ static int better_to_do(PyObject *wanted, double duration) {
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */
 static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObject *timeout,
                       PyObject *wanted, PyObject **outcome) {
+    *outcome = NULL;
+    if (!IS(self, Task, alert, Py_False)) {
+        *outcome = ended(PyLong_FromLong(AGAIN), true);
+        return true;
+    }
     PyObject *data = wait_for(channel, timeout), *result = NULL;
     bool ends = true;
-    *outcome = NULL;
     if (data == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OSError))
             *outcome = ended(handled(self, native.name._receive_failed, NULL), true);
@@ -269,7 +273,6 @@ static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObj
     }
     Py_ssize_t size = PyObject_Size(data);
     double began, over;
-    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
     if (size < 0 || count_received(socket, size) < 0)
         goto out;
     if (size == 0 || !IS(self, Task, alert, Py_False) ||
@@ -277,6 +280,7 @@ static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObj
         *outcome = ended(PyObject_CallMethodOneArg(self, native.name._came_early, data), true);
         goto out;
     }
+    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
     if (heard(native.its.async_recv) &&
         done(PyObject_CallMethodOneArg(self, native.name._tell_arrival, data)) < 0)
         goto out;

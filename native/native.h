@@ -26,8 +26,9 @@
     X(Lifecycle, _read_deadline) X(Lifecycle, _short_proves) X(Lifecycle, _socket)             \
     X(Lifecycle, _source) X(Lifecycle, _state) X(Lifecycle, read_timeout)                      \
     X(Socket, _answered) X(Socket, _buffer) X(Socket, _bytes_received) X(Socket, _bytes_sent)  \
-    X(Socket, _channel) X(Socket, _closed) X(Socket, _recv_count) X(Socket, _send_count)       \
-    X(Socket, _sending) X(Socket, _sink) X(Socket, _sock) X(Socket, _waiter)                   \
+    X(Socket, _channel) X(Socket, _closed) X(Socket, _receiving) X(Socket, _recv_count)        \
+    X(Socket, _send_count) X(Socket, _sending) X(Socket, _sink) X(Socket, _sock)               \
+    X(Socket, _waiter)                                                                         \
     X(TCPChannel, _receive_timeout) X(TCPChannel, _sock)
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */

@@ -118,39 +118,55 @@ static PyObject *waited(PyObject *self, Py_ssize_t length, double began, PyObjec
     return PyObject_CallMethod(self, "_waited", "ndi", length, began, met);
 }
 
-/* A receive by the thread that has waited in the kernel before: it waits there again. NULL
-   without an exception: the Python code shall do it. */
-static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
-    PyObject *waiter = GET(self, Socket, _waiter), *sock = NULL;
-    if (waiter == NULL || (sock = GET(self, Socket, _sock)) == NULL ||
-        takes(waiter, &PyLong_Type) < 0)
-        return NULL;
-    unsigned long known = PyLong_AsUnsignedLong(waiter);
-    if (known == (unsigned long)-1 && PyErr_Occurred())
-        return NULL;
-    int fd;
-    if (known != PyThread_get_thread_ident() || length < 0 || length > CHUNK ||
-        !Py_IS_TYPE(sock, native.socket_type) || descriptor(sock, &fd) < 0 || fd < 0)
-        return NULL;
+/* With the lock of receiving, which goes: a receive that waits in the kernel. */
+static PyObject *wait_again(PyObject *self, PyObject *lock, int fd, Py_ssize_t length) {
     double began = seconds_now();
-    length = length == 0 ? CHUNK : length;
     PyObject *data = receive_from(fd, length, 0);
+    int met = errno;
     Py_ssize_t size = data == NULL || data == Py_None ? 0 : PyBytes_GET_SIZE(data);
+    int failed = size == 0 ? 0
+                           : ADD(self, Socket, _bytes_received, size) < 0 ||
+                                 ADD(self, Socket, _recv_count, 1) < 0;
+    lock_release(lock);
     if (size == 0) {
+        errno = met;
         PyObject *result = waited(self, length, began, data);
         Py_XDECREF(data);
         return result;
     }
-    if (ADD(self, Socket, _bytes_received, size) < 0 || ADD(self, Socket, _recv_count, 1) < 0 ||
-        (heard(native.its.socket_recv) &&
-         done(PyObject_CallMethodOneArg(self, native.name._tell, data)) < 0))
+    if (failed || (heard(native.its.socket_recv) &&
+                   done(PyObject_CallMethodOneArg(self, native.name._tell, data)) < 0))
         Py_CLEAR(data);
+    return data;
+}
+
+/* A receive by the owner, which has waited in the kernel before: it waits there again. NULL
+   without an exception: the Python code shall do it. */
+static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
+    PyObject *waiter = GET(self, Socket, _waiter), *sock, *lock;
+    if (waiter == NULL || (sock = GET(self, Socket, _sock)) == NULL ||
+        (lock = GET(self, Socket, _receiving)) == NULL || takes(waiter, &PyLong_Type) < 0)
+        return NULL;
+    unsigned long known = PyLong_AsUnsignedLong(waiter);
+    if (known == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (known != PyThread_get_thread_ident() || length <= 0 || length > CHUNK ||
+        !Py_IS_TYPE(sock, native.socket_type) || !Py_IS_TYPE(lock, &Lock_Type) || !lock_try(lock))
+        return NULL;
+    int fd;
+    PyObject *data = NULL;
+    Py_INCREF(lock);
+    if (descriptor(sock, &fd) < 0 || fd < 0)
+        lock_release(lock);
+    else
+        data = wait_again(self, lock, fd, length);
+    Py_DECREF(lock);
     return data;
 }
 
 PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     if (names == NULL && (count == 0 || (count == 1 && PyLong_CheckExact(args[0])))) {
-        Py_ssize_t length = count == 0 ? 0 : PyLong_AsSsize_t(args[0]);
+        Py_ssize_t length = count == 0 ? CHUNK : PyLong_AsSsize_t(args[0]);
         if (length == -1 && PyErr_Occurred())
             PyErr_Clear(); /* too large; it is negative, so the Python code gets it */
         PyObject *data = receive_again(self, length);

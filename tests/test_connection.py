@@ -102,6 +102,12 @@ class Pool:
     def watch_writes(self, task):
         pass
 
+    def runs(self, task):
+        return False
+
+    def release(self, task):
+        task.attached = False
+
 
 class Recorder(Handler):
     """Writes down each callback; returns or raises what `reactions` says for its name."""

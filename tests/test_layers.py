@@ -69,6 +69,7 @@ ROWS = [
     {"_arrivals", "_sending"},
     {"_receiving"},
     {"_sendfile"},
+    {"_handover"},
     {"socket"},
     {"_environment", "_socketserver", "_config"},
     {"_connection_core"},

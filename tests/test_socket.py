@@ -224,6 +224,27 @@ def test_flags(within):
     assert within(read, b"abcdef") == (b"abc", b"abcdef")
 
 
+def test_no_bytes_are_none_at_once_and_no_length_is_64_kib(within):
+    """As of the standard library; the 64 KiB, too, where the callback has waited before."""
+
+    def read(socket):
+        nothing = socket.recv(0), socket.recv(0, timeout_ms=5)
+        first = socket.recv()
+        socket.send(b"more")
+        second = [socket.recv(), socket.recv(0), socket.recv(), socket.recv(0)]
+        return nothing, first, second
+
+    def meanwhile(client):
+        for data in (b"one", b"two", b"three"):
+            threading.Event().wait(0.05)
+            client.sendall(data)
+
+    nothing, first, second = within(read, meanwhile=meanwhile)
+    assert nothing == (b"", b"")
+    assert first == b"one"
+    assert second == [b"two", b"", b"three", b""]
+
+
 def test_unread_is_seen_first(within):
     def read(socket):
         socket.unread(socket.recv(3))

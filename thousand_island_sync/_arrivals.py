@@ -13,7 +13,7 @@ from . import _waits
 from ._buffer import ReadBuffer
 from ._clock import FOREVER, now
 from ._options import MISSING
-from ._socket_core import SocketCore
+from ._socket_core import LOOK_S, SocketCore
 from .errors import SocketError
 from .transports._base import WRITE
 
@@ -24,13 +24,20 @@ class Arrivals(SocketCore):
     __slots__ = ()
 
     def _receive(
-        self, doing: str, length: int, timeout: float, deadline: float, met: int | None = None
+        self,
+        doing: str,
+        length: int,
+        timeout: float,
+        deadline: float,
+        met: int | None = None,
+        flags: int = 0,
     ) -> bytes:
         """Bytes from the channel, waiting; holds `_receiving`.
 
         `timeout` is the whole call's; where it makes several receives, or has waited before,
         `deadline` says when it ends, else `FOREVER`. `met`: what a receive has met already,
-        an errno or 0 for the end of the stream; the kernel tells of a reset but once.
+        an errno or 0 for the end of the stream; the kernel tells of a reset but once. `flags`:
+        MSG_PEEK, or none.
         """
         channel = self._channel
         if self._interrupted:
@@ -43,17 +50,18 @@ class Arrivals(SocketCore):
                 raise OSError(met, os.strerror(met))
             # Once this callback has waited, the next bytes are probably not there either.
             elif self._connection.attached or timeout == 0 or not channel.kernel_waits:
-                data = channel.recv(length)
+                data = channel.recv(length, flags) if flags else channel.recv(length)
             if data is None:
                 early = met == errno.EAGAIN
-                data = self._wait_for_bytes(doing, length, timeout, deadline, early)
+                data = self._wait_for_bytes(doing, length, timeout, deadline, early, flags)
         except SocketError:
             raise
         except OSError as error:
             raise self._failed(doing, error) from error
         if data:
-            self._bytes_received += len(data)
-            self._recv_count += 1
+            if not flags:
+                self._bytes_received += len(data)
+                self._recv_count += 1
         else:
             if self._interrupted:
                 raise self._stopping_error(doing)
@@ -67,7 +75,13 @@ class Arrivals(SocketCore):
         return data
 
     def _wait_for_bytes(
-        self, doing: str, length: int, timeout: float, deadline: float, early: bool
+        self,
+        doing: str,
+        length: int,
+        timeout: float,
+        deadline: float,
+        early: bool,
+        flags: int,
     ) -> bytes:
         """`early`: a wait in the kernel came back with nothing. If that was before its time, the
         descriptor does not block: O_NONBLOCK is shared with whoever got it or a copy of it
@@ -78,7 +92,10 @@ class Arrivals(SocketCore):
             raise self._nothing_came(doing, timeout)
         connection.take_out()
         _waits.give_way()
+        kernel_waits = channel.kernel_waits and not flags and _waits.current_task() is connection
         while True:
+            if self._closed:
+                raise self._closed_error(doing)
             interrupt = bell = connection.interrupt()
             if bell is not None:
                 if self._bytes_received != self._answered:
@@ -92,7 +109,8 @@ class Arrivals(SocketCore):
                 raise self._nothing_came(doing, timeout)
             if deadline == FOREVER and timeout != FOREVER:
                 deadline = now() + timeout
-            if channel.kernel_waits and bell is None and not early:
+            left = min(left, LOOK_S)
+            if kernel_waits and bell is None and not early:
                 data = channel.wait_recv(length, left)
                 early = data is None
                 if (
@@ -102,7 +120,9 @@ class Arrivals(SocketCore):
                     and self._default_timeout is MISSING
                 ):
                     self._waiter = get_ident()
-                    connection.alert = True  # the next step forgets it
+                    connection.alert = True  # the callback's end forgets it
+                    if channel.exposed:
+                        self._waiter = 0
             elif channel.shaking:
                 self._wait_for_hands(doing, left)
                 data = None
@@ -110,7 +130,7 @@ class Arrivals(SocketCore):
                 write = channel.recv_wants == WRITE
                 _waits.wait_for(self._sock.fileno(), write=write, timeout=left, also=bell)
                 # A TLS session that met the end of an interrupted read could send no more.
-                data = None if self._interrupted else channel.recv(length)
+                data = None if self._interrupted else channel.recv(length, flags)
             if data is not None:
                 return data
 
@@ -156,6 +176,8 @@ class Arrivals(SocketCore):
         assert buffer is not None
         return buffer.take(len(buffer)) + data
 
-    def _drop_read(self) -> None:
-        """An upgrade: plaintext is never taken for encrypted. Thread: the owner's."""
-        self._buffer = None
+    def _drop_read(self) -> int:
+        """An upgrade: plaintext is never taken for encrypted. How many bytes. Thread: the
+        owner's."""
+        buffer, self._buffer = self._buffer, None
+        return 0 if buffer is None else len(buffer)

@@ -58,7 +58,6 @@ class Lifecycle(Outcomes):
         looked up once (`_source`) was, at the start; not `handle_data`, which may change."""
         if self.alert or self._state is not PARKED:
             return self._step()
-        self._state = RUNNING
         try:
             data = self._source.recv(CHUNK, _DONTWAIT)
         except BlockingIOError:
@@ -67,6 +66,7 @@ class Lifecycle(Outcomes):
             return self._receive_failed(error)
         if not data:
             return self._nothing_there() if data is None else self._end_of_stream()
+        self._state = RUNNING
         size = len(data)
         socket = self._socket
         socket._bytes_received += size
@@ -91,7 +91,8 @@ class Lifecycle(Outcomes):
 
     def _after_data(self, result: object, size: int) -> int:
         """The verdict after `handle_data`, where it is not just to park."""
-        return self._settle(result, "handle_data") or self._go_on(self._drained_after(size))
+        verdict = self._settle(result, "handle_data")
+        return self._go_on(self._drained_after(size)) if verdict is None else verdict
 
     def _drained_after(self, size: int) -> bool:
         """Whether nothing is left to receive: a short read proves it, but not where the
@@ -99,7 +100,9 @@ class Lifecycle(Outcomes):
         channel = self._socket._channel
         if self.hung_up:
             return False
-        return size < CHUNK if channel.kernel_waits else channel.drained()
+        if channel.kernel_waits:
+            return size < CHUNK
+        return self._socket._closed or channel.drained()
 
     def may_stay(self) -> bool:
         return (
@@ -114,18 +117,20 @@ class Lifecycle(Outcomes):
         wait_recv = socket._channel.wait_recv
         in_context, handler = self._context.run, self._handler
         for _ in range(STAY_STEPS):
+            if self.alert:
+                return AGAIN, True
             try:
                 data = wait_recv(CHUNK, timeout)
             except OSError as error:
                 return self._receive_failed(error), True
             if data is None:
                 return self._nothing_there(), False
-            self._state = RUNNING
             size = len(data)
             socket._bytes_received += size
             socket._recv_count += 1
             if self.alert or not size or socket._buffer is not None:
                 return self._came_early(data), True
+            self._state = RUNNING
             if _async_recv.receivers:
                 self._tell_arrival(data)
             began = clock()
@@ -154,8 +159,6 @@ class Lifecycle(Outcomes):
             return self._nobody_watches(self._no_room)
         if self._state is HANDSHAKING:
             return self._shake_hands()
-        self._become(RUNNING)
-        self._socket._waiter = 0
         # Cleared before looking: what is left from now on sets it again.
         self.alert = self._total_deadline != FOREVER or self._env.stopping
         ending = self._asked_to_end()
@@ -167,6 +170,8 @@ class Lifecycle(Outcomes):
             verdict = self._deliver_message()
             if verdict is not None:
                 return verdict
+            if self._socket._closed:
+                return self._finish(Cause.LOCAL)
         return self._read()
 
     def _watched(self, verdict: int) -> int:
@@ -262,6 +267,7 @@ class Lifecycle(Outcomes):
             socket._recv_count += 1
             if socket._buffer is not None:
                 data = socket._behind_unread(data)
+        self._become(RUNNING)
         if self._env.stopping:
             self._drained += len(data)
             if self._drained > _DRAIN_MOST:

@@ -10,8 +10,9 @@ import functools
 import itertools
 import os
 import socket as stdlib_socket
+import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _addresses, _waits
 from ._clock import FOREVER, seconds
@@ -21,18 +22,23 @@ from ._mailbox import CLOSED as CLOSED_BOX
 from ._mailbox import Call, Mailbox
 from ._options import is_milliseconds
 from ._socket_core import _guard
-from ._states import CLOSED, NEW, TRANSITIONS, State
+from ._states import APART, CLOSED, NEW, TRANSITIONS, State
 from ._task import Task
 from ._timers import Timer
 from .connection import Connection
 from .errors import SocketClosed, SocketTimeout, ThousandIslandError
-from .handler import Handler, SwitchTransport
+from .handler import Handler
 from .socket import Socket
 from .transports._base import Source, Transport
+
+if TYPE_CHECKING:
+    from ._handshaking import Upgrade
 
 _serials = itertools.count(1)
 #: For what is made when first asked for. Nothing is called under it: nothing interrupts it then.
 _making = process_lock("connection")
+#: Never set.
+_a_moment = threading.Event()
 
 
 class ConnectionCore(Task):
@@ -96,7 +102,7 @@ class ConnectionCore(Task):
         self._handle: Connection | weakref.ref[Connection] | None = None
         self._mail: Mailbox | None = None
         self._mail_left: float = FOREVER
-        self._switch: SwitchTransport | None = None
+        self._switch: Upgrade | None = None
         self._sockname: Any = None  # once it was asked for
         self._asked = False
         self._no_room: OSError | None = None
@@ -218,6 +224,21 @@ class ConnectionCore(Task):
 
     def interrupt(self) -> int | None:
         return self._env.interrupt
+
+    def let_step_end(self) -> None:
+        # In a callback the owner uses the descriptor by way of the socket alone, under its
+        # locks; CLOSING, it asks the socket first. In all other states it may receive.
+        if _waits.current_task() is self:
+            return
+        _waits.give_way()
+        while self._state not in APART and self._env.pool.runs(self):
+            _a_moment.wait(0.001)
+
+    def give_up(self) -> None:
+        self._env.pool.release(self)
+
+    def end_soon(self) -> None:
+        self._left_something()
 
     # ---- what any thread may ask ----------------------------------------------
 

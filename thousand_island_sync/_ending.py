@@ -123,6 +123,9 @@ class Ending(ConnectionCore):
             self._note_sockname()  # somebody may ask for it afterwards
         socket, pool = self._socket, self._env.pool
         socket._send_home()
+        if socket._detached:
+            pool.forget(self)
+            return
         if not socket._cut:
             try:
                 socket._channel.say_goodbye()

@@ -4,7 +4,9 @@ is made, hands are shaken, and later perhaps once more over another transport.""
 from __future__ import annotations
 
 from . import _addresses, events
+from ._clock import now
 from ._ending import Ending
+from ._options import Missing
 from ._states import BY_SHUTDOWN, HANDSHAKING, Cause
 from ._task import AGAIN
 from .errors import HandlerResultError, HandshakeError, SocketError
@@ -12,6 +14,20 @@ from .events import By
 from .handler import SwitchTransport
 from .socket import Socket
 from .transports._base import Channel, Transport
+
+
+class Upgrade:
+    """A `SwitchTransport` that is under way.
+
+    Args:
+        timeout_ms: as it was given.
+        dropped: how many bytes were read before, and nobody has taken.
+    """
+
+    __slots__ = ("dropped", "timeout_ms")
+
+    def __init__(self, timeout_ms: float | Missing | None, dropped: int) -> None:
+        self.timeout_ms, self.dropped = timeout_ms, dropped
 
 
 class Handshaking(Ending):
@@ -62,6 +78,11 @@ class Handshaking(Ending):
         return int((self._clock() - self._handshake_at) * 1e9)
 
     def _handshake_failed(self, error: HandshakeError, cause: Cause = Cause.ERROR) -> int:
+        if self._switch is not None and self._switch.dropped:
+            error.args = (
+                f"{error}; {self._switch.dropped} bytes that were read before the upgrade were"
+                " dropped (SwitchTransport's initial= gives them to the handshake)",
+            )
         if events.socket_handshake_error.receivers:
             host, port = _addresses.remote(self.peer_address)
             events.emit(
@@ -85,7 +106,7 @@ class Handshaking(Ending):
 
     def _switch_transport(self, switch: SwitchTransport) -> int:
         """Everything of the old transport that was read is dropped here (RFC 3207, 5)."""
-        socket = self._socket
+        socket, timeout = self._socket, self.send_timeout
         try:
             if not (
                 isinstance(switch.transport_cls, type)
@@ -95,17 +116,48 @@ class Handshaking(Ending):
                     f"SwitchTransport: got {switch.transport_cls!r}, takes a Transport such as TLS"
                 )
             transport = switch.transport_cls.of(switch.transport_options)
-            channel = transport.upgrade(self._sock, socket._channel)
         except Exception as error:
-            self._log_error(error, "SwitchTransport")
-            return self._finish(Cause.ERROR, error, By.TRACEBACK)
-        socket._use(channel)
-        self._use(channel)
-        socket._drop_read()
-        self._switch = switch
-        self._become(HANDSHAKING)
+            return self._upgrade_failed(error)
+        try:
+            # A send that is under way goes first, in plain.
+            socket._take_turn("SwitchTransport", timeout, now() + timeout)
+        except SocketError as error:
+            return self._finish(Cause.ERROR, error)
+        failure: Exception | None = None
+        try:
+            self._become(HANDSHAKING)  # first: who detaches from another thread goes by it
+            closed = socket._closed
+            if not closed:
+                self._upgrade(transport, switch)
+        except Exception as error:
+            failure = error
+        finally:
+            socket._sending.release()
+        if failure is not None:
+            return self._upgrade_failed(failure)
+        if closed:
+            return self._finish(Cause.LOCAL)
         self._handshake_at = self._clock()
         return AGAIN
+
+    def _upgrade(self, transport: Transport, switch: SwitchTransport) -> None:
+        """With the turn to send."""
+        socket = self._socket
+        old = socket._channel
+        channel = transport.upgrade(self._sock, old)
+        rest = channel.begin_with(switch.initial) if switch.initial else b""
+        old.unlimit()
+        if old.exposed:
+            channel.expose()
+        socket._use(channel)
+        self._use(channel)
+        self._switch = Upgrade(switch.timeout_ms, socket._drop_read())
+        if rest:
+            socket._add_fresh(rest)
+
+    def _upgrade_failed(self, error: Exception) -> int:
+        self._log_error(error, "SwitchTransport")
+        return self._finish(Cause.ERROR, error, By.TRACEBACK)
 
     def _asked_to_end(self) -> Cause | None:
         if self._socket._closed:

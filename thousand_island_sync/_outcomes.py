@@ -13,7 +13,7 @@ from ._handshaking import Handshaking
 from ._mailbox import Call
 from ._options import MISSING
 from ._result_error import result_error
-from ._states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, Cause
+from ._states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, PARKED, RUNNING, Cause
 from ._waits import make_way
 from .errors import (
     ServerStopping,
@@ -36,6 +36,7 @@ class Outcomes(Handshaking):
             self.no_sample = False
             if self.blocks:
                 make_way()
+        self._become(RUNNING)
         callback, arguments = getattr(self._handler, name), (*message, self._socket)
         if getattr(callback, "__func__", None) in IDLE:
             return self._settle(None, name)
@@ -63,6 +64,7 @@ class Outcomes(Handshaking):
             self._mail_left -= 1
         if not isinstance(message, Call):
             return self._callback("handle_info", message)
+        self._become(RUNNING)
         if self.blocks:
             make_way()
         try:
@@ -77,8 +79,10 @@ class Outcomes(Handshaking):
         call.finish(None, error)
 
     def _settle(self, result: object, name: str) -> int | None:
-        """What a callback returned; a verdict if that ends or switches, else `None`."""
-        if self.alert:  # who asks for an end sets it
+        """What a callback returned; a verdict if that ends or switches, else `None`, and the
+        connection is PARKED."""
+        if self.alert:  # who asks for an end sets it, and so does who waits in the kernel
+            self._socket._waiter = 0
             ending = self._asked_to_end()
             if ending is not None:
                 return self._finish(ending)
@@ -86,6 +90,7 @@ class Outcomes(Handshaking):
             self._set_deadlines(result, name)
             if self._eof_told and self._socket._write_shut:
                 return self._finish(BY_PEER)  # both directions have ended
+            self._become(PARKED)
             return None
         if isinstance(result, Close):
             return self._finish(BY_PEER if name == "handle_eof" else BY_HANDLER)

@@ -7,6 +7,7 @@ lock: it becomes owned when it is put into the queue, and is given up in `_settl
 from __future__ import annotations
 
 import functools
+import itertools
 
 from . import _alarm
 from ._alarm import Alarm
@@ -18,6 +19,9 @@ from ._tendency import HAND_OVER_COST
 from ._timers import Timer
 from ._worker import Worker
 from ._workers import Workers
+
+#: Of tasks whose descriptor is somebody else's: numbers that no descriptor has.
+_without_descriptor = itertools.count(-2, -1)
 
 
 class Queue(Workers):
@@ -158,6 +162,24 @@ class Queue(Workers):
             self._drop_timer(task)
             self._tasks[task.fd] = successor
             self._enqueue(successor)
+
+    def runs(self, task: Task) -> bool:
+        """Whether a thread is in a step of this task, or was a moment ago. Thread: any."""
+        with self._lock:
+            return any(worker.task is task for worker in self._threads)
+
+    def release(self, task: Task) -> None:
+        """The task's descriptor is somebody else's from now on. The task stays, to be run once
+        more. Thread: any, and no step of it is under way that uses the descriptor."""
+        with self._lock:
+            attached, task.attached = task.attached, False
+            fd = task.fd
+            if self._tasks.get(fd) is task:
+                del self._tasks[fd]
+                task.fd = next(_without_descriptor)
+                self._tasks[task.fd] = task
+        if attached:
+            self._poller.unregister(fd)
 
     def _drop_timer(self, task: Task) -> None:
         """With the lock: a task that is over must not be held by its timer."""
@@ -342,8 +364,8 @@ class Queue(Workers):
 
     def _put_back(self, task: Task) -> None:
         """With the lock: a descriptor that was taken out, or must always be put back."""
-        if self._tasks.get(task.fd) is not task:
-            return  # it was forgotten since it ran
+        if task.fd < 0 or self._tasks.get(task.fd) is not task:
+            return  # it has none any more, or was forgotten since it ran
         try:
             if not task.attached:
                 task.attached = True

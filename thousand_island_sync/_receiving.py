@@ -12,7 +12,7 @@ from ._arrivals import Arrivals
 from ._buffer import ReadBuffer
 from ._clock import FOREVER, now
 from ._options import MISSING, Missing
-from .errors import LimitExceeded, SocketClosed, SocketError
+from .errors import LimitExceeded, NotSupported, SocketClosed, SocketError
 
 #: What one receive asks for when the caller names no length.
 CHUNK = 65_536
@@ -28,17 +28,17 @@ class Receiving(Arrivals):
     __slots__ = ()
 
     def recv(
-        self, length: int = 0, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
+        self, length: int = CHUNK, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
     ) -> bytes:
         """The next available bytes.
 
         Args:
-            length: at most so many; 0: up to 64 KiB.
+            length: at most so many; not given: 64 KiB.
             flags: as for `socket.recv`.
             timeout_ms: milliseconds; not given: `settimeout`'s, or the read timeout.
 
         Returns:
-            Bytes; `b""` at the end of the stream.
+            Bytes; `b""` at the end of the stream, or where `length` is 0.
 
         Raises:
             SocketTimeout: nothing came in time.
@@ -53,16 +53,25 @@ class Receiving(Arrivals):
         # A handler that loops over recv: it has waited in this callback already, so it
         # has no permit to give away, nothing is buffered, and it waits in the kernel at
         # once.
-        if self._waiter == get_ident() and timeout_ms is MISSING and not flags and length >= 0:
-            began = now()
+        if (
+            self._waiter == get_ident()
+            and timeout_ms is MISSING
+            and not flags
+            and length > 0
+            and self._receiving.acquire(False)  # type: ignore[union-attr]
+        ):
+            began, met = now(), 0
             try:
-                data = self._sock.recv(length or CHUNK)
+                data = self._sock.recv(length)
+                if data:
+                    self._bytes_received += len(data)
+                    self._recv_count += 1
             except OSError as error:
-                return self._waited(length or CHUNK, began, error.errno or errno.EIO)
+                data, met = b"", error.errno or errno.EIO
+            finally:
+                self._receiving.release()  # type: ignore[union-attr]
             if not data:
-                return self._waited(length or CHUNK, began, 0)
-            self._bytes_received += len(data)
-            self._recv_count += 1
+                return self._waited(length, began, met)
             if _received.receivers:
                 self._tell(data)
             return data
@@ -70,12 +79,12 @@ class Receiving(Arrivals):
             raise ValueError(f"recv: length: got {length}, takes 0 or more")
         if flags:
             try:
-                return self._recv_with_flags(length or CHUNK, flags, timeout_ms)
+                return self._recv_with_flags(length, flags, timeout_ms)
             except SocketError as error:
                 self._tell_error(error)
                 raise
         timeout = self._timeout(timeout_ms, self._connection.read_timeout)
-        return self._recv(length or CHUNK, timeout, FOREVER, None)
+        return self._recv(length, timeout, FOREVER, None)
 
     def _waited(self, length: int, began: float, met: int) -> bytes:
         """For a thread that has waited in the kernel and got no bytes; `met` as in `_receive`."""
@@ -86,6 +95,8 @@ class Receiving(Arrivals):
         try:
             with self._reading():
                 self._open("recv")
+                if not length:
+                    return b""
                 if self._buffer is not None:
                     return self._take(length)
                 data = self._receive("recv", length, timeout, deadline, met)
@@ -282,15 +293,22 @@ class Receiving(Arrivals):
     def _recv_with_flags(
         self, length: int, flags: int, timeout_ms: float | Missing | None
     ) -> bytes:
-        """What the buffer holds answers `MSG_PEEK`; the rest is the transport's."""
+        """Where the kernel cannot look ahead, and for what is here already, the buffer answers
+        `MSG_PEEK`; the rest is the transport's."""
         self._channel.check_flags(flags)
+        if flags & _PEEK and flags & _WAITALL:
+            raise NotSupported("recv: flags: MSG_PEEK is not combined with MSG_WAITALL here")
         timeout = self._timeout(timeout_ms, self._connection.read_timeout)
         if flags & _DONTWAIT:
             flags &= ~_DONTWAIT
             timeout = 0.0
         with self._reading():
             self._open("recv")
+            if not length:
+                return b""
             if flags & _PEEK:
+                if self._buffer is None and self._channel.peeks:
+                    return self._receive("recv", length, timeout, FOREVER, None, flags)
                 if self._buffer is None:
                     data = self._receive("recv", CHUNK, timeout, FOREVER)
                     self._keep(data, 0)

@@ -10,7 +10,7 @@ from . import _waits, events
 from ._clock import FOREVER, now
 from ._options import MISSING, Missing
 from ._sigpipe import DONTWAIT, QUIETLY
-from ._socket_core import SocketCore
+from ._socket_core import LOOK_S, SocketCore
 from .errors import SocketClosed, SocketError, SocketTimeout
 from .transports._base import WRITE
 
@@ -257,12 +257,13 @@ class Sending(SocketCore):
             raise self._no_room(doing, timeout)
         self._connection.take_out()
         _waits.give_way()
+        look = min(left, LOOK_S)
         if self._channel.shaking:
-            if not self._wait_for_hands(doing, left):
-                raise self._no_room(doing, timeout)
-            return
-        write = self._channel.send_wants == WRITE
-        if not _waits.wait_for(self._sock.fileno(), write=write, timeout=left):
+            came = self._wait_for_hands(doing, look)
+        else:
+            write = self._channel.send_wants == WRITE
+            came = _waits.wait_for(self._sock.fileno(), write=write, timeout=look)
+        if not came and left <= LOOK_S:
             raise self._no_room(doing, timeout)
         if self._closed:
             raise self._closed_error(doing)

@@ -5,12 +5,19 @@ Three locks, each short or held by one kind of call only:
 - `_guard`, which all share, is held for a moment around `shutdown` by others and around
   the close of the descriptor, so that nobody touches a number that is somebody else's.
 - `_receiving` and `_sending` are held for a whole call, waits included: sends do not
-  interleave, and the owner takes both before it closes the descriptor.
+  interleave, and the owner takes both before it closes the descriptor. So does `detach`
+  before it gives the descriptor away, on whatever thread.
+
+Who waits in recv(2) is woken by bytes, by `shutdown`, or by the time limit on the descriptor
+(SO_RCVTIMEO). That limit is the owner's alone: only the thread that runs the connection's
+callback waits there, all others wait in poll(2). And no wait is longer than `LOOK_S` before it
+looks whether the socket is still open: what is given away must not be shut down.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket as stdlib_socket
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,6 +77,20 @@ class Owner(Protocol):
     def close_asked(self) -> None:
         """`Socket.close()` was called, for the first time; on any thread."""
 
+    def let_step_end(self) -> None:
+        """Returns when the owner is in a callback, or nobody runs the connection: no step of its
+        own uses the descriptor then. One that begins after `alert` was set sees that first."""
+
+    def give_up(self) -> None:
+        """The descriptor is somebody else's from now on; on any thread. `alert` is set, and no
+        call of the socket's is under way."""
+
+    def end_soon(self) -> None:
+        """It was given up: the connection shall end; on any thread."""
+
+
+#: Seconds after which a wait looks whether the socket was given away meanwhile.
+LOOK_S = 1.0
 
 _guard = process_lock("socket.guard")
 _receiving_turn, _sending_turn = maker("socket.receiving"), maker("socket.sending")
@@ -92,6 +113,7 @@ class SocketCore:
         "_connection",
         "_cut",
         "_default_timeout",
+        "_detached",
         "_eof",
         "_interrupted",
         "_receiving",
@@ -113,6 +135,7 @@ class SocketCore:
         self._sending = _sending_turn()
         self._buffer: ReadBuffer | None = None
         self._closed = False
+        self._detached = False  # closed, and the descriptor is somebody else's
         self._cut = False  # shut down from outside, by a stop
         self._interrupted = False  # reads shall end, by Connection.close()
         self._eof = False
@@ -151,8 +174,9 @@ class SocketCore:
         return error
 
     def _closed_error(self, doing: str) -> SocketError:
+        how = "detached" if self._detached else "closed"
         return self._made(
-            SocketClosed(errno.EBADF, f"{doing}: this socket ({self._who()}) was closed here")
+            SocketClosed(errno.EBADF, f"{doing}: this socket ({self._who()}) was {how} here")
         )
 
     def _stopping_error(self, doing: str) -> SocketError:
@@ -223,6 +247,10 @@ class SocketCore:
                 raise ValueError("settimeout: takes seconds, 0 or more, or None")
         self._default_timeout = value
         self._waiter = 0
+        if self._channel.exposed:
+            with _guard:
+                if not self._closed:
+                    self._set_blocking()
 
     def gettimeout(self) -> float | None:
         """What `settimeout` was given, in seconds; `None` before."""
@@ -274,10 +302,25 @@ class SocketCore:
             self._closed = True
         self._connection.close_asked()
 
+    def _unlimit(self) -> None:
+        """With `_guard`; the descriptor is there, and nobody waits with a limit."""
+        self._channel.expose()  # an upgrade may have come in between
+        try:
+            self._channel.unlimit()
+        except OSError:
+            pass  # it is no descriptor any more: whoever closed it breaks the rule
+
+    def _set_blocking(self) -> None:
+        """As `gettimeout` says. With `_guard`; the descriptor is there."""
+        try:
+            os.set_blocking(self._sock.fileno(), self.gettimeout() is None)
+        except OSError:
+            pass  # as above
+
     def _shut_both(self, goodbye: bool = False) -> None:
         """Ends what other threads wait for. Thread: any."""
         with _guard:
-            if self._sock.fileno() >= 0:
+            if self._sock.fileno() >= 0 and not self._detached:
                 try:
                     if goodbye:
                         self._channel.say_goodbye()
@@ -297,7 +340,7 @@ class SocketCore:
         if not enter(_guard):
             return False
         try:
-            if self._sock.fileno() >= 0:
+            if self._sock.fileno() >= 0 and not self._detached:
                 self._channel.end_reads()
         except OSError:
             pass  # the peer was quicker
@@ -310,7 +353,8 @@ class SocketCore:
 
         Thread: the owner's.
         """
-        self._closed = True
+        with _guard:  # it is closed or detached, and not both
+            self._closed = True
         for lock in (self._sending, self._receiving):
             if lock is None:
                 continue

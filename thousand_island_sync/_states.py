@@ -13,9 +13,13 @@ handler and the telemetry get to see of it.
     CLOSED <------------+
 
 NEW: accepted, its handler not made yet. HANDSHAKING: a handler exists, bytes do
-not flow yet; it may be parked meanwhile. RUNNING: one thread is in it. PARKED: no
-thread is; the poller or a timer will bring it back. CLOSING: its last callback
-runs. CLOSED: the descriptor is gone.
+not flow yet; it may be parked meanwhile. RUNNING: one thread is in a callback of it.
+PARKED: between callbacks; no thread is in it, and the poller or a timer will bring it
+back, or one looks what there is for the next callback. CLOSING: its last callback runs.
+CLOSED: the descriptor is gone.
+
+While it is RUNNING its owner uses the descriptor by way of the `Socket` alone: who takes
+it away from another thread goes by that.
 """
 
 from __future__ import annotations
@@ -55,6 +59,9 @@ class Cause(_Fast):
 NEW, HANDSHAKING, RUNNING = State.NEW, State.HANDSHAKING, State.RUNNING
 PARKED, CLOSING, CLOSED = State.PARKED, State.CLOSING, State.CLOSED
 BY_PEER, BY_HANDLER, BY_SHUTDOWN = Cause.PEER, Cause.HANDLER, Cause.SHUTDOWN
+
+#: States in which the owner does not use the descriptor but by way of the socket.
+APART = frozenset({RUNNING, CLOSING, CLOSED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.NEW: frozenset({State.HANDSHAKING, State.CLOSED}),

@@ -73,7 +73,7 @@ TWINS: list[tuple[type, str, str]] = [
     (Scheduler, "_run_batch", "($self, worker, /)"),
     (Queue, "_look", "($self, worker, /)"),
     (Sending, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
-    (Receiving, "recv", "($self, /, length=0, flags=0, *, timeout_ms=...)"),
+    (Receiving, "recv", "($self, /, length=65536, flags=0, *, timeout_ms=...)"),
 ]
 
 

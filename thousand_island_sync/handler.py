@@ -79,24 +79,35 @@ class Error:
 class SwitchTransport:
     """Upgrade this connection in place (STARTTLS), then go on.
 
+    What was read before, unread bytes included, is dropped: plaintext is never taken for
+    encrypted (RFC 3207, 5). A handshake that fails says how many bytes that were. What the
+    kernel still holds belongs to the handshake.
+
     Args:
         transport_cls: the transport to go on with, as a rule `TLS`.
         transport_options: its options, or what its `prepare` made.
         timeout_ms: the read timeout afterwards, until the next bytes.
+        initial: bytes that the handshake begins with, before those of the kernel: for TLS and
+            plaintext on one port, where `handle_data` has looked at the first byte.
 
     Raises:
         ConfigError: `timeout_ms` is no number of milliseconds.
+        TypeError: `initial` is not bytes-like.
     """
 
-    __slots__ = ("timeout_ms", "transport_cls", "transport_options")
+    __slots__ = ("initial", "timeout_ms", "transport_cls", "transport_options")
 
     def __init__(
         self,
         transport_cls: type,
         transport_options: Any = MISSING,
         timeout_ms: float | Missing | None = MISSING,
+        initial: Any = b"",
     ) -> None:
         _check_time("SwitchTransport", "timeout_ms", timeout_ms)
+        if isinstance(initial, str):
+            raise TypeError("SwitchTransport: initial: got str, takes bytes")
+        self.initial: Final = bytes(memoryview(initial))
         self.transport_cls: Final = transport_cls
         self.transport_options: Final = {} if transport_options is MISSING else transport_options
         self.timeout_ms: Final = timeout_ms

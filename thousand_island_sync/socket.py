@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _addresses, _socket_core, events
+from ._handover import hand_over, share
 from ._receiving import Receiving
 from ._sendfile import SendingFiles
 from .errors import NotSupported
 
+_RECEIVE_TIMEOUT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO)
 _HOW = {
     "read": stdlib_socket.SHUT_RD,
     "write": stdlib_socket.SHUT_WR,
@@ -201,11 +203,42 @@ class Socket(Receiving, SendingFiles):
         the record that is read, once this was called. What came before may be in memory already,
         so call it in `handle_connection`; and ask `recv` for 16 KiB or more, all that a record
         can hold (RFC 8446, 5.1).
+
+        The descriptor blocks or not as `gettimeout()` says (a number: not, as the standard
+        library's), and no time limit of ours is on it, now or later: a child may have it. It
+        stays this socket's: who makes a `socket.socket(fileno=...)` of it without `detach()`
+        must not let that one close it. Two owners of a number send one client's bytes to another.
         """
-        if self._closed:
-            return -1
-        self._channel.expose()
-        return self._sock.fileno()
+        share(self)
+        with _socket_core._guard:
+            if self._closed:
+                return -1
+            self._set_blocking()
+            return self._sock.fileno()
+
+    def detach(self) -> int:
+        """Hands the descriptor over; it is the caller's from now on, and this socket is closed.
+
+        `ssl_context.wrap_socket(socket, server_side=True)` calls it, so that works, and so do
+        libraries that do it. The connection ends as after `close()`, without a last callback,
+        when the callback returns, and counts until then: a stop waits for the callback, and
+        cannot cut what was handed over. Over TLS it is the bare descriptor, as of
+        `ssl.SSLSocket.detach`. What was read and not taken is dropped.
+
+        Sends that are under way, and what TLS holds of the last one, get the send timeout; what
+        does not go out then is lost, and `socket.send_error` tells. Receives of other threads
+        that wait end with `SocketClosed`, within a second.
+
+        Returns:
+            The descriptor: blocking as `gettimeout()` says, without a time limit of ours, in no
+            poller of ours.
+
+        Raises:
+            SocketClosed: the socket was closed or detached here before; nothing else.
+
+        Thread: any.
+        """
+        return hand_over(self)
 
     def getpeername(self) -> Any:
         """The peer's address; raises SocketClosed once closed."""
@@ -225,6 +258,8 @@ class Socket(Receiving, SendingFiles):
         return self._asked("getsockopt", *args)
 
     def _asked(self, call: str, *args: Any) -> Any:
+        if args[:2] == _RECEIVE_TIMEOUT:  # the user's own
+            share(self)
         with _socket_core._guard:
             self._open(call)
             try:

@@ -49,6 +49,8 @@ class Channel(ABC):
         shaking: whether the owner is shaking hands: others can neither receive nor send then.
         heard: whether bytes came that no receive gives: those of a handshake.
         kernel_waits: whether the descriptor is a blocking one, so that `wait_recv` works.
+        peeks: whether `recv` with MSG_PEEK leaves the bytes where they are.
+        exposed: whether the descriptor may be shown: `expose` and `unlimit` were called.
         unfinished: whether bytes that count as sent wait for the next `flush`.
         recv_wants: `READ` or `WRITE`: what a receive, or the handshake, has to wait for.
         send_wants: what a send or a flush has to wait for.
@@ -61,6 +63,8 @@ class Channel(ABC):
     shaking: bool = False
     heard: bool = False
     kernel_waits: bool = False
+    peeks: bool = False
+    exposed: bool = False
     unfinished: bool = False
     recv_wants: int = READ
     send_wants: int = WRITE
@@ -74,6 +78,11 @@ class Channel(ABC):
             EndedInSilence: it never began; a `HandshakeError` as well.
         """
 
+    def begin_with(self, data: bytes) -> bytes:
+        """Bytes of the peer's that were read before this channel took over, and come first.
+        Before the first `handshake`. Those are returned that are no part of one."""
+        return data
+
     @abstractmethod
     def recv(self, length: int, flags: int = 0) -> bytes | None:
         """At most `length` bytes; `b""` at the end of the stream, `None`: nothing yet."""
@@ -84,7 +93,16 @@ class Channel(ABC):
 
     def expose(self) -> None:
         """Somebody gets the descriptor, and may ask the kernel whether something has come: from
-        now on nothing is fetched ahead of what is asked for. Thread: any."""
+        now on nothing is fetched ahead of what is asked for, and no wait sets a time limit on
+        the descriptor. Waits that have begun still have theirs. Thread: any."""
+
+    def unlimit(self) -> None:
+        """Takes the time limit of waits off the descriptor, after `expose`, and after waits that
+        had begun are over. Thread: any; the descriptor must not be closed meanwhile.
+
+        Raises:
+            OSError: as setsockopt(2).
+        """
 
     def took_in(self) -> bool:
         """Whether since it was asked last a send has read, for its own sake, what came: the
@@ -112,6 +130,10 @@ class Channel(ABC):
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
         """How many bytes of several buffers were taken."""
         return self.send(buffers[0], flags)
+
+    def left_behind(self) -> int:
+        """How many bytes, as they go to the kernel, wait for `flush`."""
+        return 0
 
     def flush(self) -> bool:
         """Finishes what an earlier `send` had to leave; `True` when nothing is left."""

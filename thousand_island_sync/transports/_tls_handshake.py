@@ -102,7 +102,7 @@ class Handshake(Wire):
             if self._shaken:
                 self._check()
                 self._established = True
-                self._source = self._sock
+                self._end_of_handshake()
                 self.recv_wants = READ
                 self._let_go()
                 return True

@@ -60,12 +60,17 @@ _lock_of_session = maker("tls")
 
 
 class RecordSource:
-    """Receives from a socket, and never beyond the end of a record (RFC 8446, 5.1)."""
+    """Receives from a socket, and never beyond the end of a record (RFC 8446, 5.1).
 
-    __slots__ = ("_header", "_left", "_sock")
+    Attributes:
+        before: bytes that come before those of the socket, and were not asked for yet.
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = ("_header", "_left", "_sock", "before")
+
+    def __init__(self, sock: socket.socket, before: bytes = b"") -> None:
         self._sock = sock
+        self.before = before
         self._header = b""
         self._left = 0  # of the record under way
 
@@ -73,20 +78,26 @@ class RecordSource:
         """As `socket.recv`; `length` is not less than a header's."""
         header = b""
         if not self._left:
-            header = self._sock.recv(_HEADER - len(self._header), flags)
+            header = self._next(_HEADER - len(self._header), flags)
             self._header += header
             if len(self._header) < _HEADER:
                 return header
             self._left = self._header[3] << 8 | self._header[4]
             self._header = b""
         try:
-            data = self._sock.recv(min(self._left, length - len(header)), flags)
+            data = self._next(min(self._left, length - len(header)), flags)
         except BlockingIOError:
             if header:
                 return header
             raise
         self._left -= len(data)
         return header + data
+
+    def _next(self, length: int, flags: int) -> bytes:
+        if not self.before:
+            return self._sock.recv(length, flags)
+        data, self.before = self.before[:length], self.before[length:]
+        return data
 
 
 class Wire(Channel):
@@ -100,6 +111,7 @@ class Wire(Channel):
     __slots__ = (
         "_aligned",
         "_connection",
+        "_exposed",
         "_held",
         "_inside",
         "_kernel_drained",
@@ -120,6 +132,7 @@ class Wire(Channel):
         self._lock = _lock_of_session()
         self._connection = SSL.Connection(context)
         self._records = records_of(self._connection)
+        self._exposed = False
         self._held: bytes | None = None
         self._owed = False  # what is held is an answer of OpenSSL's own
         self._inside = False  # there may be something that was fetched and not read
@@ -225,10 +238,34 @@ class Wire(Channel):
             self._held, self._owed = None, False
         return True
 
+    @property
+    def exposed(self) -> bool:  # type: ignore[override]
+        return self._exposed
+
     def expose(self) -> None:
-        with self._lock:
-            if self._source is self._sock:
-                self._source = RecordSource(self._sock)
+        # Without the lock, under which an `sni` callable may run. A record that is under way
+        # makes no difference: what is fetched goes to OpenSSL whole, in whatever pieces.
+        self._exposed = True
+        if self._source is self._sock:
+            self._source = RecordSource(self._sock)
+
+    def begin_with(self, data: bytes) -> bytes:
+        self._source = RecordSource(self._sock, data)
+        return b""
+
+    def _end_of_handshake(self) -> None:
+        """What is there of the peer's, and was no part of it, waits in OpenSSL's memory."""
+        assert isinstance(self._source, RecordSource)
+        if self._source.before:
+            self._records.put(self._source.before)
+            self._inside = True
+        self._source = self._sock
+        if self._exposed:
+            self._source = RecordSource(self._sock)
+
+    def left_behind(self) -> int:
+        held = self._held
+        return 0 if held is None else len(held)
 
     def took_in(self) -> bool:
         took_in, self._took_in = self._took_in, False

@@ -4,6 +4,10 @@ The descriptor of a plain connection stays blocking. `MSG_DONTWAIT` asks without
 waiting, and a plain `recv` then waits in one system call, bounded by SO_RCVTIMEO
 (socket(7)) and woken by `shutdown`: a handler that loops over `recv` pays what a raw
 thread would. Sends never wait in the kernel: SO_SNDTIMEO starts anew with each wait.
+
+SO_RCVTIMEO, and whether it blocks, belong to the open file, so to everybody who has a copy
+of the descriptor: a child, a library. Once it was shown to anybody (`expose`) this side sets
+neither any more, and depends on neither: it waits in poll(2) and receives without waiting.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from .. import _addresses, _descriptors, _sigpipe
+from .. import _addresses, _descriptors, _sigpipe, _waits
 from .._clock import FOREVER, timeval
 from .._compiled import send_file
 from .._listen_errors import OptionRefused, set_option
@@ -45,18 +49,40 @@ _SENDFILE_MOST = 1 << 30
 _UNIX_PIECE = 64 * 1024
 _UNIX_TAKES_PAGES = _LINUX and _kernel() >= (6, 5)
 _timeval = struct.Struct("ll").pack
+#: For what SO_RCVTIMEO is set to: it is not ours to set. No time is equal to it.
+_NOT_OURS = -1.0
 
 
 class TCPChannel(Channel):
     """Bytes straight from and to the socket."""
 
-    __slots__ = ("_receive_timeout", "_sock")
+    __slots__ = ("_exposed", "_limited", "_receive_timeout", "_sock")
 
     kernel_waits = True
+    peeks = True
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._receive_timeout = FOREVER  # what SO_RCVTIMEO is set to
+        self._limited = False  # it is set to that by us
+        self._exposed = False
+
+    @property
+    def exposed(self) -> bool:  # type: ignore[override]
+        return self._exposed and not self._limited
+
+    def expose(self) -> None:
+        self._exposed = True
+        self._receive_timeout = _NOT_OURS
+
+    def unlimit(self) -> None:
+        if self._limited:
+            self._set_limit(FOREVER)
+            self._limited = False
+
+    def _set_limit(self, timeout: float) -> None:
+        packed = _timeval(*timeval(timeout))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, packed)
 
     def handshake(self) -> bool:
         return True
@@ -69,9 +95,14 @@ class TCPChannel(Channel):
 
     def wait_recv(self, length: int, timeout: float) -> bytes | None:
         if timeout != self._receive_timeout:
-            packed = _timeval(*timeval(timeout))
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, packed)
-            self._receive_timeout = timeout  # now that the kernel has taken it
+            if not self._exposed:
+                self._limited = True
+                self._set_limit(timeout)
+                self._receive_timeout = timeout  # now that the kernel has taken it
+            if self._exposed:  # meanwhile, perhaps
+                self._receive_timeout = _NOT_OURS
+                _waits.wait_for(self._sock.fileno(), write=False, timeout=timeout)
+                return self.recv(length)
         try:
             return self._sock.recv(length)
         except BlockingIOError:
@@ -103,6 +134,8 @@ class TCPChannel(Channel):
         # sendfile(2) knows no MSG_DONTWAIT. A thread that begins to wait in `recv`
         # meanwhile comes back early, which its caller bears.
         fd, count = self._sock.fileno(), min(count, _SENDFILE_MOST)
+        if self._exposed:
+            return self._sendfile_shared(fd, file, offset, count)
         if send_file is not None:
             sent: int | None = send_file(fd, file, offset, count)
             return sent
@@ -113,6 +146,15 @@ class TCPChannel(Channel):
             return None
         finally:
             os.set_blocking(fd, True)
+
+    def _sendfile_shared(self, fd: int, file: int, offset: int, count: int) -> int | None:
+        """A copy of the descriptor that blocks must not find that it does not."""
+        if os.get_blocking(fd):
+            raise NotSupported("sendfile over a descriptor that somebody else has, too")
+        try:
+            return os.sendfile(fd, file, offset, count)
+        except BlockingIOError:
+            return None
 
     def shutdown(self, how: int) -> None:
         self._sock.shutdown(how)
