@@ -240,24 +240,40 @@ def test_a2_an_acceptor_that_dies_is_started_again(serve, client, caplog, record
     server.stop()
 
 
-@pytest.mark.heavy
-def test_a2_but_not_for_ever(serve, client, caplog, record):
-    """An acceptor that can only die is given up, with an event that says why."""
-    recorder = record("acceptor.start", "acceptor.accept_error")
+def test_a2_one_that_dies_again_and_again_is_tried_again_less_and_less_often(
+    serve, client, caplog, record, monkeypatch
+):
+    """While none lives, the server does not claim to serve, and says so once."""
+    monkeypatch.setattr("thousand_island_sync._acceptor._LIVES_S", 0.2)
+    recorder = record("acceptor.start", "acceptor.accept_error", "listener.error")
 
     class Bug(Exception):
         pass
 
-    server = flaky(serve, [Bug("a bug") for _ in range(101)])
-    client(server)
-    assert eventually(lambda: "given up" in caplog.text, 20), caplog.text[-500:]
-    starts = recorder.names().count("acceptor.start")
-    assert 2 <= starts <= 101
-    assert "given up" in str(recorder.of("acceptor.accept_error")[-1].measurements["error"])
-    assert busy_seconds(0.2) < 0.05
+    server = flaky(serve, [Bug("a bug") for _ in range(13)], num_acceptors=1)
+    assert (server.status, server.info().status) == ("running", "running")
+    sock = client(server)
+    (told,) = recorder.wait_for("listener.error")
+    assert (server.status, server.info().status) == ("suspended", "suspended")
+    assert "no acceptor serves" in str(told.measurements["error"])
+    assert "no acceptor serves" in caplog.text
+    assert busy_seconds(0.05) < 0.05
+    echoes(sock)  # who waited is served when it is over
+    assert recorder.names().count("acceptor.start") == 14
+    assert eventually(lambda: server.status == "running")
+    assert len(recorder.of("listener.error")) == 1
     server.suspend()
     server.resume()
-    assert recorder.wait_for("acceptor.start", starts + 1)
+    echoes(client(server))
+
+
+def test_a2_nor_does_a_stop_wait_for_one_that_pauses(serve, client, monkeypatch, stopwatch):
+    monkeypatch.setattr("thousand_island_sync._supervised._FIRST_PAUSE_S", 5.0)
+    server = flaky(serve, [ZeroDivisionError("a bug") for _ in range(11)], num_acceptors=1)
+    client(server)
+    assert eventually(lambda: server.status == "suspended")
+    assert server.stop(1_000)
+    assert stopwatch() < 4
 
 
 # ---- A3, A4: the limit -----------------------------------------------------------

@@ -22,8 +22,8 @@ ROWS = [
     },
     {"_locks"},
     {"_descriptors"},
-    {"_receiver_failures", "_latch"},
-    {"_signals"},
+    {"_receiver_failures", "_latch", "_starting"},
+    {"_signals", "_supervised"},
     {
         "_options",
         "_signal_handlers",

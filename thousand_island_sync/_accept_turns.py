@@ -21,7 +21,7 @@ from typing import Any
 
 from . import _descriptors, _waits
 from ._clock import FOREVER
-from ._locks import lock, turn
+from ._locks import lock
 from ._pool import default_permits
 from ._wake_up import WakeUp
 
@@ -33,15 +33,16 @@ class SharedBell(WakeUp):
     def __init__(self) -> None:
         super().__init__()
         self._holding = lock("bell.holders")
-        self._holders = 1
+        self._holders: set[object] = {self}
 
-    def hold(self) -> None:
+    def hold(self, who: object) -> None:
         with self._holding:
-            self._holders += 1
+            self._holders.add(who)
 
-    def release(self) -> None:
+    def release(self, who: object | None = None) -> None:
+        """Lets go of it: `who`, or else whoever made it. Twice is no harm."""
         with self._holding:
-            self._holders -= 1
+            self._holders.discard(self if who is None else who)
             last = not self._holders
         if last:
             self.close()
@@ -52,7 +53,7 @@ class Turn:
 
     def __init__(self, shared: bool | None = None) -> None:
         self.shared = default_permits() > 1 if shared is None else shared
-        self._lock = turn("acceptors.turn")
+        self._lock = lock("acceptors.turn")
 
     def __enter__(self) -> None:
         if not self.shared:
@@ -60,6 +61,11 @@ class Turn:
 
     def __exit__(self, *exc: object) -> None:
         if not self.shared:
+            self._lock.release()
+
+    def let_go(self) -> None:
+        """Whoever is about to end has it no more, wherever that began."""
+        while self._lock._is_owned():
             self._lock.release()
 
     @contextlib.contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import _descriptors, _waits, events
@@ -23,11 +23,15 @@ from ._intake import Intake, accepts_of, somebody_listens
 from ._latch import Latch
 from ._locks import lock
 from ._registry import Room
+from ._supervised import BackOff, say
 from .transports._base import ListenSocket
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: Seconds that acceptors pause when the machine is out of something.
 _PAUSE_S = 0.1
+#: The longest pause of an acceptor that died of the same again and again, and how long one that
+#: was started again must live until it is taken for one that serves, in seconds.
+_LONGEST_S, _LIVES_S = 5.0, 1.0
 #: That many failures in a row, and every further one is followed by a pause.
 _FAILURES_IN_A_ROW = 10
 
@@ -64,6 +68,9 @@ class Acceptor:
         self._aside = True  # it is where it does not touch the listening socket
         self._accepted = 0
         self._failures = 0
+        self._back_off = BackOff(_LONGEST_S)
+        self._begun: float | None = None  # when it was started again after a pause
+        self._pausing = False
 
     def end(self, reason: str) -> None:
         """It shall end. Thread: any; the bell is for the caller to ring."""
@@ -73,6 +80,10 @@ class Acceptor:
             aside = self._aside
         if aside:
             self.released.open()
+
+    def bells(self) -> list[SharedBell]:
+        """What it waits for beside clients."""
+        return [self.bell] if self.door is None else [self.bell, self.door.gate]
 
     def _step_aside(self) -> None:
         with self._touching:
@@ -107,6 +118,7 @@ class Acceptor:
             if not self.over:
                 self._accept_clients()
         finally:
+            self._turn.let_go()
             self._step_aside()
             self._tell(
                 events.acceptor_shutdown,
@@ -114,6 +126,35 @@ class Acceptor:
                 {"duration_ns": now_ns() - started, "accepted": self._all_accepted()},
                 {"reason": self.reason},
             )
+
+    def died(self, error: BaseException, alone: Callable[[], None]) -> None:
+        """What `run` raised. Returns when it shall be started again: at once, or after a while
+        where it died again and again.
+
+        Args:
+            error: of what.
+            alone: called when it does not serve for a while.
+
+        Thread: the acceptor's own.
+        """
+        say("an acceptor died and is started again", error)
+        self._turn.let_go()
+        self._intake.tell_accept_error(error, self.number)
+        pause = 0.0 if self.over else self._back_off.failed()
+        if not pause:
+            return
+        self._pausing, self._begun = True, None
+        try:
+            alone()
+            self._pause(pause)
+        finally:
+            self._pausing, self._begun = False, now()
+
+    def serves(self) -> bool:
+        """Whether it accepts, and does not just die again and again. Thread: any."""
+        if self._pausing:
+            return False
+        return self._begun is None or now() - self._begun >= _LIVES_S
 
     def _all_accepted(self) -> int:
         """What the pool took in its name, too."""

@@ -64,6 +64,7 @@ class Alarm:
             pass
 
     def close(self) -> None:
+        """Twice is no harm."""
         with _descriptors.thread.no_fork:
             self.abandon()
 

@@ -97,7 +97,8 @@ CATALOGUE: Mapping[str, EventDescription] = MappingProxyType(
                 "error",
                 {"error": _ERROR},
                 {"transport_cls": _TRANSPORT, "transport_options": _OPTIONS},
-                "The address could not be had.",
+                "The address could not be had; or every acceptor died again and again, and is tried"
+                " again every few seconds: meanwhile the status is `suspended`.",
             ),
             _event(
                 "listener.shutdown",
@@ -142,7 +143,7 @@ CATALOGUE: Mapping[str, EventDescription] = MappingProxyType(
                 "error",
                 {"error": _ERROR},
                 {"acceptor_id": _ACCEPTOR},
-                "accept(2) failed, or an acceptor was given up.",
+                "accept(2) failed, or an acceptor died.",
             ),
             _event(
                 "acceptor.spawn_error",

@@ -143,6 +143,14 @@ class Changes:
         """Whether a thread waits for a change, which so must not wait for it. Thread: any."""
         return ident in self._waiting
 
+    def shown(self) -> str:
+        """The status, as users see it: it does not claim to serve where nobody is accepted."""
+        status, run = self.status, self.run
+        if status == RUNNING and run is not None and not run.listener.serves():
+            # Unless it was suspended, or stops, since it was looked at.
+            return SUSPENDED if self.status == RUNNING else self.status
+        return status
+
     # ---- asking -----------------------------------------------------------------
 
     def _ask(self, change: Change, *, until: float = FOREVER, always: bool = False) -> bool:

@@ -11,11 +11,11 @@ import logging
 import os
 import queue
 import select
-import threading
 from typing import TextIO
 
 from ._clock import now
 from ._locks import lock
+from ._supervised import Supervised
 
 #: Lines that wait.
 MOST_LINES = 4_096
@@ -44,7 +44,7 @@ class LineWriter:
         self._dropped = 0
         self._pid = os.getpid()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="log-lines", daemon=True)
+        self._thread = Supervised(self._run, "log-lines")
         self._thread.start()
 
     def put(self, line: str) -> None:

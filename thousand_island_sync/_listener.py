@@ -1,7 +1,7 @@
 """The listening sockets, their acceptors, and the thread that watches over both.
 
 Opening, suspending and resuming happen on the thread that asks for it; the listener's
-own thread restarts acceptors that have died and is the scheduler's stall watch.
+own thread is the scheduler's stall watch, and looks whether all acceptors live.
 Acceptors are woken by a bell they poll beside the listener, never by `shutdown` on it:
 that would end it for every process that shares it.
 """
@@ -9,7 +9,6 @@ that would end it for every process that shares it.
 from __future__ import annotations
 
 import errno
-import logging
 import select
 import threading
 import time
@@ -26,18 +25,17 @@ from ._intake import Crowd, Intake
 from ._listen_errors import listen_error
 from ._locks import lock
 from ._scheduler import Scheduler
+from ._supervised import Supervised, say
 from ._wake_up import WakeUp
 from .errors import ThousandIslandError
 from .transports._base import ListenSocket, Transport
 
-#: Acceptors that die are started again, but not more often than this, within so many seconds.
-_RESTARTS, _RESTARTS_WITHIN_S = 100, 60.0
-#: Seconds until that is tried again where no thread could be started.
-_RETRY_S = 0.1
+#: Between two times that it is told that no acceptor serves, in seconds.
+_TOLD_S = 60.0
+#: Between two looks at whether all acceptors live, in seconds.
+_LOOK_S = 1.0
 #: Seconds that closing waits for acceptors that are in a receiver.
 _RECEIVERS_S = 0.1
-
-_log = logging.getLogger("thousand_island_sync")
 
 
 class Listener:
@@ -48,10 +46,17 @@ class Listener:
         num_acceptors: threads that accept, shared out over them.
         name: prefix of the threads' names.
         blocked: whether a thread waits for the caller, and so must not be waited for.
+        nobody: told when no acceptor serves any more; all are tried again.
     """
 
     def __init__(
-        self, *, count: int, num_acceptors: int, name: str, blocked: Callable[[int], bool]
+        self,
+        *,
+        count: int,
+        num_acceptors: int,
+        name: str,
+        blocked: Callable[[int], bool],
+        nobody: Callable[[ThousandIslandError], None],
     ) -> None:
         self._count = count
         self._num_acceptors = num_acceptors
@@ -59,19 +64,19 @@ class Listener:
         self._blocked = blocked
         self._sockets: list[ListenSocket] = []
         self._acceptors: list[Acceptor] = []
-        self._threads: dict[Acceptor, threading.Thread] = {}
-        self._leaving: list[tuple[Acceptor, threading.Thread | None]] = []
+        self._threads: dict[Acceptor, Supervised] = {}
+        self._leaving: list[tuple[Acceptor, Supervised | None]] = []
         self._crowd: Crowd | None = None  # of a `close` that is under way
-        self._restarts = 0
-        self._restarts_since = now()
-        self._dead: list[Acceptor] = []
+        self._nobody = nobody
+        self._told_at = -_TOLD_S
         self._acceptors_bell: SharedBell | None = None
         self._lock = lock("listener")  # guards the acceptors
         self._bell: WakeUp
         self._alarm: Alarm | None = None
         self._doors: list[Door] = []
         self._over = False
-        self._thread: threading.Thread | None = None
+        self._watched_at = 0.0
+        self._thread: Supervised | None = None
         self.address: Any = None
         self.intake: Intake
         self.scheduler: Scheduler
@@ -81,9 +86,12 @@ class Listener:
     def open_bell(self) -> None:
         """Raises OSError: no descriptor is free."""
         self._bell = WakeUp()
+        self._alarm = alarm_if_there_is_one()
 
     def close_bell(self) -> None:
         self._bell.close()
+        if self._alarm is not None:
+            self._alarm.close()
 
     def open(self, transport: Transport, port: int) -> None:
         """Binds and listens; nothing is left behind if that fails.
@@ -127,42 +135,31 @@ class Listener:
             self._start_acceptor(acceptor)
 
     def _start_acceptor(self, acceptor: Acceptor) -> None:
-        thread = threading.Thread(
-            target=self._run_acceptor,
-            args=(acceptor,),
-            name=f"{self._name}-acceptor-{acceptor.number}",
-            daemon=True,
+        thread = Supervised(
+            lambda: self._run_acceptor(acceptor),
+            f"{self._name}-acceptor-{acceptor.number}",
+            lambda error: acceptor.died(error, self._one_less),
         )
-        bells = [acceptor.bell, *([acceptor.door.gate] if acceptor.door else [])]
-        for bell in bells:
-            bell.hold()
+        for bell in acceptor.bells():
+            bell.hold(acceptor)
         with self._lock:
             self._threads[acceptor] = thread
         try:
             thread.start()
         except BaseException:
-            for bell in bells:
-                bell.release()
+            self._let_go(acceptor)
             with self._lock:
                 del self._threads[acceptor]
             raise
 
     def _run_acceptor(self, acceptor: Acceptor) -> None:
-        try:
-            acceptor.run()
-        except BaseException as error:
-            _log.exception("an acceptor died and is started again")
-            self.intake.tell_accept_error(error, acceptor.number)
-            # By name: its thread may look alive to whoever the bell wakes.
-            with self._lock:
-                self._dead.append(acceptor)
-            self._bell.ring()
-        finally:
-            if acceptor.over:
-                acceptor.gone.open()
-            acceptor.bell.release()
-            if acceptor.door is not None:
-                acceptor.door.gate.release()
+        acceptor.run()
+        acceptor.gone.open()
+        self._let_go(acceptor)
+
+    def _let_go(self, acceptor: Acceptor) -> None:
+        for bell in acceptor.bells():
+            bell.release(acceptor)
 
     def close(self, reason: str, deadline: float) -> Crowd:
         """Stops accepting: acceptors end, the backlog is taken in, the sockets close. Calls
@@ -224,17 +221,21 @@ class Listener:
     def acceptors_gone(self, until: float) -> bool:
         """Whether all that were closed have ended, but for those that wait for the caller."""
         everybody = True
-        for _, thread in self._leaving:
-            everybody = (thread is None or self._join(thread, until)) and everybody
+        for acceptor, thread in self._leaving:
+            gone = thread is None or self._join(thread, until)
+            everybody = gone and everybody
+            if thread is None or not thread.is_alive():
+                self._let_go(acceptor)
         return everybody
 
     def _backlog(self) -> int:
         return int(self.intake.transport().options.get("backlog", 1024))
 
-    def _waits_for_us(self, thread: threading.Thread) -> bool:
-        return thread is threading.current_thread() or self._blocked(thread.ident or 0)
+    def _waits_for_us(self, thread: Supervised) -> bool:
+        ident = thread.ident
+        return ident == threading.get_ident() or self._blocked(ident or 0)
 
-    def _join(self, thread: threading.Thread, deadline: float) -> bool:
+    def _join(self, thread: Supervised, deadline: float) -> bool:
         """Waits for a thread's end; not for one that waits for us. `False`: it has not ended."""
         while thread.is_alive() and not self._waits_for_us(thread):
             left = deadline - now()
@@ -247,13 +248,15 @@ class Listener:
 
     def start_thread(self) -> None:
         """Raises RuntimeError: it cannot be started."""
-        thread = threading.Thread(target=self._watch, name=f"{self._name}-listener", daemon=True)
+        thread = Supervised(self._watch, f"{self._name}-listener")
         thread.start()
         self._thread = thread
 
     def ring(self) -> None:
         """Wakes the listener's thread. Thread: any."""
         self._bell.ring()
+        if self._thread is not None:
+            self._thread.ensure()
 
     def stop_thread(self, deadline: float) -> bool:
         """`False`: it has not ended in time."""
@@ -267,7 +270,6 @@ class Listener:
 
     def _watch(self) -> None:
         _waits.this_thread_is(_waits.OwnThread())
-        self._alarm = alarm_if_there_is_one()
         self.scheduler.use_alarm(self._alarm)
         try:
             while not self._over:
@@ -275,18 +277,21 @@ class Listener:
                 if not self.scheduler.attended():
                     for door in self._doors:
                         door.gate.ring()  # no thread of the pool sees to them
-                if self._dead:
-                    self._supervise()
-                    if self._dead:
-                        timeout = min(timeout, _RETRY_S)
+                self._look_at_acceptors()
                 if timeout and not self._over:
                     self._wait(timeout)
-            self.scheduler.tend()  # what is over now is told
         finally:
-            self._bell.close()
-            self.scheduler.use_alarm(None)
-            if self._alarm is not None:
-                self._alarm.close()
+            self.scheduler.use_alarm(None)  # who begins next rings instead
+        self.scheduler.tend()  # what is over now is told
+        self.close_bell()
+
+    def _look_at_acceptors(self) -> None:
+        """Once in a while, when it is awake."""
+        if now() < self._watched_at + _LOOK_S:
+            return
+        self._watched_at = now()
+        for thread in list(self._threads.values()):
+            thread.ensure()
 
     def _wait(self, timeout: float) -> None:
         stand_in = self.scheduler.stand_in_fileno()
@@ -306,30 +311,18 @@ class Listener:
         if self._alarm is not None:
             self._alarm.hush()
 
-    def _supervise(self) -> None:
-        """Starts acceptors again that have died."""
-        with self._lock:
-            dead, self._dead = self._dead, []
-        if now() - self._restarts_since > _RESTARTS_WITHIN_S:
-            self._restarts, self._restarts_since = 0, now()
-        for acceptor in dead:
-            if acceptor.over or self._over:
-                continue
-            if self._restarts >= _RESTARTS:
-                self._give_up(acceptor)
-                continue
-            self._restarts += 1
-            try:
-                self._start_acceptor(acceptor)
-            except RuntimeError:  # no thread now; a later look tries again
-                with self._lock:
-                    self._dead.append(acceptor)
-
-    def _give_up(self, acceptor: Acceptor) -> None:
+    def _one_less(self) -> None:
+        """An acceptor does not serve for a while. Thread: its own."""
+        if self.serves() or now() < self._told_at + _TOLD_S:
+            return
+        self._told_at = now()
         error = ThousandIslandError(
-            f"acceptor {acceptor.number} is given up: acceptors died {_RESTARTS} times within"
-            f" {_RESTARTS_WITHIN_S:g} s; what they died of was logged; suspend() and resume()"
-            " start new ones"
+            "no acceptor serves: each died again and again, of what was logged, so nobody is"
+            " accepted; all are tried again every few seconds"
         )
-        _log.error("%s", error)
-        self.intake.tell_accept_error(error, acceptor.number)
+        say(str(error), None)
+        self._nobody(error)
+
+    def serves(self) -> bool:
+        """Whether an acceptor is there that does not just die again and again. Thread: any."""
+        return any(acceptor.serves() for acceptor in list(self._acceptors))

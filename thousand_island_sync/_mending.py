@@ -23,23 +23,13 @@ was in such a moment, or took one, proves nothing, and is made again at the next
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from . import _waits
 from ._clock import FOREVER
 from ._staying import Staying
+from ._supervised import say
 from ._worker import Worker
-
-_log = logging.getLogger("thousand_island_sync")
-
-
-def say(what: str, error: BaseException | None) -> None:
-    """A line of the log, whatever its handlers raise. Thread: any; no lock of ours is held."""
-    try:
-        _log.error("%s, on thread %s", what, threading.current_thread().name, exc_info=error)
-    except BaseException:
-        pass  # a second exception must not keep us from going on
 
 
 class Mending(Staying):

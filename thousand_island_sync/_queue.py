@@ -368,8 +368,8 @@ class Queue(Workers):
             return  # it has none any more, or was forgotten since it ran
         try:
             if not task.attached:
-                task.attached = True
                 self._register(task)
+                task.attached = True  # not before: if that is broken off, nobody watches it
             else:
                 self._poller.rearm(task.fd, write=task.wants_write)
         except OSError as error:

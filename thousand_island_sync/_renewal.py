@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import threading
 from collections.abc import Callable, Sequence
 
 from ._clock import limited, wait_time
+from ._supervised import Supervised
 from .errors import ConfigError
 
 _log = logging.getLogger("thousand_island_sync")
@@ -42,7 +42,7 @@ class Renewal:
         # A queue: unlike an event's, its lock bears a signal handler amid another.
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._over = False
-        self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
+        self._thread = Supervised(self._run, "renewal")
 
     def ask(self) -> None:
         """Loads soon. Thread: any; signal handlers may."""

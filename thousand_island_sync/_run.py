@@ -70,6 +70,7 @@ class Run:
             num_acceptors=config.num_acceptors,
             name=config.name,
             blocked=blocked,
+            nobody=self._tell_nobody,
         )
         self.registry = Registry(config.max_connections, self._tell_limit)
         self._interrupt: WakeUp | None = None
@@ -195,6 +196,16 @@ class Run:
         if signal.receivers:
             measurements = {"busy_threads": busy, "waiting_connections": waiting}
             events.emit(signal, self._server, measurements, {})
+
+    def _tell_nobody(self, error: ThousandIslandError) -> None:
+        if events.listener_error.receivers:
+            transport = self._transport()
+            events.emit(
+                events.listener_error,
+                self._server,
+                {"error": error},
+                {"transport_cls": type(transport), "transport_options": transport.redacted()},
+            )
 
     def tell_shutdown(self, address: Any) -> None:
         self.tell_listener(

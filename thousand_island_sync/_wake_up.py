@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import deque
 
 from . import _descriptors
 from ._sigpipe import NOSIGNAL
@@ -15,7 +14,7 @@ class WakeUp:
 
     def __init__(self) -> None:
         self._pair: tuple[socket.socket, socket.socket] | None = None
-        self._ringing: deque[None] = deque()  # as many as are in `ring` at this moment
+        self._ringing: set[object] = set()  # those who are in `ring` at this moment
         self._closed = False
         self._unclosed = [True]
         with _descriptors.thread.no_fork:
@@ -33,9 +32,9 @@ class WakeUp:
 
     def ring(self) -> None:
         """Thread: any, wherever it was interrupted: so there is no lock. Harmless after `close`."""
-        ringing = self._ringing
-        ringing.append(None)
+        ringing, me = self._ringing, object()
         try:
+            ringing.add(me)
             if self._closed:
                 return
             if self._pair is None:
@@ -46,7 +45,7 @@ class WakeUp:
                 except BlockingIOError:
                     pass  # it is full, so it is readable
         finally:
-            ringing.pop()
+            ringing.discard(me)
             if self._closed:
                 self._close_if_quiet()
 

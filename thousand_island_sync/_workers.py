@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from ._pool import Pool
+from ._starting import start
 from ._task import Task
 from ._worker import Worker
 
@@ -55,7 +56,7 @@ class Workers(Pool):
         if thread is None:
             return True  # it was given up meanwhile
         try:
-            thread.start()
+            start(thread)
         except RuntimeError:  # "can't start new thread": that is the bound, then
             with self._lock:
                 if self._threads.pop(heir, None) is not None:
@@ -66,6 +67,7 @@ class Workers(Pool):
                 taken_back = not self._count and self._take_back(tasks)
             self._ring()
             return not taken_back
+        self._ring()  # for the watch, if it dies before its first step
         return True
 
     def _take_back(self, tasks: tuple[Task, ...]) -> bool:

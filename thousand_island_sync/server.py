@@ -62,9 +62,13 @@ class ThousandIsland:
 
     @property
     def status(self) -> str:
-        """`"new"`, `"running"`, `"suspended"`, `"stopping"` or `"stopped"`."""
+        """`"new"`, `"running"`, `"suspended"`, `"stopping"` or `"stopped"`.
+
+        It is `"suspended"`, too, while every acceptor has died again and again; they are tried
+        again every few seconds.
+        """
         self._check_process()
-        return self._changes.status
+        return self._changes.shown()
 
     # ---- starting and stopping ------------------------------------------------
 
