@@ -13,6 +13,7 @@ import queue
 import select
 from typing import TextIO
 
+from . import _fork
 from ._clock import now
 from ._locks import lock
 from ._supervised import Supervised
@@ -42,14 +43,14 @@ class LineWriter:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._counting = lock("lines")
         self._dropped = 0
-        self._pid = os.getpid()
+        self._forks = _fork.forks
         self._closed = False
         self._thread = Supervised(self._run, "log-lines")
         self._thread.start()
 
     def put(self, line: str) -> None:
         """Has a line (without its end) written. Thread: any."""
-        if os.getpid() != self._pid:
+        if _fork.forks != self._forks:
             self._write(line)
             return
         with self._counting:
@@ -68,7 +69,7 @@ class LineWriter:
 
     def close(self) -> None:
         """Lines that come later are dropped; what is queued is written still. Idempotent."""
-        if os.getpid() != self._pid or self._closed:
+        if _fork.forks != self._forks or self._closed:
             return
         with self._counting:
             self._closed = True

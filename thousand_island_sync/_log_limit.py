@@ -6,12 +6,12 @@ full disk, and hides what else is in it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+from . import _fork
 from ._clock import Clock, now
 
 #: Lines of one kind within any second.
@@ -57,7 +57,7 @@ class LineLimit:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._pid = os.getpid()
+        self._forks = _fork.forks
         self._written: dict[Hashable, deque[float]] = {}
         self._left_out: dict[Hashable, int] = {}
         self._awaited = False  # it will be told by itself
@@ -66,7 +66,7 @@ class LineLimit:
     def admits(self, kind: Hashable) -> bool:
         """Whether a line of this kind is to be written."""
         with self._lock:
-            if os.getpid() != self._pid:
+            if _fork.forks != self._forks:
                 self._begin_anew()  # a forked child has no thread that would tell
             written = self._written.setdefault(kind, deque(maxlen=MOST))
             time_now = self._clock()
