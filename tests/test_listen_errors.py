@@ -31,6 +31,8 @@ def refused(**options):
     ("entry", "number", "shown"),
     [
         ((SOL_SOCKET, 9999, 1), errno.ENOPROTOOPT, "(SOL_SOCKET, 9999, 1)"),
+        ((SOL_SOCKET, 9999, 1 << 40), errno.EINVAL, "(SOL_SOCKET, 9999, 1099511627776)"),
+        ((1 << 40, 1, 1), errno.EINVAL, "(1099511627776, 1, 1)"),
         (
             (SOL_SOCKET, getattr(socket, "SO_BINDTODEVICE", 25), b"nope0"),
             errno.ENODEV,
@@ -79,7 +81,7 @@ def test_an_inherited_socket_that_does_not_listen_or_is_closed_is_named():
 
 def test_a_descriptor_that_is_closed_or_no_socket_is_named_and_none_is_left():
     reader, writer = os.pipe()
-    for number, found in ((reader, errno.ENOTSOCK), (1 << 20, errno.EBADF)):
+    for number, found in ((reader, errno.ENOTSOCK), (1 << 20, errno.EBADF), (1 << 70, errno.EBADF)):
         error = refused(transport_options={"sockets": [number]})
         assert error.errno == found
         assert f"sockets: descriptor {number} was refused" in str(error)

@@ -134,3 +134,6 @@ def set_option(sock: socket.socket, option: str, level: int, number: int, value:
         sock.setsockopt(level, number, value)
     except OSError as error:
         raise OptionRefused(option, error) from error
+    except (OverflowError, TypeError) as error:
+        unfit = OSError(errno.EINVAL, "a number that is no C int")
+        raise OptionRefused(option, unfit) from error

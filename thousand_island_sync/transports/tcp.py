@@ -258,6 +258,8 @@ class TCP(Transport):
             sock = _descriptors.copy_to_listen(number)
         except OSError as error:
             raise OptionRefused(named, error) from error
+        except OverflowError as error:  # no C int
+            raise OptionRefused(named, OSError(errno.EBADF, str(error))) from error
         try:
             os.set_inheritable(sock.fileno(), False)
             if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
