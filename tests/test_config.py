@@ -218,6 +218,13 @@ def test_the_limits_are_taken():
     )
 
 
+def test_a_host_of_none_is_not_given():
+    assert ThousandIsland(handler_cls=Echo, host=None)._transport.options["host"] == "0.0.0.0"
+    options = {"host": "::1"}
+    server = ThousandIsland(handler_cls=Echo, host=None, transport_options=options)
+    assert server._transport.options["host"] == "::1"
+
+
 def test_handlers_get_their_options(serve, client):
     class Tells(Handler):
         def handle_data(self, data, socket):

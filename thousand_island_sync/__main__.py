@@ -154,13 +154,11 @@ class _OnceItServes(logging.Filter):
     """Leaves `listener.error` out until the server has started: what keeps it from that is
     the one line that the command line ends with."""
 
-    def __init__(self, server: ThousandIsland) -> None:
-        super().__init__()
-        self._server = server
+    serves = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         told = record.args[0] if isinstance(record.args, tuple) and record.args else None
-        return told != "listener.error" or self._server.status != "new"
+        return self.serves or told != "listener.error"
 
 
 def _serve(arguments: Sequence[str] | None, errors: LineWriter, output: LineWriter) -> None:
@@ -173,21 +171,26 @@ def _serve(arguments: Sequence[str] | None, errors: LineWriter, output: LineWrit
     )
     try:
         server = _server(given)
-        lines.addFilter(_OnceItServes(server))
+        once_it_serves = _OnceItServes()
+        lines.addFilter(once_it_serves)
         _hangup.survive()  # whatever was imported may have had other plans
         attach_logger(given.log_level)
-        _serve_until_stopped(server, given, output)
+        _serve_until_stopped(server, given, output, once_it_serves)
     finally:
         detach_logger()
         logging.getLogger().removeHandler(lines)
 
 
 def _serve_until_stopped(
-    server: ThousandIsland, given: argparse.Namespace, output: LineWriter
+    server: ThousandIsland,
+    given: argparse.Namespace,
+    output: LineWriter,
+    once_it_serves: _OnceItServes,
 ) -> None:
     # By the event, as signals are handled by then: who reads the line may send one.
-    def announce(server: ThousandIsland, **event: Any) -> None:
-        where = _addresses.show(server.local_address)
+    def announce(server: ThousandIsland, *, metadata: dict[str, Any], **event: Any) -> None:
+        once_it_serves.serves = True
+        where = _addresses.show(metadata["local_address"])
         output.put(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it")
 
     events.listener_start.connect(announce, sender=server)

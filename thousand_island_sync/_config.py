@@ -42,7 +42,7 @@ OPTIONS: Mapping[str, Option] = {
     "handler_cls": Option(MISSING, lambda value: True, "a subclass of Handler"),
     "handler_options": Option(None, lambda value: True, "anything"),
     "port": Option(MISSING, whole(0, 65_535), "a port number, 0 to 65535"),
-    "host": Option(MISSING, is_text, 'an address, a host name, or "unix:/path"'),
+    "host": Option(None, optional(is_text), 'an address, a host name, or "unix:/path"'),
     "transport_cls": Option(TCP, _is_transport, "TCP, TLS, or a subclass of Transport"),
     "transport_options": Option({}, lambda value: True, "a mapping"),
     "num_acceptors": Option(10, whole(1, 10_000), _THREADS),
@@ -157,7 +157,7 @@ def _transport(values: Mapping[str, Any]) -> Transport:
         values["transport_options"],
         values["host"],
     )
-    if host is MISSING:
+    if host is None:
         return transport_cls.of(given)  # type: ignore[no-any-return]
     named = given if isinstance(given, Mapping) else getattr(given, "given", {})
     if "host" in named:
