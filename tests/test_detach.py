@@ -262,16 +262,13 @@ def stuck(serve, secure, authority, **options):
 def test_a_record_that_was_begun_goes_out_first(serve, secure, authority, adopt, record):
     recorder = record("socket.send_error")
     sock, results = stuck(serve, secure, authority)
-    lost = len(recorder.told)
-    received = 0
-    while results.empty():
-        received += len(sock.recv(1 << 16))
-    number, sent = results.get()
-    adopt(number)
-    while received < sent:
-        received += len(sock.recv(1 << 16))
-    assert received == sent
-    assert len(recorder.told) == lost
+    before = len(recorder.told)
+    received = queue.SimpleQueue()
+    with running(lambda: received.put(len(receive_all(sock)))):
+        number, sent = results.get(timeout=10)
+        adopt(number).shutdown(stdlib_socket.SHUT_WR)
+    assert received.get() == sent
+    assert len(recorder.told) == before
     assert all(told.measurements["bytes_lost"] == 0 for told in recorder.told)
 
 
