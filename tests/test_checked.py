@@ -3,14 +3,17 @@
 Each test breaks one rule on purpose; all other tests run with the checks on and fail if
 anything is found."""
 
+import contextlib
 import logging
+import os
+import socket as stdlib_socket
 import threading
 from collections import deque
 
 import pytest
 
 from tests.support import Echo, echoes, eventually, watch_sleeps
-from thousand_island_sync import Handler, _checked, _reports
+from thousand_island_sync import Close, Handler, _checked, _reports
 from thousand_island_sync._checked import CheckedConnection, CheckedScheduler
 from thousand_island_sync._scheduler import Scheduler
 from thousand_island_sync._worker import Worker
@@ -159,6 +162,32 @@ FALSE = {
         type("Loose", (), {"owned": False})()
     ),
 }
+
+
+class SecondOwner(Handler):
+    """Closes a number that is the server's, and has something else in its place."""
+
+    def handle_data(self, data, socket):
+        number = socket.fileno()
+        with contextlib.ExitStack() as held:
+            if data == b"detach":
+                socket.detach()
+            elif data == b"a copy":
+                number = os.dup(number)
+            other = held.enter_context(open(os.devnull))
+            stdlib_socket.socket(fileno=number).close()
+            if data == b"close":
+                os.dup2(other.fileno(), number)  # as the next client's would be
+        return Close()
+
+
+@pytest.mark.parametrize("how", [b"close", b"detach", b"a copy"])
+def test_a_second_owner_of_a_descriptor_is_found(how, serve, client, found):
+    server = serve(SecondOwner)
+    client(server).sendall(how)
+    assert eventually(lambda: server.info().accepted_total and not server.connections())
+    assert len(found) == (how == b"close")
+    assert all("without detach()" in one for one in found)
 
 
 @pytest.mark.parametrize("says", FALSE)

@@ -104,7 +104,7 @@ def test_the_blocks_about_tls_run(number, in_a_folder_with_files, monkeypatch):
 
 
 def test_there_are_blocks_about_tls():
-    assert len(TLS_BLOCKS) == 4
+    assert len(TLS_BLOCKS) == 5
 
 
 def test_ci_runs_the_readmes_command():

@@ -9,7 +9,8 @@ in this mode every rule of the essay in `_scheduler` that can be looked at is lo
 - what is in the ready queue is owned, and is there once;
 - a parked connection whose descriptor has bytes is run within a second;
 - what is ready does not wait while a permit is free and a thread could take it;
-- the stall watch does not sleep while a thread with a permit runs anything.
+- the stall watch does not sleep while a thread with a permit runs anything;
+- a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
 
 What is found is kept in `_reports.violations`, and logged as critical once no lock is held. The
 listener's thread looks every 20 ms, idle or not, and each step costs some checks more: this
@@ -18,6 +19,7 @@ is for tests, and for hunting. It is decided when a server is started.
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 from collections.abc import Callable
@@ -41,14 +43,24 @@ def disturb() -> None:
     """Called where a thread hands something over; tests give way here, now and then."""
 
 
+def _identity(fd: int) -> tuple[int, int] | None:
+    """Tells one open file from all others; `None`: the descriptor is closed."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class CheckedConnection(Lifecycle):
     """A connection that nobody may run beside its owner."""
 
-    __slots__ = ("_inside", "runs")
+    __slots__ = ("_identity", "_inside", "runs")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._inside = threading.Lock()
+        self._identity = _identity(self.fd)
         self.runs = 0
 
     def run(self) -> int:
@@ -85,6 +97,17 @@ class CheckedConnection(Lifecycle):
     def _last_callback(self, name: str, *reason: Any) -> None:
         nothing_held(name)
         super()._last_callback(name, *reason)
+
+    def _let_go(self) -> None:
+        fd = self._sock.fileno()
+        found, gone = _identity(fd), self._gone
+        super()._let_go()
+        if not gone and found != self._identity and not self._socket._detached:
+            report(
+                f"connection {self.id} ends, and its descriptor {fd} is another one's by now or"
+                " closed: somebody has made a socket.socket(fileno=...) of it without detach(),"
+                " and closed that"
+            )
 
     def _enter(self) -> bool:
         self.runs += 1
