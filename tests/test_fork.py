@@ -21,6 +21,7 @@ from thousand_island_sync import (
     Continue,
     Error,
     Handler,
+    SwitchTransport,
     ThousandIsland,
     ThousandIslandError,
     events,
@@ -175,6 +176,68 @@ def test_a_child_ends_with_the_callback_that_has_forked_it(
     assert children.said == []
     assert {asks(sock) for _ in range(10) for sock in others} == {children.parent}
     assert asks(client(server)) == children.parent
+
+
+class Stays(Handler):
+    """Answers, slowly or at once, and forks at the hundredth message: its thread stays with its
+    connection by then."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.count = 0
+
+    def handle_data(self, data, socket):
+        children, pause, child = self.options
+        if pause:
+            threading.Event().wait(pause)
+        self.count += 1
+        if self.count == 100 and not children.fork():
+            child()
+            return
+        if children.in_child():
+            children.say("a message is taken in the child")
+        socket.send(data)
+
+
+@pytest.mark.parametrize(("child", "code"), [(returns, 0), (raises, 1)])
+@pytest.mark.parametrize("pause", [0, 0.001])
+def test_a_child_ends_where_its_thread_stayed_with_the_connection(
+    serve, client, children, pause, child, code
+):
+    server = serve(Stays, handler_options=(children, pause, child))
+    sock = client(server)
+    for _ in range(200):
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+    assert children.exit_code() == code
+    assert children.said == []
+
+
+class Upgrades(ForksIn):
+    """As by STARTTLS."""
+
+    def handle_data(self, data, socket):
+        if data == b"starttls":
+            socket.send(b"go on")
+            return SwitchTransport(TLS, self.options["tls"])
+        return super().handle_data(data, socket)
+
+    def handle_upgrade(self, socket):
+        self.run("handle_upgrade")
+
+
+@pytest.mark.parametrize(("child", "code"), [(returns, 0), (raises, 1)])
+def test_a_child_ends_with_handle_upgrade(serve, client, authority, children, child, code):
+    options = {"children": children, "callback": "handle_upgrade", "armed": True, "child": child}
+    server = serve(Upgrades, handler_options=options | {"tls": authority.options})
+    plain = client(server)
+    plain.sendall(b"starttls")
+    assert receive(plain, 5) == b"go on"
+    context = authority.client_context()
+    with context.wrap_socket(plain, server_hostname="localhost") as sock:
+        assert children.exit_code() == code
+        assert children.said == []
+        assert asks(sock) == children.parent
 
 
 # ---- what the child may go on with ------------------------------------------------

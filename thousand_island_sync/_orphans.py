@@ -180,8 +180,8 @@ class DeadScheduler(Scheduler):
     def _come_back(self, *_: Any) -> NoReturn:
         _fork.end_child("a thread of the parent's")
 
-    _run_batch = _run_broke = _without_permit = _come_back  # type: ignore[assignment]
-    _look = _rest = _help = _leave = _stay_alone = _come_back  # type: ignore[assignment]
+    _run_batch = _without_permit = _put_away = _stay_alone = _come_back  # type: ignore[assignment]
+    _look = _rest = _recover = _leave = _come_back  # type: ignore[assignment]
 
     def make_ready(self, task: Task) -> None:
         raise _not_here("a connection")
@@ -222,13 +222,13 @@ def _child() -> None:
     worker = _waits.current_worker()
     _waits.forget_all()
     _own.connection, _own.thread = own, get_ident()
-    if own is not None and not isinstance(own, Orphan):
-        _go_on_alone(own)
     for run in list(_runs):
         _abandon(run)
+    _runs.clear()
     if worker is not None:
         worker.permit = False
-    _runs.clear()
+    if own is not None and not isinstance(own, Orphan):
+        _go_on_alone(own)
 
 
 def _whose_callback() -> Lifecycle | None:
@@ -247,11 +247,10 @@ def _go_on_alone(own: Lifecycle) -> None:
     _own.counted = (socket._bytes_sent, socket._bytes_received)
     _become(own, Orphan)
     own.alert = own.attached = True
-    channel = socket._channel
-    if channel.kernel_waits:
-        _poll_for_bytes(channel)
-    channel.renew()
     _renew(socket)
+    socket._channel.renew()
+    if socket._channel.kernel_waits:
+        _poll_for_bytes(socket._channel)
 
 
 def _renew(socket: Socket) -> None:
