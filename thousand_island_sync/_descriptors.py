@@ -181,7 +181,11 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
         with guard:
             fd = _detach(sock)
         # Without the guard, which is everybody's: the call takes its time, and drops the GIL.
-        _close_number(fd)
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # it is closed all the same
 
 
 def close_listening(sock: socket.socket) -> None:
