@@ -290,19 +290,72 @@ def test_a_child_may_talk_to_its_client_and_nobody_else_notices(wire, children):
     assert {asks(other) for _ in range(5) for other in others} == {children.parent}
 
 
-def times_out(sock):
-    with pytest.raises(TimeoutError):
-        sock.recv(timeout_ms=50)
-    sock.send(b"%d" % sock._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO))
+def limit_of(sock):
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
 
 
-def test_a_child_that_waits_leaves_no_limit_on_the_descriptor_that_both_have(
-    serve, client, children
-):
-    server = serve(Forking, handler_options=Options(children, times_out))
+class Waits(Handler):
+    """Waits for its client in the kernel, forks, and both wait again, one after the other."""
+
+    def handle_data(self, data, sock):
+        children = self.options
+        sock.send(b"more?")
+        assert sock.recv(timeout_ms=5_000) == b"more"
+        pid = children.fork()
+        if not pid:
+            with pytest.raises(TimeoutError):
+                sock.recv(timeout_ms=20)
+            with pytest.raises(TimeoutError):
+                sock.recv(timeout_ms=0)
+            assert limit_of(sock) == bytes(16)
+            sock.send(b"child;")
+            return
+        assert children.exit_code(pid) == 0
+        with pytest.raises(TimeoutError):
+            sock.recv(timeout_ms=20)
+        assert limit_of(sock) == bytes(16)
+        sock.send(b"parent;")
+        assert sock.recv(timeout_ms=5_000) == b"last"
+        sock.send(b"end")
+
+
+def test_who_waits_sets_no_limit_on_the_descriptor_that_both_have(serve, client, children):
+    server = serve(Waits, handler_options=children)
     sock = client(server)
-    sock.sendall(b"fork")
-    assert receive_all(sock) == b"0"
+    sock.sendall(b"x")
+    assert receive(sock, 5) == b"more?"
+    sock.sendall(b"more")
+    assert receive(sock, 13) == b"child;parent;"
+    sock.sendall(b"last")
+    assert receive(sock, 3) == b"end"
+
+
+class Leaves(Handler):
+    """Leaves its client to a child for good."""
+
+    def handle_data(self, data, sock):
+        if not self.options.fork():
+            sock.send(b"child;")
+            number = sock.detach()
+            with socket.socket(fileno=number) as mine:
+                assert mine.recv(10) == b"line"
+                mine.sendall(b"bye")
+            assert sock.fileno() == -1
+            return
+        os.close(sock.detach())
+
+
+def test_a_client_may_be_left_to_a_child_for_good(serve, client, children, record):
+    recorder = record("handler.shutdown")
+    server = serve(Leaves, handler_options=children)
+    sock = client(server)
+    sock.sendall(b"x")
+    assert receive(sock, 6) == b"child;"
+    assert recorder.wait_for("handler.shutdown")[0].measurements["reason"] == "local_closed"
+    assert eventually(lambda: not server.connections())
+    sock.sendall(b"line")
+    assert receive_all(sock) == b"bye"
+    assert children.exit_code() == 0
 
 
 def closes(sock):

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Protocol
 
 from . import _descriptors, _fork, _waits
 from ._connection import Lifecycle
+from ._handover import share
 from ._mailbox import Call
 from ._registry import Registry
 from ._scheduler import Scheduler
@@ -116,6 +117,15 @@ class Orphan(Lifecycle):
     def interrupt(self) -> int | None:
         return None
 
+    def let_step_end(self) -> None:
+        pass  # it is in its callback, for good
+
+    def give_up(self) -> None:
+        pass  # the child's copy is the caller's
+
+    def end_soon(self) -> None:
+        pass  # with the callback
+
     def close_asked(self) -> None:
         """Closes the copy; the parent's connection goes on. Thread: any of the child's."""
         self._gone = True
@@ -204,16 +214,13 @@ def _become(one: Any, what: type) -> None:
     one.__class__ = _classes[what, kind]
 
 
-def _poll_for_bytes(channel: Any) -> None:
-    """A channel shall not wait in the kernel: the limit of that is the parent's, too."""
-    kind: Any = type(channel)
-    metaclass: Any = type(kind)
-    channel.__class__ = metaclass(kind.__name__, (kind,), {"__slots__": (), "kernel_waits": False})
-
-
 def _before() -> None:
     global _parent
     _parent = os.getpid()
+    own = _whose_callback()
+    if own is not None and own._socket._channel.kernel_waits:
+        # Two processes have the descriptor now, and what one sets on it holds for both.
+        share(own._socket)
 
 
 def _child() -> None:
@@ -249,8 +256,6 @@ def _go_on_alone(own: Lifecycle) -> None:
     own.alert = own.attached = True
     _renew(socket)
     socket._channel.renew()
-    if socket._channel.kernel_waits:
-        _poll_for_bytes(socket._channel)
 
 
 def _renew(socket: Socket) -> None:
