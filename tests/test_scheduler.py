@@ -692,3 +692,29 @@ def test_a_callback_that_ends_while_the_watch_looks_at_it(watched):
     ending.seen, ending.turn = 0, 0
     scheduler.tend()
     assert not ending.permit
+
+
+def test_what_was_forgotten_in_the_queue_calls_no_thread_once_all_is_over(scheduler_of):
+    """As the stop forgets a door that an event has just made ready."""
+    scheduler = scheduler_of(tended=False)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block(pipe, data):
+        if data:
+            begun.set()
+            go_on.wait(5)
+            pipe.end()
+            return DONE
+
+    busy, forgotten = scheduler.pipe(block), scheduler.pipe(echo)
+    assert ask(forgotten) == b"x"
+    busy.theirs.send(b"x")
+    assert begun.wait(5)
+    scheduler.make_ready(forgotten)  # who has the permit is busy, and comes to it last
+    scheduler.forget(forgotten)
+    scheduler.close()
+    go_on.set()
+    assert eventually(lambda: not scheduler.threads())
+    # The last thread has seen it in the queue: none was made for it.
+    assert forgotten in scheduler._ready
+    assert scheduler._made <= 2

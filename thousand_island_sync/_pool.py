@@ -294,6 +294,10 @@ class Pool:
             self._call_heir()
 
     def _call_heir(self) -> None:
+        """As above: who gets a free permit, unless all is over. What is ready then was forgotten
+        in the queue (`Door.close`), and each thread that came for it would call the next."""
+        if self._closing and not self._tasks:
+            return
         heir = self._employ()
         if heir is not None:
             self._called.append(heir)
@@ -335,8 +339,7 @@ class Pool:
     def _give_up(self, worker: Worker) -> None:
         """With the lock, inside `_rousing`: somebody else gets its permit."""
         self._revoke(worker)
-        if not (self._closing and not self._tasks):
-            self._call_heir()
+        self._call_heir()
 
     def _revoke(self, worker: Worker) -> None:
         """With the lock. What the worker has run must not wait for its present task."""
