@@ -704,7 +704,7 @@ def test_what_was_forgotten_in_the_queue_calls_no_thread_once_all_is_over(schedu
             begun.set()
             go_on.wait(5)
             pipe.end()
-            return DONE
+        return DONE if data else PARK
 
     busy, forgotten = scheduler.pipe(block), scheduler.pipe(echo)
     assert ask(forgotten) == b"x"
