@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import textwrap
 
 import pytest
@@ -57,7 +58,8 @@ def run(program):
 def needs(patch):
     """Where gevent has no build for this Python, the stand-in must do."""
     if patch.startswith("from gevent") and not importlib.util.find_spec("gevent"):
-        if os.environ.get("REQUIRE_PROGRAMS") and sys.version_info < (3, 14):
+        has_build = sys.version_info < (3, 14) and not sysconfig.get_config_var("Py_GIL_DISABLED")
+        if os.environ.get("REQUIRE_PROGRAMS") and has_build:
             pytest.fail("gevent is not installed, and this run requires it")
         pytest.skip("gevent is not installed")
 
