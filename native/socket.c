@@ -86,8 +86,8 @@ static PyObject *send_now(PyObject *self, PyObject *lock, PyObject *data, PyObje
         if (taken != NULL)
             result = PyObject_CallMethodObjArgs(self, native.name._send, data, taken, native.zero,
                                                 native.missing, Py_False, Py_True, given, NULL);
-        else
-            lock_release(lock);
+        if (result == NULL)
+            lock_release(lock); /* it is ours still if it was not even called */
         Py_XDECREF(taken);
     }
     return result;
@@ -151,17 +151,29 @@ static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
     if (known == (unsigned long)-1 && PyErr_Occurred())
         return NULL;
     if (known != PyThread_get_thread_ident() || length <= 0 || length > CHUNK ||
-        !Py_IS_TYPE(sock, native.socket_type) || !Py_IS_TYPE(lock, &Lock_Type) || !lock_try(lock))
+        !Py_IS_TYPE(sock, native.socket_type) || !Py_IS_TYPE(lock, &Lock_Type))
         return NULL;
     int fd;
     PyObject *data = NULL;
     Py_INCREF(lock);
-    if (descriptor(sock, &fd) < 0 || fd < 0)
-        lock_release(lock);
-    else
-        data = wait_again(self, lock, fd, length);
+    if (lock_try(lock)) {
+        if (descriptor(sock, &fd) < 0 || fd < 0)
+            lock_release(lock);
+        else
+            data = wait_again(self, lock, fd, length);
+    }
     Py_DECREF(lock);
     return data;
+}
+
+/* There was no memory for bytes that the kernel has given already: nobody shall take those that
+   follow for them. */
+static void close_after_loss(PyObject *self) {
+    PyObject *kind, *error, *traceback;
+    PyErr_Fetch(&kind, &error, &traceback);
+    if (done(PyObject_CallMethodNoArgs(self, native.name.close)) < 0)
+        PyErr_Clear(); /* it is closed first of all */
+    PyErr_Restore(kind, error, traceback);
 }
 
 PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
@@ -170,6 +182,8 @@ PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, P
         if (length == -1 && PyErr_Occurred())
             PyErr_Clear(); /* too large; it is negative, so the Python code gets it */
         PyObject *data = receive_again(self, length);
+        if (data == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
+            close_after_loss(self);
         if (data != NULL || PyErr_Occurred())
             return data;
     }

@@ -64,14 +64,17 @@ static bool find_places(PyObject *channel, Places *places) {
     return true;
 }
 
-/* With the lock, with an error set: the channel is told of it if it is the system's. */
+/* With the lock, with an error set: the channel is told of it if it is the system's, or if there
+   was no memory for a record, of which a part is lost. */
 static void broke_off(PyObject *channel) {
-    if (!PyErr_ExceptionMatches(PyExc_OSError))
+    bool lost = PyErr_ExceptionMatches(PyExc_MemoryError);
+    if (!lost && !PyErr_ExceptionMatches(PyExc_OSError))
         return;
     PyObject *kind, *error, *traceback;
     PyErr_Fetch(&kind, &error, &traceback);
     PyErr_NormalizeException(&kind, &error, &traceback);
-    if (done(PyObject_CallMethodOneArg(channel, tls.name._broke_off, error)) < 0)
+    if (done(lost ? PyObject_CallMethodNoArgs(channel, tls.name._cut_short)
+                  : PyObject_CallMethodOneArg(channel, tls.name._broke_off, error)) < 0)
         PyErr_Clear(); /* what is told of is worse */
     PyErr_Restore(kind, error, traceback);
 }

@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 from tests.test_connection import World
+from thousand_island_sync import Handler
 from thousand_island_sync._connection import Lifecycle
 from thousand_island_sync._poller import EpollPoller
 from thousand_island_sync._scheduler import Scheduler
@@ -87,11 +88,18 @@ VALUES = [
 ]
 
 
+class Quiet(Handler):
+    """Has nothing to say."""
+
+    def handle_data(self, data, socket):
+        pass
+
+
 class Wired(World):
     """A connection with a real channel, from which bytes have come, and the end after them."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(handler_cls=Quiet)
         self.run()
         self.theirs.sendall(b"some bytes")
         self.theirs.shutdown(socket.SHUT_WR)
@@ -117,6 +125,7 @@ class Waiting(Wired):
 
     def __init__(self):
         super().__init__()
+        self.socket._reading()
         self.socket._waiter = threading.get_ident()
 
 

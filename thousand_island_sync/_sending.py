@@ -115,10 +115,12 @@ class Sending(SocketCore):
                     self._broke_off(cause)
                 raise
             if sent == len(data):
-                self._bytes_sent += sent
-                self._send_count += 1
-                self._answered = self._bytes_received
-                self._sending.release()
+                try:
+                    self._bytes_sent += sent
+                    self._send_count += 1
+                    self._answered = self._bytes_received
+                finally:
+                    self._sending.release()
                 if _sent.receivers:
                     self._tell_sent(given, sent)
                 return sent

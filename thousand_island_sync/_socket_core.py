@@ -300,6 +300,7 @@ class SocketCore:
             if self._closed:
                 return
             self._closed = True
+            self._waiter = 0  # the quick receive does not look whether it is closed
         self._connection.close_asked()
 
     def _unlimit(self) -> None:

@@ -65,6 +65,9 @@ class TLSChannel(Handshake):
             except OSError as error:
                 self._broke_off(error)
                 raise
+            except MemoryError:  # a part of a record is lost
+                self._cut_short()
+                raise
 
     def _read(self, length: int, count: int | None) -> bytes | None:
         """`count`: what SSL_read(3) gave, if what was fetched was tried already, and failed. (Not
@@ -203,6 +206,9 @@ class _Sink:
                 return size if channel._pass_on(sealed) else ~size
             except OSError as error:
                 channel._broke_off(error)
+                raise
+            except MemoryError:
+                channel._cut_short()
                 raise
 
     def _not_sealed(self, error: SSL.Error) -> int:
