@@ -220,6 +220,22 @@ def test_there_is_one_warning_however_often_it_is_found():
     assert len(said_of(often)) == 1
 
 
+def test_where_warnings_are_errors_no_handshake_fails_of_it(
+    serve, authority, secure, caplog, monkeypatch
+):
+    def check(ffi, connection):
+        raise _tls_private.Unexpected("another day")
+
+    server = tls(serve, authority, Echo)
+    monkeypatch.setattr(_tls_private, "check_connection", check)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sock = secure(server, authority.client_context())
+        assert exchange(sock, b"hello", 5) == b"hello"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "another day" in caplog.text
+
+
 def test_tickets_that_cannot_be_switched_off(serve, authority, secure, monkeypatch):
     """Then OpenSSL is told beforehand: clients that only write may lose an end, all else holds."""
     monkeypatch.setattr(_tls_proof, "follow", lambda context, policy: None)

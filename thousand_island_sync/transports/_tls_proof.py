@@ -116,10 +116,10 @@ def try_out() -> None:
         Exception: something is not as known here.
     """
     context = _certified()
-    _expect("groups", _tls_gaps.set_groups(context, b"X25519"), True)
+    _expect("groups", _tls_gaps.set_groups(context, b"P-256"), True)
     pair = _Pair(context)
     pair.shake_hands()
-    _expect("groups", pair.server.get_group_name(), "x25519")
+    _expect("groups", pair.server.get_group_name(), "secp256r1")
     _expect("a new session", _tls_gaps.resumed(pair.server), False)
     records = _tls_records.records_of(pair.server)
     if not isinstance(records, PrivateRecords):
