@@ -21,6 +21,7 @@ from thousand_island_sync import (
     Continue,
     Error,
     Handler,
+    ListenError,
     SwitchTransport,
     ThousandIsland,
     ThousandIslandError,
@@ -319,8 +320,11 @@ class Waits(Handler):
         sock.send(b"end")
 
 
-def test_who_waits_sets_no_limit_on_the_descriptor_that_both_have(serve, client, children):
-    server = serve(Waits, handler_options=children)
+@pytest.mark.parametrize("interrupt_reads", [False, True])
+def test_who_waits_sets_no_limit_on_the_descriptor_that_both_have(
+    serve, client, children, interrupt_reads
+):
+    server = serve(Waits, handler_options=children, interrupt_reads=interrupt_reads)
     sock = client(server)
     sock.sendall(b"x")
     assert receive(sock, 5) == b"more?"
@@ -683,6 +687,38 @@ def test_a_child_of_a_receiver_on_the_programs_own_thread_goes_on(serve, client,
         os._exit(1)
     assert children.exit_code() == 7
     assert asks(client(server)) == children.parent
+
+
+def test_a_server_is_the_parents_in_a_child_that_was_forked_while_it_started(
+    serve, client, children
+):
+    def receiver(sender, **_):
+        if children.fork():
+            return
+        for call in SERVER_CALLS.values():
+            with pytest.raises(ThousandIslandError):
+                call(sender)
+        children.say("all have raised")
+
+    events.acceptor_start.connect(receiver)
+    server = serve(Who, num_acceptors=1)
+    assert children.exit_code() == 0
+    assert children.said == ["all have raised"]
+    assert asks(client(server)) == children.parent
+
+
+def test_a_server_whose_start_failed_may_be_started_in_a_child(children):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = ThousandIsland(handler_cls=Who, host="127.0.0.1", port=port)
+        with pytest.raises(ListenError):
+            server.start()
+
+    def child():
+        with server, socket.create_connection(server.local_address, 5) as sock:
+            assert asks(sock) == os.getpid()
+
+    assert children.exit_code(children.run(child)) == 0, children.said
 
 
 def test_a_child_ends_with_the_sni_callable_that_has_forked_it(serve, secure, authority, children):

@@ -6,6 +6,7 @@
 import gc
 import multiprocessing
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from thousand_island_sync import (
     Close,
     Handler,
     ThousandIsland,
+    _addresses,
     _alarm,
     _descriptors,
     _fork,
@@ -146,6 +148,27 @@ def test_a_child_leaves_the_parents_unix_path(serve, client, children, tmp_path)
     assert children.exit_code(children.run(child)) == 0
     assert path.exists()
     assert answers(client(server))
+
+
+def test_a_child_keeps_no_other_server_from_the_folder_of_a_path(
+    serve, children, monkeypatch, tmp_path
+):
+    """The folder is locked for a moment; a lock of flock(2) lives as long as its last copy."""
+    before, over = _addresses._remove_stale, os.pipe()
+
+    def remove_stale(path):
+        if not children.pids:
+            children.run(lambda: select.select([over[0]], [], [], 20))
+        before(path)
+
+    monkeypatch.setattr(_addresses, "_remove_stale", remove_stale)
+    serve(Echo, host=f"unix:{tmp_path / 'one'}")
+    with running(lambda: serve(Echo, host=f"unix:{tmp_path / 'other'}"), within=5):
+        pass
+    os.write(over[1], b"x")
+    assert children.exit_codes() == [0]
+    for end in over:
+        os.close(end)
 
 
 def test_inherited_sockets_stay_the_programs_own(serve, client, children):

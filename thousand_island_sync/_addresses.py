@@ -145,7 +145,10 @@ def _one_starter_at_a_time(path: str) -> Iterator[None]:
         fcntl.flock(directory, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(directory)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_UN)  # a child may have a copy, and so the lock
+        finally:
+            os.close(directory)
 
 
 def _remove_stale(path: str) -> None:

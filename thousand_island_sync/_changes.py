@@ -236,15 +236,16 @@ class Changes:
                 finished=self._finished,
             )
             before = self.status, self.run, self.port
-            self.port = self._config.port
+            pid, self.port = self.pid, self._config.port
+            self.pid = os.getpid()  # its threads may fork at once
             try:
                 run.open(self.port, lambda: self._listens(run))
             except BaseException:
                 _, self.run, self.port = before
+                self.pid = pid
                 raise
             if self.status == STOPPED:
                 self._stopped = Latch()
-            self.pid = os.getpid()
             self.status = RUNNING
         change.then(lambda: self._tell_start(run))
         return before
