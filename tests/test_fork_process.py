@@ -125,6 +125,43 @@ def test_a_port_is_free_although_children_live(serve, client, workers, suspended
     assert answers(client(other))
 
 
+NEVER_CLOSES = """
+import os, socket, time
+from tests.support import Echo
+from thousand_island_sync import ThousandIsland
+listener = socket.create_server(("127.0.0.1", 0))
+inherited = ThousandIsland(handler_cls=Echo, transport_options={"sockets": [listener]}).start()
+server = ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=0).start()
+port = server.local_port
+from thousand_island_sync import _fork
+_fork._in_child.insert(0, lambda: time.sleep(20))  # a child that does not come to closing it
+pid = os.fork()
+server.stop()
+try:
+    socket.create_connection(("127.0.0.1", port), 5)
+    print("the port is still open")
+except ConnectionRefusedError:
+    print("free")
+ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=port).start().stop()
+inherited.stop()
+socket.create_connection(listener.getsockname(), 5).close()
+print("still listening")
+os.kill(pid, 9)
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_port_is_free_at_once_and_an_inherited_one_goes_on():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", NEVER_CLOSES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout == "free\nstill listening\n", done.stderr
+
+
 def test_a_unix_path_is_free_although_children_live(serve, client, workers, tmp_path):
     path = tmp_path / "socket"
     server = serve(WithAHelper, handler_options=workers, host=f"unix:{path}")

@@ -10,9 +10,9 @@ In the child everything that is known is closed at once, and its Python objects 
 the numbers up first. Else the collector would close them again, when they are somebody
 else's.
 
-The parent remembers of which connections there may be copies, whatever the child does
-with them: their end is said with shutdown(2) before they are closed. A listening socket
-must not be shut down, as it may be shared on purpose.
+The parent remembers of what there may be copies, whatever the child does with them: its
+end is said with shutdown(2) before it is closed. But not of a listening socket that
+somebody else has opened: it may be shared on purpose.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ _listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _accepted: set[socket.socket] = set()
 #: Those of them that were open at a fork: a child may have a copy.
 _copied: set[socket.socket] = set()
+_copied_listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def hold(holder: Holder) -> None:
@@ -188,10 +189,22 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
                 pass  # it is closed all the same
 
 
-def close_listening(sock: socket.socket) -> None:
-    """Closes a listening socket. Others who share it go on."""
+def close_listening(sock: socket.socket, *, shared: bool) -> None:
+    """Closes a listening socket.
+
+    Args:
+        sock: it.
+        shared: others, who go on, may have it on purpose. Else its address is free at once,
+            although a child has not come to closing its copy, or never will.
+    """
     with thread.no_fork:
         _listening.discard(sock)
+        if sock in _copied_listening and not shared:
+            _copied_listening.discard(sock)
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it does not listen yet
         sock.close()
 
 
@@ -225,6 +238,7 @@ def _before() -> None:
 
 def _in_parent() -> None:
     _copied.update(_accepted)
+    _copied_listening.update(_listening)
     while _kept_out:
         _kept_out.pop().release()
     _gate.release()
@@ -242,6 +256,7 @@ def abandon_all(spared: socket.socket | None) -> None:
     _listening.clear()
     _accepted.intersection_update({spared})
     _copied.clear()
+    _copied_listening.clear()
     for holder in list(_holders):
         holder.abandon()
     _holders.clear()

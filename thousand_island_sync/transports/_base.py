@@ -211,7 +211,7 @@ class ListenSocket:
     def close(self) -> None:
         """The file first: a new server may bind the path as soon as this one is gone."""
         self.hide()
-        _descriptors.close_listening(self.socket)
+        _descriptors.close_listening(self.socket, shared=self.inherited)
 
 
 class Transport(ABC):

@@ -268,7 +268,7 @@ class TCP(Transport):
             sock.setblocking(False)
             return ListenSocket(sock, inherited=True)
         except BaseException:
-            _descriptors.close_listening(sock)
+            _descriptors.close_listening(sock, shared=True)
             raise
 
     def _listen_one(self, port: int) -> ListenSocket:
@@ -292,7 +292,7 @@ class TCP(Transport):
             sock.setblocking(False)
             return ListenSocket(sock)
         except BaseException:
-            _descriptors.close_listening(sock)
+            _descriptors.close_listening(sock, shared=False)
             raise
 
     def _listen_unix(self, name: str, backlog: int) -> ListenSocket:
@@ -312,5 +312,5 @@ class TCP(Transport):
         except BaseException:
             if file is not None:
                 file.remove()
-            _descriptors.close_listening(sock)
+            _descriptors.close_listening(sock, shared=False)
             raise
