@@ -31,9 +31,9 @@ class SharedBell(WakeUp):
     may leave an acceptor behind that is in a receiver."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._holding = lock("bell.holders")
         self._holders: set[object] = {self}
+        super().__init__()
 
     def hold(self, who: object) -> None:
         with self._holding:

@@ -72,6 +72,10 @@ class Acceptor:
         self._begun: float | None = None  # when it was started again after a pause
         self._pausing = False
 
+    def bells(self) -> list[SharedBell]:
+        """What its thread waits for, and so holds."""
+        return [self.bell] if self.door is None else [self.bell, self.door.gate]
+
     def end(self, reason: str) -> None:
         """It shall end. Thread: any; the bell is for the caller to ring."""
         with self._touching:
@@ -80,10 +84,6 @@ class Acceptor:
             aside = self._aside
         if aside:
             self.released.open()
-
-    def bells(self) -> list[SharedBell]:
-        """What it waits for beside clients."""
-        return [self.bell] if self.door is None else [self.bell, self.door.gate]
 
     def _step_aside(self) -> None:
         with self._touching:

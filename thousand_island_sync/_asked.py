@@ -9,10 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _waits
+from ._clock import now
 from ._latch import Latch
-from ._own_threads import launch
+from ._own_threads import Launched, launch
+from .errors import ThousandIslandError
 
 Tell = Callable[[], None]
+
+
+#: Seconds between two looks whether the thread of a change is there still.
+_LOOK_S = 1.0
 
 
 class Change:
@@ -22,25 +28,40 @@ class Change:
         work: makes it.
     """
 
-    __slots__ = ("_begun", "_telling", "_work", "done", "error", "left", "result")
+    __slots__ = ("_begun", "_launched", "_telling", "_work", "done", "error", "left", "result")
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
         self._begun = deque([False])
         self._telling: deque[Tell] = deque()
+        self._launched: Launched | None = None
         self.done = Latch()
         self.left = False
         self.result: Any = None
         self.error: BaseException | None = None
 
+    def launch(self, name: str) -> None:
+        """Has it made on a thread of this name. Raises RuntimeError: none can be started."""
+        self._launched = launch(self.run, name)
+
+    def wait(self, until: float) -> bool:
+        """Whether it is made, waiting as long as that on the monotonic clock. One whose thread
+        was ended by an exception from elsewhere is over with an error."""
+        while not self.done.wait(min(_LOOK_S, until - now())):
+            if now() >= until:
+                return False
+            if self._launched is not None and self._launched.has_ended() and not self.done.is_open:
+                self.error = ThousandIslandError("an exception has ended the thread that made it")
+                self.done.open()
+        return True
+
     def run(self) -> None:
         """Thread: the one made for it, or the one that asked, where none can be made."""
-        if not self.begin():
-            return
         before = _waits.current_worker()
-        _waits.this_thread_is(_waits.OwnThread())
         try:
-            self.result = self._work()
+            if self.begin():
+                _waits.this_thread_is(_waits.OwnThread())
+                self.result = self._work()
         except BaseException as error:
             self.error = error
         finally:

@@ -31,7 +31,6 @@ from ._clock import FOREVER, now
 from ._config import Config
 from ._connection import Lifecycle
 from ._latch import Latch
-from ._own_threads import launch
 from ._run import Run
 from ._status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
 from .errors import ListenError, ServerNotRunning, ThousandIslandError
@@ -88,7 +87,7 @@ class Changes:
                 )
             self._outcome(change)
         except BaseException as error:
-            if change.error is None:
+            if change.result is not None or not change.done.is_open:
                 self._take_back(change)
             elif isinstance(error, ListenError):
                 self._tell_listen_error(error)
@@ -172,7 +171,7 @@ class Changes:
             if not may_wait:
                 change.leave()
             try:
-                launch(change.run, f"{self._config.name}-change")
+                change.launch(f"{self._config.name}-change")
             except RuntimeError as error:
                 if always:
                     raise ThousandIslandError(f"no thread can be started: {error}") from error
@@ -191,14 +190,17 @@ class Changes:
         self._waiting[me] = None
         try:
             _waits.give_way()
-            return change.done.wait(until - now())
+            return change.wait(until)
         finally:
             self._waiting.pop(me, None)
 
     def _outcome(self, change: Change) -> Any:
         """What came of it, told if there is something to tell."""
         if change.error is not None:
-            raise change.error
+            try:
+                raise change.error
+            finally:
+                change.error = None  # its traceback leads to here: a circle that holds it all
         if not change.left:
             change.tell()
         return change.result
@@ -240,14 +242,17 @@ class Changes:
             self.pid = os.getpid()  # its threads may fork at once
             try:
                 run.open(self.port, lambda: self._listens(run))
+                if self.status == STOPPED:
+                    self._stopped = Latch()
+                change.then(lambda: self._tell_start(run))
+                change.result = before
+                self.status = RUNNING
             except BaseException:
-                _, self.run, self.port = before
+                change.result = None
+                self.status, self.run, self.port = before
                 self.pid = pid
+                run.take_back()
                 raise
-            if self.status == STOPPED:
-                self._stopped = Latch()
-            self.status = RUNNING
-        change.then(lambda: self._tell_start(run))
         return before
 
     def _listens(self, run: Run) -> None:
@@ -262,8 +267,8 @@ class Changes:
             return  # and so will never be
 
         def work() -> None:
-            start.done.wait()
-            if start.error is None:
+            start.wait(FOREVER)
+            if start.result is not None:
                 run = self.run
                 self._stop([], now(), Caller())
                 with self._turns:
@@ -274,7 +279,7 @@ class Changes:
 
         change = Change(work)
         with contextlib.suppress(RuntimeError):
-            launch(change.run, f"{self._config.name}-change")
+            change.launch(f"{self._config.name}-change")
             self._wait_for(change, now() + _TAKE_BACK_S)
 
     def _stop(self, stopping: list[Run], deadline: float, caller: Caller) -> bool:
@@ -320,9 +325,14 @@ class Changes:
                 raise ServerNotRunning(f"resume: the server is {self.status}; start() it first")
             if answer is Answer.NOTHING or run is None:
                 return
-            run.listen_again(self.port)
-            self.status = RUNNING
-            address = run.listener.address
+            try:
+                run.listen_again(self.port)
+                address = run.listener.address
+                self.status = RUNNING
+            except BaseException:
+                self.status = SUSPENDED
+                run.close_listener()
+                raise
         change.then(lambda: run.tell_listener(events.listener_resume, address, {}))
 
     # ---- events -----------------------------------------------------------------

@@ -54,9 +54,11 @@ class _Thread(threading.local):
         # Re-entrant, as the collector may run anything in there, and a signal's handler fork.
         self.no_fork = of_thread()
         passed = _gate.acquire(True, _WAITS_FOR_FORK_S)
-        _threads.add(self.no_fork)
-        if passed:
-            _gate.release()
+        try:
+            _threads.add(self.no_fork)
+        finally:
+            if passed:
+                _gate.release()
 
 
 #: Held over a fork: a thread begins its first stretch before or after one.

@@ -82,7 +82,6 @@ class Intake:
         # What the pool took in an acceptor's name: acceptor -> clients.
         self._counting = lock("intake.count")
         self._taken: dict[int, int] = {}
-        self.keep_spare()
 
     def keep_spare(self) -> None:
         with self._spare_lock, _descriptors.thread.no_fork:

@@ -89,9 +89,12 @@ class Listener:
         self._alarm = alarm_if_there_is_one()
 
     def close_bell(self) -> None:
-        self._bell.close()
-        if self._alarm is not None:
-            self._alarm.close()
+        bell: WakeUp | None = getattr(self, "_bell", None)
+        if bell is not None:
+            bell.close()
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.close()
 
     def open(self, transport: Transport, port: int) -> None:
         """Binds and listens; nothing is left behind if that fails.
@@ -140,26 +143,27 @@ class Listener:
             f"{self._name}-acceptor-{acceptor.number}",
             lambda error: acceptor.died(error, self._one_less),
         )
-        for bell in acceptor.bells():
-            bell.hold(acceptor)
-        with self._lock:
-            self._threads[acceptor] = thread
         try:
+            for bell in acceptor.bells():
+                bell.hold(acceptor)
+            with self._lock:
+                self._threads[acceptor] = thread
             thread.start()
         except BaseException:
-            self._let_go(acceptor)
-            with self._lock:
-                del self._threads[acceptor]
+            if thread.ident is None:  # it was not that it had been started
+                self._let_go(acceptor)
+                with self._lock:
+                    self._threads.pop(acceptor, None)
             raise
+
+    def _let_go(self, acceptor: Acceptor) -> None:
+        for bell in acceptor.bells():
+            bell.release(acceptor)
 
     def _run_acceptor(self, acceptor: Acceptor) -> None:
         acceptor.run()
         acceptor.gone.open()
         self._let_go(acceptor)
-
-    def _let_go(self, acceptor: Acceptor) -> None:
-        for bell in acceptor.bells():
-            bell.release(acceptor)
 
     def close(self, reason: str, deadline: float) -> Crowd:
         """Stops accepting: acceptors end, the backlog is taken in, the sockets close. Calls
@@ -263,7 +267,7 @@ class Listener:
         self._over = True
         thread = self._thread
         if thread is None:
-            self._bell.close()
+            self.close_bell()
             return True
         self._bell.ring()
         return self._join(thread, deadline)

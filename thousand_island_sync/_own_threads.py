@@ -18,20 +18,39 @@ from ._clock import now
 from ._latch import Latch
 
 
-def launch(job: Callable[[], None], name: str) -> None:
+class Launched:
+    """A thread that was made for one job."""
+
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+
+    def has_ended(self) -> bool:
+        """Whether it has begun, and is over."""
+        thread = self.thread
+        return thread is not None and thread.ident is not None and not thread.is_alive()
+
+
+def launch(job: Callable[[], None], name: str) -> Launched:
     """Runs `job` on a daemon thread of this name. Thread: any, signal handlers included.
 
     Raises:
         RuntimeError: no thread can be started.
     """
-    _thread.start_new_thread(_begin, (job, name))
+    launched = Launched()
+    _thread.start_new_thread(_begin, (job, name, launched))
+    return launched
 
 
-def _begin(job: Callable[[], None], name: str) -> None:
+def _begin(job: Callable[[], None], name: str, launched: Launched) -> None:
+    thread = threading.Thread(target=_run, args=(job,), name=name, daemon=True)
     try:
-        threading.Thread(target=_run, args=(job,), name=name, daemon=True).start()
+        thread.start()
     except RuntimeError:  # this one is there
         job()
+    else:
+        launched.thread = thread
 
 
 def _run(job: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ import os
 import select
 import selectors
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from . import _descriptors
@@ -48,6 +48,15 @@ REFUSED = 0x1_0000
 MOST = 64
 
 Events = list[tuple[int, int]]
+
+
+@contextlib.contextmanager
+def _closed_if_it_fails(wake_up: WakeUp) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        wake_up.close()
+        raise
 
 
 class Poller(Protocol):
@@ -98,18 +107,15 @@ class EpollPoller(_AtOnce):
     def __init__(self) -> None:
         self._read = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
         self._both = self._read | select.EPOLLOUT
-        with contextlib.ExitStack() as undo:
+        self._wake_up = WakeUp()
+        with _closed_if_it_fails(self._wake_up):
             with _descriptors.thread.no_fork:
                 self._epoll = select.epoll()
                 _descriptors.hold(self)
-            undo.callback(self._epoll.close)
-            self._wake_up = WakeUp()
-            undo.callback(self._wake_up.close)
             # Never read: each write to it is a new edge.
             self._epoll.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
-            undo.pop_all()
-        self._poll = self._epoll.poll
-        self.wake = self._wake_up.ring
+            self._poll = self._epoll.poll
+            self.wake = self._wake_up.ring
 
     def fileno(self) -> int | None:
         return self._epoll.fileno()
@@ -153,13 +159,10 @@ class KqueuePoller(_AtOnce):
 
     def __init__(self, module: Any = select) -> None:
         self._module = module
-        with contextlib.ExitStack() as undo:
+        self._wake_up = WakeUp()
+        with _closed_if_it_fails(self._wake_up):
             self._kqueue = module.kqueue()
-            undo.callback(self._kqueue.close)
-            self._wake_up = WakeUp()
-            undo.callback(self._wake_up.close)
             self._change(self._wake_up.fileno(), module.KQ_FILTER_READ, add=True)
-            undo.pop_all()
 
     def fileno(self) -> int | None:
         return int(self._kqueue.fileno())
@@ -222,15 +225,12 @@ class SelectorPoller:
     def __init__(
         self, selector: Callable[[], selectors.BaseSelector] = selectors.DefaultSelector
     ) -> None:
-        with contextlib.ExitStack() as undo:
+        self._wake_up = WakeUp()
+        with _closed_if_it_fails(self._wake_up):
             with _descriptors.thread.no_fork:
                 self._selector = selector()
                 _descriptors.hold(self)
-            undo.callback(self._selector.close)
-            self._wake_up = WakeUp()
-            undo.callback(self._wake_up.close)
             self._selector.register(self._wake_up.fileno(), selectors.EVENT_READ)
-            undo.pop_all()
         self._changes: deque[tuple[int, int]] = deque()  # (descriptor, bits; 0: take out)
         self._refused: list[int] = []  # to be reported
         self._why: dict[int, OSError] = {}

@@ -74,6 +74,8 @@ class Run:
         )
         self.registry = Registry(config.max_connections, self._tell_limit)
         self._interrupt: WakeUp | None = None
+        self._poller: Poller | None = None
+        self._threads_began = False
         self.scheduler: Scheduler
         self.stop = Stop(self, lambda: finished(self), blocked)
 
@@ -91,28 +93,43 @@ class Run:
         Thread: one that was made for it.
         """
         transport = self._transport()
-        with _listening(transport, port), contextlib.ExitStack() as undo:
-            self.listener.open_bell()
-            undo.callback(self.listener.close_bell)
-            if self._config.interrupt_reads:
-                self._interrupt = WakeUp()
-                undo.callback(self._interrupt.close)
-            self.listener.open(transport, port)
-            undo.callback(self.listener.close_sockets)
-            poller = new_poller()
-            undo.callback(poller.close)
-            self._make_scheduler(transport, poller)
-            undo.callback(self.listener.intake.drop_spare)
-            listening()
-            undo.pop_all()
-            undo.callback(self.stop.take_back)
-            with _threads("start"):
-                self.listener.start_thread()
-                self.listener.start_acceptors()
-            undo.pop_all()
+        with _listening(transport, port):
+            try:
+                self._open_descriptors(transport, port)
+                listening()
+                self._threads_began = True
+                with _threads("start"):
+                    self.listener.start_thread()
+                    self.listener.start_acceptors()
+            except BaseException:
+                self.take_back()
+                raise
+
+    def _open_descriptors(self, transport: Transport, port: int) -> None:
+        self.listener.open_bell()
+        if self._config.interrupt_reads:
+            self._interrupt = WakeUp()
+        self.listener.open(transport, port)
+        self._poller = new_poller()
+        self._make_scheduler(transport, self._poller)
+        self.listener.intake.keep_spare()
+
+    def take_back(self) -> None:
+        """What a start has opened that failed, of which nobody is told."""
+        if self._threads_began:
+            self.stop.take_back()
+            return
+        self.listener.close_sockets()
+        if self._poller is not None:
+            self._poller.close()
+        if hasattr(self.listener, "intake"):
+            self.listener.intake.drop_spare()
+        if self._interrupt is not None:
+            self._interrupt.close()
+        self.listener.close_bell()
 
     def listen_again(self, port: int) -> None:
-        """After `listener.close`; if it fails, nothing of it is left.
+        """After `close_listener`, which takes it back if it fails.
 
         Raises:
             ListenError: the address cannot be had, or no descriptor.
@@ -121,12 +138,10 @@ class Run:
         Thread: one that was made for it.
         """
         transport = self._transport()
-        with _listening(transport, port), contextlib.ExitStack() as undo:
+        with _listening(transport, port):
             self.listener.open(transport, port)
-            undo.callback(self.close_listener)
             with _threads("resume"):
                 self.listener.start_acceptors()
-            undo.pop_all()
 
     def close_listener(self) -> None:
         """Suspends: those who waited in the backlog are told of on a thread of their own, which

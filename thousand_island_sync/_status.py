@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from enum import Enum
 
 from ._latch import Latch
 from ._locks import lock
+
+#: Seconds between two looks whether the thread whose turn it is is there still.
+_LOOK_S = 0.5
 
 
 class Ask(Enum):
@@ -50,28 +54,36 @@ ANSWERS = {
 
 class Turns:
     """Who may change something: one at a time, in the order in which they came. No lock is held
-    meanwhile. Thread: one that was made for the change."""
+    meanwhile; the turn of a thread that has died passes on. Thread: one made for the change."""
 
-    __slots__ = ("_lock", "_queue", "_taken")
+    __slots__ = ("_lock", "_owner", "_queue")
 
     def __init__(self) -> None:
         self._lock = lock("server.status")
-        self._taken = False
-        self._queue: deque[Latch] = deque()
+        self._owner: threading.Thread | None = None
+        self._queue: deque[tuple[threading.Thread, Latch]] = deque()
 
     def __enter__(self) -> None:
-        mine = Latch()
+        mine = threading.current_thread(), Latch()
         with self._lock:
-            if not self._taken:
-                self._taken = True
-                return
             self._queue.append(mine)
-        mine.wait()
+        while not self._take(mine):
+            mine[1].wait(_LOOK_S)
+
+    def _take(self, mine: tuple[threading.Thread, Latch]) -> bool:
+        with self._lock:
+            if self._owner is not None and self._owner.is_alive():
+                return False
+            while self._queue[0] is not mine and not self._queue[0][0].is_alive():
+                self._queue.popleft()
+            if self._queue[0] is not mine:
+                return False
+            self._owner, _ = self._queue.popleft()
+            return True
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
-            if not self._queue:
-                self._taken = False
-                return
-            following = self._queue.popleft()
-        following.open()
+            self._owner = None
+            following = self._queue[0][1] if self._queue else None
+        if following is not None:
+            following.open()

@@ -17,15 +17,16 @@ class WakeUp:
         self._ringing: set[object] = set()  # those who are in `ring` at this moment
         self._closed = False
         self._unclosed = [True]
+        self._fd = -1
         with _descriptors.thread.no_fork:
-            if hasattr(os, "eventfd"):
-                self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            else:
-                self._pair = socket.socketpair()
-                self._fd = self._pair[0].fileno()
             _descriptors.hold(self)
-        for end in self._pair or ():
-            end.setblocking(False)
+            if not hasattr(os, "eventfd"):
+                self._pair = socket.socketpair()
+                for end in self._pair:
+                    end.setblocking(False)
+                self._fd = self._pair[0].fileno()
+            else:  # last: what fails behind it would leave the number open
+                self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
         return self._fd
@@ -77,8 +78,7 @@ class WakeUp:
             self._unclosed.pop()
         except IndexError:
             return  # another has closed it
-        if self._pair is None:
+        for end in self._pair or ():
+            end.close()
+        if self._pair is None and self._fd >= 0:
             os.close(self._fd)
-        else:
-            for end in self._pair:
-                end.close()

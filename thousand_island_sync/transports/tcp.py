@@ -244,11 +244,11 @@ class TCP(Transport):
                 made.append(self._listen_one(port))
                 if port == 0 and count > 1:
                     port = made[0].address[1]  # the others share what the first was given
+            return made
         except BaseException:
             for listener in made:
                 listener.close()
             raise
-        return made
 
     def _adopt(self, entry: socket.socket | int) -> ListenSocket:
         """A copy of a socket made elsewhere: closing the copy leaves the original alone."""
