@@ -72,6 +72,7 @@ def current_task() -> object:
     return None if worker is None else worker.task
 
 
+@waits
 def give_way() -> None:
     """Called before every wait of ours; hands the thread's permit over if it has one."""
     worker = _here.worker
