@@ -52,22 +52,39 @@ static PyObject *new_lock(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     return (PyObject *)lock;
 }
 
+static bool is_mine(Lock *lock) { return lock->owner == PyThread_get_thread_ident(); }
+
+/* How many the calling thread has of those that are held for a moment only. */
+static __thread int held;
+
+static int counts(Lock *lock) { return Py_IS_TYPE((PyObject *)lock, &RLock_Type); }
+
+PyObject *holds_any(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(held > 0);
+}
+
+PyObject *holds_none(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    held = 0;
+    Py_RETURN_NONE;
+}
+
 static void end_lock(PyObject *self) {
     Lock *lock = (Lock *)self;
     if (lock->references != NULL)
         PyObject_ClearWeakRefs(self);
     if (lock->lock != NULL) {
-        if (lock->owner != 0)
+        if (lock->owner != 0) {
+            held -= is_mine(lock) && counts(lock);
             PyThread_release_lock(lock->lock);
+        }
         PyThread_free_lock(lock->lock);
     }
     Py_TYPE(self)->tp_free(self);
 }
 
-static bool is_mine(Lock *lock) { return lock->owner == PyThread_get_thread_ident(); }
-
 static void taken(Lock *lock) {
     lock->owner = PyThread_get_thread_ident();
+    held += counts(lock);
     watched(lock, LOCK_TOOK);
 }
 
@@ -129,6 +146,7 @@ static void give(Lock *lock) {
         return;
     }
     lock->owner = 0;
+    held -= counts(lock);
     PyThread_release_lock(lock->lock);
 }
 

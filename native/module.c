@@ -204,6 +204,8 @@ static PyMethodDef functions[] = {
      "Gives the module the classes and objects that it works on."},
     {"bind_tls", (PyCFunction)(void (*)(void))bind_tls, METH_VARARGS | METH_KEYWORDS,
      "The same for TLS; gives the two twins."},
+    {"holds_any", holds_any, METH_NOARGS, "Whether the calling thread has any RLock."},
+    {"holds_none", holds_none, METH_NOARGS, "It has none, whatever was counted: in a forked child."},
     {"watch_locks", watch_locks, METH_O,
      "watch_locks(watch): from now on watch(lock, rank, what) is told of each lock; None: no more."},
     {"twin", give_twin, METH_VARARGS,

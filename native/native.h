@@ -168,6 +168,8 @@ typedef struct {
 extern PyTypeObject Lock_Type, RLock_Type;
 extern PyObject *lock_watch;
 PyObject *watch_locks(PyObject *module, PyObject *watch);
+PyObject *holds_any(PyObject *module, PyObject *ignored);
+PyObject *holds_none(PyObject *module, PyObject *ignored);
 void tell_lock_watch(PyObject *lock, int what);
 enum { LOCK_WANTS, LOCK_TOOK, LOCK_GIVES, USERS_CODE };
 bool lock_try(PyObject *lock);

@@ -164,7 +164,7 @@ static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t coun
             PyErr_Clear();
     }
     PyObject *lock = *TLS_SLOT(self, Wire, _lock);
-    if (length <= 0 || lock == NULL || !Py_IS_TYPE(lock, &Lock_Type))
+    if (length <= 0 || lock == NULL || !Py_IS_TYPE(lock, &RLock_Type))
         return call_original(tls.its.recv, self, args, count, names);
     Places places;
     PyObject *data = NULL;
@@ -300,7 +300,7 @@ static PyObject *sink_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
     if (common)
         lock = *TLS_SLOT(channel, Wire, _lock);
     Py_buffer view = {.obj = NULL};
-    if (lock == NULL || !Py_IS_TYPE(lock, &Lock_Type))
+    if (lock == NULL || !Py_IS_TYPE(lock, &RLock_Type))
         return call_original(tls.its.sink_send, self, args, count, names);
     Py_INCREF(channel);
     Py_INCREF(lock);

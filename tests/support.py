@@ -45,6 +45,14 @@ def receive_all(sock: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def is_held(lock: Any) -> bool:
+    """Whether another thread has it."""
+    free: bool = lock.acquire(False)
+    if free:
+        lock.release()
+    return not free
+
+
 def answers(sock: socket.socket) -> bool:
     """Whether a byte comes back."""
     sock.sendall(b"x")

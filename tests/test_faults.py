@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from tests.support import Echo, Recorder, eventually, journal, receive, receive_all, reset
+from tests.support import Echo, Recorder, eventually, is_held, journal, receive, receive_all, reset
 from thousand_island_sync import (
     TCP,
     TLS,
@@ -239,7 +239,7 @@ def test_a_send_waits_for_its_turn_no_longer_than_its_time(serve, client):
         def handle_connection(self, socket):
             first = threading.Thread(target=self.fill, args=(socket,))
             first.start()
-            assert eventually(socket._sending.locked)
+            assert eventually(lambda: is_held(socket._sending))
             try:
                 socket.send(b"x", timeout_ms=30)
             except SocketTimeout as error:

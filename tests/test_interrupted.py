@@ -3,6 +3,7 @@ which the collector runs wherever an object is made, and by a signal's handler, 
 bytecodes of the main thread. None of it waits for a lock that its own thread has; a message that is
 posted there arrives, and the server goes on."""
 
+import errno
 import gc
 import signal
 import ssl
@@ -19,9 +20,11 @@ from thousand_island_sync import (
     Close,
     Handler,
     SocketClosed,
+    SocketError,
     ThousandIslandError,
     _locks,
     _pool,
+    _waits,
 )
 
 pytestmark = pytest.mark.skipif(not _locks.watched, reason="by the watch it is known who has one")
@@ -364,7 +367,7 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
     begun, start = [], threading.Thread.start
 
     def noted(thread):
-        begun.append(threading.current_thread())
+        begun.append(threading.get_ident())
         start(thread)
 
     call_somebody = _pool.Pool._call_somebody
@@ -381,7 +384,7 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
         bystanders.post()
         assert eventually(lambda count=count: len(options["counted"]) == count)
     assert begun
-    assert threading.current_thread() not in begun
+    assert threading.get_ident() not in begun
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
@@ -420,3 +423,60 @@ def test_a_session_is_closed_amid_its_own_reads_and_writes(
         assert receive(sock, 2) == b"x"
     assert eventually(lambda: len(last) == 5)
     assert last == ["shutdown"] * 5
+
+
+class Talks(Handler):
+    """Waits for its second byte in a call; by `options` others find its socket."""
+
+    def handle_data(self, data, sock):
+        self.options.append(sock)
+        sock.send(data)
+        sock.send(sock.recv(1))
+
+
+ASKED = ["close", "close from outside", "info", "post"]
+AMID = {"socket.sending": [*ASKED, "send"], "socket.receiving": [*ASKED, "recv"], "tls": ASKED}
+
+
+@pytest.mark.parametrize(
+    ("turn", "asks"), [(turn, asks) for turn, calls in AMID.items() for asks in calls]
+)
+def test_a_socket_is_asked_amid_its_own_call(
+    turn, asks, serve, client, secure, authority, monkeypatch
+):
+    """What would wait for the call that it interrupts raises, or is done when that is over."""
+    socks, met, asked = [], [], []
+    calls = {
+        "close": lambda sock: sock.close(),
+        "close from outside": lambda sock: sock.connection.close(),
+        "info": lambda sock: server.info(),
+        "post": lambda sock: sock.connection.post("hello"),
+        "send": lambda sock: sock.send(b"!"),
+        "recv": lambda sock: sock.recv(1),
+    }
+
+    def disturb(one, what):
+        here = _waits.current_task()
+        if here is None or not socks or asked or _locks.held_here()[-1] != turn:
+            return
+        asked.append(turn)
+        try:
+            calls[asks](socks[0])
+        except SocketError as error:
+            met.append(error.errno)
+
+    options = {}
+    if turn == "tls":
+        options = {"transport_cls": TLS, "transport_options": authority.options}
+    server = serve(Talks, handler_options=socks, **options)
+    monkeypatch.setattr(_locks, "disturb", disturb)
+    sock = secure(server, authority.client_context()) if turn == "tls" else client(server)
+    sock.sendall(b"a")
+    assert eventually(lambda: asked)
+    if asks.startswith("close"):
+        assert eventually(lambda: server.info().active_connections == 0)
+    else:
+        assert receive(sock, 1) in (b"a", b"!")
+        sock.sendall(b"bc")
+        assert receive(sock, 1) in (b"a", b"b", b"!")
+    assert met == ([errno.EDEADLK] if asks in ("send", "recv") else [])

@@ -25,7 +25,7 @@ from thousand_island_sync import (
     Handler,
     Socket,
     SocketTimeout,
-    _locks,
+    _compiled,
     _twins,
     events,
 )
@@ -407,7 +407,7 @@ def test_a_record_that_found_no_room_is_waited_for(unchecked, serve, secure, aut
 # ---- the lock -----------------------------------------------------------------------
 
 
-@pytest.fixture(params=sorted({threading.Lock, _locks._Lock}, key=repr))
+@pytest.fixture(params=[threading.Lock, *([_compiled.native.Lock] if _compiled.native else [])])
 def lock(request):
     return request.param()
 
@@ -497,7 +497,7 @@ def test_a_signal_ends_the_wait_for_a_lock_if_its_handler_raises(lock):
 
 
 def test_a_lock_that_goes_while_it_is_held_leaves_nothing(lock):
-    kind = type(lock) if type(lock) is _locks._Lock else threading.Lock
+    kind = type(lock) if type(lock) is not type(threading.Lock()) else threading.Lock
     for _ in range(1_000):
         held = kind()
         held.acquire()

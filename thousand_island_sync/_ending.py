@@ -8,6 +8,7 @@ socket itself, the descriptor goes at once and the rest follows when it returns.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import socket as stdlib_socket
 import threading
@@ -35,12 +36,15 @@ class Ending(ConnectionCore):
     __slots__ = ()
 
     def close_asked(self) -> None:
+        socket = self._socket
         if _waits.current_task() is self:
             self.alert = True
-            self._let_go()
-        else:
-            self._socket._shut_both(goodbye=True)
-            self._left_something()
+            if not socket._is_inside():  # else it goes when the callback returns
+                self._let_go()
+            return
+        if not socket._shut_both(goodbye=True):
+            self._env.pool.soon(functools.partial(socket._shut_both, goodbye=True))
+        self._left_something()
 
     def _finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """Thread: the owner's, once. `told`: what has told of an error already."""

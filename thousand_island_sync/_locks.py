@@ -16,9 +16,9 @@ they wait for a peer, within the time of their call. A lock is held for a moment
 call that waits, and over nothing of the user's, and neither is a turn over what is the user's.
 
 So what interrupting code may call reads facts without locks, and takes locks by `take` and
-`enter`: where one is not free, and this thread has any lock of the process or of a server, it is
-not waited for. A message is put in without; all else is left for the listener's thread
-(`Pool.soon`). Or the lock is one under which nothing is called, so nobody is interrupted there.
+`enter`: where one is not free, and this thread has any other, it is not waited for. A message is
+put in without; all else is left for the listener's thread (`Pool.soon`). Or the lock is one under
+which nothing is called, so nobody is interrupted there.
 
 With `THOUSAND_ISLAND_DEBUG=1` when the package is imported, all of this is watched for each lock
 and each call of the user's code, and reported as `_checked` does. Without it the locks are
@@ -51,9 +51,9 @@ ORDER = (
     "registry",
     "socket.receiving",
     "socket.sending",
-    "scheduler",
     "socket.guard",
     "tls",
+    "scheduler",
     "events",
     "events.failures",
     "mailbox",
@@ -71,8 +71,11 @@ watched = _reports.enabled()
 #: What is told of a lock, before it is waited for, when it was taken, before it is given back.
 WANTS, TOOK, GIVES, _USERS_CODE = range(4)
 
-_Lock: Any = threading.Lock if native is None else getattr(native, "Lock", threading.Lock)
-_RLock: Any = threading.RLock if native is None else getattr(native, "RLock", threading.RLock)
+# Both know their owner. Without the C a turn is re-entrant, too: who may have it asks first.
+_holds_any: Callable[[], bool] | None = getattr(native, "holds_any", None)
+_holds_none: Callable[[], None] | None = getattr(native, "holds_none", None)
+_Lock: Any = threading.RLock if _holds_any is None else native.Lock  # type: ignore[union-attr]
+_RLock: Any = threading.RLock if _holds_any is None else native.RLock  # type: ignore[union-attr]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -103,9 +106,6 @@ class Watched:
     def __exit__(self, *exc: object) -> None:
         self.release()
 
-    def locked(self) -> bool:
-        return bool(self._lock.locked())
-
     def _is_owned(self) -> bool:
         return bool(self._lock._is_owned())
 
@@ -117,15 +117,15 @@ def _made(kind: Any, name: str) -> Any:
     rank = _RANKS[name]
     if not watched:
         return kind()
-    if kind in (threading.Lock, threading.RLock):
+    if kind is threading.RLock:
         return Watched(kind(), rank)
     return kind(rank)
 
 
 # ---- making them --------------------------------------------------------------
 
-#: Those of the process and of its servers, held weakly.
-_known: list[weakref.ref[Any]] = []
+#: What `lock` has made, held weakly.
+_known: dict[weakref.ref[Any], None] = {}
 #: Those of the process, which modules hold for good, by name.
 of_process: dict[str, Any] = {}
 #: Names of those that no thread may take again that has one.
@@ -135,7 +135,7 @@ _not_again: set[int] = set()
 def lock(name: str) -> Any:
     """A lock of a server, which the thread that has it may take again. Thread: any."""
     made = _made(_RLock, name)
-    _known.append(weakref.ref(made, _forget))
+    _known[weakref.ref(made, _forget)] = None
     return made
 
 
@@ -146,19 +146,18 @@ def process_lock(name: str) -> Any:
 
 
 def _forget(gone: weakref.ref[Any]) -> None:
-    try:
-        _known.remove(gone)
-    except ValueError:
-        pass  # a forked child, or the end of the process
+    _known.pop(gone, None)
 
 
 def maker(name: str) -> Callable[[], Any]:
     """Makes the lock, or turn, of this name that each connection has; no thread may take one
     again that it has."""
     _not_again.add(_RANKS[name])
-    if watched:
-        return lambda: _made(_Lock, name)
-    return _Lock  # type: ignore[no-any-return]
+    if name in TURNS:
+        return (lambda: _made(_Lock, name)) if watched else _Lock
+    if _holds_any is None:
+        return lambda: lock(name)  # or nobody knew that a thread has it
+    return (lambda: _made(_RLock, name)) if watched else _RLock
 
 
 def of_thread() -> Any:
@@ -198,6 +197,8 @@ def renew_every() -> None:
     """In a forked child: none is held, whoever held it. Thread: its only one."""
     for made in every():
         made._at_fork_reinit()
+    if _holds_none is not None:
+        _holds_none()
     _here.held = []
 
 
@@ -210,8 +211,10 @@ _fork.at_fork(
 
 
 def holds_any() -> bool:
-    """Whether the calling thread has any lock of the process or of a server: it was interrupted
-    by the collector or a signal, then, and must wait for nothing."""
+    """Whether the calling thread has any lock, turns aside: it was interrupted by the collector or
+    a signal, then, and must wait for nothing."""
+    if _holds_any is not None:
+        return _holds_any()
     return any(made._is_owned() for made in every())
 
 

@@ -58,7 +58,8 @@ class Receiving(Arrivals):
             and timeout_ms is MISSING
             and not flags
             and length > 0
-            and self._receiving.acquire(False)  # type: ignore[union-attr]
+            and not self._receiving._is_owned()
+            and self._receiving.acquire(False)
         ):
             began, met = now(), 0
             try:
@@ -69,7 +70,7 @@ class Receiving(Arrivals):
             except OSError as error:
                 data, met = b"", error.errno or errno.EIO
             finally:
-                self._receiving.release()  # type: ignore[union-attr]
+                self._receiving.release()
             if not data:
                 return self._waited(length, began, met)
             if _received.receivers:

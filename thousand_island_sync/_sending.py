@@ -103,6 +103,7 @@ class Sending(SocketCore):
             type(data) is bytes
             and timeout_ms is MISSING
             and not flags
+            and not self._sending._is_owned()
             and self._sending.acquire(False)
         ):
             try:
@@ -195,6 +196,8 @@ class Sending(SocketCore):
 
     def _take_turn(self, doing: str, timeout: float, deadline: float) -> None:
         """Waits for the others' sends."""
+        if self._sending._is_owned():
+            raise self._amid_another(doing)
         if self._sending.acquire(blocking=False):
             return
         _waits.give_way()

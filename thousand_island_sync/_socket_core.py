@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import os
 import socket as stdlib_socket
-import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _addresses, _descriptors, _waits
@@ -131,7 +130,7 @@ class SocketCore:
         self._connection = connection
         self._sock = sock
         self._use(channel)
-        self._receiving: threading.Lock | None = None  # made when first used
+        self._receiving: Any = None  # made when first used
         self._sending = _sending_turn()
         self._buffer: ReadBuffer | None = None
         self._closed = False
@@ -154,15 +153,26 @@ class SocketCore:
         self._channel = channel
         self._sink = channel.sink()
 
-    def _reading(self) -> threading.Lock:
-        """The lock of receiving. Most connections are only ever delivered to: 88 bytes."""
+    def _reading(self) -> Any:
+        """The lock of receiving. Most connections are only ever delivered to: 88 bytes. Raises
+        SocketError: this thread has it."""
         lock = self._receiving
-        if lock is None:
+        while lock is None:
+            made = _receiving_turn()
             with _guard:
-                lock = self._receiving
-                if lock is None:
-                    lock = self._receiving = _receiving_turn()
+                self._receiving = lock = made if self._receiving is None else self._receiving
+        if lock._is_owned():
+            raise self._amid_another("recv")
         return lock
+
+    def _is_inside(self) -> bool:
+        """Whether this thread was interrupted in the middle of a call here, and is in one more."""
+        receiving = self._receiving
+        return bool(
+            self._sending._is_owned()
+            or (receiving is not None and receiving._is_owned())
+            or self._channel.is_inside()
+        )
 
     # ---- errors ---------------------------------------------------------------
 
@@ -178,6 +188,10 @@ class SocketCore:
         return self._made(
             SocketClosed(errno.EBADF, f"{doing}: this socket ({self._who()}) was {how} here")
         )
+
+    def _amid_another(self, doing: str) -> SocketError:
+        why = "a __del__ or a signal's handler came amid another call here; post() from there"
+        return self._made(SocketError(errno.EDEADLK, f"{doing} {self._who()}: {why}"))
 
     def _stopping_error(self, doing: str) -> SocketError:
         why = "the server is stopping" if self._connection.stopping else "Connection.close()"
@@ -296,11 +310,15 @@ class SocketCore:
         Thread: any. The connection's own thread closes the descriptor, now or as soon
         as it comes to it; another thread only ends the traffic.
         """
-        with _guard:
+        held = enter(_guard)  # else it goes without, for who was interrupted must not wait
+        try:
             if self._closed:
                 return
             self._closed = True
             self._waiter = 0  # the quick receive does not look whether it is closed
+        finally:
+            if held:
+                _guard.release()
         self._connection.close_asked()
 
     def _unlimit(self) -> None:
@@ -318,16 +336,21 @@ class SocketCore:
         except OSError:
             pass  # as above
 
-    def _shut_both(self, goodbye: bool = False) -> None:
-        """Ends what other threads wait for. Thread: any."""
-        with _guard:
+    def _shut_both(self, goodbye: bool = False) -> bool:
+        """Ends what other threads wait for. `False`: this thread was interrupted, and must not
+        wait for what that takes. Thread: any."""
+        if (goodbye and self._channel.is_inside()) or not enter(_guard):
+            return False
+        try:
             if self._sock.fileno() >= 0 and not self._detached:
-                try:
-                    if goodbye:
-                        self._channel.say_goodbye()
-                    self._sock.shutdown(stdlib_socket.SHUT_RDWR)
-                except OSError:
-                    pass  # the peer was quicker
+                if goodbye:
+                    self._channel.say_goodbye()
+                self._sock.shutdown(stdlib_socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was quicker
+        finally:
+            _guard.release()
+        return True
 
     def _cut_off(self) -> None:
         """A stop has run out of time. Thread: any."""

@@ -170,6 +170,11 @@ class Channel(ABC):
     def renew(self) -> None:
         """In a forked child whose callback goes on with this one: no lock of it is held."""
 
+    def is_inside(self) -> bool:
+        """Whether the calling thread was interrupted in the middle of a call here, and holds what
+        `say_goodbye` takes."""
+        return False
+
     def say_goodbye(self) -> None:
         """Tells the peer, without waiting, that the stream ends here. May be called again,
         and by any thread: it is to be told once."""

@@ -158,6 +158,9 @@ class TLSChannel(Handshake):
         self._reads_ended = True
         self._sock.shutdown(socket.SHUT_RD)
 
+    def is_inside(self) -> bool:
+        return bool(self._lock._is_owned())
+
     def say_goodbye(self) -> None:
         with self._lock:
             if self._said_goodbye or not self._established or self._held is not None:
