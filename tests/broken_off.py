@@ -104,12 +104,12 @@ def _traffic(server: ThousandIsland, clients: list[socket.socket]) -> int:
     """What was lost of it."""
     lost = 0
     for _ in range(2):
-        clients.append(_connect(server, 0.3))
+        clients.append(_connect(server, 1.0))
     for sock in clients:
         served = _ask(sock, b"x") and _ask(sock, b"block") and _ask(sock, b"later")
         served = served and _ask(sock, b"wait", b"?") and _ask(sock, b"y")
         lost += not served
-    with _connect(server, 0.3) as short:
+    with _connect(server, 1.0) as short:
         lost += not _ask(short, b"z")
     return lost
 
@@ -162,7 +162,8 @@ def trial(kind: str, number: int) -> tuple[str | None, list[str]]:
             sock.close()
 
     def left() -> list[str]:
-        return [one.name for one in threading.enumerate() if one is not threading.main_thread()]
+        others = [one for one in threading.enumerate() if one is not threading.main_thread()]
+        return [one.name for one in others if one.is_alive()]
 
     if not eventually(lambda: not left(), 2):
         wrong.append(f"threads are left: {left()}")

@@ -135,11 +135,11 @@ def test_an_error_of_accept_goes_to_an_acceptor(serve, client, monkeypatch):
     assert eventually(door.attended)
     accepts, failed = door._accepts, []
 
-    def failing():
+    def failing(coming):
         if not failed:
             failed.append(1)
             raise OSError(errno.ECONNABORTED, "injected")
-        return accepts()
+        return accepts(coming)
 
     door._accepts = failing
     assert answers(client(server))
@@ -154,7 +154,7 @@ def test_a_door_that_breaks_leaves_it_to_the_acceptors(serve, client, by_accepto
     door = door_of(server)
     assert eventually(door.attended)
 
-    def broken():
+    def broken(coming):
         raise ZeroDivisionError
 
     door._accepts = broken
@@ -191,9 +191,9 @@ def test_a_receiver_that_is_called_at_the_door_may_stop_the_server(serve, client
     door = door_of(server)
     accepts = door._accepts
 
-    def with_a_listener():
+    def with_a_listener(coming):
         events.acceptor_limit_reached.connect(stop)
-        return accepts()
+        return accepts(coming)
 
     door._accepts = with_a_listener
     try:

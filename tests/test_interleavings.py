@@ -109,7 +109,7 @@ class One:
             world.env, Scripted(self.channel), ours, (f"peer-{number}", number), 1
         )
         self.connection.attached = True
-        world.registry.admit(1)
+        world.registry.admit(1, [self.connection])
 
     def called(self, name, *arguments):
         # An assertion in here would end as this connection's own error.
@@ -399,7 +399,7 @@ class Interleavings(RuleBasedStateMachine):
         try:
             for one in self.all:
                 self.check(one)
-            assert self.registry.active == self.registry._reserved == 0
+            assert self.registry.active == self.registry._pending == 0
             assert self.registry.snapshot() == []
             assert self.registry.accepted == len(self.all)
             assert self.pool.timers == []

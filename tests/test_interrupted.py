@@ -25,6 +25,7 @@ from thousand_island_sync import (
     _locks,
     _pool,
     _waits,
+    _workers,
 )
 
 pytestmark = pytest.mark.skipif(not _locks.watched, reason="by the watch it is known who has one")
@@ -364,7 +365,7 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
     options = {"all": [], "counted": []}
     server = serve(Everyone, handler_options=options)
     bystanders = Bystanders(server, client, options, 1)
-    begun, start = [], threading.Thread.start
+    begun, start = [], _workers.start
 
     def noted(thread):
         begun.append(threading.get_ident())
@@ -378,7 +379,7 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
         else:
             call_somebody(pool)
 
-    monkeypatch.setattr(threading.Thread, "start", noted)
+    monkeypatch.setattr(_workers, "start", noted)
     monkeypatch.setattr(_pool.Pool, "_call_somebody", rather_a_new_one)
     for count in range(1, 8):
         bystanders.post()

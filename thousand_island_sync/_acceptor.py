@@ -22,7 +22,7 @@ from ._door import Door
 from ._intake import Intake, accepts_of, somebody_listens
 from ._latch import Latch
 from ._locks import lock
-from ._registry import Room
+from ._registry import InHand, Room
 from ._supervised import BackOff, say
 from .transports._base import ListenSocket
 
@@ -68,6 +68,7 @@ class Acceptor:
         self._aside = True  # it is where it does not touch the listening socket
         self._accepted = 0
         self._failures = 0
+        self._hand = InHand()
         self._back_off = BackOff(_LONGEST_S)
         self._begun: float | None = None  # when it was started again after a pause
         self._pausing = False
@@ -139,6 +140,10 @@ class Acceptor:
         """
         say("an acceptor died and is started again", error)
         self._turn.let_go()
+        self._intake.scheduler.interrupted()
+        if self.door is not None:
+            self.door.given_back()
+        self._intake.rescue(self._hand, self.number)
         self._intake.tell_accept_error(error, self.number)
         pause = 0.0 if self.over else self._back_off.failed()
         if not pause:
@@ -203,12 +208,12 @@ class Acceptor:
         """Reserves a place, waiting at the limit; `False`: look again."""
         intake = self._intake
         pause = intake.paused_until - now()
-        if pause <= 0 and intake.registry.reserve():
+        if pause <= 0 and intake.registry.reserve(self._hand):
             return True
         with self._turn.given_away():
             room = self._find_room(pause)
         if room is Room.FREE:
-            return intake.registry.reserve()
+            return intake.registry.reserve(self._hand)
         if room is Room.NONE:
             self._turn_all_away()
         return False
@@ -238,32 +243,30 @@ class Acceptor:
         intake = self._intake
         try:
             with _descriptors.thread.no_fork:
-                sock, address = self._accepts()
+                sock, address = self._accepts(self._hand.socks)
         except BlockingIOError:  # another acceptor was quicker
-            intake.registry.cancel()
+            intake.registry.cancel(self._hand)
             return
         except OSError as error:
-            intake.registry.cancel()
+            intake.registry.cancel(self._hand)
             self._failed(error)
             return
-        except BaseException:
-            intake.registry.cancel()
-            raise
         self._failures = 0
         self._accepted += 1
         waited = now_ns() - asked
-        connection = intake.admit(self.number, sock, address)
+        connection = intake.admit(self.number, sock, address, self._hand)
         with self._telling():
             intake.introduce(connection, waited)
+        self._hand.clear()
 
     def _accept_batch(self) -> None:
         """Nobody listens to events, and a place is reserved."""
-        taken, error = self._intake.take(self._accepts, self.number, reserved=True)
+        taken, error = self._intake.take(self._accepts, self.number, self._hand)
         self._accepted += len(taken)
         if taken:
             self._failures = 0
             self._step_aside()  # what starts no thread waits for nobody, and keeps its turn
-            self._intake.settle(taken)
+            self._intake.settle(self._hand)
             self._step_back()
         if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             self._failed(error)

@@ -29,9 +29,9 @@ from typing import Any, Protocol
 from . import _fork
 from ._locks import of_thread
 
-#: What a fork waits at most for those who open or close something, and they for it, in
-#: seconds. It takes microseconds; this is for a close(2) that lingers, say.
-_FORK_WAITS_S, _WAITS_FOR_FORK_S = 1.0, 5.0
+#: What a fork waits at most for those who open or close something, in seconds. It takes
+#: microseconds; this is for a close(2) that lingers, say.
+_FORK_WAITS_S = 1.0
 
 _detach = socket.SocketType.detach
 _NO_GUARD: AbstractContextManager[Any] = nullcontext()
@@ -53,12 +53,8 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         # Re-entrant, as the collector may run anything in there, and a signal's handler fork.
         self.no_fork = of_thread()
-        passed = _gate.acquire(True, _WAITS_FOR_FORK_S)
-        try:
+        with _gate:
             _threads.add(self.no_fork)
-        finally:
-            if passed:
-                _gate.release()
 
 
 #: Held over a fork: a thread begins its first stretch before or after one.
@@ -117,8 +113,9 @@ def listens(sock: socket.socket) -> None:
 
 def accepting(
     accept: Callable[[], tuple[int, Any]], kind: tuple[int, int, int]
-) -> Callable[[], tuple[socket.socket, Any]]:
-    """What accepts a client and notes its socket; to be called within `no_fork`.
+) -> Callable[[list[socket.socket]], tuple[socket.socket, Any]]:
+    """What accepts a client and notes its socket, in the list that it is given, too; to be called
+    within `no_fork`.
 
     Args:
         accept: gives a descriptor and an address, without waiting.
@@ -127,18 +124,23 @@ def accepting(
 
     note = _accepted.add
 
-    def accept_one() -> tuple[socket.socket, Any]:
+    def accept_one(coming: list[socket.socket]) -> tuple[socket.socket, Any]:
         fd, address = accept()
         sock = socket.socket(*kind, fileno=fd)
+        coming.append(sock)
         note(sock)
         return sock, address
 
     return accept_one
 
 
-def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
+def accept(
+    listener: socket.socket, coming: list[socket.socket] | None = None
+) -> tuple[socket.socket, Any]:
     """As `listener.accept`, of one that does not wait; to be called within `no_fork`."""
     sock, address = listener.accept()
+    if coming is not None:
+        coming.append(sock)
     _accepted.add(sock)
     return sock, address
 
@@ -189,6 +191,13 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
                 os.close(fd)
             except OSError:
                 pass  # it is closed all the same
+
+
+def leave(sock: socket.socket) -> None:
+    """An accepted socket that somebody may still use is closed when the last one lets go of it."""
+    with thread.no_fork:
+        _accepted.discard(sock)
+        _copied.discard(sock)
 
 
 def close_listening(sock: socket.socket, *, shared: bool) -> None:

@@ -28,8 +28,12 @@ from ._accept_turns import SharedBell
 from ._clock import now
 from ._intake import Intake, accepts_of, somebody_listens
 from ._locks import lock
+from ._registry import InHand
 from ._task import AGAIN, DONE, PARK, Task
 from .transports._base import ListenSocket
+
+#: A door that broke so often is closed for the pool.
+_BREAKS = 10
 
 
 class Door(Task):
@@ -43,7 +47,9 @@ class Door(Task):
     __slots__ = (
         "_accepts",
         "_added",
+        "_breaks",
         "_closed",
+        "_hand",
         "_homeless",
         "_inside",
         "_intake",
@@ -59,6 +65,8 @@ class Door(Task):
         self._accepts = accepts_of(listener.socket)
         self._intake = intake
         self._lock = lock("door")
+        self._hand = InHand()
+        self._breaks = 0  # how often it broke
         self._inside = False  # the pool has it
         self._added = self._closed = False
         self._homeless = False  # the poller had no room for it
@@ -107,9 +115,9 @@ class Door(Task):
             if not self._inside:
                 return PARK
             number = self._number
-            taken, end = intake.take(self._accepts, number, reserved=False)
+            taken, end = intake.take(self._accepts, number, self._hand)
         intake.count(number, len(taken))
-        intake.settle(taken)
+        intake.settle(self._hand)
         if end is None:
             return AGAIN
         if not isinstance(end, BlockingIOError):
@@ -136,9 +144,21 @@ class Door(Task):
         if not closed:
             self.gate.release()
 
+    def given_back(self) -> None:
+        """Whoever offered it was interrupted. Thread: an acceptor's."""
+        with self._lock:
+            self._inside, self._added = False, self._intake.scheduler.has(self)
+        self.gate.ring()
+
     def broke(self) -> None:
-        """A bug of ours: acceptors have it from now on."""
-        self.over = True
+        """A bug of ours, or an interruption: acceptors have it until the next offer, or, if that
+        comes again and again, for good."""
+        self._breaks += 1
+        if self._breaks >= _BREAKS:
+            self.over = True
+        self._added = self._homeless = False
+        self._intake.scheduler.forget(self)
+        self._intake.rescue(self._hand, self._number)
         self._pass_on()
 
     def unwatched(self, error: OSError) -> None:

@@ -126,11 +126,11 @@ class Ending(ConnectionCore):
         if not idle or self._known_handle() is not None:
             self._note_sockname()  # somebody may ask for it afterwards
         socket, pool = self._socket, self._env.pool
-        socket._send_home()
+        quiet = socket._send_home()
         if socket._detached:
             pool.forget(self)
             return
-        if not socket._cut:
+        if quiet and not socket._cut:
             try:
                 socket._channel.say_goodbye()
             except OSError:
@@ -142,7 +142,10 @@ class Ending(ConnectionCore):
                     return
                 read_away(self._sock, MOST_BYTES)
         pool.forget(self)
-        socket._close_descriptor()
+        if quiet:
+            socket._close_descriptor()
+        else:
+            _descriptors.leave(self._sock)
 
     def _shut_writing(self) -> bool:
         try:
@@ -166,12 +169,14 @@ class Ending(ConnectionCore):
         """A bug of ours: lets go of everything, without callbacks."""
         self._close_mailbox()
         socket: Socket | None = getattr(self, "_socket", None)
+        quiet = True
         if not self._gone:
             self._gone = True
-            if socket is not None:
-                socket._send_home()
-            self._env.pool.forget(self)
-            _descriptors.close(self._sock)
+            quiet = socket is None or socket._send_home()
+        if self._sock.fileno() != self.fd:
+            self.attached = False  # the number is somebody else's by now
+        self._env.pool.forget(self)
+        (_descriptors.close if quiet else _descriptors.leave)(self._sock)
         self._state = CLOSED
         self._env.ended(self)
         self._let_go_of_the_users()

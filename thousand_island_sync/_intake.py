@@ -21,7 +21,7 @@ from ._connection import Lifecycle
 from ._environment import Environment
 from ._locks import lock
 from ._own_threads import launch
-from ._registry import Registry, Room
+from ._registry import InHand, Registry, Room
 from ._scheduler import Scheduler
 from .errors import ConnectionOverflow
 from .transports._base import ListenSocket, Transport
@@ -45,7 +45,11 @@ def somebody_listens() -> bool:
     )
 
 
-def accepts_of(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
+#: As `accepts_of` gives it: it notes the socket in the list as well.
+Accepts = Callable[[list[socket.socket]], tuple[socket.socket, Any]]
+
+
+def accepts_of(listener: socket.socket) -> Accepts:
     """`listener.accept`, but that one asks for family and type, and makes an enumeration of
     each, for every client: a tenth of what Python does for one."""
     accept = getattr(listener, "_accept", None) if type(listener) is socket.socket else None
@@ -135,7 +139,7 @@ class Intake:
         return self._connection_cls(self.env, transport, sock, address, acceptor_id)
 
     def take(
-        self, accept: Callable[[], tuple[socket.socket, Any]], acceptor_id: int, *, reserved: bool
+        self, accept: Accepts, acceptor_id: int, hand: InHand
     ) -> tuple[list[Lifecycle], OSError | Room | None]:
         """Takes in those who wait, `BATCH` at most, for `settle` to hand over at once: each
         hand-over is a switch of threads, and each look at who waits is one more call. Calls
@@ -144,46 +148,64 @@ class Intake:
         Args:
             accept: as `accepts_of` gives it.
             acceptor_id: in whose name.
-            reserved: a place for the first one is, and nobody listens to events.
+            hand: of whoever accepts. If a place is reserved, nobody listens to events.
 
         Returns:
             They, counted already, and what ended it: what `accept` raised (BlockingIOError:
             nobody waits any more), `Room.NONE` (no place, or somebody listens to events), `None`.
         """
-        connections: list[Lifecycle] = []
-        if not reserved and somebody_listens():
+        connections = hand.connections
+        if not hand.places and somebody_listens():
             return connections, Room.NONE
         transport, registry = self.transport(), self.registry
-        places = int(reserved)
-        try:
-            with _descriptors.thread.no_fork:
-                while len(connections) < BATCH:
-                    if not places:
-                        places = registry.reserve_some(BATCH - len(connections))
-                        if not places:
-                            return connections, Room.NONE
-                    try:
-                        sock, address = accept()
-                    except OSError as error:
-                        # Its traceback leads to who gets it: a circle that holds all of them.
-                        return connections, error.with_traceback(None)
+        end: OSError | Room | None = None
+        with _descriptors.thread.no_fork:
+            while end is None and len(connections) < BATCH:
+                left = BATCH - len(connections)
+                if hand.places == len(connections) and not registry.reserve_some(left, hand):
+                    end = Room.NONE
+                    break
+                try:
+                    sock, address = accept(hand.socks)
+                except OSError as error:
+                    # Its traceback leads to who gets it: a circle that holds all of them.
+                    end = error.with_traceback(None)
+                else:
                     connections.append(self._make(transport, acceptor_id, sock, address))
-                    places -= 1
-            return connections, None
-        except BaseException:
-            self.hand_over(connections)
-            raise
-        finally:
-            if places:
-                registry.cancel(places)
-            if connections:
-                registry.admit(acceptor_id, len(connections))
-
-    def settle(self, connections: list[Lifecycle]) -> None:
-        """What `take` took is run from now on."""
         if connections:
-            self.hand_over(connections)
+            registry.admit(acceptor_id, connections, hand)
+        if hand.places:
+            registry.cancel(hand)
+        return connections, end
+
+    def settle(self, hand: InHand) -> None:
+        """What `take` took is run from now on."""
+        if hand.connections:
+            self.hand_over(hand.connections)
+            hand.clear()
         self.registry.tell_edges()
+
+    def rescue(self, hand: InHand, acceptor_id: int) -> None:
+        """Whoever had this in hand was interrupted: what is not handed over yet is now."""
+        self.registry.cancel(hand)
+        has = self.scheduler.has
+        made = {one._sock: one for one in hand.connections}
+        for sock in hand.socks:
+            connection = made.get(sock)
+            if sock.fileno() < 0 or (connection is not None and has(connection)):
+                continue
+            if connection is None or not self.registry.knows(connection):
+                try:
+                    address = sock.getpeername()
+                except OSError:  # the client has gone
+                    _descriptors.close(sock)
+                    continue
+                if not self.registry.reserve(hand):
+                    _descriptors.close(sock)
+                    continue
+                connection = self.admit(acceptor_id, sock, address, hand)
+            self.hand_over([connection])
+        hand.clear()
 
     def hand_over(self, connections: list[Lifecycle]) -> None:
         """They are run from now on."""
@@ -198,10 +220,14 @@ class Intake:
         self.tell_spawn_error(error, connection._acceptor_id, connection.peer_address)
         self.registry.refused(connection)
 
-    def admit(self, acceptor_id: int, sock: socket.socket, address: Any) -> Lifecycle:
+    def admit(
+        self, acceptor_id: int, sock: socket.socket, address: Any, hand: InHand | None = None
+    ) -> Lifecycle:
         """Who was accepted in a reserved place is a connection; `introduce` is to follow."""
         connection = self._make(self.transport(), acceptor_id, sock, address)
-        self.registry.admit(acceptor_id)
+        if hand is not None:
+            hand.connections.append(connection)
+        self.registry.admit(acceptor_id, [connection], hand)
         return connection
 
     def introduce(self, connection: Lifecycle, waited_ns: int) -> None:

@@ -76,6 +76,7 @@ class Listener:
         self._doors: list[Door] = []
         self._over = False
         self._watched_at = 0.0
+        self._first = True  # the listener's thread has not begun anew
         self._thread: Supervised | None = None
         self.address: Any = None
         self.intake: Intake
@@ -275,6 +276,9 @@ class Listener:
     def _watch(self) -> None:
         _waits.this_thread_is(_waits.OwnThread())
         self.scheduler.use_alarm(self._alarm)
+        if not self._first:
+            self.scheduler.interrupted()
+        self._first = False
         try:
             while not self._over:
                 timeout = self.scheduler.tend()

@@ -76,6 +76,7 @@ _holds_any: Callable[[], bool] | None = getattr(native, "holds_any", None)
 _holds_none: Callable[[], None] | None = getattr(native, "holds_none", None)
 _Lock: Any = threading.RLock if _holds_any is None else native.Lock  # type: ignore[union-attr]
 _RLock: Any = threading.RLock if _holds_any is None else native.RLock  # type: ignore[union-attr]
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -232,6 +233,35 @@ def enter(one: Any) -> bool:
         return False
     one.acquire()
     return True
+
+
+def if_free(one: Any, call: Callable[[], object]) -> bool:
+    """Calls with a lock that is got as by `take`, and given back whatever comes between. `False`:
+    it may not be waited for, and nothing is called."""
+    if one._is_owned():
+        return False
+    got = False
+    try:
+        got = enter(one)
+        if got:
+            call()
+        return got
+    finally:
+        if got or one._is_owned():
+            one.release()
+
+
+def if_possible(one: Any, call: Callable[[], R]) -> R:
+    """Calls with a lock, as `if_free`, but without where it may not be waited for."""
+    if one._is_owned():
+        return call()
+    got = False
+    try:
+        got = enter(one)
+        return call()
+    finally:
+        if got or one._is_owned():
+            one.release()
 
 
 # ---- watching ---------------------------------------------------------------------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from . import _waits
-from ._locks import enter, process_lock
+from ._locks import if_possible, process_lock
 from ._timers import Timer
 from .errors import MailboxFull
 
@@ -63,15 +64,13 @@ class Mailbox:
 
     def put(self, message: Any) -> bool:
         """False: closed. Raises MailboxFull."""
-        held = enter(_lock)
-        try:
-            if not self.closed:
-                self._room()
-                self._queue.append(message)
-            return not self.closed
-        finally:
-            if held:
-                _lock.release()
+        return if_possible(_lock, lambda: self._put(self._queue.append, message))
+
+    def _put(self, put: Callable[[Any], object], what: Any) -> bool:
+        if not self.closed:
+            self._room()
+            put(what)
+        return not self.closed
 
     def _room(self) -> None:
         waiting = len(self._queue) + len(self._delayed)
@@ -83,15 +82,7 @@ class Mailbox:
 
     def put_delayed(self, timer: Timer) -> bool:
         """Keeps a place for a message whose time will come. As `put`."""
-        held = enter(_lock)
-        try:
-            if not self.closed:
-                self._room()
-                self._delayed[timer] = None
-            return not self.closed
-        finally:
-            if held:
-                _lock.release()
+        return if_possible(_lock, lambda: self._put(self._delayed.setdefault, timer))
 
     def arrive(self, timer: Timer, message: Any) -> bool:
         """A delayed message's time has come; False: closed meanwhile."""

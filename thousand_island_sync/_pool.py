@@ -62,24 +62,6 @@ class Rousing:
             pool._rouse()
 
 
-class Asking(Rousing):
-    """`with self._asking:` and then `take(self._lock)`, for what may interrupt code of ours: the
-    lock is given back, whatever comes between the two. And no thread is started: one that
-    begins takes locks of the standard library's, which who was interrupted may have."""
-
-    __slots__ = ()
-
-    def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        lock = self._pool._lock
-        if lock._is_owned():
-            lock.release()
-        pool = self._pool
-        if kind is None and not all(heir.turn for heir in list(pool._called)):
-            pool.soon(pool._rouse)
-            return
-        super().__exit__(kind, value, traceback)
-
-
 def default_permits() -> int:
     """As many threads as can run Python at once."""
     if getattr(sys, "_is_gil_enabled", lambda: True)():
@@ -103,7 +85,6 @@ class Pool:
         "_alarm_may_stop",
         "_alarm_set_at",
         "_alone",
-        "_asking",
         "_batch",
         "_bound",
         "_broken",
@@ -174,7 +155,7 @@ class Pool:
         self._lock = lock("scheduler")
         self._left_over: deque[Callable[[], object]] = deque()
         # All below is guarded by the lock, but for taking from the ready queue.
-        self._rousing, self._asking = Rousing(self), Asking(self)
+        self._rousing = Rousing(self)
         self._called: deque[Worker] = deque()  # who got a permit, and is to be woken
         self._wakes = False  # one who waits in the poller is to be woken
         self._nobody = False  # the listener's thread is, for there is no other
@@ -226,6 +207,10 @@ class Pool:
     def _put_right(self) -> None:
         """Without the lock: makes good what an exception has left half done."""
         raise NotImplementedError
+
+    def interrupted(self) -> None:
+        """Something of ours that may have asked for anything here was broken off. Thread: any."""
+        self._make_good()
 
     def _make_good(self) -> None:
         """An exception has ended something of ours before its end. Without the lock."""
@@ -311,6 +296,14 @@ class Pool:
         except BaseException:
             self._make_good()
             raise
+
+    def _rouse_no_new_one(self) -> None:
+        """As `_rouse`, but no thread is started: one that begins takes locks of the standard
+        library's, which who was interrupted may have."""
+        if all(heir.turn for heir in list(self._called)):
+            self._rouse()
+        else:
+            self.soon(self._rouse)
 
     def _wake_called(self, tasks: tuple[Task, ...] = ()) -> bool:
         started = True

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 from . import _alarm
 from ._alarm import Alarm
 from ._clock import FOREVER
-from ._locks import take
+from ._locks import if_free
 from ._poller import HANGUP, REFUSED, WRITE, Events
 from ._task import Task
 from ._tendency import HAND_OVER_COST
@@ -63,7 +64,8 @@ class Queue(Workers):
             RuntimeError: as for `add`.
         """
         with self._lock:
-            self._doors.append(door)
+            if door not in self._doors:
+                self._doors.append(door)
         self.add(door)
 
     def attach(self, task: Task) -> None:
@@ -76,23 +78,31 @@ class Queue(Workers):
         task.attached = True
 
     def _register(self, task: Task) -> None:
-        poller = self._poller
         # One that is rearmed after each event is then told what to watch for.
-        write = task.wants_write if poller.needs_rearm else task.write_edges
-        poller.register(task.fd, write=write)
+        write = task.wants_write if self._poller.needs_rearm else task.write_edges
+        self._poller.register(task.fd, write=write)
 
     def make_ready(self, task: Task) -> None:
         """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
-        if self._lock._is_owned():
+        if not self._if_free(lambda: self._make_ready(task)):
             self.soon(functools.partial(self.make_ready, task))
-            return
-        with self._asking:
-            if not take(self._lock):
-                self.soon(functools.partial(self.make_ready, task))
-            elif task.owned:
-                task.marked = True
-            elif self._tasks.get(task.fd) is task:
-                self._enqueue(task)
+
+    def _make_ready(self, task: Task) -> None:
+        if task.owned:
+            task.marked = True
+        elif self._tasks.get(task.fd) is task:
+            self._enqueue(task)
+
+    def _if_free(self, change: Callable[[], None]) -> bool:
+        """As `_locks.if_free`, and wakes whoever was called."""
+        try:
+            changed = if_free(self._lock, change)
+            if changed:
+                self._rouse_no_new_one()
+            return changed
+        except BaseException:
+            self._make_good()
+            raise
 
     def make_all_ready(self) -> None:
         """`make_ready` of every task, waking one thread for all of them."""
@@ -112,18 +122,15 @@ class Queue(Workers):
 
     def start(self, timer: Timer) -> None:
         """Calls its target, which must be quick, on a thread of the pool in time."""
-        if self._lock._is_owned():
+        if not self._if_free(lambda: self._start(timer)):
             self.soon(functools.partial(self.start, timer))
-            return
-        with self._asking:
-            if not take(self._lock):
-                self.soon(functools.partial(self.start, timer))
-                return
-            self._timers.put(timer)
-            if self._note_timer(timer.when):
-                self._wakes = True
-            elif not self._holders:
-                self._nobody = True
+
+    def _start(self, timer: Timer) -> None:
+        self._timers.put(timer)
+        if self._note_timer(timer.when):
+            self._wakes = True
+        elif not self._holders:
+            self._nobody = True
 
     def cancel(self, timer: Timer) -> None:
         call = timer.target  # it ends without the lock: with it ends what is the user's
@@ -192,6 +199,10 @@ class Queue(Workers):
         task.write_edges = True
         if task.attached and not self._poller.needs_rearm:
             self._poller.modify(task.fd, write=True)
+
+    def has(self, task: Task) -> bool:
+        """Whether it was added, and is not forgotten yet."""
+        return self._tasks.get(task.fd) is task
 
     def tasks(self) -> list[Task]:
         with self._lock:
@@ -347,8 +358,8 @@ class Queue(Workers):
     # ---- and back -------------------------------------------------------------
 
     def _settle(self, worker: Worker) -> None:
-        """With the lock: parks what the worker has run. What was marked goes on: whoever is not
-        about to run what is ready calls somebody for it."""
+        """With the lock: parks what the worker has run. What was marked goes on; who will not run
+        it then calls somebody."""
         parked, ready = worker.parked, self._ready
         rearm = self._poller.needs_rearm
         while parked:

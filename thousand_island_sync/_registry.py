@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._clock import FOREVER, now
 from ._locks import lock
@@ -32,6 +32,22 @@ class Counted(Protocol):
     _acceptor_id: int
 
 
+class InHand:
+    """What somebody who accepts clients has reserved, accepted and made, and not handed over yet.
+    It stays here if he is interrupted."""
+
+    __slots__ = ("connections", "places", "socks")
+
+    def __init__(self) -> None:
+        self.places = 0
+        self.socks: list[Any] = []
+        self.connections: list[Any] = []
+
+    def clear(self) -> None:
+        """All has been handed over."""
+        self.socks, self.connections = [], []
+
+
 class Registry:
     """Counts; any thread may call anything.
 
@@ -46,8 +62,11 @@ class Registry:
         self._edge = edge
         self._lock = lock("registry")
         self._changed = threading.Condition(self._lock)
-        self._reserved = 0
-        self._open: set[Counted] = set()
+        # Nothing is counted twice, whatever is interrupted: places by him who has them in hand,
+        # connections as they are. Whether its handler was made.
+        self._pending = 0  # places that are no connections yet
+        self._others = InHand()
+        self._known: dict[Counted, bool] = {}
         self._at_limit = False
         self._edges: deque[tuple[bool, int, int]] = deque()
         self._telling = False
@@ -55,7 +74,6 @@ class Registry:
         self._waiting_since: dict[int, float] = {}
         self._waiters = 0
         self._few = -1  # so few are left that the stop goes on
-        self.active = 0
         self.peak = 0
         self.accepted = 0
         self.rejected = 0
@@ -63,48 +81,76 @@ class Registry:
 
     # ---- places ---------------------------------------------------------------
 
-    def reserve(self) -> bool:
+    @property
+    def active(self) -> int:
+        """Open connections."""
+        return len(self._known)
+
+    def _free(self) -> int:
+        return self._limit - self._pending - len(self._known)
+
+    def reserve(self, hand: InHand | None = None) -> bool:
         """Takes a place; `False` at the limit."""
+        hand = hand or self._others
         with self._lock:
-            if self._reserved >= self._limit:
+            if self._free() <= 0:
                 return False
-            self._reserved += 1
+            self._pending += 1
+            hand.places += 1
             return True
 
-    def reserve_some(self, most: int) -> int:
+    def reserve_some(self, most: int, hand: InHand) -> bool:
         """Takes several places, or one where few are left: others shall not find none because
-        of what will be given back. How many; 0 at the limit."""
+        of what will be given back. `False` at the limit."""
         with self._lock:
-            free = self._limit - self._reserved
+            free = self._free()
             taken = most if free >= 2 * most else min(1, free)
-            self._reserved += taken
-            return taken
+            if taken <= 0:
+                return False
+            self._pending += taken
+            hand.places += taken
+            return True
 
     def has_room(self) -> bool:
         with self._lock:
-            return self._reserved < self._limit
+            return self._free() > 0
 
-    def cancel(self, places: int = 1) -> None:
-        """Gives back places that became no connections."""
+    def cancel(self, hand: InHand | None = None) -> None:
+        """Gives back places that became no connections: all in hand, or one of the others'."""
         with self._lock:
-            self._reserved -= places
+            if hand is None:
+                hand, places = self._others, 1
+            else:
+                places = hand.places
+            self._pending -= places
+            hand.places -= places
             if self._waiters:
                 self._changed.notify_all()
 
-    def admit(self, acceptor_id: int, places: int = 1) -> None:
+    def admit(
+        self, acceptor_id: int, connections: Sequence[Counted], hand: InHand | None = None
+    ) -> None:
         """Reserved places are connections now. `tell_edges` is to follow, before they run."""
+        hand, count = hand or self._others, len(connections)
         with self._lock:
-            self.active += places
-            if self.active > self.peak:
-                self.peak = self.active
-            if self.active >= self._limit and not self._at_limit:
+            self._known.update(dict.fromkeys(connections, False))
+            self._pending -= count
+            hand.places -= count
+            active = len(self._known)
+            if active > self.peak:
+                self.peak = active
+            if active >= self._limit and not self._at_limit:
                 self._at_limit = True
-                self._edges.append((True, self.active, acceptor_id))
+                self._edges.append((True, active, acceptor_id))
+
+    def knows(self, connection: Counted) -> bool:
+        """Whether it is counted."""
+        return connection in self._known
 
     def opened(self, connection: Counted) -> None:
         """Its handler was made."""
         with self._lock:
-            self._open.add(connection)
+            self._known[connection] = True
             self.accepted += 1
 
     def refused(self, connection: Counted) -> None:
@@ -123,11 +169,11 @@ class Registry:
     def ended(self, connection: Counted, *, rejected: bool = False) -> None:
         while True:
             with self._lock:
+                if connection not in self._known:
+                    return  # it was told before, by one who was interrupted
                 if not self._at_limit:
-                    self._open.discard(connection)
-                    self._reserved -= 1
-                    self.active -= 1
                     self.rejected += rejected
+                    del self._known[connection]
                     if self._waiting_since:
                         self._waiting_since.clear()
                     if self._waiters or self.active <= self._few:
@@ -181,7 +227,7 @@ class Registry:
             self._waiters += 1
             try:
                 while not over():
-                    if self._reserved < self._limit:
+                    if self._free() > 0:
                         self._counts_anew(listener)
                         return Room.FREE
                     if self._waiting_since.get(listener) != since:
@@ -229,6 +275,6 @@ class Registry:
         """Thread: any, wherever it was interrupted."""
         while True:
             try:
-                return list(self._open)
+                return [one for one, opened in self._known.items() if opened]
             except RuntimeError:  # it was changed meanwhile
                 continue

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _addresses, _descriptors, _waits
 from ._clock import FOREVER, limited, now, seconds
-from ._locks import enter, maker, process_lock
+from ._locks import if_free, if_possible, maker, process_lock
 from ._options import MISSING, Missing, is_milliseconds
 from ._wake_up import WakeUp
 from .errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
@@ -32,6 +32,7 @@ from .transports._base import Channel
 if TYPE_CHECKING:
     from ._buffer import ReadBuffer
 
+_LOST_S = 0.5  # seconds after which a turn is taken for lost
 _PEER_HAS_GONE = {
     errno.ECONNRESET,
     errno.EPIPE,
@@ -310,16 +311,13 @@ class SocketCore:
         Thread: any. The connection's own thread closes the descriptor, now or as soon
         as it comes to it; another thread only ends the traffic.
         """
-        held = enter(_guard)  # else it goes without, for who was interrupted must not wait
-        try:
-            if self._closed:
-                return
-            self._closed = True
-            self._waiter = 0  # the quick receive does not look whether it is closed
-        finally:
-            if held:
-                _guard.release()
-        self._connection.close_asked()
+        if if_possible(_guard, self._mark_closed):
+            self._connection.close_asked()
+
+    def _mark_closed(self) -> bool:
+        was, self._closed = not self._closed, True
+        self._waiter = 0  # the quick receive does not look whether it is closed
+        return was
 
     def _unlimit(self) -> None:
         """With `_guard`; the descriptor is there, and nobody waits with a limit."""
@@ -339,8 +337,14 @@ class SocketCore:
     def _shut_both(self, goodbye: bool = False) -> bool:
         """Ends what other threads wait for. `False`: this thread was interrupted, and must not
         wait for what that takes. Thread: any."""
-        if (goodbye and self._channel.is_inside()) or not enter(_guard):
+        if goodbye and self._channel.is_inside():
             return False
+        if _guard._is_owned():
+            self._shut(goodbye)
+            return True
+        return if_free(_guard, lambda: self._shut(goodbye))
+
+    def _shut(self, goodbye: bool) -> None:
         try:
             if self._sock.fileno() >= 0 and not self._detached:
                 if goodbye:
@@ -348,9 +352,6 @@ class SocketCore:
                 self._sock.shutdown(stdlib_socket.SHUT_RDWR)
         except OSError:
             pass  # the peer was quicker
-        finally:
-            _guard.release()
-        return True
 
     def _cut_off(self) -> None:
         """A stop has run out of time. Thread: any."""
@@ -361,22 +362,20 @@ class SocketCore:
         """Ends a read that waits, now or later; sends go on. `False`: the calling thread was
         interrupted, and must not wait for what that takes. Thread: any."""
         self._interrupted = True
-        if not enter(_guard):
-            return False
+        return if_free(_guard, self._end_reads)
+
+    def _end_reads(self) -> None:
         try:
             if self._sock.fileno() >= 0 and not self._detached:
                 self._channel.end_reads()
         except OSError:
             pass  # the peer was quicker
-        finally:
-            _guard.release()
-        return True
 
-    def _send_home(self) -> None:
+    def _send_home(self) -> bool:
         """No call is under way after this, and none begins: the descriptor may be closed.
-
-        Thread: the owner's.
-        """
+        `False`: a turn is not given back; lost, as an exception came when it was taken, or not.
+        Thread: the owner's."""
+        quiet = True
         with _guard:  # it is closed or detached, and not both
             self._closed = True
         for lock in (self._sending, self._receiving):
@@ -385,8 +384,11 @@ class SocketCore:
             if not lock.acquire(False):
                 self._shut_both()
                 _waits.give_way()
-                lock.acquire()
+                if not lock.acquire(timeout=_LOST_S):
+                    quiet = False
+                    continue
             lock.release()
+        return quiet
 
     def _close_descriptor(self) -> None:
         """Thread: the owner's, after `_send_home`."""
