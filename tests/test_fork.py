@@ -520,7 +520,7 @@ class Keeps(Echo):
         self.options.append(socket)
 
 
-def test_what_is_the_parents_raises_in_a_child(wire, children):
+def test_f11_what_is_the_parents_raises_in_a_child(wire, children):
     kept = []
     server = wire.serve(Keeps, handler_options=kept)
     sock = wire.connect(server)
@@ -759,7 +759,7 @@ def own_server(sock):
     assert threading.active_count() == 1
 
 
-def test_a_child_may_have_a_server_of_its_own(wire, children):
+def test_f11_a_child_may_have_a_server_of_its_own(wire, children):
     server = wire.serve(ServesItself, handler_options=children)
     others = [wire.connect(server) for _ in range(3)]
     sock = wire.connect(server)

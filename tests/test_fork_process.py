@@ -86,7 +86,7 @@ def ends_at_once(sock, stopwatch):
     sock.close()
 
 
-def test_a_client_sees_its_end_whatever_child_was_forked_beside_it(wire, workers, stopwatch):
+def test_f11_a_client_sees_its_end_whatever_child_was_forked_beside_it(wire, workers, stopwatch):
     server = wire.serve(Once)
     sock = wire.connect(server)
     assert eventually(server.connections)
