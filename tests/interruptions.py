@@ -84,7 +84,7 @@ class Interrupter:
     @contextlib.contextmanager
     def everywhere(self) -> Iterator[None]:
         """On this thread, and on those that are started meanwhile."""
-        before, disturb = sys.gettrace(), _locks.disturb
+        before, of_threads, disturb = sys.gettrace(), threading.gettrace(), _locks.disturb
         threading.settrace(self._trace)
         _locks.disturb = self._disturb  # type: ignore[assignment]
         sys.settrace(self._trace)
@@ -93,4 +93,4 @@ class Interrupter:
         finally:
             sys.settrace(before)
             _locks.disturb = disturb  # type: ignore[assignment]
-            threading.settrace(before)  # type: ignore[arg-type]
+            threading.settrace(of_threads)  # type: ignore[arg-type]

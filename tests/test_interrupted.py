@@ -19,14 +19,18 @@ from thousand_island_sync import (
     TLS,
     Close,
     Handler,
+    MailboxFull,
     SocketClosed,
     SocketError,
     ThousandIslandError,
     _locks,
+    _mailbox,
     _pool,
     _waits,
     _workers,
 )
+from thousand_island_sync._mailbox import Mailbox
+from thousand_island_sync._timers import Timer
 
 pytestmark = pytest.mark.skipif(not _locks.watched, reason="by the watch it is known who has one")
 
@@ -342,8 +346,28 @@ def test_who_has_a_lock_does_not_wait_for_the_schedulers(held, serve, client):
     assert eventually(lambda: server.info().active_connections == 1)
 
 
-def test_a_socket_asks_while_a_wide_net_of_threads_does(serve, client):
-    """Posts of many threads at once, with what waits and what is left over."""
+def test_a_message_is_put_in_without_a_lock_that_another_has():
+    mail, taken, over = Mailbox(2), threading.Event(), threading.Event()
+
+    def other():
+        with _mailbox._lock:
+            taken.set()
+            over.wait(10)
+
+    with running(other):
+        assert taken.wait(5)
+        with _locks.lock("registry"):
+            assert mail.put("now")
+            assert mail.put_delayed(Timer(1.0))
+            with pytest.raises(MailboxFull):
+                mail.put("too many")
+        over.set()
+    assert len(mail) == 2
+    assert mail.take() == "now"
+
+
+def test_many_threads_post_at_once_each_with_a_lock(serve, client):
+    """What is left for the listener's thread arrives as well."""
     options = {"all": [], "counted": []}
     server = serve(Everyone, handler_options=options, max_pending_messages=None)
     bystanders = Bystanders(server, client, options, 1)
