@@ -1,5 +1,6 @@
 """All metadata is in setup.cfg, but for what it cannot say: the hot path in C is optional."""
 
+import os
 import runpy
 import shutil
 import sys
@@ -44,12 +45,13 @@ class BuildBeside(build_ext):
                     shutil.copy(made, beside)
 
 
+optimized = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O2"]
 native = Extension(
     "thousand_island_sync._native",
     sorted(map(str, Path("native").glob("*.c"))),
     define_macros=[("NATIVE_SOURCES", f'"{DIGEST}"')],
     # What the files share is theirs: calls and the state are reached directly.
-    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden"],
+    extra_compile_args=["-std=c11", "-fvisibility=hidden", *optimized],
     optional=True,  # without a compiler the Python does all of it
 )
 wanted = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")

@@ -41,7 +41,7 @@ in_c_only = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Pytho
 def test_the_hot_path_is_in_c_where_it_can_be():
     if PURE or not POSSIBLE:
         assert not _twins.in_c
-    elif os.environ.get("REQUIRE_PROGRAMS"):
+    elif os.environ.get("REQUIRE_PROGRAMS") or os.environ.get("REQUIRE_NATIVE"):
         assert _twins.in_c, "the C module was not built, and this run requires it"
 
 

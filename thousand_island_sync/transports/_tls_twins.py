@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._compiled import compare, native, warn_of_another_version
-from . import _tls_private
+from . import _tls_private, _tls_proof  # noqa: F401 - what follows depends on the second
 from ._base import READ
 from ._tls_channel import TLSChannel, _Sink
 from ._tls_records import BATCH, LARGEST, RECORD, PrivateRecords

@@ -1,0 +1,287 @@
+"""Errors that the C meets in the middle of its work, each made to happen."""
+
+import contextlib
+import contextvars
+import ctypes
+import os
+import socket
+import threading
+
+import pytest
+
+from tests.slots import Busy, Quiet, Waiting, Wired
+from tests.support import eventually
+from tests.test_tls_wire import Pair
+from thousand_island_sync import Socket, _compiled, _twins, _waits, events
+from thousand_island_sync._connection import Lifecycle
+from thousand_island_sync._states import State
+from thousand_island_sync.transports import _tls_records
+
+pytestmark = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Python")
+
+
+class Broken(Exception):
+    pass
+
+
+def breaks(*_):
+    raise Broken
+
+
+@pytest.fixture
+def heard():
+    """Somebody listens to each signal that the C tells of."""
+    signals = (events.socket_recv, events.socket_send, events.handler_async_recv)
+    for signal in signals:
+        signal.connect(print)
+    yield
+    for signal in signals:
+        signal.disconnect(print)
+
+
+# ---- the scheduler ------------------------------------------------------------
+
+
+def test_a_poller_that_fails_is_told_of_when_the_books_are_right_again():
+    ours, theirs = os.pipe()
+    with Busy(ready=False) as world:
+        os.dup2(ours, world.poller._epoll.fileno())
+        with pytest.raises(OSError, match="Invalid argument"):
+            world.scheduler._look(world.worker)
+        assert not world.worker.looking
+        assert world.scheduler._sleepers == 0
+        assert not world.scheduler._lock.locked()
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_clock_that_fails_leaves_the_lock_free():
+    with Busy(ready=False) as world:
+        world.scheduler._next_timer = 0.0
+        world.scheduler._clock = breaks
+        with pytest.raises(Broken):
+            world.scheduler._look(world.worker)
+        assert not world.scheduler._lock.locked()
+
+
+@pytest.mark.parametrize("name", ["_arm", "_put_back", "_fire", "_set_alarm", "_stop_alarm"])
+def test_a_step_of_a_look_that_fails_leaves_the_lock_free(name, monkeypatch):
+    with Busy(ready=False) as world:
+        scheduler = world.scheduler
+        monkeypatch.setattr(type(scheduler), name, breaks)
+        world.task.timer_at = 2e9
+        world.task.attached = name != "_put_back"
+        scheduler._alarm_may_stop = True
+        scheduler._next_timer = 0.0 if name == "_fire" else 1e9
+        if name == "_stop_alarm":
+            world.worker.parked.clear()
+        with contextlib.suppress(Broken):
+            scheduler._look(world.worker)
+            assert name == "_stop_alarm", "it was not called"
+        assert not scheduler._lock.locked()
+
+
+@pytest.mark.parametrize("name", ["_be_watched", "_without_permit", "_stay_alone", "_run_measured"])
+def test_a_step_of_a_batch_that_fails_is_passed_on(name, monkeypatch):
+    with Busy() as world:
+        scheduler, worker = world.scheduler, world.worker
+        monkeypatch.setattr(type(scheduler), name, breaks)
+        scheduler._watching = name != "_be_watched"
+        scheduler._alone = 1_000
+        if name == "_without_permit":
+            worker.permit = False
+        world.task.blocks = name == "_run_measured"
+        with pytest.raises(Broken):
+            scheduler._run_batch(worker)
+        assert not scheduler._lock.locked()
+        scheduler._holders[:] = []
+
+
+def test_a_twin_waits_for_its_lock():
+    looked = []
+    with Busy(ready=False) as world:
+        thread = threading.Thread(
+            target=lambda: looked.append(world.scheduler._look(world.worker)), daemon=True
+        )
+        world.scheduler._lock.acquire()
+        thread.start()
+        thread.join(0.05)
+        assert looked == []
+        world.scheduler._lock.release()
+        thread.join(10)
+        assert looked == [True]
+
+
+def test_a_lock_of_a_thread_that_is_no_more_can_be_made_anew():
+    for kind in (_compiled.native.Lock, _compiled.native.RLock):
+        lock = kind()
+        thread = threading.Thread(target=lock.acquire)
+        thread.start()
+        thread.join()
+        assert lock.acquire(False) is False
+        lock._at_fork_reinit()
+        assert lock.acquire(False) is True
+        lock.release()
+
+
+# ---- a connection ----------------------------------------------------------------
+
+
+def test_a_signal_that_fails_before_the_callback_ends_the_step(heard, monkeypatch):
+    monkeypatch.setattr(Lifecycle, "_tell_arrival", breaks)
+    with Wired() as world, pytest.raises(Broken):
+        world.connection.run()
+    with Wired() as world, pytest.raises(Broken):
+        world.connection.stay(float("inf"), lambda duration: True)
+
+
+def test_a_thread_that_cannot_make_way_ends_the_step(monkeypatch):
+    class Stubborn:
+        permit, give_way = True, breaks
+
+    with Wired() as world:
+        world.connection.blocks = True
+        before = getattr(_waits._here, "worker", None)
+        _waits._here.worker = Stubborn()
+        try:
+            with pytest.raises(Broken):
+                world.connection.run()
+        finally:
+            _waits._here.worker = before
+
+
+def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
+    states = []
+
+    def leave(self, data, sock):
+        ctypes.pythonapi.PyContext_Enter(ctypes.py_object(contextvars.copy_context()))
+
+    def run():  # on a thread that ends with its contexts
+        with Wired() as world:
+            world.connection.run()
+            states.append(world.state)
+
+    monkeypatch.setattr(Quiet, "handle_data", leave)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert states == [State.CLOSED]
+
+
+def test_a_verdict_that_is_none_ends_the_run():
+    with Busy() as world:
+        world.task.verdict = "park"
+        with pytest.raises(TypeError, match="takes int"):
+            world.scheduler._run_batch(world.worker)
+
+
+# ---- a socket ---------------------------------------------------------------------
+
+
+def test_a_sink_without_room_is_waited_for():
+    class Full:
+        def send(self, data, flags):
+            raise BlockingIOError
+
+    with Wired() as world:
+        world.socket._sink = Full()
+        assert world.socket.send(b"x") == 1
+        assert world.theirs.recv(10) == b"x"
+
+
+def test_one_piece_of_a_list_is_sent_as_it_is():
+    with Wired() as world:
+        assert world.socket.send([b"one"]) == 3
+        assert world.theirs.recv(10) == b"one"
+
+
+def test_a_receiver_that_cannot_be_told_frees_the_locks(heard, monkeypatch):
+    for name in ("_tell", "_tell_sent"):
+        monkeypatch.setattr(Socket, name, breaks)
+    with Waiting() as world:
+        with pytest.raises(Broken):
+            world.socket.send(b"x")
+        assert not world.socket._sending.locked()
+        with pytest.raises(Broken):
+            world.socket.recv(4)
+        assert not world.socket._receiving.locked()
+
+
+def test_functions_of_the_module_look_at_what_they_get():
+    native = _compiled.native
+    with pytest.raises(TypeError):
+        native.unread("one")
+    assert native.unread(-1) == -1
+    with pytest.raises(TypeError):
+        native.send_file(1)
+    with pytest.raises(TypeError):
+        native.timer_set("one", 2)
+    with pytest.raises(OSError, match="Bad file"):
+        native.timer_set(-1, 2)
+    with pytest.raises(OSError, match="Bad file"):
+        native.send_file(-1, -1, 0, 1)
+
+
+def test_a_file_that_finds_no_room_is_tried_again(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10_000_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, path.open("rb") as file:
+        sent = 0
+        while sent is not None:
+            sent = _compiled.native.send_file(ours.fileno(), file.fileno(), 0, 10_000_000)
+
+
+# ---- TLS --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(authority):
+    made = Pair(authority)
+    made.shake_hands()
+    yield made
+    made.close()
+
+
+def test_a_length_that_fits_nothing_is_the_pythons_to_refuse(pair):
+    pair.say(b"x")
+    pair.deliver()
+    with contextlib.suppress(OverflowError):
+        pair.channel.recv(1 << 70)
+    assert not pair.channel._lock.locked()
+
+
+def test_what_has_gaps_is_refused_and_the_lock_free(pair):
+    with contextlib.suppress(Exception):
+        pair.channel.sink().send(memoryview(b"abcd")[::2], 0)
+    assert not pair.channel._lock.locked()
+
+
+def test_a_socket_that_is_gone_is_an_error_of_the_send(pair):
+    pair.ours.close()
+    for size in (1, 50_000):
+        with pytest.raises(OSError, match="Bad file"):
+            pair.channel.sink().send(b"x" * size, 0)
+    with pytest.raises(OSError, match="Bad file"):
+        pair.channel.recv(1)
+    assert not pair.channel._lock.locked()
+
+
+@pytest.mark.parametrize("size", [1, 50_000])
+def test_more_than_a_buffer_of_records_is_held_and_goes_out(pair, size):
+    """As after many answers of OpenSSL's own."""
+    much = b"z" * 200_000
+    assert _tls_records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
+    assert pair.channel.sink().send(b"x" * size, 0) < 0
+    assert pair.channel._held.startswith(b"z" * 1_000)
+    came = b""
+
+    def out():
+        nonlocal came
+        done = pair.channel.flush()
+        with contextlib.suppress(BlockingIOError):
+            came += pair.theirs.recv(1 << 20)
+        return done and len(came) > len(much)
+
+    assert eventually(out)
+    assert came.startswith(much)
