@@ -7,6 +7,9 @@ has begun, or is over. They are counted from the thread's first step on, over al
 kind. After it a new client must be served within a second, a stop be in time, one connection be
 lost at most, and no thread and no descriptor be left. Run without self-checks: what watches locks
 would itself be interrupted.
+
+No point is where a descriptor is a number, and nobody's: after accept(2), before there is a socket
+for it, and while a wake-up's is closed. What comes there loses it, as in the standard library.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ from thousand_island_sync import Handler, ThousandIsland
 SERVED_S, STOPPED_S = 1.0, 1.0
 #: What the machine may add to that.
 SLACK_S = 0.5
+
+
+_NOBODYS = {"accept_one", "abandon"}
+_MAKES_SOCKETS = socket.socket.__init__.__code__
 
 
 class Interrupted(BaseException):
@@ -65,11 +72,13 @@ class Point:
         thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]
         if thread is None or self._mark not in thread.name:
             return
-        if frame.f_code.co_filename == __file__:
+        code = frame.f_code
+        if code.co_filename == __file__:
             return  # the user's
+        if code.co_name in _NOBODYS or (code.co_name == "__init__" and code is _MAKES_SOCKETS):
+            return
         self._left -= 1
         if self._left <= 0:
-            code = frame.f_code
             name = getattr(code, "co_qualname", code.co_name)
             of = getattr(argument, "__qualname__", "") if event.startswith("c_") else ""
             file = f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
