@@ -113,6 +113,7 @@ def test_the_descriptor_is_the_callers(wire, hands, adopt, record):
     assert eventually(lambda: server.info().active_connections == 0)
     assert hands["called"] == ["connection", "data", "end"]
     assert socket.connection.closed
+    assert socket.connection.sockname is not None  # a fact, which outlives it
 
     if wire.secure:
         # The bare descriptor: what comes is encrypted.

@@ -8,6 +8,7 @@ mixed, and every counter back at zero."""
 
 import contextvars
 import logging
+import os
 import socket
 
 from hypothesis import settings
@@ -53,6 +54,7 @@ REACTIONS = {
     "wrong": lambda world, it, sock: 5,
     "raise": lambda world, it, sock: it.fail(),
     "socket.close": lambda world, it, sock: sock.close(),
+    "detach": lambda world, it, sock: it.detach(sock),
     "close from outside": lambda world, it, sock: it.connection.close_from_outside(),
     "post to itself": lambda world, it, sock: it.post(),
     "post to another": lambda world, it, sock: world.others(it).post(),
@@ -109,6 +111,7 @@ class One:
             world.env, Scripted(self.channel), ours, (f"peer-{number}", number), 1
         )
         self.connection.attached = True
+        self.number_given = ours.fileno()
         world.registry.admit(1, [self.connection])
 
     def called(self, name, *arguments):
@@ -141,6 +144,17 @@ class One:
             ending = self.connection._state in (State.CLOSING, State.CLOSED)
             self.world.must(ending, "a post refused by a connection that goes on")
 
+    def detach(self, sock):
+        """The number is this one's from then on, still open, and asked of it once."""
+        try:
+            number = sock.detach()
+        except SocketClosed:
+            self.world.must(sock.fileno() == -1, "a detach refused by an open socket")
+            return
+        self.world.must(number == self.number_given, "another number than its own")
+        self.world.must(self.connection not in self.world.pool.forgotten, "given away too late")
+        os.close(number)
+
     def upgrade(self, shakes):
         channel = Script()
         channel.shakes = shakes
@@ -153,7 +167,7 @@ class Pool:
 
     def __init__(self, world):
         self.world = world
-        self.ready, self.timers, self.lingering = [], [], []
+        self.ready, self.timers, self.lingering, self.forgotten = [], [], [], []
 
     def make_ready(self, task):
         if task not in self.ready:
@@ -170,6 +184,13 @@ class Pool:
         task.attached = False
 
     def forget(self, task):
+        task.attached = False
+        self.forgotten.append(task)
+
+    def runs(self, task):
+        return False
+
+    def release(self, task):
         task.attached = False
 
     def replace(self, task, successor):
@@ -231,6 +252,8 @@ class Interleavings(RuleBasedStateMachine):
             raise OwnError
         if self.last_reaction == "socket.close":
             sock.close()
+        elif self.last_reaction == "detach":
+            one.detach(sock)
         elif self.last_reaction == "post":
             one.post()
         elif self.last_reaction == "send":
@@ -284,7 +307,7 @@ class Interleavings(RuleBasedStateMachine):
     def will_react(self, reaction):
         self.reaction = reaction
 
-    @rule(reaction=st.sampled_from(["nothing", "raise", "socket.close", "post", "send"]))
+    @rule(reaction=st.sampled_from(["nothing", "raise", "socket.close", "detach", "post", "send"]))
     def will_react_last(self, reaction):
         self.last_reaction = reaction
 
@@ -355,6 +378,14 @@ class Interleavings(RuleBasedStateMachine):
         socket = one.socket or getattr(one.connection, "_socket", None)
         if socket is not None:
             socket.close()
+        self.run_all()
+
+    @rule(number=numbers)
+    def detached_from_outside(self, number):
+        one = self.to(number)
+        socket = one.socket or getattr(one.connection, "_socket", None)
+        if socket is not None:
+            one.detach(socket)
         self.run_all()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 2.5, 11.0]))

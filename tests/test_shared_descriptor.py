@@ -91,14 +91,17 @@ class Gives(Handler):
         return Close()
 
 
-@pytest.mark.parametrize("how", ["recv", "recv with a time", "recvs", "a time that passed"])
-def test_a_child_finds_no_time_limit_after_a_wait(how, serve, client):
+@pytest.mark.parametrize(
+    ("how", "bytes_to_come"),
+    [("recv", 1), ("recv with a time", 1), ("recvs", 3), ("a time that passed", 0)],
+)
+def test_a_child_finds_no_time_limit_after_a_wait(how, bytes_to_come, serve, client):
     results = queue.SimpleQueue()
     sock = client(serve(Gives, handler_options=(how, results)))
-    for _ in range(3):
+    for _ in range(bytes_to_come):
         threading.Event().wait(0.02)
         sock.sendall(b"x")
-    assert results.get(timeout=10) == "blocks False"
+    assert results.get(timeout=30) == "blocks False"
 
 
 def test_a_child_finds_no_time_limit_after_stays(serve, client):
@@ -114,7 +117,7 @@ def test_a_child_finds_no_time_limit_after_stays(serve, client):
             sock.sendall(b"give")
 
     with running(*(lambda last=last: talk(last) for last in (True, False, False, False))):
-        assert results.get(timeout=20) == "blocks False"
+        assert results.get(timeout=30) == "blocks False"
 
 
 def test_it_stays_away_and_waits_end_in_time_all_the_same(serve, client):
@@ -331,6 +334,32 @@ def test_a_thread_that_receives_is_sent_home_at_once(how, serve, client, stopwat
     assert receive_all(sock) == b""
     assert stopwatch() < 2  # the read timeout is a minute
     assert isinstance(results.get(timeout=5), SocketClosed)
+    thread.join(5)
+
+
+def test_a_send_that_is_under_way_goes_out_in_plain_before_an_upgrade(serve, client, authority):
+    """Else its rest would stand in the middle of the handshake."""
+    started = queue.SimpleQueue()
+    plain = bytes(range(256)) * 32_768
+
+    class SendsAndUpgrades(Handler):
+        def handle_connection(self, socket):
+            thread = threading.Thread(target=socket.send, args=(plain,))
+            thread.start()
+            started.put(thread)
+            assert eventually(lambda: socket._sending.locked())
+            return SwitchTransport(TLS, self.options)
+
+        def handle_data(self, data, socket):
+            socket.send(data)
+
+    server = serve(SendsAndUpgrades, handler_options=TLS.prepare(**authority.options))
+    sock = client(server)
+    thread = started.get(timeout=5)
+    assert receive(sock, len(plain)) == plain
+    with authority.client_context().wrap_socket(sock, server_hostname="localhost") as secure:
+        secure.sendall(b"secure")
+        assert receive(secure, 6) == b"secure"
     thread.join(5)
 
 

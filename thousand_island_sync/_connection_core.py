@@ -235,6 +235,7 @@ class ConnectionCore(Task):
             _a_moment.wait(0.001)
 
     def give_up(self) -> None:
+        self._note_sockname()
         self._env.pool.release(self)
 
     def end_soon(self) -> None:
