@@ -4,6 +4,7 @@ Libraries that go on with a socket in their own manner call it, `ssl.SSLContext.
 above all. Who misses it closes a number that is the next client's by then.
 """
 
+import io
 import os
 import queue
 import socket as stdlib_socket
@@ -13,8 +14,25 @@ import time
 
 import pytest
 
-from tests.support import Echo, echoes, eventually, receive, receive_all, reset, running
-from thousand_island_sync import TLS, Close, Continue, Handler, SocketClosed, SwitchTransport
+from tests.support import (
+    Echo,
+    echoes,
+    eventually,
+    is_held,
+    receive,
+    receive_all,
+    reset,
+    running,
+)
+from thousand_island_sync import (
+    TLS,
+    Close,
+    Continue,
+    Handler,
+    SocketClosed,
+    SocketError,
+    SwitchTransport,
+)
 
 LIMIT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO, 16)
 
@@ -224,6 +242,35 @@ def test_in_a_last_callback(serve, client, adopt):
     assert eventually(lambda: server.info().active_connections == 0)
     theirs.sendall(b"still open")
     assert receive(sock, 10) == b"still open"
+
+
+def test_amid_a_call_of_the_same_thread(wire, adopt):
+    """By what is asked for a file's bytes, say. That call ends with an error."""
+    given, ended = queue.SimpleQueue(), queue.SimpleQueue()
+
+    class Detaching(io.BytesIO):
+        def __init__(self, socket):
+            super().__init__(b"bytes of a file")
+            self.socket = socket
+
+        def read(self, count=-1):
+            given.put(self.socket.detach())
+            return super().read(count)
+
+    class Sends(Handler):
+        def handle_connection(self, socket):
+            with pytest.raises(SocketError):
+                socket.sendfile(Detaching(socket))
+            ended.put(socket.stats().bytes_sent)
+
+    server = wire.serve(Sends)
+    client = wire.connect(server)
+    theirs = adopt(given.get(timeout=5))
+    assert ended.get(timeout=5) == 0
+    assert eventually(lambda: server.info().active_connections == 0)
+    if not wire.secure:
+        theirs.sendall(b"theirs")
+        assert receive(client, 6) == b"theirs"
 
 
 # ---- what TLS holds of the last send -------------------------------------------------
@@ -555,7 +602,7 @@ def test_receives_that_wait_end_soon(who, wire, adopt, stopwatch):
             ended.put("over")
 
     def detach(socket):
-        assert eventually(lambda: socket._receiving.locked())
+        assert eventually(lambda: is_held(socket._receiving))
         given.put(socket.detach())
 
     sock = wire.connect(wire.serve(Waits))
@@ -579,7 +626,7 @@ def test_a_send_that_waits_gets_the_send_timeout(serve, client, adopt, record, s
                 given.put(caught.value.bytes_sent)
 
             with running(send):
-                assert eventually(lambda: socket._sending.locked())
+                assert eventually(lambda: is_held(socket._sending))
                 given.put(socket.detach())
 
     sock = client(serve(Sends, send_timeout_ms=300))

@@ -17,6 +17,7 @@ import pytest
 from tests.support import (
     busy_seconds,
     eventually,
+    is_held,
     receive,
     receive_all,
     running,
@@ -316,7 +317,7 @@ class Pumped(Handler):
         thread.start()
         results.put(thread)
         two.wait(5)
-        assert eventually(lambda: socket._receiving.locked())  # it waits again, with the lock
+        assert eventually(lambda: is_held(socket._receiving))  # it waits again, with the lock
         if how == "close":
             socket.close()
             return None
@@ -347,7 +348,7 @@ def test_a_send_that_is_under_way_goes_out_in_plain_before_an_upgrade(serve, cli
             thread = threading.Thread(target=socket.send, args=(plain,))
             thread.start()
             started.put(thread)
-            assert eventually(lambda: socket._sending.locked())
+            assert eventually(lambda: is_held(socket._sending))
             return SwitchTransport(TLS, self.options)
 
         def handle_data(self, data, socket):
@@ -379,10 +380,10 @@ def test_every_receive_that_waits_holds_the_lock_that_a_close_waits_for(serve, c
     sock = client(serve(Loops))
     socket = seen.get(timeout=5)
     for _ in range(4):
-        assert eventually(lambda: socket._receiving is not None and socket._receiving.locked())
+        assert eventually(lambda: socket._receiving is not None and is_held(socket._receiving))
         sock.sendall(b"x")
     sock.sendall(b".")
-    assert eventually(lambda: not socket._receiving.locked())
+    assert eventually(lambda: not is_held(socket._receiving))
     assert eventually(lambda: socket._waiter == 0)
 
 

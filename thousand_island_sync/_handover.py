@@ -21,8 +21,7 @@ closed before.
 from __future__ import annotations
 
 import contextlib
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _descriptors, _waits
 from ._clock import now
@@ -99,7 +98,9 @@ def share(socket: SendingFiles) -> None:
                 socket._unlimit()
 
 
-def _hold(lock: threading.Lock, held: contextlib.ExitStack) -> None:
+def _hold(lock: Any, held: contextlib.ExitStack) -> None:
+    if lock._is_owned():
+        return  # by a call of this thread's, amid which this one is made; it gets no further
     if not lock.acquire(False):
         _waits.give_way()
         lock.acquire()
