@@ -15,10 +15,10 @@ for. What is in `TURNS` is no lock but a right: it is held over waits, those who
 they wait for a peer, within the time of their call. A lock is held for a moment: over no system
 call that waits, and over nothing of the user's, and neither is a turn over what is the user's.
 
-So what interrupting code may call reads facts without locks, and takes locks by `take` and
-`enter`: where one is not free, and this thread has any other, it is not waited for. A message is
-put in without; all else is left for the listener's thread (`Pool.soon`). Or the lock is one under
-which nothing is called, so nobody is interrupted there.
+So what interrupting code may call reads facts without locks, and takes locks by `if_free` and
+`if_possible`: where one is not free, and this thread has any other, it is not waited for. A message
+is put in without; all else is left for the listener's thread (`Pool.soon`). Or the lock is one
+under which nothing is called, so nobody is interrupted there.
 
 With `THOUSAND_ISLAND_DEBUG=1` when the package is imported, all of this is watched for each lock
 and each call of the user's code, and reported as `_checked` does. Without it the locks are

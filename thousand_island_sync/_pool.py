@@ -231,10 +231,20 @@ class Pool:
         return self._count, self._busy(), self._unserved()
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Has the listener's thread call it: for whoever must not wait. Thread: any, wherever
-        it was interrupted."""
+        """Has the listener's thread call it, or the pool's (the other may be in a receiver): for
+        whoever must not wait. Thread: any, wherever it was interrupted."""
         self._left_over.append(call)
         self._ring()
+        self._poller.wake()
+
+    def _do_left_over(self) -> None:
+        """Thread: the listener's or the pool's, in no lock and no callback."""
+        while self._left_over:
+            try:
+                call = self._left_over.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            call()
 
     def _unserved(self) -> int:
         """Connections among the ready tasks; about, while a door is run."""

@@ -87,6 +87,8 @@ class Scheduler(Watch):
             look = not self._ready or self._unlooked >= self._batch
             if look and worker.permit and not self._look(worker):
                 continue
+            if self._left_over:
+                self._do_left_over()
             self._run_batch(worker)
 
     def _run_batch(self, worker: Worker) -> None:

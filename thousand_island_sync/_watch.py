@@ -39,8 +39,7 @@ class Watch(Mending):
 
         Thread: the listener's alone.
         """
-        while self._left_over:
-            self._left_over.popleft()()
+        self._do_left_over()
         if self._broken or self._somebody_died():
             self._put_right()
         idle = self._was_idle()
