@@ -261,7 +261,7 @@ def test_whatever_is_opened_and_closed_at_the_fork_is_known(serve, children, tmp
 
     with running(*[come_and_go] * 3):
         try:
-            for _ in range(60):
+            for _ in range(30):
                 assert children.exit_code(children.run(child)) == 0, children.said
         finally:
             over.set()
@@ -422,11 +422,11 @@ def test_no_lock_that_a_server_holds_at_the_fork_hangs_a_child(serve, client, ch
 
     with running(*[chat] * 3):
         try:
-            for _ in range(15):
+            for _ in range(8):
                 assert children.exit_code(children.run(lambda: serves_one(children))) == 0
         finally:
             over.set()
-    assert children.said == ["served"] * 15
+    assert children.said == ["served"] * 8
 
 
 # ---- signals ------------------------------------------------------------------------------
