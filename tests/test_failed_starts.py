@@ -111,7 +111,7 @@ def client_of(server):
 # ---- out of descriptors ---------------------------------------------------------
 
 
-def test_a_start_with_any_number_of_free_descriptors(place):
+def test_c13_a_start_with_any_number_of_free_descriptors(place):
     failed = 0
     while True:
         server = ThousandIsland(**place.options)
@@ -189,7 +189,7 @@ def thread_number_fails(monkeypatch):
     return lambda number: left.__setitem__(0, number)
 
 
-def test_a_start_with_any_thread_that_cannot_be_started(place, thread_number_fails):
+def test_c13_a_start_with_any_thread_that_cannot_be_started(place, thread_number_fails):
     """The listener's and three acceptors'."""
     for number in range(1, 5):
         server = ThousandIsland(**place.options)

@@ -28,9 +28,17 @@ def first_program(tmp_path):
     port_4000, its_end = "port=4000", ").serve_forever()"
     assert port_4000 in BLOCKS[0]
     assert BLOCKS[0].rstrip().endswith(its_end)
-    told = "server.start(); print('listening on', server.local_port, flush=True)"
+    # By the event: then signals are handled already.
+    told = (
+        "from thousand_island_sync import events\n"
+        "    events.listener_start.connect(tell, weak=False)"
+    )
+    tell = "def tell(server, **_):\n    print('listening on', server.local_port, flush=True)\n\n\n"
     program = (
-        BLOCKS[0].replace(port_4000, "port=0").replace("    ThousandIs", "    server = ThousandIs")
+        BLOCKS[0]
+        .replace(port_4000, "port=0")
+        .replace("    ThousandIs", "    server = ThousandIs")
+        .replace("if __name__", f"{tell}if __name__")
     )
     path = tmp_path / "first.py"
     path.write_text(program.replace(its_end, f")\n    {told}\n    server.serve_forever()"))
