@@ -506,7 +506,7 @@ def test_who_sends_during_an_upgrade_waits_for_its_end(size, slow, upgrade, auth
         wrapped = authority.client_context().wrap_socket(sock, server_hostname="localhost")
     with wrapped:
         assert receive(wrapped, size + 19) == bytes(size) + b"from another thread"
-    assert done == [size + 19]
+    assert eventually(lambda: done == [size + 19])
 
 
 def test_who_receives_during_an_upgrade_waits_for_its_end(slow, upgrade, authority):
