@@ -7,6 +7,7 @@ import io
 import socket as stdlib_socket
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from . import _addresses, _socket_core, events
@@ -29,6 +30,14 @@ _HOW_NAMES = {
     stdlib_socket.SHUT_WR: "write",
     stdlib_socket.SHUT_RDWR: "both",
 }
+
+
+def _named(kind: type[IntEnum], value: int) -> int:
+    """It with its name, as the standard library says it, if it has one."""
+    try:
+        return kind(value)
+    except ValueError:
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +107,11 @@ class Socket(Receiving, SendingFiles):
         Raises:
             ValueError: an unknown mode, or text without a buffer.
         """
-        if not set(mode) <= set("rwb") or not set(mode) & set("rw"):
+        if not set(mode) <= set("rwb"):
             raise ValueError(f"makefile: mode: got {mode!r}, takes r, w, b only")
         self._open("makefile")
-        reading, writing, binary = "r" in mode, "w" in mode, "b" in mode
+        writing, binary = "w" in mode, "b" in mode
+        reading = "r" in mode or not writing  # "b" alone reads
         raw = _RawFile(self, reading, writing)
         if buffering == 0:
             if not binary:
@@ -186,11 +196,11 @@ class Socket(Receiving, SendingFiles):
 
     @property
     def family(self) -> int:
-        return self._sock.family
+        return _named(stdlib_socket.AddressFamily, self._sock.family)
 
     @property
     def type(self) -> int:
-        return self._sock.type
+        return _named(stdlib_socket.SocketKind, self._sock.type)
 
     @property
     def proto(self) -> int:
@@ -276,18 +286,26 @@ class _RawFile(io.RawIOBase):
         self._reading = reading
         self._writing = writing
 
-    def readable(self) -> bool:
-        return self._reading
-
-    def writable(self) -> bool:
-        return self._writing
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
+    @property
+    def mode(self) -> str:
+        """`gzip.GzipFile` and others take from it whether to read or to write."""
+        return "r" * self._reading + "w" * self._writing + "b"
 
     @property
     def name(self) -> int:
-        return self.fileno()
+        return -1 if self.closed else self.fileno()
+
+    def readable(self) -> bool:
+        self._not_closed()
+        return self._reading
+
+    def writable(self) -> bool:
+        self._not_closed()
+        return self._writing
+
+    def fileno(self) -> int:
+        self._not_closed()
+        return self._socket.fileno()
 
     def readinto(self, buffer: Any) -> int | None:
         self._usable(self._reading, "read")
@@ -304,7 +322,10 @@ class _RawFile(io.RawIOBase):
             return None
 
     def _usable(self, allowed: bool, what: str) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on a closed file")
+        self._not_closed()
         if not allowed:
             raise io.UnsupportedOperation(what)
+
+    def _not_closed(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on a closed file")
