@@ -338,6 +338,20 @@ def test_an_unknown_level_is_a_config_error():
             call("loud")
 
 
+def test_what_is_no_logger_is_a_config_error_and_attaches_nothing():
+    for given in ("app", logging, 20):
+        with pytest.raises(ConfigError, match=r"logger: got .*logging\.getLogger"):
+            attach_logger("info", given)
+    assert not events.listener_start.receivers
+
+
+def test_an_adapter_is_a_logger(serve, caplog):
+    caplog.set_level(logging.INFO)
+    attach_logger("info", logging.LoggerAdapter(logging.getLogger("app"), {}))
+    serve(Echo)
+    assert [one.name for one in caplog.records] == ["app"]
+
+
 def test_errors_are_logged_at_their_levels(serve, client, caplog):
     class Fails(Handler):
         def __init__(self, options):

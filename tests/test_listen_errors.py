@@ -111,6 +111,11 @@ def test_an_address_in_use():
         ("a..example", "the name does not resolve"),
         ("x" * 70 + ".example", "the name does not resolve"),
         ("127.0.0.1:80", "the port is an option of its own: host='127.0.0.1', port=80"),
+        ("/tmp/a.sock", "a Unix socket is .* host='unix:/tmp/a.sock'"),
+        ("http://nosuch.invalid:80/x", "give the name alone: host='nosuch.invalid', port=80"),
+        ("http://nosuch.invalid", "host='nosuch.invalid'$"),
+        ("[::1]", "leave the brackets out: host='::1'"),
+        ("[::1]:80", "the port is an option of its own: host='::1', port=80"),
         ("fe80::1%nosuch0", "an interface of that name"),
         ("fe80::1", "a link-local address needs its interface: fe80::1%eth0"),
     ],
@@ -125,6 +130,12 @@ def test_a_folder_that_is_missing(tmp_path):
     error = refused(host=f"unix:{tmp_path}/missing/a.sock")
     assert error.errno == errno.ENOENT
     assert f"the folder {tmp_path}/missing is missing; make it first" in str(error)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder of the kernel's")
+def test_a_folder_that_is_there_and_takes_no_sockets():
+    error = refused(host="unix:/proc/self/a.sock")
+    assert "/proc/self takes no sockets; choose another path" in str(error)
 
 
 def test_a_folder_that_is_none(tmp_path):

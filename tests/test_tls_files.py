@@ -50,7 +50,7 @@ def known(authority):
 FAULTS = [
     ({"keyfile": None}, "keyfile: is not given, and in {chain} (certfile) there is no private key"),
     ({"keyfile": "chain"}, "keyfile: no usable PEM private key in {chain}; there is a certificate"),
-    ({"keyfile": "text"}, "keyfile: no usable PEM private key in {text}; it begins with"),
+    ({"keyfile": "text"}, "keyfile: no usable PEM private key in {text}; one begins with"),
     ({"keyfile": "damaged key"}, "keyfile: no usable PEM private key in {damaged key}"),
     ({"keyfile": "other key"}, "keyfile: the key in {other key} does not belong to the certifi"),
     ({"keyfile": "no TLS key"}, "keyfile: the key in {no TLS key} is of a kind that TLS cannot us"),
@@ -58,7 +58,7 @@ FAULTS = [
     ({"keyfile": "locked", "password": ""}, "keyfile: the key in {locked} is encrypted"),
     ({"keyfile": "locked", "password": "wrong"}, "password: a wrong password for the key in {lo"),
     ({"certfile": "key"}, "certfile: no PEM certificate in {key}; there is a private key"),
-    ({"certfile": "text"}, "certfile: no PEM certificate in {text}; it begins with"),
+    ({"certfile": "text"}, "certfile: no PEM certificate in {text}; one begins with"),
     ({"certfile": "damaged"}, "certfile: no PEM certificate in {damaged}; what is there cannot be"),
     (
         {"certfile": "weak", "keyfile": "weak key"},

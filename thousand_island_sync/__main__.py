@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import _addresses, events
+from ._handler_check import is_request_handler
 from ._line_writer import LineHandler, LineWriter, close_all
 from ._renewal import Renewal
 from .errors import ThousandIslandError
@@ -102,6 +103,11 @@ def _handler(name: str | None) -> type[Handler]:
         raise _UsageError(f"{name}: {error}") from error
     except Exception as error:
         raise _UsageError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
+    if is_request_handler(found):
+        raise _UsageError(
+            f"{name}: is a request handler of socketserver; name what"
+            f" socketserver_handler({class_name}) makes"
+        )
     if not (isinstance(found, type) and issubclass(found, Handler)):
         raise _UsageError(f"{name}: is not a subclass of thousand_island_sync.Handler")
     return found

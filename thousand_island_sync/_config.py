@@ -146,7 +146,7 @@ def _without_name(value: Any) -> str:
     else:
         named = "handler_cls=..., port=..."
     return (
-        f"ThousandIsland: got a {type(value).__name__} without a name; every option is given by"
+        f"ThousandIsland: got {type(value).__name__} without a name; every option is given by"
         f" its name: ThousandIsland({named})"
     )
 

@@ -49,13 +49,20 @@ def check_handler(handler_cls: Any, stacklevel: int) -> None:
 def _what_else(given: Any) -> str:
     if isinstance(given, Handler):
         return f"got an instance; give the class itself, {type(given).__name__}"
-    standard = sys.modules.get("socketserver")  # as long as nobody has imported it, none is
-    if standard and isinstance(given, type) and issubclass(given, standard.BaseRequestHandler):
+    if is_request_handler(given):
         return (
             f"got {given.__name__}, a request handler of socketserver; give"
             f" socketserver_handler({given.__name__})"
         )
     return f"got {given!r}, takes a subclass of Handler (the class itself)"
+
+
+def is_request_handler(given: Any) -> bool:
+    """Whether it is one of the standard library's classes, for `socketserver_handler`."""
+    standard = sys.modules.get("socketserver")  # as long as nobody has imported it, none is
+    return bool(
+        standard and isinstance(given, type) and issubclass(given, standard.BaseRequestHandler)
+    )
 
 
 def _awaited(function: Any) -> str:

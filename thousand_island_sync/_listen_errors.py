@@ -59,14 +59,30 @@ def _about_option(error: OptionRefused) -> str:
 
 
 def _about_name(number: int, host: str) -> str:
-    if number == socket.EAI_AGAIN:
-        return "the name server does not answer; try again, or give an address"
     if "%" in host:
         return "look whether there is an interface of that name (`ip link`)"
-    name, _, behind = host.rpartition(":")
-    if name and behind.isdigit() and ":" not in name:
-        return f"the port is an option of its own: host={name!r}, port={behind}"
+    _, is_url, behind = host.partition("://")
+    if is_url:
+        return f"give the name alone: {_as_options(behind.partition('/')[0])}"
+    if "/" in host:
+        return f'a Unix socket is "unix:" and its path: host={"unix:" + host!r}'
+    named = _as_options(host)
+    if ", port=" in named:
+        return f"the port is an option of its own: {named}"
+    if host.startswith("["):
+        return f"leave the brackets out: {named}"
+    if number == socket.EAI_AGAIN:
+        return "the name server does not answer; try again, or give an address"
     return "the name does not resolve; check its spelling, or give an address"
+
+
+def _as_options(place: str) -> str:
+    """`name:port` and `[address]:port`, as URLs have them, as options."""
+    name, _, port = place.rpartition(":")
+    if not (name and port.isdigit() and (":" not in name or name.endswith("]"))):
+        name, port = place, ""
+    bare = name.removeprefix("[").removesuffix("]")
+    return f"host={bare!r}" + (f", port={port}" if port else "")
 
 
 def _about_address(number: int, host: str, port: int) -> str:
@@ -94,6 +110,8 @@ def _about_path(number: int, said: str, path: str) -> tuple[int, str]:
     if number == errno.ENAMETOOLONG:
         length = len(os.fsencode(path))
         return number, f"it has {length} bytes, takes at most {_LONGEST_UNIX_PATH}; shorten it"
+    if number == errno.ENOENT and os.path.isdir(folder):  # /proc, say
+        return number, f"{folder} takes no sockets; choose another path"
     advice = {
         errno.ENOENT: f"the folder {folder} is missing; make it first",
         errno.ENOTDIR: f"{folder} is no folder; choose another path",

@@ -39,10 +39,13 @@ def attach_logger(level: str = "error", logger: logging.Logger | None = None) ->
             with another replaces the one before.
 
     Raises:
-        ConfigError: an unknown level.
+        ConfigError: an unknown level, or `logger` is no logger.
     """
     global _logger
     names = _through(level)
+    if logger is not None and not hasattr(logger, "isEnabledFor"):
+        named = repr(logger) if isinstance(logger, str) else "..."
+        raise ConfigError(f"logger: got {logger!r}, takes a logger: logging.getLogger({named})")
     with _lock:
         _logger = logger or logging.getLogger("thousand_island_sync")
         for name in names:

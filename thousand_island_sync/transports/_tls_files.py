@@ -50,7 +50,7 @@ def certificates(value: Any, name: str) -> list[x509.Certificate]:
         elif _A_KEY.search(data):
             found = "there is a private key: are certfile and keyfile swapped?"
         else:
-            found = 'it begins with "-----BEGIN CERTIFICATE-----"'
+            found = 'one begins with "-----BEGIN CERTIFICATE-----"'
         raise ConfigError(f"{name}: no PEM certificate in {shown(value)}; {found}") from error
 
 
@@ -134,7 +134,7 @@ def _no_key(value: Any, name: str, data: bytes) -> str:
     if _A_CERTIFICATE in data:
         found = "there is a certificate: are certfile and keyfile swapped?"
     else:
-        found = 'it begins with "-----BEGIN PRIVATE KEY-----"'
+        found = 'one begins with "-----BEGIN PRIVATE KEY-----"'
     return f"{name}: no usable PEM private key in {shown(value)}; {found}"
 
 
