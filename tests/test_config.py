@@ -31,6 +31,7 @@ WRONG = [
     ({"transport_options": {"socket_options": [1]}}, "socket_options", "level"),
     ({"transport_options": {"sockets": []}}, "sockets", "list"),
     ({"transport_options": {"unix_mode": 0o600}}, "unix_mode", "unix:"),
+    ({"host": "unix:/a", "transport_options": {"unix_mode": 600}}, "unix_mode: got 600", "0o600"),
     ({"transport_options": {"keepalive_idle_s": 0}}, "keepalive_idle_s", "seconds"),
     ({"num_acceptors": 0}, "num_acceptors", "0"),
     ({"num_acceptors": 1.5}, "num_acceptors", "1.5"),

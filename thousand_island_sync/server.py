@@ -147,9 +147,13 @@ class ThousandIsland:
         Raises:
             ListenError: as for `start`; what had been started is stopped again.
             ThousandIslandError: not on the main thread.
+            TypeError: one of `others` is no server; nothing was started.
 
         Thread: the main thread only.
         """
+        for other in others:
+            if not isinstance(other, ThousandIsland):
+                raise TypeError(f"serve_forever: got {other!r}, takes further servers or nothing")
         if threading.current_thread() is not threading.main_thread():
             raise ThousandIslandError("serve_forever: main thread only; elsewhere: start, wait")
         serve_until_signalled((self, *others))

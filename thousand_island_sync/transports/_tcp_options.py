@@ -74,7 +74,7 @@ LISTENING: dict[str, Option] = {
     "reuse_address": Option(True, is_bool, _YES_NO),
     "reuse_port": Option(False, is_bool, _YES_NO),
     "dual_stack": Option(True, is_bool, _YES_NO),
-    "unix_mode": Option(None, optional(whole(0, 0o7777)), "a file mode such as 0o600"),
+    "unix_mode": Option(None, optional(whole(0, 0o777)), "permissions such as 0o600"),
     "unix_unlink": Option(True, is_bool, _YES_NO),
     "sockets": Option(None, optional(_are_sockets), "a list of listening sockets"),
 }
