@@ -31,6 +31,7 @@ from ._clock import FOREVER, now
 from ._config import Config
 from ._connection import Lifecycle
 from ._latch import Latch
+from ._listen_errors import no_thread
 from ._run import Run
 from ._status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
 from .errors import ListenError, ServerNotRunning, ThousandIslandError
@@ -80,7 +81,7 @@ class Changes:
         context = contextvars.copy_context()
         change = Change(lambda: self._start(change, context))
         try:
-            if not self._ask(change, always=True):
+            if not self._ask(change, named="start"):
                 raise ThousandIslandError(
                     "start: this thread is inside start, stop, suspend or resume of this server, or"
                     " is one of the server's own and in no callback or receiver; call it elsewhere"
@@ -123,7 +124,7 @@ class Changes:
     def resume(self) -> None:
         """See `ThousandIsland.resume`."""
         change = Change(lambda: self._resume(change))
-        self._ask(change, always=True)
+        self._ask(change, named="resume")
         self._outcome(change)
 
     def wait(self, timeout: float) -> bool:
@@ -152,19 +153,20 @@ class Changes:
 
     # ---- asking -----------------------------------------------------------------
 
-    def _ask(self, change: Change, *, until: float = FOREVER, always: bool = False) -> bool:
+    def _ask(self, change: Change, *, until: float = FOREVER, named: str = "") -> bool:
         """Has a change made and waits for it; where the thread must not wait, it is begun.
 
         Args:
             change: which.
             until: how long to wait, on the monotonic clock.
-            always: it is not made where no thread can be started.
+            named: what it is called in the error where no thread can be started; a change
+                without a name is made all the same.
 
         Returns:
             Whether it is made.
 
         Raises:
-            ThousandIslandError: no thread can be started.
+            ThousandIslandError: no thread can be started (`ListenError` for a resume).
         """
         try:
             may_wait = self._may_wait(sys._getframe(1))
@@ -173,8 +175,8 @@ class Changes:
             try:
                 change.launch(f"{self._config.name}-change")
             except RuntimeError as error:
-                if always:
-                    raise ThousandIslandError(f"no thread can be started: {error}") from error
+                if named:
+                    raise no_thread(named, error) from error
                 self._undone.append(change)
             if may_wait:
                 while self._undone:

@@ -12,7 +12,7 @@ import socket
 from typing import Any
 
 from . import _addresses
-from .errors import ListenError
+from .errors import ListenError, ThousandIslandError
 
 _UNPRIVILEGED = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _LONGEST_UNIX_PATH = 107
@@ -29,6 +29,13 @@ class OptionRefused(OSError):
     def __init__(self, option: str, error: OSError) -> None:
         super().__init__(error.errno, error.strerror or str(error))
         self.option = option
+
+
+def no_thread(what: str, error: RuntimeError) -> ThousandIslandError:
+    """The error of a `start` or `resume` for which there is no thread (pthread_create(3): EAGAIN).
+    A `ListenError` is every `resume` that fails, and each `start` that finds no address."""
+    said = f"{what}: no thread can be started: {error}"
+    return ListenError(errno.EAGAIN, said) if what == "resume" else ThousandIslandError(said)
 
 
 def listen_error(error: OSError, host: str, port: int) -> ListenError:

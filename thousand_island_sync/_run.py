@@ -17,7 +17,7 @@ from ._config import Config
 from ._connection import Lifecycle
 from ._environment import Environment
 from ._intake import Intake
-from ._listen_errors import listen_error
+from ._listen_errors import listen_error, no_thread
 from ._listener import Listener
 from ._own_threads import Teller
 from ._poller import Poller, new_poller
@@ -132,8 +132,7 @@ class Run:
         """After `close_listener`, which takes it back if it fails.
 
         Raises:
-            ListenError: the address cannot be had, or no descriptor.
-            ThousandIslandError: a thread cannot be started.
+            ListenError: the address cannot be had, no descriptor, or no thread.
 
         Thread: one that was made for it.
         """
@@ -260,4 +259,4 @@ def _threads(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ThousandIslandError(f"{what}: no thread can be started: {error}") from error
+        raise no_thread(what, error) from error

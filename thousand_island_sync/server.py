@@ -174,7 +174,8 @@ class ThousandIsland:
         """Listens again on the same address and port. Does nothing when running.
 
         Raises:
-            ListenError: the address cannot be had; it stays suspended.
+            ListenError: the address cannot be had, or a thread cannot be started; it stays
+                suspended.
             ServerNotRunning: not started.
         """
         self._check_process()
