@@ -1,5 +1,6 @@
 """TLS: certificates, verification, ALPN, upgrades, and handshakes that go wrong."""
 
+import re
 import socket
 import ssl
 import threading
@@ -161,7 +162,24 @@ def test_an_sni_callable_that_raises_fails_that_handshake_alone(serve, authority
     with pytest.raises((ssl.SSLError, OSError)):
         secure(server, authority.client_context(), "a.example").recv(10)
     assert told(secure(server, authority.client_context(), "b.example"))[2] == "b.example"
-    assert "KeyError" in str(recorder.wait_for("socket.handshake_error")[0].measurements["error"])
+    said = str(recorder.wait_for("socket.handshake_error")[0].measurements["error"])
+    assert re.search(r"the sni callable raised KeyError \(\S+test_tls\.py, line \d+\)$", said)
+
+
+@pytest.mark.parametrize(
+    ("returns", "says"),
+    [
+        (lambda: {"certfile": "x"}, "sni: the callable returned dict, takes what TLS.prepare made"),
+        (lambda: TLS.prepare(certfile="/no/such/file"), "certfile: cannot read '/no/such/file'"),
+    ],
+)
+def test_what_an_sni_callable_got_wrong_is_told(returns, says, serve, authority, secure, record):
+    recorder = record("socket.handshake_error")
+    server = tls(serve, authority, more={"sni": lambda name: returns()})
+    with pytest.raises((ssl.SSLError, OSError)):
+        secure(server, authority.client_context(), "a.example").recv(10)
+    said = str(recorder.wait_for("socket.handshake_error")[0].measurements["error"])
+    assert f"the sni callable failed: {says}" in said
 
 
 def test_a_prepared_set_is_swapped_for_later_handshakes(serve, authority, secure):

@@ -21,7 +21,7 @@ from OpenSSL import SSL
 from ..errors import HandshakeError
 from ._base import READ, WRITE, EndedInSilence
 from ._tls_hello import check, is_retry, policy_of, was_resumed
-from ._tls_reasons import Notes, explain
+from ._tls_reasons import Notes, explain, of_callable
 from ._tls_records import records_of
 from ._tls_wire import Wire
 
@@ -181,7 +181,7 @@ class Handshake(Wire):
     def _refused(self, why: str) -> HandshakeError:
         notes = self._notes()
         if notes.error is not None:
-            why = f"the sni callable raised {type(notes.error).__name__}"
+            why = of_callable(notes.error)
         elif notes.reason is not None:
             why = notes.reason
         return HandshakeError(f"the TLS handshake failed: {why}")

@@ -18,6 +18,7 @@ from OpenSSL import SSL, crypto
 
 from .. import _fork
 from .._locks import outside
+from ..errors import ConfigError
 
 
 @dataclass(slots=True)
@@ -101,6 +102,18 @@ _FAULTS = {
     67: "was issued by a CA with too weak a key",
     68: "has too weak a signature",
 }
+
+
+def of_callable(error: BaseException) -> str:
+    """What became of an `sni` callable, and where. What it raised may quote a secret; our own
+    errors do not."""
+    if isinstance(error, ConfigError):
+        return f"the sni callable failed: {error}"
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" ({place.tb_frame.f_code.co_filename}, line {place.tb_lineno})" if place else ""
+    return f"the sni callable raised {type(error).__name__}{where}"
 
 
 def reasons(error: SSL.Error | crypto.Error) -> list[str]:
