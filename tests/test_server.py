@@ -413,14 +413,16 @@ def test_suspend_keeps_connections_and_resume_the_port(serve, client, record):
     assert recorder.names() == ["listener.suspend", "listener.resume"]
 
 
-def test_a_resume_that_fails_leaves_it_suspended(serve):
+def test_a_resume_that_fails_leaves_it_suspended_and_is_told(serve, record):
     server = serve(Echo)
     port = server.local_port
+    recorder = record("listener.error", "listener.resume")
     server.suspend()
     with socket.create_server(("127.0.0.1", port)):
         with pytest.raises(ListenError):
             server.resume()
         assert server.status == "suspended"
+    assert recorder.names() == ["listener.error"]
     server.resume()
     assert server.status == "running"
 

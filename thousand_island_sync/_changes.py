@@ -22,6 +22,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -124,8 +125,12 @@ class Changes:
     def resume(self) -> None:
         """See `ThousandIsland.resume`."""
         change = Change(lambda: self._resume(change))
-        self._ask(change, named="resume")
-        self._outcome(change)
+        try:
+            self._ask(change, named="resume")
+            self._outcome(change)
+        finally:
+            if not change.left:
+                change.tell()
 
     def wait(self, timeout: float) -> bool:
         """See `ThousandIsland.wait`; `timeout` in seconds."""
@@ -331,9 +336,11 @@ class Changes:
                 run.listen_again(self.port)
                 address = run.listener.address
                 self.status = RUNNING
-            except BaseException:
+            except BaseException as error:
                 self.status = SUSPENDED
                 run.close_listener()
+                if isinstance(error, ListenError):
+                    change.then(partial(self._tell_listen_error, error))
                 raise
         change.then(lambda: run.tell_listener(events.listener_resume, address, {}))
 
