@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from tests.forking import forks
 from tests.support import busy_seconds, eventually, running
 from thousand_island_sync._line_writer import LineHandler, LineWriter, close_all
 
@@ -137,6 +138,7 @@ def test_a_stream_without_a_descriptor_and_none_at_all():
     assert stream.getvalue() == "hello\n"
 
 
+@forks
 def test_a_forked_child_writes_its_lines_itself(pipe):
     stream, reader = pipe
     writer = LineWriter(stream)

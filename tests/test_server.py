@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from tests.forking import forks
 from tests.support import Echo, eventually, journal, receive, receive_all, received
 from thousand_island_sync import (
     Close,
@@ -478,6 +479,7 @@ def test_reload_refuses_what_belongs_to_the_listening_socket(serve, client):
     assert receive(sock, 1) == b"x"
 
 
+@forks
 def test_f11_after_a_fork_the_childs_server_refuses_everything(serve, client):
     server = serve(Echo)
     sock = client(server)

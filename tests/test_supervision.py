@@ -10,8 +10,17 @@ import time
 
 import pytest
 
-from tests.support import Echo, answers, busy_seconds, echoes, eventually, journal, receive
-from thousand_island_sync import Handler, _poller, _run
+from tests.support import (
+    Echo,
+    answers,
+    busy_seconds,
+    echoes,
+    eventually,
+    journal,
+    receive,
+    receive_all,
+)
+from thousand_island_sync import Close, Handler, _locks, _poller, _run
 from thousand_island_sync._linger import Linger
 from thousand_island_sync._poller import READ, REFUSED, SelectorPoller
 
@@ -238,3 +247,62 @@ def test_the_fallback_lives_through_a_descriptor_that_was_lost():
         for ours, theirs in (lost, kept):
             ours.close()
             theirs.close()
+
+
+# ---- a lock that nothing gives back -------------------------------------------
+
+
+class Interrupted(BaseException):
+    """Raised by another thread, in the middle of a call of ours."""
+
+
+def scheduler_lock(sock):
+    return sock.connection._lifecycle._env.pool._lock
+
+
+def registry_lock(sock):
+    return sock.connection.server._changes.run.registry._lock
+
+
+def process_lock(sock):
+    return _locks.of_process["mailbox"]
+
+
+class TakesAndIsInterrupted(Handler):
+    """As where an exception comes between the `__enter__` of a lock and the body of its `with`,
+    which CPython 3.14 lets happen."""
+
+    def interrupt(self, sock):
+        self.options(sock).acquire()
+        raise Interrupted
+
+    def handle_data(self, data, sock):
+        if data == b"here":
+            self.interrupt(sock)
+        return None if sock.send(data) and data == b"echo" else Close()
+
+    def handle_call(self, message, sock):
+        self.interrupt(sock)
+
+    def handle_close(self, sock):
+        self.interrupt(sock)
+
+
+@pytest.mark.parametrize("which", [scheduler_lock, registry_lock, process_lock])
+@pytest.mark.parametrize("way", ["handle_data", "handle_call", "handle_close"])
+def test_g6_a_lock_that_an_exception_left_held_is_given_back(serve, client, caplog, which, way):
+    server = serve(TakesAndIsInterrupted, handler_options=which)
+    one, other = client(server), client(server)
+    echoes(other, b"echo")
+    if way == "handle_call":
+        echoes(one, b"echo")
+        with pytest.raises(Interrupted):
+            server.connections()[0].call(b"?", timeout_ms=5_000)
+    else:
+        one.sendall(b"here" if way == "handle_data" else b"bye")
+        assert receive_all(one) == (b"" if way == "handle_data" else b"bye")
+    other.settimeout(1)
+    echoes(other, b"echo")
+    assert server.info().active_connections >= 1
+    for connection in server.connections():
+        connection.post(b"later")

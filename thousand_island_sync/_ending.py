@@ -14,7 +14,7 @@ import socket as stdlib_socket
 import threading
 from typing import Any
 
-from . import _descriptors, _waits, events
+from . import _descriptors, _locks, _waits, events
 from ._clock import now_ns
 from ._connection_core import ConnectionCore
 from ._linger import MOST_BYTES, Linger
@@ -93,6 +93,7 @@ class Ending(ConnectionCore):
         try:
             self._context.run(callback, *arguments)
         except BaseException as error:
+            _locks.let_go()
             self._log_error(error, name)
 
     def _tell_end(self, signal: EventSignal, what: dict[str, Any], told: By | None) -> None:

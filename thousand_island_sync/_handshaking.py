@@ -3,7 +3,7 @@ is made, hands are shaken, and later perhaps once more over another transport.""
 
 from __future__ import annotations
 
-from . import _addresses, events
+from . import _addresses, _locks, events
 from ._clock import now
 from ._ending import Ending
 from ._options import Missing
@@ -44,6 +44,7 @@ class Handshaking(Ending):
             self._use(channel)
             self._handler = self._context.run(env.handler_cls, env.handler_options)
         except BaseException as error:
+            _locks.let_go()
             self._refuse(error)
             return True
         self._become(HANDSHAKING)

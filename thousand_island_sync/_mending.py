@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import threading
 
-from . import _waits
+from . import _locks, _waits
 from ._clock import FOREVER
 from ._staying import Staying
 from ._supervised import say
@@ -39,6 +39,7 @@ class Mending(Staying):
 
     def _recover(self, worker: Worker, error: BaseException) -> None:
         """Something of ours raised, or an asynchronous exception came. Thread: the worker's."""
+        _locks.let_go()
         self._broken = True
         self._unlooked = 0  # what is ready goes first: the next look may fail as well
         self._break_off(worker, error)

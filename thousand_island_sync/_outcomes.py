@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import _locks
 from ._clock import FOREVER, seconds
 from ._handshaking import Handshaking
 from ._mailbox import Call
@@ -70,6 +71,7 @@ class Outcomes(Handshaking):
         try:
             result = self._context.run(self._handler.handle_call, message.message, self._socket)
         except BaseException as error:
+            _locks.let_go()
             self._call_raised(message, error)
         else:
             message.finish(result, None)
@@ -124,6 +126,7 @@ class Outcomes(Handshaking):
         own = isinstance(error, SocketError) and error._origin is socket
         ending = self._asked_to_end()
         if not own:
+            _locks.let_go()
             self._log_error(error, name)
             cause = ending if ending is Cause.LOCAL else Cause.ERROR
             return self._finish(cause, error, By.TRACEBACK)

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from . import _locks
 from ._clock import now
 from ._latch import Latch
 from ._starting import start
@@ -150,6 +151,7 @@ class Supervised:
                     self._work()
                     self._over = True
                 except BaseException as error:
+                    _locks.let_go()
                     self._raised(error)
         finally:
             if not self._over:
