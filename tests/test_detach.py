@@ -32,6 +32,8 @@ from thousand_island_sync import (
     SocketClosed,
     SocketError,
     SwitchTransport,
+    _handover,
+    _waits,
 )
 
 LIMIT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO, 16)
@@ -271,6 +273,78 @@ def test_amid_a_call_of_the_same_thread(wire, adopt):
     if not wire.secure:
         theirs.sendall(b"theirs")
         assert receive(client, 6) == b"theirs"
+
+
+def test_amid_a_receive_of_the_same_thread(wire, adopt, monkeypatch):
+    """By a `__del__` that the collector runs there."""
+    given, ended = queue.SimpleQueue(), queue.SimpleQueue()
+
+    class Waits(Handler):
+        def handle_connection(self, socket):
+            give_way = _waits.give_way
+
+            def interrupted():
+                monkeypatch.setattr(_waits, "give_way", give_way)
+                given.put(socket.detach())
+                give_way()
+
+            monkeypatch.setattr(_waits, "give_way", interrupted)
+            with pytest.raises(SocketClosed, match="detached"):
+                socket.recv()
+            ended.put("over")
+
+    server = wire.serve(Waits)
+    wire.connect(server)
+    adopt(given.get(timeout=5))
+    assert ended.get(timeout=5) == "over"
+    assert eventually(lambda: server.info().active_connections == 0)
+
+
+class Broken(BaseException):
+    """As Ctrl-C, raised where a test says."""
+
+
+@pytest.mark.parametrize("at", ["the step", "the end", "the poller", "the number", "the return"])
+def test_one_that_is_broken_off_closes_the_descriptor(at, wire, monkeypatch):
+    """Nobody got it, so nobody else would."""
+    sockets, over = queue.SimpleQueue(), threading.Event()
+
+    class Waits(Handler):
+        def handle_connection(self, socket):
+            sockets.put(socket)
+            over.wait(10)
+            return Close()
+
+    server = wire.serve(Waits)
+    client = wire.connect(server)
+    socket = sockets.get(timeout=5)
+
+    def breaks(call=None):
+        def broken(*arguments):
+            if call is not None:
+                call(*arguments)
+            if at == "the end":  # the owner leaves the descriptor to whoever detaches
+                over.set()
+                assert eventually(lambda: server.info().active_connections == 0)
+            raise Broken
+
+        return broken
+
+    if at in ("the step", "the end"):
+        monkeypatch.setattr(type(socket._connection), "let_step_end", breaks())
+    elif at == "the poller":
+        give_up = type(socket._connection).give_up
+        monkeypatch.setattr(type(socket._connection), "give_up", breaks(give_up))
+    elif at == "the number":
+        monkeypatch.setattr(_handover, "_take_descriptor", breaks())
+    else:
+        take = _handover._take_descriptor
+        monkeypatch.setattr(_handover, "_take_descriptor", breaks(take))
+    with pytest.raises(Broken):
+        socket.detach()
+    over.set()
+    assert receive_all(client) == b""
+    assert eventually(lambda: server.info().active_connections == 0)
 
 
 # ---- what TLS holds of the last send -------------------------------------------------

@@ -326,6 +326,22 @@ def test_a_fork_waits_for_who_opens_or_closes(children):
     assert children.said == ["opened", "child"]
 
 
+def test_a_child_knows_which_locks_it_has(serve, children):
+    """Of those that it held over the fork it has none; else who interrupts it would wait for one
+    in the middle of another."""
+    serve(Echo)  # its threads open and close things
+    one = _locks.lock("registry")
+
+    def look():
+        assert not _locks.holds_any()
+        with one:
+            assert _locks.holds_any()
+        assert not _locks.holds_any()
+
+    children.run(look)
+    assert children.exit_codes() == [0], children.said
+
+
 def test_a_fork_does_not_wait_for_ever(children, monkeypatch):
     monkeypatch.setattr(_descriptors, "_FORK_WAITS_S", 0.05)
     inside, go_on = threading.Event(), threading.Event()

@@ -418,3 +418,31 @@ def test_another_connections_callback_has_not_the_owners_quick_way(serve, client
     waiter, received = got.get(timeout=5)
     assert waiter == 0
     assert received == b"c"
+
+
+@pytest.mark.parametrize("who", ["the owner", "another thread"])
+def test_who_asks_for_it_waits_for_no_receive(who, wire, stopwatch):
+    """The one that is under way lasts until the peer speaks, or for a minute."""
+    seen, ended = queue.SimpleQueue(), queue.SimpleQueue()
+
+    def asks(socket):
+        assert eventually(lambda: is_held(socket._receiving))
+        seen.put(limit_on(socket.fileno()))
+
+    class Waits(Handler):
+        def handle_connection(self, socket):
+            socket.recv(1)
+            if who == "the owner":
+                with running(lambda: asks(socket)):
+                    ended.put(socket.recv())
+            else:
+                with running(lambda: ended.put(socket.recv())):
+                    asks(socket)
+
+    sock = wire.connect(wire.serve(Waits))
+    sock.sendall(b"x")
+    assert seen.get(timeout=10) == NO_LIMIT
+    assert ended.empty()
+    sock.sendall(b"more")
+    assert ended.get(timeout=5) == b"more"
+    assert stopwatch() < 5

@@ -110,6 +110,7 @@ class Arrivals(SocketCore):
             if deadline == FOREVER and timeout != FOREVER:
                 deadline = now() + timeout
             left = min(left, LOOK_S)
+            channel.heed()
             if kernel_waits and bell is None and not early:
                 data = channel.wait_recv(length, left)
                 early = data is None
@@ -121,7 +122,7 @@ class Arrivals(SocketCore):
                 ):
                     self._waiter = get_ident()
                     connection.alert = True  # the callback's end forgets it
-                    if channel.exposed:
+                    if channel.exposed or self._closed:  # detached, or about to be
                         self._waiter = 0
             elif channel.shaking:
                 self._wait_for_hands(doing, left)

@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from . import _fork
-from ._locks import of_thread
+from ._locks import hold_none, of_thread
 
 #: What a fork waits at most for those who open or close something, in seconds. It takes
 #: microseconds; this is for a close(2) that lingers, say.
@@ -262,6 +262,7 @@ def abandon_all(spared: socket.socket | None) -> None:
     _threads.clear()
     _kept_out.clear()
     thread = _Thread()
+    hold_none()  # those just dropped were held by this thread, which had forked
     for sock in [*_listening, *(_accepted - {spared})]:
         _close_number(sock.detach())
     _listening.clear()

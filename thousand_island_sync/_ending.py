@@ -19,6 +19,7 @@ from ._clock import now_ns
 from ._connection_core import ConnectionCore
 from ._linger import MOST_BYTES, Linger
 from ._signals import EventSignal
+from ._socket_core import _guard
 from ._states import BY_HANDLER, BY_PEER, CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause
 from ._task import DONE
 from ._unread import read_away, unread_bytes
@@ -128,7 +129,7 @@ class Ending(ConnectionCore):
             self._note_sockname()  # somebody may ask for it afterwards
         socket, pool = self._socket, self._env.pool
         quiet = socket._send_home()
-        if socket._detached:
+        if socket._detached and self._was_handed_over():
             pool.forget(self)
             return
         if quiet and not socket._cut:
@@ -147,6 +148,14 @@ class Ending(ConnectionCore):
             socket._close_descriptor()
         else:
             _descriptors.leave(self._sock)
+
+    def _was_handed_over(self) -> bool:
+        """Whether `detach` has the descriptor, or gets it: it closes it if it is broken off."""
+        socket = self._socket
+        with _guard:
+            if socket._detached:
+                socket._detached = "left"
+            return bool(socket._detached)
 
     def _shut_writing(self) -> bool:
         try:

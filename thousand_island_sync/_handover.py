@@ -15,12 +15,14 @@ turn, and flushes. Then the socket is closed for all who come (`_closed`), and w
 the way leaves by itself: sends and receives look every `LOOK_S`, the owner's own steps end or
 come to a callback, which none of them does without seeing `alert`. Then, with both locks, the
 descriptor leaves the poller and the socket. Nothing on this way raises but that it was
-closed before.
+closed before, and what interrupts it, as Ctrl-C may: then nobody got the descriptor, and it
+is closed, by the connection's owner, or here where that has left it to whoever detaches.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from . import _descriptors, _waits
@@ -31,30 +33,54 @@ from .errors import SocketError
 if TYPE_CHECKING:
     from ._sendfile import SendingFiles
 
+#: Seconds between two looks whether a receive that is under way has seen something.
+_A_MOMENT_S = 0.01
+
 
 def hand_over(socket: SendingFiles) -> int:
     """See `Socket.detach`. Thread: any."""
     socket._open("detach")
-    connection = socket._connection
-    error = _send_first(socket)
-    connection.alert = True
-    connection.let_step_end()
-    with contextlib.ExitStack() as held:
-        _hold(socket._reading(), held)
-        _hold(socket._sending, held)
-        connection.give_up()
-        lost = socket._channel.left_behind()
-        socket._buffer = None
-        descriptor = _take_descriptor(socket)
-    if error is not None and lost:
-        socket._send_failed("detach", error, 0, lost)
+    connection, number, mine = socket._connection, socket._sock.fileno(), [False]
+    try:
+        error = _send_first(socket, mine)
+        connection.alert = True
+        connection.let_step_end()
+        with contextlib.ExitStack() as held:
+            _hold_both(socket, held)
+            connection.give_up()
+            lost = socket._channel.left_behind()
+            socket._buffer = None
+            descriptor = _take_descriptor(socket)
+        if error is not None and lost:
+            socket._send_failed("detach", error, 0, lost)
+    except BaseException:
+        if mine[0]:
+            _nobody_got_it(socket, number)
+            connection.end_soon()
+        raise
     connection.end_soon()
     return descriptor
 
 
-def _send_first(socket: SendingFiles) -> SocketError | None:
+def _nobody_got_it(socket: SendingFiles, number: int) -> None:
+    """The descriptor is closed now, or by the owner, as after `close()`."""
+    with _guard:
+        left = socket._detached is not True  # by the owner, which relied on us
+        if socket._sock.fileno() >= 0 and not left:
+            socket._detached = False
+    if socket._sock.fileno() < 0:
+        os.close(number)
+    elif not left:
+        socket._shut_both()
+    else:
+        with contextlib.ExitStack() as held:
+            _hold_both(socket, held)
+            _descriptors.close(socket._sock, _guard)
+
+
+def _send_first(socket: SendingFiles, mine: list[bool]) -> SocketError | None:
     """Sends what counts as sent, after all who send now, and closes the socket for all who come;
-    why not all went out."""
+    why not all went out. `mine`: from then on the descriptor is for this thread to hand over."""
     timeout = socket._connection.send_timeout
     deadline = now() + timeout
     failure: SocketError | None = None
@@ -68,7 +94,8 @@ def _send_first(socket: SendingFiles) -> SocketError | None:
             failure = socket._failed("detach", error)
         with _guard:
             socket._open("detach")
-            socket._detached = socket._closed = True
+            mine[0] = socket._detached = socket._closed = True
+            socket._waiter = 0
     return failure
 
 
@@ -92,10 +119,39 @@ def share(socket: SendingFiles) -> None:
         if _waits.current_task() is not connection:
             # The owner may have begun to wait with the limit, and must not wait without one.
             connection.let_step_end()
-            _hold(socket._reading(), held)
+            _until_unlimited(socket, held)
         with _guard:
             if not socket._closed:
                 socket._unlimit()
+            socket._waiter = 0
+
+
+def _until_unlimited(socket: SendingFiles, held: contextlib.ExitStack) -> None:
+    """Until who receives takes the limit off himself, which is when he has waited for `LOOK_S`, or
+    has ended, and the turn is here."""
+    lock = _reading(socket)
+    if lock is None:
+        return
+    _waits.give_way()
+    while not socket._channel.exposed:
+        socket._waiter = 0
+        if lock.acquire(timeout=_A_MOMENT_S):
+            held.callback(lock.release)
+            return
+
+
+def _hold_both(socket: SendingFiles, held: contextlib.ExitStack) -> None:
+    reading = _reading(socket)
+    if reading is not None:
+        _hold(reading, held)
+    _hold(socket._sending, held)
+
+
+def _reading(socket: SendingFiles) -> Any:
+    """The lock of receiving; `None`: it is this thread's, in a call amid which this one is made,
+    and which gets no further."""
+    lock = socket._receiving
+    return None if lock is not None and lock._is_owned() else socket._reading()
 
 
 def _hold(lock: Any, held: contextlib.ExitStack) -> None:

@@ -202,6 +202,11 @@ def renew_every() -> None:
     """In a forked child: none is held, whoever held it. Thread: its only one."""
     for made in every():
         made._at_fork_reinit()
+    hold_none()
+
+
+def hold_none() -> None:
+    """The calling thread has no lock, whatever was counted. Thread: the only one of a child."""
     if _holds_none is not None:
         _holds_none()
     _here.held = []

@@ -135,7 +135,7 @@ class SocketCore:
         self._sending = _sending_turn()
         self._buffer: ReadBuffer | None = None
         self._closed = False
-        self._detached = False  # closed, and the descriptor is somebody else's
+        self._detached: bool | str = False  # closed, and the descriptor is somebody else's
         self._cut = False  # shut down from outside, by a stop
         self._interrupted = False  # reads shall end, by Connection.close()
         self._eof = False

@@ -98,11 +98,15 @@ class Channel(ABC):
 
     def unlimit(self) -> None:
         """Takes the time limit of waits off the descriptor, after `expose`, and after waits that
-        had begun are over. Thread: any; the descriptor must not be closed meanwhile.
+        had begun are over. (Who waits does it himself as soon as he sees that, in `heed`.)
+        Thread: any; the descriptor must not be closed meanwhile.
 
         Raises:
             OSError: as setsockopt(2).
         """
+
+    def heed(self) -> None:
+        """Before each wait of a receive: if it was exposed, `unlimit`. Thread: who receives."""
 
     def took_in(self) -> bool:
         """Whether since it was asked last a send has read, for its own sake, what came: the

@@ -49,8 +49,9 @@ _SENDFILE_MOST = 1 << 30
 _UNIX_PIECE = 64 * 1024
 _UNIX_TAKES_PAGES = _LINUX and _kernel() >= (6, 5)
 _timeval = struct.Struct("ll").pack
-#: For what SO_RCVTIMEO is set to: it is not ours to set. No time is equal to it.
-_NOT_OURS = -1.0
+#: For what SO_RCVTIMEO is set to: it is not ours to set, and then, nothing of ours is on it either.
+#: No time is equal to these.
+_NOT_OURS, _FREE = -1.0, -2.0
 
 
 class TCPChannel(Channel):
@@ -69,16 +70,23 @@ class TCPChannel(Channel):
 
     @property
     def exposed(self) -> bool:  # type: ignore[override]
-        return self._exposed and not self._limited
+        return self._receive_timeout == _FREE
 
     def expose(self) -> None:
         self._exposed = True
-        self._receive_timeout = _NOT_OURS
+        if self._receive_timeout != _FREE:
+            self._receive_timeout = _NOT_OURS
 
     def unlimit(self) -> None:
         if self._limited:
             self._set_limit(FOREVER)
             self._limited = False
+        if self._exposed:
+            self._receive_timeout = _FREE
+
+    def heed(self) -> None:
+        if self._receive_timeout == _NOT_OURS:
+            self.unlimit()
 
     def _set_limit(self, timeout: float) -> None:
         packed = _timeval(*timeval(timeout))
@@ -100,7 +108,7 @@ class TCPChannel(Channel):
                 self._set_limit(timeout)
                 self._receive_timeout = timeout  # now that the kernel has taken it
             if self._exposed:  # meanwhile, perhaps
-                self._receive_timeout = _NOT_OURS
+                self.unlimit()
                 _waits.wait_for(self._sock.fileno(), write=False, timeout=timeout)
                 return self.recv(length)
         try:
@@ -152,7 +160,7 @@ class TCPChannel(Channel):
         if os.get_blocking(fd):
             raise NotSupported("sendfile over a descriptor that somebody else has, too")
         try:
-            return os.sendfile(fd, file, offset, count)
+            return _sigpipe.sendfile(fd, file, offset, count)
         except BlockingIOError:
             return None
 
