@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import signal
 import threading
+from collections import deque
 from typing import Any, Protocol
 
 from . import _fork
@@ -12,7 +13,7 @@ from ._signal_handlers import NotedSignals
 from .errors import ThousandIslandError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STOPPED = b"\xff"  # no signal's number
+_WAKES = b"\xff"  # no signal's number
 
 
 class Server(Protocol):
@@ -34,6 +35,7 @@ def serve_until_signalled(servers: tuple[Server, ...]) -> None:
 def _serve(servers: tuple[Server, ...], noted_signals: NotedSignals) -> None:
     """Waits for signals, which come as bytes, and for servers that have stopped."""
     threads: list[threading.Thread] = []
+    ended: deque[Server] = deque()
     forks = _fork.forks
 
     def run(target: Any, *args: Any) -> None:
@@ -49,7 +51,8 @@ def _serve(servers: tuple[Server, ...], noted_signals: NotedSignals) -> None:
 
     def watch(server: Server) -> None:
         server.wait()
-        noted_signals.note(_STOPPED)
+        ended.append(server)
+        noted_signals.note(_WAKES)
 
     try:
         for server in servers:
@@ -58,25 +61,25 @@ def _serve(servers: tuple[Server, ...], noted_signals: NotedSignals) -> None:
         for server in servers:
             begin(watch, server)
         signals = 0
-        stopped = 0
-        stopping = False
+        stopping = cut = False
         poller = select.poll()
         poller.register(noted_signals.fileno(), select.POLLIN)
-        while stopped < len(servers):
+        while len(ended) < len(servers):
             poller.poll()
             if _fork.forks != forks:
                 raise ThousandIslandError(
                     "serve_forever: this process was forked in it, and the servers are the parent's"
                 )
             noted = noted_signals.noted()
-            signals += sum(map(noted.count, _SIGNALS))
-            stopped += noted.count(_STOPPED)
-            # Other signals that somebody handles are noted as well, and are no reason to stop.
-            if not stopping and (signals or stopped):
+            # Other signals that somebody handles are noted as well, and are no reason to stop;
+            # where they leave no room, what counts is known by its handler.
+            signals = max(signals + sum(map(noted.count, _SIGNALS)), noted_signals.handled)
+            if not stopping and (signals or ended):
                 stopping = True
                 for server in servers:
                     begin(server.stop)
-            if signals > 1:
+            if signals > 1 and not cut:
+                cut = True
                 for server in servers:
                     begin(server.stop, 0)
     except BaseException:

@@ -28,8 +28,10 @@ class NotedSignals:
     """A context manager, on the main thread.
 
     Args:
-        numbers: signals that get a handler, which does nothing; others that have one are
-            noted as well.
+        numbers: signals that get a handler, which counts; others that have one are noted as well.
+
+    Attributes:
+        handled: how often that handler ran: what found no room among the bytes counts, too.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
@@ -37,11 +39,20 @@ class NotedSignals:
         self._before: dict[int, Any] = {}
         self._descriptor = -1
         self._active = False
-
-    def __enter__(self) -> NotedSignals:
+        self.handled = 0
         with _descriptors.thread.no_fork:
             self._ours, self._theirs = socket.socketpair()
             _descriptors.hold(self)
+
+    def __enter__(self) -> NotedSignals:
+        try:
+            self._begin()
+        except BaseException:  # Ctrl-C: nobody would restore anything
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
         _active.add(self)
@@ -49,24 +60,40 @@ class NotedSignals:
         self._descriptor = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             self._before[number] = signal.getsignal(number)
-            signal.signal(number, lambda *_: None)
-        return self
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self.handled += 1
+        self.note(b"\0")  # no signal's number; there was no room for that one, perhaps
 
     def __exit__(self, *exc: object) -> None:
-        self.restore()
-        with _descriptors.thread.no_fork:
-            self.abandon()
+        try:
+            self.restore()
+        finally:
+            with _descriptors.thread.no_fork:
+                self.abandon()
 
     def restore(self) -> None:
         """All is as it was before. Thread: the main one."""
         if not self._active:
             return
         self._active = False
-        for number, handler in self._before.items():
+        _active.discard(self)
+        try:
+            # Before the handlers: Ctrl-C may raise again as soon as it has its own.
+            signal.set_wakeup_fd(self._descriptor)
+        finally:
+            self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        if not self._before:
+            return
+        number, handler = self._before.popitem()
+        try:
             # `None`: it was not set by Python, which cannot set it again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        signal.set_wakeup_fd(self._descriptor)
-        _active.discard(self)
+        finally:
+            self._restore_handlers()
 
     def abandon(self) -> None:
         """As `_descriptors.Holder`."""
