@@ -295,10 +295,12 @@ class Changes:
             if run is None:
                 return True
             stopping.append(run)
-            if ANSWERS[self.status, Ask.STOP] is Answer.NOTHING:
+            status = self.status
+            if ANSWERS[status, Ask.STOP] is Answer.NOTHING:
                 # What came of a stop that nobody was told of is this call's to tell.
                 return run.stop.told or run.stop.all_ended
-            self.status = STOPPING
+            if status != STOPPING:  # a stop that is under way may end at any moment
+                self.status = STOPPING
         for _ in range(_ATTEMPTS):
             try:
                 return run.stop.take_part(deadline, caller)
@@ -307,9 +309,10 @@ class Changes:
         return False
 
     def _finished(self, run: Run) -> None:
+        stopped = self._stopped  # whoever sees the status may start it again at once
         if self.run is run and self.status == STOPPING:
             self.status = STOPPED
-            self._stopped.open()
+            stopped.open()
 
     def _suspend(self, change: Change) -> None:
         with self._turns:

@@ -65,10 +65,14 @@ class Turns:
 
     def __enter__(self) -> None:
         mine = threading.current_thread(), Latch()
-        with self._lock:
-            self._queue.append(mine)
-        while not self._take(mine):
-            mine[1].wait(_LOOK_S)
+        try:
+            with self._lock:
+                self._queue.append(mine)
+            while not self._take(mine):
+                mine[1].wait(_LOOK_S)
+        except BaseException:  # where no thread can be made it is the one that asked, and lives on
+            self._give_up(mine)
+            raise
 
     def _take(self, mine: tuple[threading.Thread, Latch]) -> bool:
         with self._lock:
@@ -80,6 +84,15 @@ class Turns:
                 return False
             self._owner, _ = self._queue.popleft()
             return True
+
+    def _give_up(self, mine: tuple[threading.Thread, Latch]) -> None:
+        with self._lock:
+            if mine in self._queue:
+                self._queue.remove(mine)
+                return
+            has_it = self._owner is mine[0]
+        if has_it:
+            self.__exit__()
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
