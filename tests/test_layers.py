@@ -22,12 +22,12 @@ ROWS = [
     },
     {"_locks"},
     {"_descriptors"},
-    {"_receiver_failures", "_latch", "_starting"},
+    {"_latch", "_starting", "_waits"},
+    {"_receiver_failures"},
     {"_signals", "_supervised"},
     {
         "_options",
         "_signal_handlers",
-        "_waits",
         "_unread",
         "_addresses",
         "_renewal",
@@ -35,7 +35,7 @@ ROWS = [
         "_log_limit",
     },
     {"_own_threads", "_status", "_wake_up"},
-    {"_asked"},
+    {"_asked", "_in_order"},
     {"_listen_errors", "events", "_poller", "_alarm", "_timers", "_tendency", "_task"},
     {
         "_trial",

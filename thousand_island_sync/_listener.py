@@ -200,6 +200,7 @@ class Listener:
         with self._lock:
             gone, self._acceptors = self._acceptors, []
             self._leaving += [(one, self._threads.pop(one, None)) for one in gone]
+        self._forget_the_gone()
         bell, self._acceptors_bell = self._acceptors_bell, None
         if bell is not None:
             bell.release()
@@ -226,12 +227,17 @@ class Listener:
     def acceptors_gone(self, until: float) -> bool:
         """Whether all that were closed have ended, but for those that wait for the caller."""
         everybody = True
-        for acceptor, thread in self._leaving:
+        for _, thread in self._leaving:
             gone = thread is None or self._join(thread, until)
             everybody = gone and everybody
+        self._forget_the_gone()
+        return everybody
+
+    def _forget_the_gone(self) -> None:
+        for acceptor, thread in list(self._leaving):
             if thread is None or not thread.is_alive():
                 self._let_go(acceptor)
-        return everybody
+                self._leaving.remove((acceptor, thread))
 
     def _backlog(self) -> int:
         return int(self.intake.transport().options.get("backlog", 1024))

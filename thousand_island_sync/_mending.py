@@ -69,7 +69,14 @@ class Mending(Staying):
 
     def _put_right(self) -> None:
         with self._lock:
-            dead = self._take_out_the_dead()
+            seem_dead = {one: self._threads[one] for one in self._threads if self._seems_dead(one)}
+        # Without the lock: this one is the standard library's, and who was interrupted under it
+        # may wait for ours. One that just starts is not alive for a moment, but listed.
+        listed = set(threading.enumerate()) if seem_dead else set()
+        with self._lock:
+            dead = self._take_out_the_dead(
+                [one for one, thread in seem_dead.items() if thread not in listed]
+            )
         for worker in dead:
             say("a thread of the pool has died, and another takes over", None)
             self._break_off(worker, None)
@@ -89,18 +96,17 @@ class Mending(Staying):
             self._broken = False
         self._ring()
 
-    def _is_dead(self, worker: Worker) -> bool:
-        """With the lock. One that was never started is not; one that just starts is not alive
-        for a moment, but listed."""
+    def _seems_dead(self, worker: Worker) -> bool:
+        """With the lock. One that was never started does not; one that just starts may, for a
+        moment."""
         thread = self._threads.get(worker)
-        if thread is None or thread.ident is None or thread.is_alive():
-            return False
-        return thread not in threading.enumerate()
+        return thread is not None and thread.ident is not None and not thread.is_alive()
 
-    def _take_out_the_dead(self) -> list[Worker]:
-        """With the lock. Who was employed and never started, because who would have done it was
-        interrupted, goes as well; if it is started yet, it comes back (`_enlist`)."""
-        dead = [worker for worker in self._threads if self._is_dead(worker)]
+    def _take_out_the_dead(self, dead: list[Worker]) -> list[Worker]:
+        """With the lock: those of them who are there still. Who was employed and never started,
+        because who would have done it was interrupted, goes as well; if it is started yet, it
+        comes back (`_enlist`)."""
+        dead = [worker for worker in dead if worker in self._threads]
         unborn = [
             worker
             for worker, thread in self._threads.items()

@@ -118,6 +118,7 @@ class Pool:
         "_seen_cpu",
         "_seen_turns",
         "_sleepers",
+        "_standing_in",
         "_stay_pays",
         "_stays",
         "_tasks",
@@ -188,6 +189,7 @@ class Pool:
         self._calm = 0  # looks in a row that found nothing to suspect
         self._seen_at = self._seen_cpu = self._dead_at = 0.0
         self._saturated = False
+        self._standing_in = False  # the listener's thread calls somebody, and looks again anyway
         self._relief = 0  # looks in a row that found a thread to spare
         self._closing = False
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from inspect import ismethod
 from typing import Any
 
+from . import _waits
 from ._clock import Clock, now
 from ._locks import lock
 
@@ -71,14 +72,15 @@ class ReceiverFailures:
         kind = type(error)
         first, again = self._count(receiver, kind)
         if first:
-            _log.error(
+            _tell(
+                error,
                 "a receiver of %s raised; it stays connected: %r",
                 self._event,
                 receiver,
-                exc_info=error,
             )
         elif again:
-            _log.error(
+            _tell(
+                None,
                 "a receiver of %s raised %s %d more times: %r",
                 self._event,
                 kind.__name__,
@@ -109,6 +111,16 @@ class ReceiverFailures:
 
     def _forget(self, which: Callable[[_Failure], bool]) -> None:
         self._known = {key: one for key, one in self._known.items() if not which(one)}
+
+
+def _tell(error: BaseException | None, what: str, *arguments: object) -> None:
+    """A handler or filter of the log's may raise as well, and then nothing can be told; on a
+    thread of ours it never leads any further."""
+    try:
+        _log.error(what, *arguments, exc_info=error)
+    except BaseException as another:
+        if not isinstance(another, Exception) and _waits.current_worker() is None:
+            raise
 
 
 def _is_same(one: Receiver | None, other: Receiver) -> bool:

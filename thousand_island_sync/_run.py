@@ -16,6 +16,7 @@ from ._clock import now, now_ns
 from ._config import Config
 from ._connection import Lifecycle
 from ._environment import Environment
+from ._in_order import InOrder
 from ._intake import Intake
 from ._listen_errors import listen_error, no_thread
 from ._listener import Listener
@@ -65,6 +66,7 @@ class Run:
         self.tellers: list[Teller] = []  # of those who waited at a `suspend`
         self._started_ns = now_ns()
         self.name = config.name
+        self.saturation = InOrder(self._tell_saturation, context, f"{config.name}-events")
         self.listener = Listener(
             count=config.num_listen_sockets,
             num_acceptors=config.num_acceptors,
@@ -159,7 +161,7 @@ class Run:
             max_threads=config.max_handler_threads,
             name=config.name,
             ring=self.listener.ring,
-            saturation=self._tell_saturation,
+            saturation=self._saturation,
         )
         env = self.env = Environment(
             server=self._server,
@@ -204,6 +206,10 @@ class Run:
             events.emit(
                 signal, self._server, {"active_connections": active}, {"acceptor_id": acceptor_id}
             )
+
+    def _saturation(self, saturated: bool, busy: int, waiting: int) -> None:
+        if (events.pool_saturated if saturated else events.pool_relieved).receivers:
+            self.saturation.tell(saturated, busy, waiting)
 
     def _tell_saturation(self, saturated: bool, busy: int, waiting: int) -> None:
         signal = events.pool_saturated if saturated else events.pool_relieved

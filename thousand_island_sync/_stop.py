@@ -195,6 +195,7 @@ class Stop:
         told = run.listener.acceptors_gone(self._last_moment()) and told
         for teller in [*run.tellers, *([self._teller] if self._teller else [])]:
             told = teller.wait(self._last_moment(), self._blocked) and told
+        told = run.saturation.wait(self._last_moment(), self._blocked) and told
         if not told:
             self.all_ended = False  # a receiver has not returned
         run.close_descriptors()

@@ -57,7 +57,7 @@ class Watch(Mending):
                 worker.looks = worker.looks + 1 if worker.turn == worker.seen else 0
                 worker.seen = worker.turn
                 task = worker.task  # once: it may finish at any moment
-                if worker.looks and self._is_dead(worker):
+                if worker.looks and self._seems_dead(worker):
                     self._broken = True
                 if task is None or not worker.looks:
                     continue
@@ -107,7 +107,7 @@ class Watch(Mending):
             return False
         self._dead_at = self._seen_at
         with self._lock:
-            return any(self._is_dead(worker) for worker in self._threads)
+            return any(self._seems_dead(worker) for worker in self._threads)
 
     def _turns(self) -> int:
         """With the lock: tasks that the threads there are have run."""
@@ -161,11 +161,15 @@ class Watch(Mending):
             self._absorb(self._poller.poll(0), None)
         except (OSError, ValueError):
             return _alarm.TICK  # the last thread has just left, and closed it
-        with self._rousing, self._lock:
-            # A thread that could not be started before may start now.
-            if self._ready and self._free:
-                self._call_heir()
-                self._nobody = False  # who would be called does this
+        self._standing_in = True
+        try:
+            with self._rousing, self._lock:
+                # A thread that could not be started before may start now.
+                if self._ready and self._free:
+                    self._call_heir()
+                    self._nobody = False  # who would be called does this
+        finally:
+            self._standing_in = False
         self._tell_saturation()
         with self._lock:
             # Whoever says here that it watches must come back: nobody rings meanwhile.

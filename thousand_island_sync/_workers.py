@@ -65,7 +65,8 @@ class Workers(Pool):
                     self._revoke(heir)
                 # In the same moment, or the listener's thread sees them, and tries as well.
                 taken_back = not self._count and self._take_back(tasks)
-            self._ring()
+            if not self._standing_in:  # else it would ring for itself, and never wait
+                self._ring()
             return not taken_back
         self._ring()  # for the watch, if it dies before its first step
         return True
