@@ -94,6 +94,15 @@ def test_recv_exactly_says_what_came_before_the_end(within):
     assert caught.value.partial == b"only"
 
 
+def test_a_timeout_names_what_may_have_set_it(within):
+    def wait(socket):
+        socket.settimeout(0.02)
+        socket.recv()
+
+    with pytest.raises(SocketTimeout, match=r"after 20 ms; .*\(read_timeout_ms, settimeout, or time"):
+        within(wait)
+
+
 def test_recv_exactly_keeps_what_came_before_a_timeout(within):
     def read(socket):
         with contextlib.suppress(SocketTimeout):

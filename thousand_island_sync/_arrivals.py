@@ -137,7 +137,7 @@ class Arrivals(SocketCore):
 
     def _nothing_came(self, doing: str, timeout: float) -> SocketError:
         return self._timed_out(
-            doing, timeout, "nothing came", "read_timeout_ms, or timeout_ms of the call"
+            doing, timeout, "nothing came", "read_timeout_ms, settimeout, or timeout_ms of the call"
         )
 
     def _keep(self, data: bytes, seen: int) -> None:

@@ -275,7 +275,10 @@ class Sending(SocketCore):
 
     def _no_room(self, doing: str, timeout: float) -> SocketTimeout:
         error = self._timed_out(
-            doing, timeout, "the peer does not read", "send_timeout_ms, or timeout_ms of the call"
+            doing,
+            timeout,
+            "the peer does not read",
+            "send_timeout_ms, settimeout, or timeout_ms of the call",
         )
         error._sending = True
         return error
