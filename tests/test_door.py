@@ -202,3 +202,27 @@ def test_a_receiver_that_is_called_at_the_door_may_stop_the_server(serve, client
         assert eventually(lambda: server.info().status == "stopped", 10)
     finally:
         events.acceptor_limit_reached.disconnect(stop)
+
+
+def test_a_door_that_is_added_after_its_close_is_forgotten(serve, client, monkeypatch):
+    """As where a stop could not wait for the scheduler's lock, and an acceptor gets it later."""
+    server = serve(Echo)
+    door, scheduler = door_of(server), server._run.scheduler
+    come, go_on = threading.Event(), threading.Event()
+
+    def add_late(self, one):
+        come.set()
+        assert go_on.wait(5)
+        add(self, one)
+
+    add = type(scheduler).add_door
+    monkeypatch.setattr(type(scheduler), "add_door", add_late)
+    client(server).sendall(b"x")  # after the first client acceptors offer it
+    assert come.wait(5)
+    door.close(0)  # it waits for nobody
+    go_on.set()
+    with door._lock:  # the acceptor has added it
+        pass
+    assert door not in scheduler.tasks()
+    assert server.stop(2_000)
+    assert not scheduler.threads()

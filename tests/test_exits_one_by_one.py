@@ -1,6 +1,5 @@
 """Errors that the C meets in the middle of its work, each made to happen."""
 
-import _thread
 import contextlib
 import contextvars
 import ctypes
@@ -155,20 +154,21 @@ def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
     states = []
 
     def leave(self, data, sock):
-        ctypes.pythonapi.PyContext_Enter(ctypes.py_object(contextvars.copy_context()))
+        left.append(ctypes.py_object(contextvars.copy_context()))
+        ctypes.pythonapi.PyContext_Enter(left[0])
 
-    over = threading.Event()
+    left = []
 
-    def run():
+    def run():  # on a thread that ends with its contexts
         with Wired() as world:
             world.connection.run()
             states.append(world.state)
-        over.set()
+        ctypes.pythonapi.PyContext_Exit(left[0])  # `Thread` looks, from Python 3.15 on
 
     monkeypatch.setattr(Quiet, "handle_data", leave)
-    # A thread that ends with its contexts, and, as `Thread` has from 3.15 on, in none of its own.
-    _thread.start_new_thread(run, ())
-    assert over.wait(5)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
     assert states == [State.CLOSED]
 
 

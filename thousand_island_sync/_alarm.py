@@ -35,17 +35,21 @@ class Alarm:
     """
 
     def __init__(self) -> None:
+        self._fd = -1
+        if timer_open is not None and timer_set is not None:
+            self._set = timer_set
+        elif hasattr(os, "timerfd_create"):
+            self._set = _set_by_the_standard_library
+        else:
+            raise OSError("no timerfd")
         with _descriptors.thread.no_fork:
-            if timer_open is not None and timer_set is not None:
-                self._fd, self._set = timer_open(), timer_set
-            elif hasattr(os, "timerfd_create"):
-                self._fd = _os.timerfd_create(
-                    time.CLOCK_MONOTONIC, flags=_os.TFD_NONBLOCK | _os.TFD_CLOEXEC
-                )
-                self._set = _set_by_the_standard_library
-            else:
-                raise OSError("no timerfd")
-            _descriptors.hold(self)
+            try:
+                self._fd = _open()
+                _descriptors.hold(self)
+            except BaseException:
+                if self._fd >= 0:
+                    os.close(self._fd)
+                raise
 
     def fileno(self) -> int:
         return int(self._fd)
@@ -73,6 +77,12 @@ class Alarm:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _open() -> int:
+    if timer_open is not None:
+        return int(timer_open())
+    return int(_os.timerfd_create(time.CLOCK_MONOTONIC, flags=_os.TFD_NONBLOCK | _os.TFD_CLOEXEC))
 
 
 def _set_by_the_standard_library(fd: int, seconds: float) -> None:

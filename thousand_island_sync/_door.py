@@ -98,6 +98,8 @@ class Door(Task):
                 intake.scheduler.add_door(self)
             except RuntimeError:  # the server has stopped
                 self.over, self._inside = True, False
+            if self.over:  # `close` could not wait, and may have forgotten it before it was added
+                intake.scheduler.forget(self)
 
     def run(self) -> int:
         """Thread: the pool's. Takes all who wait; what concerns more than them goes to the
