@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.support import Echo, answers, busy_seconds, echoes, eventually
+from tests.support import Echo, answers, busy_seconds, echoes, eventually, receive
 from thousand_island_sync import (
     Handler,
     ThousandIsland,
@@ -422,3 +422,93 @@ def test_a_log_handler_that_raises_costs_lines_and_nothing_else(serve, client, e
         detach_logger()
         log.removeHandler(handler)
         log.setLevel(before)
+
+
+# ---- what breaks off inside a callback --------------------------------------------------
+
+
+def test_a_callback_in_which_our_code_breaks_off_is_not_taken_for_lost(serve, client, monkeypatch):
+    """An exception from another thread falls into its `post`; the books are made anew there, and
+    its own connection is in the hands of the thread that does it."""
+    other, in_post, over, went_on = [], [], threading.Event(), threading.Event()
+
+    class Posts(Handler):
+        def handle_data(self, data, socket):
+            if data == b"a":
+                in_post.append(threading.get_ident())
+                with pytest.raises(KeyboardInterrupt):
+                    other[0].post("hello")
+                went_on.set()
+                over.wait(20)
+            socket.send(data)
+
+    server = serve(Posts)
+    first = client(server)
+    echoes(first)
+    other += server.connections()
+    sock = client(server)
+    echoes(sock)
+    connection = next(one for one in server.connections() if one not in other)._lifecycle
+    scheduler = type(server._run.scheduler)
+    rouse, run, runs = scheduler._rouse_no_new_one, type(connection).run, []
+
+    def raises(self):
+        if threading.get_ident() in in_post:
+            in_post.clear()
+            raise KeyboardInterrupt
+        rouse(self)
+
+    def counts(self):
+        runs.append(self)
+        return run(self)
+
+    monkeypatch.setattr(scheduler, "_rouse_no_new_one", raises)
+    sock.sendall(b"a")
+    assert went_on.wait(5)
+    monkeypatch.setattr(type(connection), "run", counts)
+    sock.sendall(b"b")
+    for _ in range(20):
+        echoes(first)
+    assert connection not in runs, "another thread is in it"
+    over.set()
+    assert receive(sock, 2) == b"ab"
+
+
+def test_a_log_handler_that_blocks_as_a_connection_breaks_off_holds_up_nobody_else(serve, client):
+    over, logs = threading.Event(), threading.Event()
+
+    class Blocks(logging.Handler):
+        def emit(self, record):
+            logs.set()
+            over.wait(20)
+
+    server = serve(Echo)
+    broken, other = client(server), client(server, timeout=5)
+    for one in (broken, other):
+        echoes(one)
+    (connection,) = [
+        one._lifecycle for one in server.connections() if one.peername == broken.getsockname()
+    ]
+
+    class Breaks(type(connection)):
+        __slots__ = ()
+
+        def run(self):
+            self.__class__ = before
+            raise MemoryError
+
+    log, handler = logging.getLogger("thousand_island_sync"), Blocks()
+    assert eventually(lambda: not connection.owned)
+    before, connection.__class__ = connection.__class__, Breaks
+    log.addHandler(handler)
+    try:
+        broken.sendall(b"x")
+        assert logs.wait(5)
+        for _ in range(20):
+            echoes(other)
+        assert not over.is_set()
+        over.set()
+        assert eventually(lambda: connection.handle.closed)
+    finally:
+        over.set()
+        log.removeHandler(handler)

@@ -29,7 +29,7 @@ class InOrder:
         self._context = context
         self._name = name
         self._untold: deque[tuple[Any, ...]] = deque()
-        self._may_tell = deque([None])  # taken by the one who does
+        self._may_tell = deque([None], maxlen=1)  # taken by the one who does
         self._teller: Teller | None = None
 
     def tell(self, *what: Any) -> None:
@@ -44,7 +44,11 @@ class InOrder:
             self._may_tell.pop()
         except IndexError:
             return  # whoever tells comes to it
-        self._teller = Teller(self._tell_all, self._context.copy(), self._name, [])
+        try:
+            self._teller = Teller(self._tell_all, self._context.copy(), self._name, [])
+        except BaseException:
+            self._may_tell.append(None)
+            raise
 
     def _tell_all(self) -> None:
         _waits.this_thread_is(_waits.OwnThread())

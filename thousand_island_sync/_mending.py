@@ -42,18 +42,24 @@ class Mending(Staying):
         _locks.let_go()
         self._broken = True
         self._unlooked = 0  # what is ready goes first: the next look may fail as well
-        self._break_off(worker, error)
+        self._stop_short(worker)
         self._make_good()
+        self._hand_over(worker)  # a handler of the log's may take its time
+        self._break_off(worker, error)
 
-    def _break_off(self, worker: Worker, error: BaseException | None) -> None:
-        """What a worker ran when it was stopped costs its connection, and nothing else."""
+    def _stop_short(self, worker: Worker) -> None:
+        """From now on its `task` is what it was stopped in, if it was stopped in any."""
         with self._lock:
             worker.looking = False
             if worker in self._idle:
                 self._idle.remove(worker)
-            task, worker.task = worker.task, None
-            if task in worker.parked or task in self._ready:
-                task = None  # it was done with it
+            if worker.task in worker.parked or worker.task in self._ready:
+                worker.task = None  # it was done with it
+
+    def _break_off(self, worker: Worker, error: BaseException | None) -> None:
+        """What a worker ran when it was stopped costs its connection, and nothing else. It stays
+        the worker's until then: nobody takes it for lost."""
+        task = worker.task
         if task is None:
             say("a thread of the pool was interrupted, and goes on", error)
             return
@@ -66,6 +72,7 @@ class Mending(Staying):
             task.broke()
         except BaseException as another:
             say("while breaking off", another)
+        worker.task = None
 
     def _put_right(self) -> None:
         with self._lock:
@@ -79,6 +86,7 @@ class Mending(Staying):
             )
         for worker in dead:
             say("a thread of the pool has died, and another takes over", None)
+            self._stop_short(worker)
             self._break_off(worker, None)
         with self._lock:
             all_found = self._find_the_lost()
@@ -123,7 +131,7 @@ class Mending(Staying):
         none left; else somebody may just hold it in his hands."""
         owned = [task for task in self._tasks.values() if task.owned]
         resting, me = set(self._idle), _waits.current_worker()
-        workers = [(worker, worker.turn) for worker in self._threads if worker is not me]
+        workers = [(worker, worker.turn) for worker in self._threads]
         try:
             here = set(self._ready)
         except RuntimeError:  # without the GIL: another thread took one meanwhile
@@ -134,8 +142,8 @@ class Mending(Staying):
             here.update(worker.parked)
             if task is not None:
                 here.add(task)
-            elif not worker.looking and worker not in resting:
-                sure = False
+            elif not worker.looking and worker not in resting and worker is not me:
+                sure = False  # but this thread knows of itself that it has nothing in its hands
         lost = [task for task in owned if task not in here]
         sure = sure and all(worker.turn == turn for worker, turn in workers)
         if sure:
@@ -160,4 +168,4 @@ class Mending(Staying):
                 task.owned = True
                 self._ready.append(task)
         self._next_timer = self._timers.next()
-        self._watching = self._alarm_may_stop = False
+        self._watching, self._alarm_may_stop = True, False  # it is rung for
