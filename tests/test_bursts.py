@@ -512,3 +512,33 @@ def test_a_log_handler_that_blocks_as_a_connection_breaks_off_holds_up_nobody_el
     finally:
         over.set()
         log.removeHandler(handler)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_all_callbacks_run_though_the_log_handler_raises(serve, client, error):
+    ran = []
+
+    class Raises(logging.Handler):
+        def emit(self, record):
+            raise error("no disk")
+
+    class Fails(Handler):
+        def handle_data(self, data, socket):
+            raise ValueError("a bug")
+
+        def handle_error(self, reason, socket):
+            ran.append(repr(reason))
+            raise ValueError("another")
+
+        def handle_end(self, socket):
+            ran.append("end")
+
+    log, handler = logging.getLogger("thousand_island_sync"), Raises()
+    log.addHandler(handler)
+    try:
+        server = serve(Fails)
+        client(server).sendall(b"x")
+        assert eventually(lambda: ran == ["ValueError('a bug')", "end"])
+        assert server.stop() is True
+    finally:
+        log.removeHandler(handler)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import logging
 import os
 import sys
 import threading
@@ -35,6 +34,7 @@ from ._latch import Latch
 from ._listen_errors import no_thread
 from ._run import Run
 from ._status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
+from ._supervised import say
 from .errors import ListenError, ServerNotRunning, ThousandIslandError
 from .transports._base import Transport
 
@@ -44,8 +44,6 @@ _ANSWER_S = 0.42
 _TAKE_BACK_S = 2.0
 #: How often a stop is begun again that an exception broke off.
 _ATTEMPTS = 3
-
-_log = logging.getLogger("thousand_island_sync")
 
 #: Status, run and port, as they were before a start.
 Before = tuple[str, "Run | None", int]
@@ -304,8 +302,8 @@ class Changes:
         for _ in range(_ATTEMPTS):
             try:
                 return run.stop.take_part(deadline, caller)
-            except BaseException:
-                _log.exception("a stop was broken off and goes on")
+            except BaseException as error:
+                say("a stop was broken off and goes on", error)
         return False
 
     def _finished(self, run: Run) -> None:

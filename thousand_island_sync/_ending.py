@@ -192,13 +192,16 @@ class Ending(ConnectionCore):
         self._let_go_of_the_users()
 
     def _log_error(self, error: BaseException, where: str) -> None:
-        _log.error(
-            "%s.%s of connection %s with %s raised %s, on thread %s",
-            self._env.handler_cls.__name__,
-            where,
-            self.id,
-            self.peer_shown(),
-            type(error).__name__,
-            threading.current_thread().name,
-            exc_info=error,
-        )
+        try:
+            _log.error(
+                "%s.%s of connection %s with %s raised %s, on thread %s",
+                self._env.handler_cls.__name__,
+                where,
+                self.id,
+                self.peer_shown(),
+                type(error).__name__,
+                threading.current_thread().name,
+                exc_info=error,
+            )
+        except BaseException:
+            pass  # a handler of the log's: `handle_error` and `handle_end` are to follow
