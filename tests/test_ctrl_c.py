@@ -144,7 +144,7 @@ def test_signals_that_raise_at_any_moment_of_real_time(method):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_the_next_stop_finishes_what_was_broken_off_and_tells_its_outcome(serve, client):
+def test_g17_the_next_stop_finishes_what_was_broken_off_and_tells_its_outcome(serve, client):
     release = threading.Event()
     ends = []
 
@@ -235,7 +235,7 @@ def test_a_start_that_ctrl_c_ends_leaves_the_status_before(record):
 
 
 @pytest.mark.parametrize("event", ["suspend", "resume", "shutdown"])
-def test_ctrl_c_in_a_receiver_of_each_change_is_passed_on(event, serve):
+def test_g17_ctrl_c_in_a_receiver_of_each_change_is_passed_on(event, serve):
     def ctrl_c(server, **event):
         raise KeyboardInterrupt
 

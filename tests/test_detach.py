@@ -456,7 +456,7 @@ def starts(serve, client, authority, tmp_path):
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("host", ["127.0.0.1", "unix"])
-def test_wrap_socket(host, version, starts, authority):
+def test_g5_wrap_socket(host, version, starts, authority):
     server, connect = starts(host, version)
     context = authority.client_context(version)
     for _ in range(3):
@@ -493,7 +493,7 @@ def distrusts(sock):
 @pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("spoil", [leaves, leaves_half_way, resets, speaks_plainly, distrusts])
-def test_a_wrap_that_fails_closes_no_number_of_ours(spoil, starts, authority):
+def test_g5_a_wrap_that_fails_closes_no_number_of_ours(spoil, starts, authority):
     """Whoever comes next has the number that the library closed: it must stay whole."""
     server, connect = starts()
     context = authority.client_context()
@@ -551,7 +551,7 @@ def test_a_wrap_over_tls_gets_the_bare_descriptor(serve, secure, authority, tmp_
     echoes(other, b"whole")
 
 
-def test_what_one_client_is_sent_never_arrives_at_another(serve, client, authority, tmp_path):
+def test_g5_what_one_client_is_sent_never_arrives_at_another(serve, client, authority, tmp_path):
     """The fault that this is about: the wrap failed, the number was the next client's, and the
     first one's answer went there."""
     wrapped, answer = threading.Event(), threading.Event()

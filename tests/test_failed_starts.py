@@ -133,7 +133,7 @@ def test_c13_a_start_with_any_number_of_free_descriptors(place):
     assert place.is_clean()
 
 
-def test_a_resume_with_any_number_of_free_descriptors(place):
+def test_g18_a_resume_with_any_number_of_free_descriptors(place):
     server = ThousandIsland(**place.options).start()
     server.suspend()
     assert eventually(lambda: not [one for one in place.threads() if "acceptor" in one])
@@ -297,7 +297,7 @@ def failing_at(number, call):
 
 
 @pytest.mark.parametrize("method", ["start", "resume"])
-def test_an_exception_at_any_line_of_a_start_or_resume(method, tmp_path):
+def test_g18_an_exception_at_any_line_of_a_start_or_resume(method, tmp_path):
     place = Place("interrupt_reads", None, tmp_path)
     number = 1
     while True:

@@ -163,7 +163,7 @@ def raises():
 
 @pytest.mark.parametrize(("child", "code"), [(returns, 0), (raises, 1)])
 @pytest.mark.parametrize("callback", CALLBACKS)
-def test_a_child_ends_with_the_callback_that_has_forked_it(
+def test_g2_a_child_ends_with_the_callback_that_has_forked_it(
     serve, client, children, callback, child, code
 ):
     options = {"children": children, "callback": callback, "armed": False, "child": child}
@@ -274,7 +274,7 @@ def talks(sock):
     sock.send(b"bye")
 
 
-def test_a_child_may_talk_to_its_client_and_nobody_else_notices(wire, children):
+def test_g2_a_child_may_talk_to_its_client_and_nobody_else_notices(wire, children):
     server = wire.serve(Forking, handler_options=Options(children, talks))
     others = [wire.connect(server) for _ in range(3)]
     assert {asks(sock) for sock in others} == {children.parent}
@@ -413,7 +413,7 @@ class Descriptors:
 
 
 @pytest.mark.parametrize("interrupt_reads", [False, True])
-def test_nothing_else_of_the_parents_is_open_in_a_child(wire, children, interrupt_reads):
+def test_g3_nothing_else_of_the_parents_is_open_in_a_child(wire, children, interrupt_reads):
     before = Descriptors()
 
     def child(sock):

@@ -97,7 +97,7 @@ def test_f11_a_client_sees_its_end_whatever_child_was_forked_beside_it(wire, wor
     ends_at_once(sock, stopwatch)
 
 
-def test_a_client_sees_its_end_although_a_child_of_its_callback_lives(wire, workers, stopwatch):
+def test_g3_a_client_sees_its_end_although_a_child_of_its_callback_lives(wire, workers, stopwatch):
     server = wire.serve(WithAHelper, handler_options=workers)
     for _ in range(3):
         sock = wire.connect(server)
@@ -106,7 +106,7 @@ def test_a_client_sees_its_end_although_a_child_of_its_callback_lives(wire, work
 
 
 @pytest.mark.parametrize("suspended", [False, True])
-def test_a_port_is_free_although_children_live(serve, client, workers, suspended):
+def test_g3_a_port_is_free_although_children_live(serve, client, workers, suspended):
     server = serve(WithAHelper, handler_options=workers, num_listen_sockets=1)
     with client(server) as sock:
         sock.sendall(b"x")
@@ -549,7 +549,7 @@ def serves(*orders):
     return done.stdout.splitlines()
 
 
-def test_a_signal_to_a_child_is_the_childs_alone():
+def test_g4_a_signal_to_a_child_is_the_childs_alone():
     assert serves("terminate") == ["exit -15", "status running", "over"]
 
 

@@ -67,7 +67,7 @@ def test_what_is_peeked_comes_again(within):
     assert received >= 6
 
 
-def test_on_plain_sockets_the_bytes_stay_in_the_kernel(within):
+def test_g9_on_plain_sockets_the_bytes_stay_in_the_kernel(within):
     def read(socket):
         first = socket.recv(1, PEEK)
         return first, in_the_kernel(socket), socket.stats().bytes_received
@@ -217,7 +217,7 @@ class ByInitial(Handler):
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "unix"])
 @pytest.mark.parametrize("handler_cls", [ByPeek, ByInitial])
-def test_both_are_served(handler_cls, host, version, serve, client, authority, tmp_path):
+def test_g9_both_are_served(handler_cls, host, version, serve, client, authority, tmp_path):
     where = f"unix:{tmp_path}/socket" if host == "unix" else host
     server = serve(handler_cls, handler_options=TLS.prepare(**authority.options), host=where)
     context = authority.client_context(ssl.TLSVersion[version])
@@ -266,7 +266,7 @@ class _InPieces:
 
 
 @pytest.mark.parametrize("first", [1, 3, 5, 6, 100])
-def test_initial_may_end_anywhere_in_a_record(first, serve, client, authority):
+def test_g16_initial_may_end_anywhere_in_a_record(first, serve, client, authority):
     server = serve(ByInitial, handler_options=TLS.prepare(**authority.options))
     sock = client(server)
     peer = _InPieces(authority.client_context(), sock)
@@ -303,7 +303,9 @@ def test_initial_bytes_of_a_plain_transport_are_delivered(serve, client):
     assert receive(sock, 4) == b"more"
 
 
-def test_a_handshake_that_fails_says_how_many_bytes_were_dropped(serve, client, authority, record):
+def test_g16_a_handshake_that_fails_says_how_many_bytes_were_dropped(
+    serve, client, authority, record
+):
     """A client that sends its first encrypted bytes right behind the request for encryption."""
 
     class StartTLS(Handler):

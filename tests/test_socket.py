@@ -233,7 +233,7 @@ def test_flags(within):
     assert within(read, b"abcdef") == (b"abc", b"abcdef")
 
 
-def test_no_bytes_are_none_at_once_and_no_length_is_64_kib(within):
+def test_g15_no_bytes_are_none_at_once_and_no_length_is_64_kib(within):
     """As of the standard library; the 64 KiB, too, where the callback has waited before."""
 
     def read(socket):

@@ -80,7 +80,7 @@ class Closing(Handler):
 
 @pytest.mark.parametrize(("byte", "event"), [*DOES[:-1], (b"x", "handler.async_recv")])
 @pytest.mark.parametrize("does", ["close", "send", "recv", "close from outside", "call others"])
-def test_a_receiver_may_use_the_socket_that_it_is_told_of(
+def test_g7_a_receiver_may_use_the_socket_that_it_is_told_of(
     byte, event, does, serve, client, receivers, sockets
 ):
     told, met = threading.Event(), []
@@ -119,7 +119,7 @@ def test_a_receiver_may_use_the_socket_that_it_is_told_of(
     assert answers(client(server)), "the server goes on"
 
 
-def test_every_event_is_told_with_nothing_held(serve, client, receivers, sockets):
+def test_g7_every_event_is_told_with_nothing_held(serve, client, receivers, sockets):
     """And each receiver asks for everything that any thread may ask for."""
     seen, failures = {}, []
 
