@@ -52,10 +52,11 @@ static PyObject *new_lock(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     return (PyObject *)lock;
 }
 
-static bool is_mine(Lock *lock) { return lock->owner == PyThread_get_thread_ident(); }
-
-/* How many the calling thread has of those that are held for a moment only. */
+/* How many the calling thread has of those that are held for a moment only. The place of it is
+   the thread's own, and so stands for the thread: one look-up is for both. */
 static __thread int held;
+
+static bool is_mine(Lock *lock) { return lock->owner == &held; }
 
 static int counts(Lock *lock) { return Py_IS_TYPE((PyObject *)lock, &RLock_Type); }
 
@@ -73,7 +74,7 @@ static void end_lock(PyObject *self) {
     if (lock->references != NULL)
         PyObject_ClearWeakRefs(self);
     if (lock->lock != NULL) {
-        if (lock->owner != 0) {
+        if (lock->owner != NULL) {
             held -= is_mine(lock) && counts(lock);
             PyThread_release_lock(lock->lock);
         }
@@ -83,8 +84,9 @@ static void end_lock(PyObject *self) {
 }
 
 static void taken(Lock *lock) {
-    lock->owner = PyThread_get_thread_ident();
-    held += counts(lock);
+    int *mine = &held;
+    lock->owner = mine;
+    *mine += counts(lock);
     watched(lock, LOCK_TOOK);
 }
 
@@ -145,7 +147,7 @@ static void give(Lock *lock) {
         lock->again--;
         return;
     }
-    lock->owner = 0;
+    lock->owner = NULL;
     held -= counts(lock);
     PyThread_release_lock(lock->lock);
 }
@@ -199,7 +201,7 @@ static PyObject *enter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Lock *lock = (Lock *)self;
-    if (Py_IS_TYPE(self, &RLock_Type) ? !is_mine(lock) : lock->owner == 0)
+    if (Py_IS_TYPE(self, &RLock_Type) ? !is_mine(lock) : lock->owner == NULL)
         return PyErr_Format(PyExc_RuntimeError, "release of a lock that is not held");
     give(lock);
     Py_RETURN_NONE;
@@ -210,7 +212,7 @@ static PyObject *leave(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssiz
 }
 
 static PyObject *locked(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(((Lock *)self)->owner != 0);
+    return PyBool_FromLong(((Lock *)self)->owner != NULL);
 }
 
 /* By this name `threading.Condition` asks for it, too. */
@@ -225,7 +227,7 @@ static PyObject *renew(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     if (fresh == NULL)
         return PyErr_NoMemory();
     lock->lock = fresh; /* the old one may not be freed while it is held, and by whom */
-    lock->owner = 0;
+    lock->owner = NULL;
     lock->again = 0;
     Py_RETURN_NONE;
 }

@@ -159,7 +159,7 @@ static inline int append(PyObject *deque, PyObject *item) {
 typedef struct {
     PyObject_HEAD
     PyThread_type_lock lock;
-    unsigned long owner; /* the thread that holds it; 0: none does */
+    const int *owner; /* where the thread that holds it counts; NULL: none does */
     PyObject *references;
     int rank;  /* its place in the order of `_locks` */
     int again; /* how often its owner holds it beyond the first time */

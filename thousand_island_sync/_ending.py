@@ -124,8 +124,8 @@ class Ending(ConnectionCore):
         if self._gone:
             return
         self._gone = True
-        idle = getattr(self._handler.handle_end, "__func__", None) in IDLE
-        if not idle or self._known_handle() is not None:
+        ends = getattr(self._handler.handle_end, "__func__", None)
+        if self._handle is not None or ends not in IDLE:
             self._note_sockname()  # somebody may ask for it afterwards
         socket, pool = self._socket, self._env.pool
         quiet = socket._send_home()
@@ -145,7 +145,7 @@ class Ending(ConnectionCore):
                 read_away(self._sock, MOST_BYTES)
         pool.forget(self)
         if quiet:
-            socket._close_descriptor()
+            _descriptors.close(self._sock, _guard)
         else:
             _descriptors.leave(self._sock)
 

@@ -160,9 +160,8 @@ class Intake:
         transport, registry = self.transport(), self.registry
         end: OSError | Room | None = None
         with _descriptors.thread.no_fork:
-            while end is None and len(connections) < BATCH:
-                left = BATCH - len(connections)
-                if hand.places == len(connections) and not registry.reserve_some(left, hand):
+            for count in range(len(connections), BATCH):
+                if hand.places == count and not registry.reserve_some(BATCH - count, hand):
                     end = Room.NONE
                     break
                 try:
@@ -170,11 +169,11 @@ class Intake:
                 except OSError as error:
                     # Its traceback leads to who gets it: a circle that holds all of them.
                     end = error.with_traceback(None)
-                else:
-                    connections.append(self._make(transport, acceptor_id, sock, address))
+                    break
+                connections.append(self._make(transport, acceptor_id, sock, address))
         if connections:
-            registry.admit(acceptor_id, connections, hand)
-        if hand.places:
+            registry.admit(acceptor_id, connections, hand, all_=True)
+        elif hand.places:
             registry.cancel(hand)
         return connections, end
 
@@ -182,8 +181,9 @@ class Intake:
         """What `take` took is run from now on."""
         if hand.connections:
             self.hand_over(hand.connections)
-            hand.clear()
-        self.registry.tell_edges()
+            hand.socks, hand.connections = [], []
+        if self.registry.edges:
+            self.registry.tell_edges()
 
     def rescue(self, hand: InHand, acceptor_id: int) -> None:
         """Whoever had this in hand was interrupted: what is not handed over yet is now."""

@@ -54,7 +54,7 @@ class Queue(Workers):
             raise
         if closing:
             raise RuntimeError("the server has stopped")
-        if not self._rouse(tasks):
+        if (self._called or self._wakes or self._nobody) and not self._rouse(tasks):
             raise RuntimeError("no handler thread can be started")
 
     def add_door(self, door: Task) -> None:
@@ -151,14 +151,18 @@ class Queue(Workers):
         whoever knows that its next run will touch nothing."""
         if task.attached:
             self._poller.unregister(task.fd)
-        with self._rousing, self._lock:
-            task.attached = False
-            if self._tasks.get(task.fd) is task:
-                del self._tasks[task.fd]
-            if task in self._doors:
-                self._doors.remove(task)
-            self._drop_timer(task)
-            last = self._closing and not self._tasks
+        try:
+            with self._lock:
+                task.attached = False
+                if self._tasks.get(task.fd) is task:
+                    del self._tasks[task.fd]
+                if task in self._doors:
+                    self._doors.remove(task)
+                self._drop_timer(task)
+                last = self._closing and not self._tasks
+        except BaseException:
+            self._make_good()
+            raise
         if last:
             self._dismiss()
 
@@ -238,8 +242,7 @@ class Queue(Workers):
         return True
 
     def _be_watched(self) -> None:
-        """What is ready came after the look, or there was none: by a thread that was given a free
-        permit for it, as the first of a server is."""
+        """What is ready came after the look, or there was none, as before a server's first task."""
         with self._lock:
             ring, self._watching = not self._watching, True
         if ring:
@@ -318,8 +321,7 @@ class Queue(Workers):
             self._alarm.stop()
 
     def use_alarm(self, alarm: Alarm | None) -> None:
-        """From now on this one, or none: rings instead. Thread: the listener's, which waits for
-        it, too."""
+        """Sets it from now on; `None`: rings. Thread: the listener's, which waits for it."""
         with self._lock:
             self._alarm, self._alarm_may_stop = alarm, False
 
@@ -330,8 +332,7 @@ class Queue(Workers):
             if not isinstance(target, Task):
                 self._due.append(target)
                 continue
-            target.timer = None
-            target.timer_at = FOREVER
+            target.timer, target.timer_at = None, FOREVER
             if target.owned:
                 continue  # it looks at its deadlines itself when it parks
             if target.deadline > time_now:
@@ -360,8 +361,7 @@ class Queue(Workers):
     def _settle(self, worker: Worker) -> None:
         """With the lock: parks what the worker has run. What was marked goes on; who will not run
         it then calls somebody."""
-        parked, ready = worker.parked, self._ready
-        rearm = self._poller.needs_rearm
+        parked, ready, rearm = worker.parked, self._ready, self._poller.needs_rearm
         while parked:
             task = parked.popleft()
             if task.marked:

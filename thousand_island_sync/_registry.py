@@ -68,7 +68,7 @@ class Registry:
         self._others = InHand()
         self._known: dict[Counted, bool] = {}
         self._at_limit = False
-        self._edges: deque[tuple[bool, int, int]] = deque()
+        self.edges: deque[tuple[bool, int, int]] = deque()  # not told yet
         self._telling = False
         # Listening descriptor -> since when clients wait for room there.
         self._waiting_since: dict[int, float] = {}
@@ -103,7 +103,7 @@ class Registry:
         """Takes several places, or one where few are left: others shall not find none because
         of what will be given back. `False` at the limit."""
         with self._lock:
-            free = self._free()
+            free = self._limit - self._pending - len(self._known)
             taken = most if free >= 2 * most else min(1, free)
             if taken <= 0:
                 return False
@@ -128,20 +128,32 @@ class Registry:
                 self._changed.notify_all()
 
     def admit(
-        self, acceptor_id: int, connections: Sequence[Counted], hand: InHand | None = None
+        self,
+        acceptor_id: int,
+        connections: Sequence[Counted],
+        hand: InHand | None = None,
+        *,
+        all_: bool = False,
     ) -> None:
-        """Reserved places are connections now. `tell_edges` is to follow, before they run."""
+        """Reserved places are connections now. `tell_edges` is to follow, before they run. `all_`:
+        places in hand that are left are given back."""
         hand, count = hand or self._others, len(connections)
         with self._lock:
-            self._known.update(dict.fromkeys(connections, False))
+            known = self._known
+            for connection in connections:
+                known[connection] = False
+            if all_ and hand.places > count:
+                count = hand.places
+                if self._waiters:
+                    self._changed.notify_all()
             self._pending -= count
             hand.places -= count
-            active = len(self._known)
+            active = len(known)
             if active > self.peak:
                 self.peak = active
             if active >= self._limit and not self._at_limit:
                 self._at_limit = True
-                self._edges.append((True, active, acceptor_id))
+                self.edges.append((True, active, acceptor_id))
 
     def knows(self, connection: Counted) -> bool:
         """Whether it is counted."""
@@ -176,22 +188,22 @@ class Registry:
                     del self._known[connection]
                     if self._waiting_since:
                         self._waiting_since.clear()
-                    if self._waiters or self.active <= self._few:
+                    if self._waiters or len(self._known) <= self._few:
                         self._changed.notify_all()
                     return
                 # The edge is told before the connection is gone: a stop waits for that.
                 self._at_limit = False
-                self._edges.append((False, self.active - 1, connection._acceptor_id))
+                self.edges.append((False, self.active - 1, connection._acceptor_id))
             self.tell_edges()
 
     def tell_edges(self) -> None:
         """Tells of the limit what is not told yet: receivers are called."""
-        while self._edges:
+        while self.edges:
             with self._lock:
-                if self._telling or not self._edges:
+                if self._telling or not self.edges:
                     return
                 self._telling = True
-                edge = self._edges.popleft()
+                edge = self.edges.popleft()
             try:
                 self._edge(*edge)
             finally:

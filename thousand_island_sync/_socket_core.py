@@ -390,10 +390,7 @@ class SocketCore:
             lock.release()
         return quiet
 
-    def _close_descriptor(self) -> None:
-        """Thread: the owner's, after `_send_home`."""
-        _descriptors.close(self._sock, _guard)
-
     def _give_descriptor_away(self) -> stdlib_socket.socket:
-        """The descriptor in a new socket; this one is closed. Thread: as above."""
+        """The descriptor in a new socket; this one is closed. Thread: the
+        owner's, after `_send_home`."""
         return _descriptors.replace(self._sock, _guard)

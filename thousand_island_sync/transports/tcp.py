@@ -191,6 +191,7 @@ class TCP(Transport):
                 raise ConfigError(f"{self.where()}{name}: needs a host of 'unix:/path'")
         self._listened = self.options  # with which the listening sockets were opened
         self._own: tuple[TCP, Own | None] | None = None  # by whose options, and what they are
+        self._inherits = False  # by its own options, and there is nothing to set
 
     def _unix_host(self, host: str) -> str:
         if not hasattr(socket, "AF_UNIX"):
@@ -223,7 +224,8 @@ class TCP(Transport):
         return self
 
     def channel(self, sock: socket.socket) -> Channel:
-        self._set_own(sock)
+        if not self._inherits:
+            self._set_own(sock)
         return TCPChannel(sock)
 
     def _set_own(self, sock: socket.socket) -> None:
@@ -232,6 +234,7 @@ class TCP(Transport):
         if known is None or known[0] is not present:
             own = own_settings(self._listened, present.options)
             self._own = known = present, own if any(own) else None
+            self._inherits = known[1] is None and present is self
         if known[1] is not None:
             known[1].set_on(sock)
 
@@ -242,7 +245,7 @@ class TCP(Transport):
 
     def listen(self, port: int, count: int) -> list[ListenSocket]:
         made: list[ListenSocket] = []
-        self._listened, self._own = self.options, None
+        self._listened, self._own, self._inherits = self.options, None, False
         try:
             if self.options["sockets"] is not None:
                 for entry in self.options["sockets"]:
