@@ -42,6 +42,31 @@ collect_ignore_glob = (
 )
 
 
+#: The half of the quick tests that takes longest: marked `slow`, and run on the oldest Python and
+#: the newest.
+SLOW = {
+    "test_detach",
+    "test_endings",
+    "test_exits",
+    "test_failures_accept",
+    "test_failures_pool",
+    "test_failures_stop",
+    "test_shared_descriptor",
+    "test_slots",
+    "test_stop_in_time",
+    "test_stress",
+    "test_tls_hello",
+    "test_twins",
+    "test_users_code",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.stem in SLOW:
+        item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves what is another process's, where `tests.side_by_side` runs several."""
     share = os.environ.get("TESTS_SHARE")
