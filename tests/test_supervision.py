@@ -306,3 +306,35 @@ def test_g6_a_lock_that_an_exception_left_held_is_given_back(serve, client, capl
     assert server.info().active_connections >= 1
     for connection in server.connections():
         connection.post(b"later")
+
+
+# ---- a descriptor that somebody else closes -------------------------------------
+
+
+@pytest.mark.parametrize("used_again", [False, True], ids=["closed", "used-again"])
+def test_g6_a_poller_whose_descriptor_was_lost_is_renewed(
+    both, serve, client, tmp_path, caplog, used_again
+):
+    """As by a loop over all numbers; without mercy, for the server has just one."""
+    server = serve(Echo)
+    one, other = client(server), client(server)
+    echoes(one)
+    echoes(other)
+    parked(server, one)
+    number = server._run.scheduler._poller.fileno()
+    if used_again:
+        strangers = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        os.dup2(strangers, number)
+        os.close(strangers)
+    else:
+        os.close(number)
+    for sock in (one, other, client(server)):
+        sock.settimeout(2)
+        echoes(sock, b"still here")
+    assert busy_seconds(0.2) < 0.1
+    said = [line for line in caplog.messages if "somebody else closed the descriptor" in line]
+    assert len(said) == 1
+    assert server.stop(2_000) is True
+    if used_again:
+        os.fstat(number)  # nobody has closed the stranger's
+        os.close(number)

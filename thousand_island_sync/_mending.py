@@ -42,6 +42,8 @@ class Mending(Staying):
         _locks.let_go()
         self._broken = True
         self._unlooked = 0  # what is ready goes first: the next look may fail as well
+        if isinstance(error, OSError):
+            self._renew_poller()
         self._stop_short(worker)
         self._make_good()
         self._hand_over(worker)  # a handler of the log's may take its time

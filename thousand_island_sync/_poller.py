@@ -89,6 +89,10 @@ class Poller(Protocol):
     def wake(self) -> None:
         """Ends one thread's running `poll`."""
 
+    def renew(self) -> bool:
+        """Takes a new descriptor in place of one that somebody else has closed by its number.
+        Whether that was so: nothing is registered any more."""
+
     def close(self) -> None: ...
 
 
@@ -99,6 +103,13 @@ class _AtOnce:
 
     def refusal(self, fd: int) -> OSError:
         return OSError(errno.EBADF, f"descriptor {fd} was never reported as refused")
+
+    def renew(self) -> bool:
+        return False
+
+
+#: Their numbers are somebody else's by now: they are kept, or the end of one would close it again.
+_lost: list[Any] = []
 
 
 class EpollPoller(_AtOnce):
@@ -139,6 +150,22 @@ class EpollPoller(_AtOnce):
 
     def poll(self, timeout: float) -> Events:
         return self._poll(wait_time(timeout), MOST)
+
+    def renew(self) -> bool:
+        try:
+            self._epoll.poll(0, 1)
+            return False
+        except ValueError:
+            return False  # it was closed here
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.EINVAL):
+                return False
+        with _descriptors.thread.no_fork:
+            fresh = select.epoll()
+            _lost.append(self._epoll)
+            self._epoll, self._poll = fresh, fresh.poll
+        fresh.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
+        return True
 
     def close(self) -> None:
         with _descriptors.thread.no_fork:
@@ -325,6 +352,9 @@ class SelectorPoller:
 
     def wake(self) -> None:
         self._wake_up.ring()
+
+    def renew(self) -> bool:
+        return False  # a selector that fails is asked again: `_select`
 
     def close(self) -> None:
         self._wake_up.ring()

@@ -77,11 +77,6 @@ class Queue(Workers):
         self._register(task)
         task.attached = True
 
-    def _register(self, task: Task) -> None:
-        # One that is rearmed after each event is then told what to watch for.
-        write = task.wants_write if self._poller.needs_rearm else task.write_edges
-        self._poller.register(task.fd, write=write)
-
     def make_ready(self, task: Task) -> None:
         """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
         if not self._if_free(lambda: self._make_ready(task)):

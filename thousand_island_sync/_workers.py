@@ -6,11 +6,20 @@ import threading
 
 from ._pool import Pool
 from ._starting import start
+from ._supervised import say
 from ._task import Task
 from ._worker import Worker
 
 #: A thread that had nothing to do for this long ends.
 _IDLE_S = 30.0
+
+
+def _tell_of_the_loss() -> None:
+    say(
+        "somebody else closed the descriptor that this server waits with; it goes on with a new"
+        " one. Look for a close of a number that is not the closer's own",
+        None,
+    )
 
 
 class Workers(Pool):
@@ -145,3 +154,27 @@ class Workers(Pool):
 
     def _close_poller(self) -> None:
         self._poller.close()  # twice is no harm, not at all would be
+
+    def _register(self, task: Task) -> None:
+        poller = self._poller
+        # One that is rearmed after each event is then told what to watch for.
+        write = task.wants_write if poller.needs_rearm else task.write_edges
+        try:
+            poller.register(task.fd, write=write)
+        except OSError:
+            if not self._renew_poller():
+                raise
+            poller.register(task.fd, write=write)
+            task.attached = True
+
+    def _renew_poller(self) -> bool:
+        """Where its descriptor was lost, all tasks are put into the new one as they park next,
+        which the watch has them do. Thread: any, with the lock or without."""
+        with self._lock:
+            if not self._poller.renew():
+                return False
+            for task in self._tasks.values():
+                task.attached = False
+            self._broken = True
+        self.soon(_tell_of_the_loss)
+        return True
