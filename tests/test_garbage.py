@@ -202,4 +202,5 @@ def test_a_crowd_that_came_and_went_is_not_kept_by_who_let_it_in(serve, client, 
         sock.close()
     assert eventually(lambda: server.info().active_connections == 0)
     assert eventually(lambda: not Seen.held)
-    assert not [one for one in gc.get_objects() if type(one) is BlockingIOError]
+    # A thread may just be in one of its own.
+    assert eventually(lambda: not [one for one in gc.get_objects() if type(one) is BlockingIOError])
