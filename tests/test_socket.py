@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.support import Echo, eventually, receive, receive_all, reset
+from tests.support import Echo, eventually, receive, receive_all, reset, running
 from thousand_island_sync import (
     Close,
     Continue,
@@ -784,3 +784,31 @@ def test_a_wait_on_a_descriptor_that_another_made_non_blocking_is_no_loop(serve,
         assert receive(sock, 7) == b"nothing"
     assert eventually(lambda: len(used) == 2)
     assert max(used) < 0.1, used  # of 0.3 s
+
+
+class Keeps(Handler):
+    def handle_connection(self, sock):
+        self.options.append(sock)
+
+
+def test_a_close_from_another_thread_may_come_as_the_connection_ends(serve, client, monkeypatch):
+    """Marked as closed, the socket asks its connection, which has ended in between."""
+    kept = []
+    server = serve(Keeps, handler_options=kept)
+    sock = client(server)
+    assert eventually(lambda: kept)
+    connection, asked, ended = kept[0].connection, threading.Event(), threading.Event()
+    owner = type(connection._lifecycle)
+    close_asked = owner.close_asked
+
+    def late(self):
+        asked.set()
+        assert ended.wait(5)
+        close_asked(self)
+
+    monkeypatch.setattr(owner, "close_asked", late)
+    with running(kept[0].close):
+        assert asked.wait(5)
+        sock.close()
+        assert eventually(lambda: connection.closed and connection._lifecycle._socket is None)
+        ended.set()

@@ -37,7 +37,9 @@ class Ending(ConnectionCore):
     __slots__ = ()
 
     def close_asked(self) -> None:
-        socket = self._socket
+        socket: Socket | None = self._socket
+        if socket is None:
+            return  # it has ended since
         if _waits.current_task() is self:
             self.alert = True
             if not socket._is_inside():  # else it goes when the callback returns

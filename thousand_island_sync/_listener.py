@@ -93,9 +93,10 @@ class Listener:
         bell: WakeUp | None = getattr(self, "_bell", None)
         if bell is not None:
             bell.close()
-        alarm, self._alarm = self._alarm, None
+        alarm = self._alarm
         if alarm is not None:
-            alarm.close()
+            alarm.close()  # before it is forgotten: where that is interrupted, this comes again
+            self._alarm = None
 
     def open(self, transport: Transport, port: int) -> None:
         """Binds and listens; nothing is left behind if that fails.
