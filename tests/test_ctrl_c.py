@@ -40,6 +40,7 @@ def interrupted(call, number, install=sys.settrace):
             raise KeyboardInterrupt
         return raises
 
+    before = sys.gettrace() if install is sys.settrace else sys.getprofile()  # coverage's, perhaps
     gc.disable()  # whose callbacks are those as well
     install(raises)
     try:
@@ -49,7 +50,7 @@ def interrupted(call, number, install=sys.settrace):
     else:
         assert seen < number, "it is passed on"
     finally:
-        install(None)
+        install(before)
         gc.enable()
     return seen >= number
 

@@ -284,6 +284,7 @@ class Failing:
 def failing_at(number, call):
     """Whether the call came to that line; it raises what was raised there."""
     failing = Failing(number)
+    before = threading.gettrace()  # coverage's, where that is measured
     threading.settrace(failing)
     told, threading.excepthook = threading.excepthook, lambda _: None
     try:
@@ -291,7 +292,7 @@ def failing_at(number, call):
     except (MemoryError, ThousandIslandError):
         pass
     finally:
-        threading.settrace(None)
+        threading.settrace(before)
         threading.excepthook = told
     return failing.left <= 0
 
