@@ -152,3 +152,23 @@ def test_it_holds_over_tls_without_prepare(serve, authority, client):
     context = authority.client_context()
     with context.wrap_socket(client(server), server_hostname="localhost") as tls:
         assert asked(tls, NODELAY) == 0
+
+
+def test_who_is_accepted_after_a_reload_has_its_options_whoever_was_about_to_accept(
+    serve, client, monkeypatch
+):
+    """An acceptor that was woken before the reload, and comes to its accept after it."""
+    server = serve(Tells, transport_options={"nodelay": False})
+    intake_class, reloaded = type(server._run.listener.intake), []
+    take = intake_class.take
+
+    def take_late(self, accepts, *arguments, **options):
+        def accept(socks):
+            if not reloaded:
+                reloaded.append(server.reload_transport(nodelay=True))
+            return accepts(socks)
+
+        return take(self, accept, *arguments, **options)
+
+    monkeypatch.setattr(intake_class, "take", take_late)
+    assert asked(client(server), NODELAY) == 1

@@ -157,7 +157,7 @@ class Intake:
         connections = hand.connections
         if not hand.places and somebody_listens():
             return connections, Room.NONE
-        transport, registry = self.transport(), self.registry
+        registry = self.registry
         end: OSError | Room | None = None
         with _descriptors.thread.no_fork:
             for count in range(len(connections), BATCH):
@@ -170,6 +170,8 @@ class Intake:
                     # Its traceback leads to who gets it: a circle that holds all of them.
                     end = error.with_traceback(None)
                     break
+                # Asked after the accept: who connects after a reload has its options.
+                transport = self.transport()
                 connections.append(self._make(transport, acceptor_id, sock, address))
         if connections:
             registry.admit(acceptor_id, connections, hand, all_=True)
