@@ -165,7 +165,9 @@ def test_who_is_accepted_after_a_reload_has_its_options_whoever_was_about_to_acc
     def take_late(self, accepts, *arguments, **options):
         def accept(socks):
             if not reloaded:
-                reloaded.append(server.reload_transport(nodelay=True))
+                reloaded.append(True)
+                with running(lambda: server.reload_transport(nodelay=True)):
+                    pass
             return accepts(socks)
 
         return take(self, accept, *arguments, **options)
