@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.support import running
 from tests.test_tls import tls as serve_tls
 from thousand_island_sync import TLS, ConfigError, Handler
 from thousand_island_sync.transports._tcp_options import Own
