@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 try:
     import trustme
@@ -28,6 +29,10 @@ except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no buil
 from tests.side_by_side import share_of, turn
 from tests.support import Recorder, eventually
 from thousand_island_sync import TCP, TLS, ThousandIsland, _reports, detach_logger, events
+
+# No test is timed: a machine may stand still for a while.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 #: What cannot even be imported without OpenSSL.
 collect_ignore_glob = (

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 
-from . import _fork, _waits
+from . import _fork, _locks, _waits
 from ._clock import now
 from ._latch import Latch
 
@@ -55,7 +55,10 @@ def _begin(job: Callable[[], None], name: str, launched: Launched) -> None:
 
 def _run(job: Callable[[], None]) -> None:
     _fork.this_thread_is_ours()
-    job()
+    try:
+        job()
+    finally:
+        _locks.let_go()
 
 
 class Teller:

@@ -50,7 +50,7 @@ from __future__ import annotations
 from threading import get_native_id
 from time import perf_counter, process_time, thread_time
 
-from . import _waits
+from . import _locks, _waits
 from ._staying import ALONE
 from ._task import AGAIN, Task
 from ._tendency import HAND_OVER_COST, LONG, SAMPLE_EVERY, voluntary_switches
@@ -76,6 +76,7 @@ class Scheduler(Watch):
                 except BaseException as error:
                     self._recover(worker, error)
         finally:
+            _locks.let_go()
             self._leave(worker)
 
     def _serve(self, worker: Worker) -> None:

@@ -155,6 +155,7 @@ class Supervised:
                     self._raised(error)
         finally:
             if not self._over:
+                _locks.let_go()
                 self._succeed()
 
     def _succeed(self) -> None:
