@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-SOURCES = runpy.run_path("thousand_island_sync/_native_sources.py")
+SOURCES = runpy.run_path("thousand_island_sync/_base/native_sources.py")
 DIGEST = SOURCES["digest"](Path("native"))
 
 
@@ -22,7 +22,7 @@ class BuildWithDigest(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            written = Path(self.build_lib, "thousand_island_sync", SOURCES["WRITTEN_DOWN"])
+            written = Path(self.build_lib, "thousand_island_sync", "_base", SOURCES["WRITTEN_DOWN"])
             written.write_text(DIGEST + "\n")
 
 

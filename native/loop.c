@@ -7,7 +7,7 @@
 #include <math.h>
 #include <sys/epoll.h>
 
-_Static_assert(HANGUP == (EPOLLERR | EPOLLHUP | EPOLLRDHUP), "as in `_poller`");
+_Static_assert(HANGUP == (EPOLLERR | EPOLLHUP | EPOLLRDHUP), "as in `_scheduler.poller`");
 
 static int wake(PyObject *self) {
     PyObject *poller = HOLD(self, Scheduler, _poller);

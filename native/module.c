@@ -10,7 +10,7 @@
 
    How it gets at the objects. The classes keep their fields in `__slots__`. A slot is a
    pointer at a fixed place in the object, and its descriptor says where; `bind` asks once.
-   Classes are never changed, but for the methods that `_twins` puts in.
+   Classes are never changed, but for the methods that `_server.twins` puts in.
 
    The GIL. It is let go of around each system call of a message, as Python does it, so that
    whoever blocked and is back gets it soon, but not where it is hard to get back (gil.c).

@@ -82,7 +82,7 @@ extern Native native;
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
-/* Numbers that Python has too; the module tells its own, and `_twins` and `_tls_twins` compare. */
+/* Numbers that Python has too; the module tells its own, and `_server.twins` and `transports._tls.twins` compare. */
 enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, SAMPLE_SHIFT = 4 };
 enum { JOINED_MOST = 16384, HANGUP = 0x008 | 0x010 | 0x2000 };
 enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096 };
@@ -161,7 +161,7 @@ typedef struct {
     PyThread_type_lock lock;
     const int *owner; /* where the thread that holds it counts; NULL: none does */
     PyObject *references;
-    int rank;  /* its place in the order of `_locks` */
+    int rank;  /* its place in the order of `_base.locks` */
     int again; /* how often its owner holds it beyond the first time */
 } Lock;
 

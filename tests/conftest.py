@@ -28,7 +28,8 @@ except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no buil
 
 from tests.side_by_side import share_of, turn
 from tests.support import Recorder, eventually
-from thousand_island_sync import TCP, TLS, ThousandIsland, _reports, detach_logger, events
+from thousand_island_sync import TCP, TLS, ThousandIsland, detach_logger, events
+from thousand_island_sync._base import reports
 
 # No test is timed: a machine may stand still for a while.
 settings.register_profile("ours", deadline=None)
@@ -121,7 +122,7 @@ def no_leaks() -> Iterator[None]:
     before = _descriptors()
     yield
     detach_logger("error")
-    found, _reports.violations[:] = _reports.violations[:], []
+    found, reports.violations[:] = reports.violations[:], []
     assert not found, found
     left: list[str] = []
 

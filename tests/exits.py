@@ -16,12 +16,12 @@ import sys
 
 from tests.slots import Busy, Staying, Waiting, Wired, secure
 from thousand_island_sync import Socket, SocketClosed, events
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._options import MISSING
-from thousand_island_sync._scheduler import Scheduler
-from thousand_island_sync._states import State
-from thousand_island_sync._worker import Worker
-from thousand_island_sync.transports._tls_channel import TLSChannel, _Sink
+from thousand_island_sync._base.options import MISSING
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.states import State
+from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.worker import Worker
+from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
 from thousand_island_sync.transports.tcp import TCPChannel
 
 #: Numbers that are no small ones, which Python has made already.
@@ -152,10 +152,10 @@ class Look(Scheduled):
 
 class LockMaking(contextlib.nullcontext):
     def play(self):
-        from thousand_island_sync import _compiled
+        from thousand_island_sync._base import compiled
 
-        _compiled.native.Lock(1)
-        _compiled.native.RLock()._at_fork_reinit()
+        compiled.native.Lock(1)
+        compiled.native.RLock()._at_fork_reinit()
 
     def __enter__(self):
         return self

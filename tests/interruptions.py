@@ -12,11 +12,14 @@ from types import FrameType
 from typing import Any
 
 import thousand_island_sync
-from thousand_island_sync import _locks
+from thousand_island_sync._base import locks
 
 _PACKAGE = str(Path(thousand_island_sync.__file__).parent)
 #: The locks themselves, and what only the tests run.
-_NOT = {str(Path(_PACKAGE) / name) for name in ("_locks.py", "_checked.py", "_reports.py")}
+_NOT = {
+    str(Path(_PACKAGE) / name)
+    for name in ("_base/locks.py", "_server/checked.py", "_base/reports.py")
+}
 
 
 class _Here(threading.local):
@@ -64,7 +67,7 @@ class Interrupter:
         file = frame.f_code.co_filename
         if self._here.interrupting or not file.startswith(_PACKAGE) or file in _NOT:
             return None
-        if event == "line" and _locks.held_here():
+        if event == "line" and locks.held_here():
             for name in self._names:
                 if self._may(file, frame.f_lineno, name):
                     self.lines.add((file, frame.f_lineno))
@@ -74,7 +77,7 @@ class Interrupter:
     def _disturb(self, one: Any, what: int) -> None:
         if self._here.interrupting:
             return
-        lock = _locks.held_here()[-1]
+        lock = locks.held_here()[-1]
         self.locks.add(lock)
         for name in self._names:
             if self._may(lock, what, name):
@@ -84,13 +87,13 @@ class Interrupter:
     @contextlib.contextmanager
     def everywhere(self) -> Iterator[None]:
         """On this thread, and on those that are started meanwhile."""
-        before, of_threads, disturb = sys.gettrace(), threading.gettrace(), _locks.disturb
+        before, of_threads, disturb = sys.gettrace(), threading.gettrace(), locks.disturb
         threading.settrace(self._trace)
-        _locks.disturb = self._disturb  # type: ignore[assignment]
+        locks.disturb = self._disturb  # type: ignore[assignment]
         sys.settrace(self._trace)
         try:
             yield
         finally:
             sys.settrace(before)
-            _locks.disturb = disturb  # type: ignore[assignment]
+            locks.disturb = disturb  # type: ignore[assignment]
             threading.settrace(of_threads)  # type: ignore[arg-type]

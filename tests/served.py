@@ -32,9 +32,9 @@ from thousand_island_sync import (
     Socket,
     SocketError,
     ThousandIsland,
-    _reports,
     events,
 )
+from thousand_island_sync._base import reports
 
 
 class Hello(Handler):
@@ -112,8 +112,8 @@ def main(handler: str, *arguments: str) -> None:
                 server.reload_transport(**options.get("transport_options", {}))
             elif asked != "facts":
                 getattr(server, asked)()
-            found_out = {"errors": errors[:], "violations": _reports.violations[:]}
-            del errors[:], _reports.violations[:]
+            found_out = {"errors": errors[:], "violations": reports.violations[:]}
+            del errors[:], reports.violations[:]
             print("answer", json.dumps(facts(server) | found_out), flush=True)
 
 

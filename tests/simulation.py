@@ -16,13 +16,23 @@ import threading
 from collections import deque
 from types import SimpleNamespace
 
-from thousand_island_sync import _pool, _scheduler, _watch, _worker, _workers
-from thousand_island_sync._clock import FOREVER
-from thousand_island_sync._poller import READ
-from thousand_island_sync._scheduler import Scheduler
-from thousand_island_sync._task import AGAIN, PARK, Task
-from thousand_island_sync._timers import Timer
-from thousand_island_sync._waits import make_way
+from thousand_island_sync._base.clock import FOREVER
+from thousand_island_sync._base.waits import make_way
+from thousand_island_sync._scheduler import (
+    pool,
+    watch,
+    workers,
+)
+from thousand_island_sync._scheduler import (
+    scheduler as _scheduler,
+)
+from thousand_island_sync._scheduler import (
+    worker as _worker,
+)
+from thousand_island_sync._scheduler.poller import READ
+from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.task import AGAIN, PARK, Task
+from thousand_island_sync._scheduler.timers import Timer
 
 
 class Waiter:
@@ -312,16 +322,16 @@ class World:
             Thread=SimThread,
             current_thread=lambda: kernel.running,
         )
-        for module in (_worker, _workers):
+        for module in (_worker, workers):
             monkeypatch.setattr(module, "threading", current)
-        monkeypatch.setattr(_pool, "lock", lambda name: SimLock())
-        for module in (_scheduler, _watch):
+        monkeypatch.setattr(pool, "lock", lambda name: SimLock())
+        for module in (_scheduler, watch):
             monkeypatch.setattr(module, "perf_counter", lambda: kernel.now)
             monkeypatch.setattr(module, "process_time", kernel.process_time)
         monkeypatch.setattr(_scheduler, "thread_time", lambda: kernel.running.cpu)
         monkeypatch.setattr(_scheduler, "voluntary_switches", lambda: kernel.running.switches)
-        monkeypatch.setattr(_watch, "wants_processor", kernel.computes)
-        monkeypatch.setattr(_watch, "processor_time", kernel.processor_time)
+        monkeypatch.setattr(watch, "wants_processor", kernel.computes)
+        monkeypatch.setattr(watch, "processor_time", kernel.processor_time)
         self.poller = SimPoller(kernel)
         self.edges: list = []
         self.hand_overs: list[float] = []

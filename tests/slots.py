@@ -17,12 +17,12 @@ from pathlib import Path
 
 from tests.test_connection import World
 from thousand_island_sync import Handler
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._poller import EpollPoller
-from thousand_island_sync._scheduler import Scheduler
-from thousand_island_sync._staying import Wanted
-from thousand_island_sync._task import Task
-from thousand_island_sync._worker import Worker
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._scheduler.poller import EpollPoller
+from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.staying import Wanted
+from thousand_island_sync._scheduler.task import Task
+from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync.socket import Socket
 from thousand_island_sync.transports.tcp import TCPChannel
 

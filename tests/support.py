@@ -127,12 +127,12 @@ def watch_sleeps(server: ThousandIsland) -> bool:
 
 def go_by(monkeypatch: Any, way: str) -> None:
     """TLS in the `"quick"` way, by pyOpenSSL's private names, or by its `"public"` calls."""
-    from thousand_island_sync.transports import _tls_private, _tls_proof
+    from thousand_island_sync.transports._tls import private, proof
 
     if not _quick:
-        assert _tls_private.names is not None, _tls_proof.__doc__
-        _quick.append(_tls_private.names)
-    monkeypatch.setattr(_tls_private, "names", _quick[0] if way == "quick" else None)
+        assert private.names is not None, proof.__doc__
+        _quick.append(private.names)
+    monkeypatch.setattr(private, "names", _quick[0] if way == "quick" else None)
 
 
 #: pyOpenSSL's private names, once they are known.

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import Echo, answers, eventually
 from thousand_island_sync import events
-from thousand_island_sync._accept_turns import Turn
+from thousand_island_sync._listener.accept_turns import Turn
 
 
 def test_one_at_a_time():

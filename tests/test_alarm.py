@@ -7,10 +7,11 @@ import threading
 import pytest
 
 from tests.support import Echo, answers, eventually, receive
-from thousand_island_sync import Handler, _alarm
-from thousand_island_sync._alarm import Alarm
-from thousand_island_sync._clock import FOREVER
-from thousand_island_sync._scheduler import Scheduler
+from thousand_island_sync import Handler
+from thousand_island_sync._base.clock import FOREVER
+from thousand_island_sync._scheduler import alarm as _alarm
+from thousand_island_sync._scheduler.alarm import Alarm
+from thousand_island_sync._scheduler.scheduler import Scheduler
 
 
 def readable(alarm, timeout_ms):

@@ -10,22 +10,16 @@ import time
 import pytest
 
 from tests.support import Echo, answers, busy_seconds, echoes, eventually, receive
-from thousand_island_sync import (
-    Handler,
-    ThousandIsland,
-    _changes,
-    _mending,
-    _starting,
-    _status,
-    attach_logger,
-    detach_logger,
-    events,
-)
-from thousand_island_sync._acceptor import Acceptor
-from thousand_island_sync._changes import Changes
-from thousand_island_sync._signal_handlers import NotedSignals
-from thousand_island_sync._status import STOPPED, STOPPING, Turns
-from thousand_island_sync._worker import Worker
+from thousand_island_sync import Handler, ThousandIsland, attach_logger, detach_logger, events
+from thousand_island_sync._base import starting
+from thousand_island_sync._base.signal_handlers import NotedSignals
+from thousand_island_sync._listener.acceptor import Acceptor
+from thousand_island_sync._scheduler import mending
+from thousand_island_sync._scheduler.worker import Worker
+from thousand_island_sync._server import changes
+from thousand_island_sync._server import status as _status
+from thousand_island_sync._server.changes import Changes
+from thousand_island_sync._server.status import STOPPED, STOPPING, Turns
 
 
 def make(**options):
@@ -172,7 +166,7 @@ def test_a_second_stop_that_comes_as_the_first_ends_leaves_it_stopped(monkeypatc
                 assert eventually(lambda: server._changes.status == STOPPED)
             return super().__getitem__(key)
 
-    monkeypatch.setattr(_changes, "ANSWERS", Slow(_status.ANSWERS))
+    monkeypatch.setattr(changes, "ANSWERS", Slow(_status.ANSWERS))
     server = make().start()
     stop, finished = server._run.stop, server._run.stop._steps[-1]
 
@@ -298,7 +292,7 @@ def test_where_no_thread_can_be_started_the_watch_does_not_spin(serve, client, m
     for one in (stuck, other):
         echoes(one)
     assert server.info().handler_threads == 1
-    monkeypatch.setattr(_starting._thread, "start_new_thread", none)
+    monkeypatch.setattr(starting._thread, "start_new_thread", none)
     try:
         stuck.sendall(b"b")
         other.sendall(b"x")
@@ -333,7 +327,7 @@ def test_threads_are_listed_without_the_lock(serve, client, monkeypatch):
             held.append(scheduler._lock._is_owned())
             return real()
 
-    monkeypatch.setattr(_mending, "threading", Watched())
+    monkeypatch.setattr(mending, "threading", Watched())
     ended = threading.Thread(target=int)
     ended.start()
     ended.join()

@@ -13,10 +13,12 @@ from collections import deque
 import pytest
 
 from tests.support import Echo, echoes, eventually, watch_sleeps
-from thousand_island_sync import Close, Handler, _checked, _reports
-from thousand_island_sync._checked import CheckedConnection, CheckedScheduler
-from thousand_island_sync._scheduler import Scheduler
-from thousand_island_sync._worker import Worker
+from thousand_island_sync import Close, Handler
+from thousand_island_sync._base import reports
+from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.worker import Worker
+from thousand_island_sync._server import checked
+from thousand_island_sync._server.checked import CheckedConnection, CheckedScheduler
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +30,8 @@ def checks(monkeypatch):
 def found(caplog):
     """What was found so far; it is expected here."""
     caplog.set_level(logging.CRITICAL, "thousand_island_sync")
-    yield _reports.violations
-    _reports.violations.clear()
+    yield reports.violations
+    reports.violations.clear()
 
 
 def the_only(server, scheduler=False):
@@ -207,7 +209,7 @@ def test_false_books(says, found):
 )
 def test_a_ready_task_that_nobody_takes(idle, count, free, told, found, monkeypatch):
     time_now = 0.0
-    monkeypatch.setattr(_checked, "now", lambda: time_now)
+    monkeypatch.setattr(checked, "now", lambda: time_now)
     books = _Books()
     scheduler = books.scheduler
     scheduler._head = (None, 0.0, 0)

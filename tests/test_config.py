@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support import Echo, receive
 from thousand_island_sync import TCP, TLS, ConfigError, Handler, ThousandIsland
-from thousand_island_sync._handler_check import CALLBACKS, is_slip
+from thousand_island_sync._connection.handler_check import CALLBACKS, is_slip
 
 WRONG = [
     ({}, "handler_cls", "required"),

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thousand_island_sync import Close, Continue, Error, Handler, HandshakeError, SocketClosed
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._environment import Environment
-from thousand_island_sync._states import LAST_CALLBACK, Cause, State
-from thousand_island_sync._task import AGAIN, DONE, PARK
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.environment import Environment
+from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
+from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK
 from thousand_island_sync.transports import Channel, Transport
 
 NOTHING = object()

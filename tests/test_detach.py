@@ -32,9 +32,9 @@ from thousand_island_sync import (
     SocketClosed,
     SocketError,
     SwitchTransport,
-    _handover,
-    _waits,
 )
+from thousand_island_sync._base import waits
+from thousand_island_sync._stream import handover
 
 LIMIT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO, 16)
 
@@ -281,14 +281,14 @@ def test_amid_a_receive_of_the_same_thread(wire, adopt, monkeypatch):
 
     class Waits(Handler):
         def handle_connection(self, socket):
-            give_way = _waits.give_way
+            give_way = waits.give_way
 
             def interrupted():
-                monkeypatch.setattr(_waits, "give_way", give_way)
+                monkeypatch.setattr(waits, "give_way", give_way)
                 given.put(socket.detach())
                 give_way()
 
-            monkeypatch.setattr(_waits, "give_way", interrupted)
+            monkeypatch.setattr(waits, "give_way", interrupted)
             with pytest.raises(SocketClosed, match="detached"):
                 socket.recv()
             ended.put("over")
@@ -336,10 +336,10 @@ def test_one_that_is_broken_off_closes_the_descriptor(at, wire, monkeypatch):
         give_up = type(socket._connection).give_up
         monkeypatch.setattr(type(socket._connection), "give_up", breaks(give_up))
     elif at == "the number":
-        monkeypatch.setattr(_handover, "_take_descriptor", breaks())
+        monkeypatch.setattr(handover, "_take_descriptor", breaks())
     else:
-        take = _handover._take_descriptor
-        monkeypatch.setattr(_handover, "_take_descriptor", breaks(take))
+        take = handover._take_descriptor
+        monkeypatch.setattr(handover, "_take_descriptor", breaks(take))
     with pytest.raises(Broken):
         socket.detach()
     over.set()

@@ -6,27 +6,29 @@ import threading
 import pytest
 
 from tests.support import Echo, answers, eventually, receive
-from thousand_island_sync import Handler, _accept_turns, _acceptor, _pool, events
+from thousand_island_sync import Handler, events
+from thousand_island_sync._listener import accept_turns, acceptor
+from thousand_island_sync._scheduler import pool
 
 
 @pytest.fixture(autouse=True)
 def one_thread_at_a_time(monkeypatch):
     """As with the GIL."""
-    monkeypatch.setattr(_accept_turns, "default_permits", lambda: 1)
-    monkeypatch.setattr(_pool, "default_permits", lambda: 1)
+    monkeypatch.setattr(accept_turns, "default_permits", lambda: 1)
+    monkeypatch.setattr(pool, "default_permits", lambda: 1)
 
 
 @pytest.fixture
 def by_acceptors(monkeypatch):
     """The clients that acceptors looked at."""
     looks = []
-    may_accept = _acceptor.Acceptor._may_accept
+    may_accept = acceptor.Acceptor._may_accept
 
     def counted(self):
         looks.append(self.number)
         return may_accept(self)
 
-    monkeypatch.setattr(_acceptor.Acceptor, "_may_accept", counted)
+    monkeypatch.setattr(acceptor.Acceptor, "_may_accept", counted)
     return looks
 
 
@@ -43,7 +45,7 @@ def test_the_pool_takes_clients_after_the_first(serve, client, by_acceptors):
 
 
 def test_acceptors_do_where_threads_run_at_once(serve, client, by_acceptors, monkeypatch):
-    monkeypatch.setattr(_accept_turns, "default_permits", lambda: 4)
+    monkeypatch.setattr(accept_turns, "default_permits", lambda: 4)
     server = serve(Echo, num_acceptors=1)
     assert all(answers(client(server)) for _ in range(10))
     assert len(by_acceptors) == 10

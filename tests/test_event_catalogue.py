@@ -7,9 +7,10 @@ import pytest
 
 from tests.event_page import PAGE, page
 from tests.support import Echo
-from thousand_island_sync import _reports, events
+from thousand_island_sync import events
 from thousand_island_sync import logger as logger_module
-from thousand_island_sync._catalogue import differences
+from thousand_island_sync._base import reports
+from thousand_island_sync._telemetry.catalogue import differences
 
 
 def test_it_describes_every_event_and_no_other():
@@ -70,7 +71,7 @@ def test_in_debug_mode_each_event_that_is_sent_is_compared(serve, monkeypatch, r
     recorder = record("handler.start")
     reported = []
     monkeypatch.setattr(events, "_checks", True)
-    monkeypatch.setattr(_reports, "report", reported.append)
+    monkeypatch.setattr(reports, "report", reported.append)
     server = serve(Echo)
     events.emit(events.handler_start, server, {}, {"connection_id": 7})
     assert len(recorder.told) == 1

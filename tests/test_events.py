@@ -13,12 +13,12 @@ from thousand_island_sync import (
     ListenError,
     SwitchTransport,
     ThousandIsland,
-    _receiver_failures,
     attach_logger,
     detach_logger,
     events,
 )
-from thousand_island_sync._receiver_failures import ReceiverFailures
+from thousand_island_sync._telemetry import receiver_failures
+from thousand_island_sync._telemetry.receiver_failures import ReceiverFailures
 
 LIFE = ["handler.start", "socket.handshake", "handler.async_recv", "socket.send"]
 
@@ -161,7 +161,7 @@ def test_each_type_of_exception_has_one_traceback_and_then_a_count_each_minute(c
 def test_a_receiver_that_comes_back_or_gets_anothers_id_begins_anew(monkeypatch):
     lines = []
     monkeypatch.setattr(
-        _receiver_failures._log, "error", lambda line, *args, **_: lines.append(line)
+        receiver_failures._log, "error", lambda line, *args, **_: lines.append(line)
     )
     failures = ReceiverFailures("some.event", lambda: 0.0)
 

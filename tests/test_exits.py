@@ -8,9 +8,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from thousand_island_sync import _compiled, _twins
+from thousand_island_sync._base import compiled
+from thousand_island_sync._server import twins
 
-pytestmark = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Python")
+pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
 
 
 def run(*command, **changed):
@@ -35,13 +36,13 @@ def test_each_allocation_may_fail():
 #: The compiled module, and nothing bound to it yet.
 FRESH = """
 import importlib.util, sys
-from thousand_island_sync import _twins
-from thousand_island_sync.transports import _tls_records
+from thousand_island_sync._server import twins
+from thousand_island_sync.transports._tls import records
 spec = importlib.util.spec_from_file_location("thousand_island_sync._native", sys.argv[1])
 native = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(native)
-originals = {name.lstrip("_"): getattr(kind, name) for kind, name, _ in _twins.TWINS}
-right = {**_twins._GIVEN, **originals}
+originals = {name.lstrip("_"): getattr(kind, name) for kind, name, _ in twins.TWINS}
+right = {**twins._GIVEN, **originals}
 
 def refused(error, said, call, *given, **things):
     try:
@@ -55,10 +56,10 @@ class Other:
     __slots__ = ("alert",)
 
 class Borrowing(Other):
-    attached = _twins.Task.attached
+    attached = twins.Task.attached
 """
 BIND = """
-refused(RuntimeError, "`bind` comes first", native.twin, _twins.Lifecycle, "run", "")
+refused(RuntimeError, "`bind` comes first", native.twin, twins.Lifecycle, "run", "")
 refused(RuntimeError, "is taken", native.bind_tls, x=1)
 refused(TypeError, "bind takes things", lambda: native.bind())
 refused(TypeError, "", native.bind, 1)
@@ -76,11 +77,11 @@ native.bind(**right)
 refused(RuntimeError, "is taken", native.bind, **right)
 """
 BIND_TLS = """
-from thousand_island_sync.transports._tls_channel import TLSChannel, _Sink
-from thousand_island_sync.transports._tls_wire import Wire
+from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
+from thousand_island_sync.transports._tls.wire import Wire
 native.bind(**right)
 functions = {name: 1 for name in ("ssl_read", "ssl_write", "bio_read", "bio_write")}
-right = dict(Wire=Wire, TLSChannel=TLSChannel, PrivateRecords=_tls_records.PrivateRecords,
+right = dict(Wire=Wire, TLSChannel=TLSChannel, PrivateRecords=records.PrivateRecords,
              Sink=_Sink, READ=1, recv=TLSChannel.recv, sink_send=_Sink.send, **functions)
 refused(TypeError, "bind_tls takes things", lambda: native.bind_tls())
 for name in right:
@@ -95,7 +96,7 @@ refused(RuntimeError, "is taken", native.bind_tls, **right)
 
 @pytest.mark.parametrize("wrong", [BIND, BIND_TLS], ids=["bind", "bind_tls"])
 def test_what_is_bound_is_looked_at(wrong):
-    run("-c", FRESH + wrong, _compiled.native.__file__, THOUSAND_ISLAND_PURE="1")
+    run("-c", FRESH + wrong, compiled.native.__file__, THOUSAND_ISLAND_PURE="1")
 
 
 #: Each thread has buffers of its own, from its first call on.

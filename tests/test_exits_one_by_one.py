@@ -12,12 +12,14 @@ import pytest
 from tests.slots import Busy, Quiet, Waiting, Wired
 from tests.support import eventually
 from tests.test_tls_wire import Pair
-from thousand_island_sync import Socket, _compiled, _twins, _waits, events
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._states import State
-from thousand_island_sync.transports import _tls_records
+from thousand_island_sync import Socket, events
+from thousand_island_sync._base import compiled, waits
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.states import State
+from thousand_island_sync._server import twins
+from thousand_island_sync.transports._tls import records
 
-pytestmark = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Python")
+pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
 
 
 class Broken(Exception):
@@ -113,7 +115,7 @@ def test_a_twin_waits_for_its_lock():
 
 
 def test_a_lock_of_a_thread_that_is_no_more_can_be_made_anew():
-    for kind in (_compiled.native.Lock, _compiled.native.RLock):
+    for kind in (compiled.native.Lock, compiled.native.RLock):
         lock = kind()
         thread = threading.Thread(target=lock.acquire)
         thread.start()
@@ -141,13 +143,13 @@ def test_a_thread_that_cannot_make_way_ends_the_step(monkeypatch):
 
     with Wired() as world:
         world.connection.blocks = True
-        before = getattr(_waits._here, "worker", None)
-        _waits._here.worker = Stubborn()
+        before = getattr(waits._here, "worker", None)
+        waits._here.worker = Stubborn()
         try:
             with pytest.raises(Broken):
                 world.connection.run()
         finally:
-            _waits._here.worker = before
+            waits._here.worker = before
 
 
 def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
@@ -214,7 +216,7 @@ def test_a_receiver_that_cannot_be_told_frees_the_locks(heard, monkeypatch):
 
 
 def test_functions_of_the_module_look_at_what_they_get():
-    native = _compiled.native
+    native = compiled.native
     with pytest.raises(TypeError):
         native.unread("one")
     assert native.unread(-1) == -1
@@ -235,7 +237,7 @@ def test_a_file_that_finds_no_room_is_tried_again(tmp_path):
     with ours, theirs, path.open("rb") as file:
         sent = 0
         while sent is not None:
-            sent = _compiled.native.send_file(ours.fileno(), file.fileno(), 0, 10_000_000)
+            sent = compiled.native.send_file(ours.fileno(), file.fileno(), 0, 10_000_000)
 
 
 # ---- TLS --------------------------------------------------------------------------
@@ -277,7 +279,7 @@ def test_a_socket_that_is_gone_is_an_error_of_the_send(pair):
 def test_more_than_a_buffer_of_records_is_held_and_goes_out(pair, size):
     """As after many answers of OpenSSL's own."""
     much = b"z" * 200_000
-    assert _tls_records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
+    assert records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
     assert pair.channel.sink().send(b"x" * size, 0) < 0
     assert pair.channel._held.startswith(b"z" * 1_000)
     came = b""

@@ -13,7 +13,8 @@ import pytest
 
 import thousand_island_sync
 from tests.support import Echo, echoes, eventually
-from thousand_island_sync import TLS, ListenError, ThousandIsland, ThousandIslandError, _own_threads
+from thousand_island_sync import TLS, ListenError, ThousandIsland, ThousandIslandError
+from thousand_island_sync._base import own_threads
 
 PACKAGE = str(Path(thousand_island_sync.__file__).parent)
 KINDS = ["tcp", "unix", "tls", "several", "interrupt_reads"]
@@ -237,7 +238,7 @@ def test_without_any_thread_nothing_starts_and_what_runs_is_suspended_and_stoppe
     def no_thread(*arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_own_threads._thread, "start_new_thread", no_thread)
+    monkeypatch.setattr(own_threads._thread, "start_new_thread", no_thread)
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     with pytest.raises(ThousandIslandError, match="can't start new thread"):
         other.start()
@@ -273,7 +274,7 @@ class Failing:
         # Not in what watches locks: C calls it, and can pass nothing on. Nor where a `with` or
         # `try` begins or ends, or the gate of forks is given back: that makes nothing.
         line = linecache.getline(file, frame.f_lineno).split()[:1]
-        if not file.endswith(("_locks.py", "_descriptors.py")) and line not in (["with"], ["try:"]):
+        if not file.endswith(("/locks.py", "/descriptors.py")) and line not in (["with"], ["try:"]):
             self.left -= 1
             if not self.left:
                 failing_at.line = f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -21,17 +21,9 @@ from tests.support import (
     receive_all,
     reset,
 )
-from thousand_island_sync import (
-    TCP,
-    TLS,
-    Handler,
-    HandshakeError,
-    _accept_turns,
-    _acceptor,
-    attach_logger,
-    events,
-)
-from thousand_island_sync._accept_turns import ClientWait, SharedBell
+from thousand_island_sync import TCP, TLS, Handler, HandshakeError, attach_logger, events
+from thousand_island_sync._listener import accept_turns, acceptor
+from thousand_island_sync._listener.accept_turns import ClientWait, SharedBell
 
 # ---- A1: out of descriptors ---------------------------------------------------
 
@@ -244,7 +236,7 @@ def test_a2_one_that_dies_again_and_again_is_tried_again_less_and_less_often(
     serve, client, caplog, record, monkeypatch
 ):
     """While none lives, the server does not claim to serve, and says so once."""
-    monkeypatch.setattr("thousand_island_sync._acceptor._LIVES_S", 0.2)
+    monkeypatch.setattr("thousand_island_sync._listener.acceptor._LIVES_S", 0.2)
     recorder = record("acceptor.start", "acceptor.accept_error", "listener.error")
 
     class Bug(Exception):
@@ -268,7 +260,7 @@ def test_a2_one_that_dies_again_and_again_is_tried_again_less_and_less_often(
 
 
 def test_a2_nor_does_a_stop_wait_for_one_that_pauses(serve, client, monkeypatch, stopwatch):
-    monkeypatch.setattr("thousand_island_sync._supervised._FIRST_PAUSE_S", 5.0)
+    monkeypatch.setattr("thousand_island_sync._base.supervised._FIRST_PAUSE_S", 5.0)
     server = flaky(serve, [ZeroDivisionError("a bug") for _ in range(11)], num_acceptors=1)
     client(server)
     assert eventually(lambda: server.status == "suspended")
@@ -477,14 +469,14 @@ def test_a10_a_client_does_not_wake_a_herd(permits, serve, monkeypatch):
     """Looks at the listener for each client: about one, of ten acceptors; also where they do
     not take turns, as on a free-threaded build."""
     looks = []
-    may_accept = _acceptor.Acceptor._may_accept
+    may_accept = acceptor.Acceptor._may_accept
 
     def counted(self):
         looks.append(1)
         return may_accept(self)
 
-    monkeypatch.setattr(_acceptor.Acceptor, "_may_accept", counted)
-    monkeypatch.setattr(_accept_turns, "default_permits", lambda: permits)
+    monkeypatch.setattr(acceptor.Acceptor, "_may_accept", counted)
+    monkeypatch.setattr(accept_turns, "default_permits", lambda: permits)
     server = serve(Echo, num_acceptors=10)
     for _ in range(200):
         with socket.create_connection(server.local_address, timeout=5) as sock:

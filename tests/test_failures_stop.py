@@ -235,14 +235,14 @@ def test_c5_fifty_clients_in_the_backlog_are_answered(serve):
 @contextlib.contextmanager
 def stall_acceptors():
     """Acceptors accept nothing meanwhile, so clients stay in the kernel's backlog."""
-    from thousand_island_sync import _acceptor
+    from thousand_island_sync._listener import acceptor
 
-    accept = _acceptor.Acceptor._may_accept
-    _acceptor.Acceptor._may_accept = lambda self: threading.Event().wait(0.001)
+    accept = acceptor.Acceptor._may_accept
+    acceptor.Acceptor._may_accept = lambda self: threading.Event().wait(0.001)
     try:
         yield
     finally:
-        _acceptor.Acceptor._may_accept = accept
+        acceptor.Acceptor._may_accept = accept
 
 
 def test_c6_new_clients_are_refused_while_a_stop_waits(serve, client):

@@ -27,10 +27,10 @@ from thousand_island_sync import (
     SwitchTransport,
     events,
 )
-from thousand_island_sync import _waits as waits
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._task import Task
-from thousand_island_sync._unread import read_away, unread_bytes
+from thousand_island_sync._base import waits
+from thousand_island_sync._base.unread import read_away, unread_bytes
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._scheduler.task import Task
 from thousand_island_sync.transports import Channel
 
 # ---- ourselves --------------------------------------------------------------

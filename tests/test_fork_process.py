@@ -22,18 +22,12 @@ from thousand_island_sync import (
     Close,
     Handler,
     ThousandIsland,
-    _addresses,
-    _alarm,
-    _descriptors,
-    _fork,
-    _locks,
-    _poller,
-    _signal_handlers,
-    _wake_up,
     attach_logger,
     detach_logger,
     events,
 )
+from thousand_island_sync._base import addresses, descriptors, fork, locks, signal_handlers, wake_up
+from thousand_island_sync._scheduler import alarm, poller
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = forks
@@ -133,8 +127,8 @@ listener = socket.create_server(("127.0.0.1", 0))
 inherited = ThousandIsland(handler_cls=Echo, transport_options={"sockets": [listener]}).start()
 server = ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=0).start()
 port = server.local_port
-from thousand_island_sync import _fork
-_fork._in_child.insert(0, lambda: time.sleep(20))  # a child that does not come to closing it
+from thousand_island_sync._base import fork
+fork._in_child.insert(0, lambda: time.sleep(20))  # a child that does not come to closing it
 pid = os.fork()
 server.stop()
 try:
@@ -191,14 +185,14 @@ def test_a_child_keeps_no_other_server_from_the_folder_of_a_path(
     serve, children, monkeypatch, tmp_path
 ):
     """The folder is locked for a moment; a lock of flock(2) lives as long as its last copy."""
-    before, over = _addresses._remove_stale, os.pipe()
+    before, over = addresses._remove_stale, os.pipe()
 
     def remove_stale(path):
         if not children.pids:
             children.run(lambda: select.select([over[0]], [], [], 20))
         before(path)
 
-    monkeypatch.setattr(_addresses, "_remove_stale", remove_stale)
+    monkeypatch.setattr(addresses, "_remove_stale", remove_stale)
     serve(Echo, host=f"unix:{tmp_path / 'one'}")
     with running(lambda: serve(Echo, host=f"unix:{tmp_path / 'other'}"), within=5):
         pass
@@ -272,13 +266,13 @@ def test_whatever_is_opened_and_closed_at_the_fork_is_known(serve, children, tmp
 
 
 HOLDERS = {
-    "WakeUp": _wake_up.WakeUp,
-    "EpollPoller": _poller.EpollPoller,
-    "SelectorPoller": _poller.SelectorPoller,
-    "NotedSignals": lambda: _signal_handlers.NotedSignals(()).__enter__(),
+    "WakeUp": wake_up.WakeUp,
+    "EpollPoller": poller.EpollPoller,
+    "SelectorPoller": poller.SelectorPoller,
+    "NotedSignals": lambda: signal_handlers.NotedSignals(()).__enter__(),
 }
-if _alarm.timer_open is not None or hasattr(os, "timerfd_create"):
-    HOLDERS["Alarm"] = _alarm.Alarm
+if alarm.timer_open is not None or hasattr(os, "timerfd_create"):
+    HOLDERS["Alarm"] = alarm.Alarm
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
@@ -309,7 +303,7 @@ def test_a_fork_waits_for_who_opens_or_closes(children):
     inside, go_on = threading.Event(), threading.Event()
 
     def open_something():
-        with _descriptors.thread.no_fork, _descriptors.thread.no_fork:
+        with descriptors.thread.no_fork, descriptors.thread.no_fork:
             inside.set()
             go_on.wait(10)
             children.say("opened")
@@ -330,24 +324,24 @@ def test_a_child_knows_which_locks_it_has(serve, children):
     """Of those that it held over the fork it has none; else who interrupts it would wait for one
     in the middle of another."""
     serve(Echo)  # its threads open and close things
-    one = _locks.lock("registry")
+    one = locks.lock("registry")
 
     def look():
-        assert not _locks.holds_any()
+        assert not locks.holds_any()
         with one:
-            assert _locks.holds_any()
-        assert not _locks.holds_any()
+            assert locks.holds_any()
+        assert not locks.holds_any()
 
     children.run(look)
     assert children.exit_codes() == [0], children.said
 
 
 def test_a_fork_does_not_wait_for_ever(children, monkeypatch):
-    monkeypatch.setattr(_descriptors, "_FORK_WAITS_S", 0.05)
+    monkeypatch.setattr(descriptors, "_FORK_WAITS_S", 0.05)
     inside, go_on = threading.Event(), threading.Event()
 
     def stay():
-        with _descriptors.thread.no_fork:
+        with descriptors.thread.no_fork:
             inside.set()
             go_on.wait(10)
 
@@ -358,12 +352,12 @@ def test_a_fork_does_not_wait_for_ever(children, monkeypatch):
 
 
 def test_who_is_inside_may_fork_and_others_may_open_afterwards(children):
-    with _descriptors.thread.no_fork:
-        pid = children.run(lambda: _wake_up.WakeUp().close())
+    with descriptors.thread.no_fork:
+        pid = children.run(lambda: wake_up.WakeUp().close())
     assert children.exit_code(pid) == 0, children.said
 
     def open_and_close():
-        _wake_up.WakeUp().close()
+        wake_up.WakeUp().close()
 
     with running(*[open_and_close] * 4, within=10):
         pass
@@ -394,9 +388,9 @@ def serves_one(children):
     children.say("served")
 
 
-@pytest.mark.parametrize("name", sorted(_locks.of_process))
+@pytest.mark.parametrize("name", sorted(locks.of_process))
 def test_a_lock_that_another_thread_wants_all_the_time_hangs_no_child(children, name):
-    lock, over = _locks.of_process[name], threading.Event()
+    lock, over = locks.of_process[name], threading.Event()
 
     def hammer():
         while not over.is_set():
@@ -636,8 +630,8 @@ def test_one_hook_that_fails_keeps_no_other_from_its_work(children, monkeypatch,
         raise ValueError("oh")
 
     for name in ("_before", "_in_parent", "_in_child"):
-        hooks = [fails, *getattr(_fork, name), lambda: called.append("x")]
-        monkeypatch.setattr(_fork, name, hooks)
+        hooks = [fails, *getattr(fork, name), lambda: called.append("x")]
+        monkeypatch.setattr(fork, name, hooks)
     pid = children.run(lambda: children.say(len(called)))
     assert children.exit_code(pid) == 0
     assert children.said == ["2"]  # before, and in the child

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import Echo, answers, eventually, receive, reset
 from thousand_island_sync import Close, Error, Handler
-from thousand_island_sync._ending import Ending
+from thousand_island_sync._connection.ending import Ending
 from thousand_island_sync.transports import Channel
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.programs import Script
 from tests.support import echoes, receive
-from thousand_island_sync import _twins
+from thousand_island_sync._server import twins
 
-in_c_only = pytest.mark.skipif(not _twins.in_c, reason="the Python lets go of it for each call")
+in_c_only = pytest.mark.skipif(not twins.in_c, reason="the Python lets go of it for each call")
 
 CLIENTS, ROUNDS = 20, 50
 

@@ -27,12 +27,12 @@ from thousand_island_sync import (
     SocketClosed,
     SwitchTransport,
 )
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._environment import Environment
-from thousand_island_sync._mailbox import Call
-from thousand_island_sync._registry import Registry
-from thousand_island_sync._states import State
-from thousand_island_sync._task import AGAIN, DONE
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.environment import Environment
+from thousand_island_sync._connection.mailbox import Call
+from thousand_island_sync._connection.states import State
+from thousand_island_sync._listener.registry import Registry
+from thousand_island_sync._scheduler.task import AGAIN, DONE
 
 LAST = {"handle_close", "handle_error", "handle_timeout", "handle_shutdown"}
 whose = contextvars.ContextVar("whose", default=None)

@@ -23,16 +23,15 @@ from thousand_island_sync import (
     SocketClosed,
     SocketError,
     ThousandIslandError,
-    _locks,
-    _mailbox,
-    _pool,
-    _waits,
-    _workers,
 )
-from thousand_island_sync._mailbox import Mailbox
-from thousand_island_sync._timers import Timer
+from thousand_island_sync._base import locks, waits
+from thousand_island_sync._connection import mailbox
+from thousand_island_sync._connection.mailbox import Mailbox
+from thousand_island_sync._scheduler import pool as _pool
+from thousand_island_sync._scheduler import workers
+from thousand_island_sync._scheduler.timers import Timer
 
-pytestmark = pytest.mark.skipif(not _locks.watched, reason="by the watch it is known who has one")
+pytestmark = pytest.mark.skipif(not locks.watched, reason="by the watch it is known who has one")
 
 
 class Everyone(Handler):
@@ -226,7 +225,7 @@ def test_a_message_ends_under_no_lock(serve, client):
             self.other = other
 
         def __del__(self):
-            gone.append(_locks.held_here())
+            gone.append(locks.held_here())
             try:
                 self.other.post("the other has ended")
             except SocketClosed:
@@ -339,7 +338,7 @@ def test_who_has_a_lock_does_not_wait_for_the_schedulers(
 
     with running(other):
         assert taken.wait(5)
-        with _locks.lock(held):
+        with locks.lock(held):
             bystanders.post()
             bystanders.close()
             bystanders.post_later()
@@ -355,13 +354,13 @@ def test_a_message_is_put_in_without_a_lock_that_another_has():
     mail, taken, over = Mailbox(2), threading.Event(), threading.Event()
 
     def other():
-        with _mailbox._lock:
+        with mailbox._lock:
             taken.set()
             over.wait(10)
 
     with running(other):
         assert taken.wait(5)
-        with _locks.lock("registry"):
+        with locks.lock("registry"):
             assert mail.put("now")
             assert mail.put_delayed(Timer(1.0))
             with pytest.raises(MailboxFull):
@@ -379,7 +378,7 @@ def test_many_threads_post_at_once_each_with_a_lock(serve, client):
 
     def post():
         for turn in range(200):
-            with _locks.lock("registry"):
+            with locks.lock("registry"):
                 bystanders.kept.post("count me", delay_ms=turn % 2)
 
     with running(*[post] * 4):
@@ -394,7 +393,7 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
     options = {"all": [], "counted": []}
     server = serve(Everyone, handler_options=options)
     bystanders = Bystanders(server, client, options, 1)
-    begun, start = [], _workers.start
+    begun, start = [], workers.start
 
     def noted(thread):
         begun.append(threading.get_ident())
@@ -408,7 +407,7 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
         else:
             call_somebody(pool)
 
-    monkeypatch.setattr(_workers, "start", noted)
+    monkeypatch.setattr(workers, "start", noted)
     monkeypatch.setattr(_pool.Pool, "_call_somebody", rather_a_new_one)
     for count in range(1, 8):
         bystanders.post()
@@ -440,12 +439,12 @@ def test_a_session_is_closed_amid_its_own_reads_and_writes(
 
     def disturb(one, what):
         connection = getattr(here, "connection", None)
-        if connection is not None and _locks.held_here()[-1] == "tls":
+        if connection is not None and locks.held_here()[-1] == "tls":
             here.connection = None
             connection.close()
 
     server = serve(Echoes, transport_cls=TLS, transport_options=authority.options)
-    monkeypatch.setattr(_locks, "disturb", disturb)
+    monkeypatch.setattr(locks, "disturb", disturb)
     context = authority.client_context(getattr(ssl.TLSVersion, version))
     for _ in range(5):
         sock = secure(server, context)
@@ -486,8 +485,8 @@ def test_a_socket_is_asked_amid_its_own_call(
     }
 
     def disturb(one, what):
-        here = _waits.current_task()
-        if here is None or not socks or asked or _locks.held_here()[-1] != turn:
+        here = waits.current_task()
+        if here is None or not socks or asked or locks.held_here()[-1] != turn:
             return
         asked.append(turn)
         try:
@@ -499,7 +498,7 @@ def test_a_socket_is_asked_amid_its_own_call(
     if turn == "tls":
         options = {"transport_cls": TLS, "transport_options": authority.options}
     server = serve(Talks, handler_options=socks, **options)
-    monkeypatch.setattr(_locks, "disturb", disturb)
+    monkeypatch.setattr(locks, "disturb", disturb)
     sock = secure(server, authority.client_context()) if turn == "tls" else client(server)
     sock.sendall(b"a")
     assert eventually(lambda: asked)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.forking import forks
 from tests.support import busy_seconds, eventually, running
-from thousand_island_sync._line_writer import LineHandler, LineWriter, close_all
+from thousand_island_sync._telemetry.line_writer import LineHandler, LineWriter, close_all
 
 #: A page: of the kernel's sizes for a pipe the smallest.
 SMALL_PIPE = 4_096
@@ -167,7 +167,7 @@ def test_an_interpreter_ends_beside_a_stream_that_stands():
     """Its exit takes the lock of standard error; a thread that waits there must not hold it."""
     code = (
         "import sys, threading\n"
-        "from thousand_island_sync._line_writer import LineWriter, close_all\n"
+        "from thousand_island_sync._telemetry.line_writer import LineWriter, close_all\n"
         "writer = LineWriter(sys.stderr)\n"
         "for _ in range(2_000): writer.put('.' * 200)\n"
         "close_all(writer, within=0.05)\n"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import Echo
 from thousand_island_sync import ListenError, ThousandIsland
-from thousand_island_sync._listen_errors import OptionRefused, listen_error
+from thousand_island_sync._base.listen_errors import OptionRefused, listen_error
 
 SOL_SOCKET = socket.SOL_SOCKET
 

@@ -1,5 +1,5 @@
-"""`_locks`: the order of locks, who has them, and what must not run under one; each rule is broken
-here on purpose. All other tests run with the watch on, and fail if it finds anything."""
+"""`_base.locks`: the order of locks, who has them, and what must not run under one; each rule is
+broken here on purpose. All other tests run with the watch on, and fail if it finds anything."""
 
 import contextlib
 import logging
@@ -10,19 +10,20 @@ import threading
 
 import pytest
 
-from thousand_island_sync import _locks, _reports, _waits, events
-from thousand_island_sync._locks import ORDER, TURNS, lock, maker, take
+from thousand_island_sync import events
+from thousand_island_sync._base import locks, reports, waits
+from thousand_island_sync._base.locks import ORDER, TURNS, lock, maker, take
 
 
 @pytest.fixture
 def found(caplog):
     """What was found so far; it is expected here."""
     caplog.set_level(logging.CRITICAL, "thousand_island_sync")
-    yield _reports.violations
-    _reports.violations.clear()
+    yield reports.violations
+    reports.violations.clear()
 
 
-pytestmark = pytest.mark.skipif(not _locks.watched, reason="nothing is watched in this run")
+pytestmark = pytest.mark.skipif(not locks.watched, reason="nothing is watched in this run")
 
 
 # ---- the order --------------------------------------------------------------------
@@ -30,8 +31,8 @@ pytestmark = pytest.mark.skipif(not _locks.watched, reason="nothing is watched i
 
 def test_later_ones_are_taken_under_earlier_ones(found):
     with lock("registry"), lock("scheduler"), lock("connection"):
-        assert _locks.held_here() == ["registry", "scheduler", "connection"]
-    assert _locks.held_here() == []
+        assert locks.held_here() == ["registry", "scheduler", "connection"]
+    assert locks.held_here() == []
     assert found == []
 
 
@@ -79,7 +80,7 @@ def test_who_has_it_gives_it_back(found):
     other.start()
     other.join()
     assert found == ["the lock socket.sending is given back by a thread that does not have it"]
-    _locks._here.held.clear()
+    locks._here.held.clear()
 
 
 def test_every_name_is_there_once_and_turns_are_among_them():
@@ -108,10 +109,10 @@ def test_a_thread_may_wait_with_its_turn_and_with_no_lock(found):
     reader, writer = os.pipe()
     try:
         with maker("socket.sending")():
-            _waits.wait_for(reader, write=False, timeout=0)
+            waits.wait_for(reader, write=False, timeout=0)
         assert found == []
         with lock("registry"):
-            _waits.wait_for(reader, write=False, timeout=0)
+            waits.wait_for(reader, write=False, timeout=0)
     finally:
         os.close(reader)
         os.close(writer)
@@ -158,12 +159,12 @@ def test_anothers_is_waited_for_only_by_who_has_none(held):
 
 
 def test_who_is_gone_is_not_looked_at():
-    before = len(_locks.every())
+    before = len(locks.every())
     one = lock("registry")
-    assert one in _locks.every()
-    assert len(_locks.every()) == before + 1
+    assert one in locks.every()
+    assert len(locks.every()) == before + 1
     del one
-    assert len(_locks.every()) == before
+    assert len(locks.every()) == before
 
 
 # ---- over a fork, and without the watch ------------------------------------------------------
@@ -182,21 +183,21 @@ def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
     thread = threading.Thread(target=other)
     thread.start()
     assert held.wait(5)
-    _locks.hold_those_of_process()
-    assert all(one._is_owned() for one in _locks.of_process.values())
-    _locks.release_those_of_process()
-    assert not any(one._is_owned() for one in _locks.of_process.values())
+    locks.hold_those_of_process()
+    assert all(one._is_owned() for one in locks.of_process.values())
+    locks.release_those_of_process()
+    assert not any(one._is_owned() for one in locks.of_process.values())
     assert found == []
     script = (
         "import os, threading\n"
-        "from thousand_island_sync import _locks\n"
-        "one, held = _locks.lock('registry'), threading.Event()\n"
+        "from thousand_island_sync._base import locks\n"
+        "one, held = locks.lock('registry'), threading.Event()\n"
         "threading.Thread(target=lambda: (one.acquire(), held.set()), daemon=True).start()\n"
         "held.wait(5)\n"
-        "_locks.hold_those_of_process()\n"
-        "_locks.renew_every()\n"
+        "locks.hold_those_of_process()\n"
+        "locks.renew_every()\n"
         "with one: pass\n"
-        "print(_locks.held_here(), any(x.acquire(False) is False for x in _locks.every()))\n"
+        "print(locks.held_here(), any(x.acquire(False) is False for x in locks.every()))\n"
     )
     over.set()
     thread.join()
@@ -208,11 +209,12 @@ def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
 
 PLAIN = """
 import threading
-from thousand_island_sync import _compiled, _locks, _twins, events
-native = _compiled.native
+from thousand_island_sync import events
+from thousand_island_sync._base import compiled, locks
+native = compiled.native
 kinds = (threading.RLock, threading.RLock) if native is None else (native.RLock, native.Lock)
-print(type(_locks.lock("registry")) is type(kinds[0]()), _locks.maker("socket.sending") is kinds[1])
-print(events.emit.__module__, _locks.watched)
+print(type(locks.lock("registry")) is type(kinds[0]()), locks.maker("socket.sending") is kinds[1])
+print(events.emit.__module__, locks.watched)
 """
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.forking import forks
 from tests.support import eventually
-from thousand_island_sync._log_limit import MOST, LineLimit
+from thousand_island_sync._telemetry.log_limit import MOST, LineLimit
 
 
 class World:

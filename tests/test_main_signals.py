@@ -74,8 +74,8 @@ def test_sighup_ends_a_child_that_a_handler_has_forked_as_ever(hangup):
 def test_a_program_that_a_handler_starts_does_not_ignore_sighup():
     code = (
         "import os\n"
-        "from thousand_island_sync import _hangup\n"
-        "_hangup.survive()\n"
+        "from thousand_island_sync._server import hangup\n"
+        "hangup.survive()\n"
         "os.execvp('sh', ['sh', '-c', 'kill -HUP $$'])\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -signal.SIGHUP

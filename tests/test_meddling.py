@@ -21,7 +21,7 @@ from thousand_island_sync import (
     SocketTimeout,
     ThousandIslandError,
 )
-from thousand_island_sync import _checked as checked
+from thousand_island_sync._server import checked
 
 HEADER = struct.Struct("!IIII")  # whose connection, which sender, which of its messages, length
 SECONDS = 2.5

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from thousand_island_sync import _compiled, _native_sources
+from thousand_island_sync._base import compiled, native_sources
 
 ROOT = Path(__file__).resolve().parent.parent
-in_c_only = pytest.mark.skipif(_compiled.native is None, reason="this run tests the Python")
+in_c_only = pytest.mark.skipif(compiled.native is None, reason="this run tests the Python")
 
-ASKS = "import thousand_island_sync; print(thousand_island_sync._twins.in_c)"
+ASKS = "import thousand_island_sync; print(thousand_island_sync._server.twins.in_c)"
 
 
 def asked(folder):
@@ -40,15 +40,15 @@ def test_the_digest_tells_names_and_contents_apart(tmp_path):
     seen = set()
     for name, content in (("a.c", "x"), ("b.c", "x"), ("a.c", "xy"), ("a.h", "x"), ("b.h", "")):
         (tmp_path / name).write_text(content)
-        seen.add(_native_sources.digest(tmp_path))
+        seen.add(native_sources.digest(tmp_path))
     assert len(seen) == 5
     (tmp_path / "notes.txt").write_text("no source")
-    assert _native_sources.digest(tmp_path) in seen
+    assert native_sources.digest(tmp_path) in seen
 
 
 @in_c_only
 def test_what_is_used_is_made_of_the_sources_here():
-    assert _native_sources.digest(ROOT / "native") == _compiled.native.SOURCES
+    assert native_sources.digest(ROOT / "native") == compiled.native.SOURCES
 
 
 @in_c_only
@@ -70,9 +70,9 @@ def test_a_wheel_has_the_digest_written_down(copy, tmp_path):
         shutil.copy(ROOT / name, copy)
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(wheel)]
     subprocess.run(command, cwd=copy, check=True, timeout=60, capture_output=True)
-    written = wheel / "thousand_island_sync" / _native_sources.WRITTEN_DOWN
-    assert written.read_text().strip() == _native_sources.digest(ROOT / "native")
-    shutil.copy(_compiled.native.__file__, written.parent)
+    written = wheel / "thousand_island_sync" / "_base" / native_sources.WRITTEN_DOWN
+    assert written.read_text().strip() == native_sources.digest(ROOT / "native")
+    shutil.copy(compiled.native.__file__, wheel / "thousand_island_sync")
     assert asked(wheel) == ("True", "")
     written.write_text("0" * 64)  # an old package's
     in_c, said = asked(wheel)

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from tests.programs import ROOT
-from thousand_island_sync import _compiled, _patched
+from thousand_island_sync._base import compiled, patched
 
 #: What `patch_all` of both does, as far as it matters here.
 STAND_IN = """
@@ -107,9 +107,9 @@ def test_where_other_parts_were_patched_it_serves(patch):
 
 
 def test_a_compiled_file_of_another_version_is_still_told(recwarn, monkeypatch):
-    assert _patched.patched_by() is None
-    _compiled.warn_of_another_version(TypeError("a slot"))
+    assert patched.patched_by() is None
+    compiled.warn_of_another_version(TypeError("a slot"))
     assert "of another version" in str(recwarn.pop(RuntimeWarning).message)
     monkeypatch.setattr(socket, "socket", type("socket", (), {"__module__": "gevent._socket3"}))
-    _compiled.warn_of_another_version(TypeError("a slot"))
+    compiled.warn_of_another_version(TypeError("a slot"))
     assert not recwarn.list

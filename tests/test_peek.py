@@ -18,7 +18,7 @@ from thousand_island_sync import (
     SocketTimeout,
     SwitchTransport,
 )
-from thousand_island_sync._unread import unread_bytes
+from thousand_island_sync._base.unread import unread_bytes
 
 PEEK = stdlib_socket.MSG_PEEK
 

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from tests.simulation import World
-from thousand_island_sync._alarm import CALM_TICK, TICK
-from thousand_island_sync._tendency import HAND_OVER_COST, SAMPLE_EVERY
-from thousand_island_sync._watch import _BUSY_LOOKS
+from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
+from thousand_island_sync._scheduler.tendency import HAND_OVER_COST, SAMPLE_EVERY
+from thousand_island_sync._scheduler.watch import _BUSY_LOOKS
 
 pytestmark = pytest.mark.heavy
 

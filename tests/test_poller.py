@@ -10,7 +10,7 @@ from collections import namedtuple
 import pytest
 
 from tests.support import eventually
-from thousand_island_sync._poller import (
+from thousand_island_sync._scheduler.poller import (
     HANGUP,
     READ,
     WRITE,

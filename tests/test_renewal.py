@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import eventually, running
 from thousand_island_sync import ConfigError
-from thousand_island_sync._renewal import Renewal
+from thousand_island_sync._server.renewal import Renewal
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from thousand_island_sync import Close, Continue, Error, SwitchTransport
-from thousand_island_sync._result_error import result_error
+from thousand_island_sync._connection.result_error import result_error
 
 
 class Shy:

@@ -10,14 +10,15 @@ import pytest
 from tests.support import eventually
 from tests.test_poller import MAKERS
 from tests.test_trial import Bench
-from thousand_island_sync import _waits, _watch
-from thousand_island_sync._alarm import CALM_TICK, TICK
-from thousand_island_sync._clock import FOREVER, now
-from thousand_island_sync._scheduler import Scheduler
-from thousand_island_sync._task import AGAIN, DONE, PARK, Task
-from thousand_island_sync._tendency import HAND_OVER_COST, LONG
-from thousand_island_sync._timers import Timer
-from thousand_island_sync._worker import Worker
+from thousand_island_sync._base import waits
+from thousand_island_sync._base.clock import FOREVER, now
+from thousand_island_sync._scheduler import watch
+from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
+from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
+from thousand_island_sync._scheduler.tendency import HAND_OVER_COST, LONG
+from thousand_island_sync._scheduler.timers import Timer
+from thousand_island_sync._scheduler.worker import Worker
 
 
 class Pipe(Task):
@@ -150,7 +151,7 @@ def test_a_task_that_waits_in_a_call_of_ours_hands_its_permit_over(scheduler_of)
 
     def wait(pipe, data):
         if data:
-            _waits.give_way()
+            waits.give_way()
             go.wait(5)
 
     waiting = [scheduler.pipe(wait) for _ in range(5)]
@@ -245,7 +246,7 @@ def test_at_the_bound_tasks_wait_and_are_served_in_order(scheduler_of):
 
     def block(pipe, data):
         if data:
-            _waits.give_way()
+            waits.give_way()
             blocked.append(pipe)
             go.wait(5)
 
@@ -270,12 +271,12 @@ def test_at_the_bound_tasks_wait_and_are_served_in_order(scheduler_of):
 
 
 def test_a_thread_with_nothing_to_do_for_long_ends(scheduler_of, monkeypatch):
-    monkeypatch.setattr("thousand_island_sync._workers._IDLE_S", 0.02)
+    monkeypatch.setattr("thousand_island_sync._scheduler.workers._IDLE_S", 0.02)
     scheduler = scheduler_of()
 
     def wait(pipe, data):
         if data:
-            _waits.give_way()
+            waits.give_way()
             threading.Event().wait(0.02)
             pipe.ours.send(data)
 
@@ -430,7 +431,7 @@ def test_a_thread_that_cannot_be_started_counts_as_the_bound(scheduler_of, monke
 
     def block(pipe, data):
         if data:
-            _waits.give_way()
+            waits.give_way()
             blocked.set()
             go.wait(5)
 
@@ -487,7 +488,7 @@ def test_reinforce_starts_a_thread_beyond_the_bound(scheduler_of):
 
     def block(pipe, data):
         if data:
-            _waits.give_way()
+            waits.give_way()
             blocked.set()
             go.wait(5)
 
@@ -546,7 +547,7 @@ def watched(monkeypatch):
 
     It is never seen to have worked.
     """
-    monkeypatch.setattr(_watch, "processor_time", lambda native_id: 0.0)
+    monkeypatch.setattr(watch, "processor_time", lambda native_id: 0.0)
     scheduler = Scheduler(
         MAKERS["epoll"](), max_threads=1, name="test", ring=lambda: None, saturation=lambda *_: None
     )
@@ -634,7 +635,7 @@ def test_a_callback_that_was_at_work_for_long_makes_way_the_next_time(watched, m
     scheduler, worker = watched
     processor(scheduler, busy=True)
     worked = iter([0.100, 0.100 + 2 * LONG])
-    monkeypatch.setattr(_watch, "processor_time", lambda native_id: next(worked))
+    monkeypatch.setattr(watch, "processor_time", lambda native_id: next(worked))
     for _ in range(5):
         assert not worker.task.blocks
         scheduler.tend()
@@ -649,7 +650,7 @@ def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch
     scheduler, worker = watched
     worker.native_id = 4711
     processor(scheduler, busy=False)
-    monkeypatch.setattr(_watch, "wants_processor", [worker.native_id].__contains__)
+    monkeypatch.setattr(watch, "wants_processor", [worker.native_id].__contains__)
     for _ in range(4):
         scheduler.tend()
         assert worker.permit

@@ -10,7 +10,7 @@ import pytest
 
 from tests import network
 from tests.programs import ROOT
-from thousand_island_sync import _addresses as addresses
+from thousand_island_sync._base import addresses
 
 LOOPBACK = socket.if_nametoindex("lo")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thousand_island_sync._signals import EventSignal
+from thousand_island_sync._telemetry.signals import EventSignal
 
 
 class Server:

@@ -113,12 +113,12 @@ def test_no_way_of_sending_ends_the_process(kind, pure):
 #: sendfile(2) takes no flags: what it does with the signal is seen in the calling thread alone.
 MASKS = """
 import os, signal, socket, sys, tempfile
-from thousand_island_sync import _compiled, _sigpipe
+from thousand_island_sync._base import compiled, sigpipe
 
 file = tempfile.TemporaryFile()
 file.write(b"x" * 100)
 file.flush()
-send = _compiled.send_file or _sigpipe.sendfile
+send = compiled.send_file or sigpipe.sendfile
 
 def broken():
     ours, theirs = socket.socketpair()

@@ -9,14 +9,16 @@ from importlib.util import find_spec
 import pytest
 
 from tests.slots import slots_read
-from thousand_island_sync import Socket, _compiled, _twins
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._poller import EpollPoller
-from thousand_island_sync._scheduler import Scheduler
-from thousand_island_sync._worker import Worker
-from thousand_island_sync.transports._tls_channel import TLSChannel, _Sink
+from thousand_island_sync import Socket
+from thousand_island_sync._base import compiled
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._scheduler.poller import EpollPoller
+from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.worker import Worker
+from thousand_island_sync._server import twins
+from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
 
-in_c_only = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Python")
+in_c_only = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
 
 
 class StandIn(Socket):
@@ -72,7 +74,7 @@ def test_no_slot_that_is_unset_or_holds_something_else_ends_the_interpreter():
 
 @in_c_only
 def test_a_twin_is_given_to_classes_that_have_its_slots_only():
-    native = _compiled.native
+    native = compiled.native
     for name in ("run", "stay", "_become", "_run_batch", "_look", "send", "recv"):
         with pytest.raises(TypeError, match=f"{name} is none of EpollPoller"):
             native.twin(EpollPoller, name, "")

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from thousand_island_sync import Handler
-from thousand_island_sync._states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
+from thousand_island_sync._connection.states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
 
 
 def test_every_state_has_its_transitions_and_closed_is_the_end():

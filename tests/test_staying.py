@@ -11,12 +11,13 @@ import pytest
 
 from tests.support import eventually, receive
 from tests.test_connection import World
-from thousand_island_sync import Close, Continue, Handler, _pool
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._poller import EpollPoller
-from thousand_island_sync._scheduler import Scheduler
-from thousand_island_sync._staying import ALONE, Staying
-from thousand_island_sync._task import AGAIN, DONE, PARK, Task
+from thousand_island_sync import Close, Continue, Handler
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._scheduler import pool
+from thousand_island_sync._scheduler.poller import EpollPoller
+from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.staying import ALONE, Staying
+from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
 
 ALWAYS, NEVER = (lambda duration: True), (lambda duration: False)
 
@@ -308,7 +309,7 @@ class Quick(Handler):
 def stayed(monkeypatch):
     """The steps of each stay with one that was alone (others may seem to block, where the
     machine is slow, and be stayed with for that). As with the GIL."""
-    monkeypatch.setattr(_pool, "default_permits", lambda: 1)
+    monkeypatch.setattr(pool, "default_permits", lambda: 1)
     steps = []
     stay, stay_alone = Lifecycle.stay, Staying._stay_alone
     here = threading.local()
@@ -344,7 +345,7 @@ def test_with_the_only_one_who_says_anything_a_thread_stays(stayed, serve, clien
 
 
 def test_nor_where_several_poll_as_it_is(stayed, serve, client, monkeypatch):
-    monkeypatch.setattr(_pool, "default_permits", lambda: 2)
+    monkeypatch.setattr(pool, "default_permits", lambda: 2)
     talk(client(serve(Quick)), 3 * ALONE)
     assert stayed == []
 

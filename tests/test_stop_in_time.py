@@ -21,8 +21,8 @@ from thousand_island_sync import (
     detach_logger,
     events,
 )
-from thousand_island_sync._latch import Latch
-from thousand_island_sync._status import ANSWERS, Answer, Ask, Turns
+from thousand_island_sync._base.latch import Latch
+from thousand_island_sync._server.status import ANSWERS, Answer, Ask, Turns
 
 
 class Blocker:

@@ -20,9 +20,12 @@ from tests.support import (
     receive,
     receive_all,
 )
-from thousand_island_sync import Close, Handler, _locks, _poller, _run
-from thousand_island_sync._linger import Linger
-from thousand_island_sync._poller import READ, REFUSED, SelectorPoller
+from thousand_island_sync import Close, Handler
+from thousand_island_sync._base import locks
+from thousand_island_sync._connection.linger import Linger
+from thousand_island_sync._scheduler import poller as _poller
+from thousand_island_sync._scheduler.poller import READ, REFUSED, SelectorPoller
+from thousand_island_sync._server import run
 
 
 @pytest.fixture(params=["0", "1"], ids=["unchecked", "checked"])
@@ -206,7 +209,7 @@ def test_the_fallback_tells_of_a_descriptor_that_it_has_no_room_for(serve, clien
     """It puts a descriptor back after each event, on the thread that polls."""
     refused = set()
     monkeypatch.setattr(
-        _run, "new_poller", lambda: SelectorPoller(lambda: _Full(selectors.PollSelector(), refused))
+        run, "new_poller", lambda: SelectorPoller(lambda: _Full(selectors.PollSelector(), refused))
     )
     Base = journal(Echo)
     server = serve(Base)
@@ -265,7 +268,7 @@ def registry_lock(sock):
 
 
 def process_lock(sock):
-    return _locks.of_process["mailbox"]
+    return locks.of_process["mailbox"]
 
 
 class TakesAndIsInterrupted(Handler):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import Echo, eventually, receive
 from thousand_island_sync import Handler, ListenError, ThousandIsland
-from thousand_island_sync import _addresses as addresses
+from thousand_island_sync._base import addresses
 
 # ---- addresses --------------------------------------------------------------
 

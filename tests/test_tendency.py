@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tests.support import eventually
-from thousand_island_sync._tendency import (
+from thousand_island_sync._scheduler.tendency import (
     HAND_OVER_COST,
     Tendency,
     processor_time,

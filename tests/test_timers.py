@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thousand_island_sync._clock import FOREVER
-from thousand_island_sync._timers import Timers
+from thousand_island_sync._base.clock import FOREVER
+from thousand_island_sync._scheduler.timers import Timers
 
 
 def test_they_fire_in_order_and_those_of_one_time_in_the_order_made():

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 from tests.support import go_by
 from tests.test_tls import Tells, resumptions, tls
 from thousand_island_sync import TLS
-from thousand_island_sync.transports import _tls_gaps
+from thousand_island_sync.transports._tls import gaps
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -16,16 +16,16 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 def test_a_group_that_openssl_does_not_know_leaves_its_own_list_and_no_error_behind(monkeypatch):
     go_by(monkeypatch, "quick")
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    assert _tls_gaps.set_groups(context, b"X25519")
-    assert not _tls_gaps.set_groups(context, b"no-such-group")
+    assert gaps.set_groups(context, b"X25519")
+    assert not gaps.set_groups(context, b"no-such-group")
     context.set_cipher_list(b"ECDHE+AESGCM")  # would raise an error that was left
 
 
 def test_without_private_names_there_is_no_answer(monkeypatch):
     go_by(monkeypatch, "public")
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    assert _tls_gaps.set_groups(context, b"X25519") is False
-    assert _tls_gaps.resumed(SSL.Connection(context)) is None
+    assert gaps.set_groups(context, b"X25519") is False
+    assert gaps.resumed(SSL.Connection(context)) is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)

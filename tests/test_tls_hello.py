@@ -14,15 +14,10 @@ from OpenSSL import SSL
 from tests.support import Echo, echoes, eventually, journal, receive, running
 from tests.test_tls import Tells, tls, told
 from tests.test_tls_wire import Pair
-from thousand_island_sync import (
-    TLS,
-    Handler,
-    SocketClosed,
-    SocketTimeout,
-    SwitchTransport,
-    _socket_core,
-)
-from thousand_island_sync.transports import _tls_gaps, _tls_hello
+from thousand_island_sync import TLS, Handler, SocketClosed, SocketTimeout, SwitchTransport
+from thousand_island_sync._stream import core
+from thousand_island_sync.transports._tls import gaps
+from thousand_island_sync.transports._tls import hello as _tls_hello
 
 VERSIONS = pytest.mark.parametrize(
     "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"]
@@ -35,7 +30,7 @@ class Asked:
 
     def __init__(self, sock, name=b"localhost"):
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        assert _tls_gaps.set_groups(context, b"P-521:P-256")
+        assert gaps.set_groups(context, b"P-521:P-256")
         self._sock = sock
         self._tls = SSL.Connection(context)
         self._tls.set_tlsext_host_name(name)
@@ -177,7 +172,7 @@ def test_a_session_that_is_resumed_all_the_same_is_refused(
     serve, authority, secure, record, monkeypatch
 ):
     recorder = record("socket.handshake_error")
-    monkeypatch.setattr(_tls_gaps, "resumed", lambda connection: True)
+    monkeypatch.setattr(gaps, "resumed", lambda connection: True)
     server = tls(serve, authority, Tells, {"session_tickets": False})
     with contextlib.suppress(OSError):
         secure(server, authority.client_context()).recv(10)
@@ -390,7 +385,7 @@ def test_no_lock_of_ours_is_held_then(serve, authority, secure):
     def sni(name):
         (one,) = server.connections()
         channel = one._lifecycle._socket._channel
-        for lock in (channel._lock, _socket_core._guard, one._lifecycle._socket._sending):
+        for lock in (channel._lock, core._guard, one._lifecycle._socket._sending):
             free.append(lock.acquire(False))
             lock.release()
 

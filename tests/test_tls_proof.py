@@ -16,9 +16,9 @@ from OpenSSL import SSL
 from tests.programs import ROOT
 from tests.support import Echo, exchange, go_by
 from tests.test_tls import tls
-from thousand_island_sync.transports import _tls_gaps, _tls_private, _tls_proof, _tls_records
+from thousand_island_sync.transports._tls import gaps, private, proof, records
 
-FUNCTIONS = {name: real for name, (real, _) in _tls_private._FUNCTIONS.items()}
+FUNCTIONS = {name: real for name, (real, _) in private._FUNCTIONS.items()}
 MEMORY = ("new", "from_buffer", "buffer", "cast", "addressof", "typeof")
 OWN = ("_ssl", "_into_ssl", "_from_ssl")
 
@@ -41,10 +41,10 @@ class Changed:
 def restored(monkeypatch):
     """What is known here, before anything was warned of; what a test makes of it is its own."""
     go_by(monkeypatch, "quick")
-    monkeypatch.setattr(_tls_private, "_told", False)
-    known = _tls_private.names
+    monkeypatch.setattr(private, "_told", False)
+    known = private.names
     yield known
-    _tls_records.bind(known)
+    records.bind(known)
 
 
 def said_of(prove):
@@ -71,17 +71,17 @@ def serves(serve, authority, secure):
 def assert_does_without(said, serve, authority, secure):
     assert len(said) == 1, said
     assert "is not as it is known here" in said[0]
-    assert _tls_private.names is None
+    assert private.names is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert serves(serve, authority, secure)
 
 
 def test_this_pyopenssl_is_as_it_is_known(serve, authority, secure):
-    assert said_of(_tls_proof.prove) == []
-    assert _tls_private.names is not None
-    assert _tls_proof.TICKETS_CAN_BE_OFF
-    assert _tls_proof.tickets_can_be_off()
+    assert said_of(proof.prove) == []
+    assert private.names is not None
+    assert proof.TICKETS_CAN_BE_OFF
+    assert proof.tickets_can_be_off()
     assert serves(serve, authority, secure)
 
 
@@ -90,7 +90,7 @@ def test_this_pyopenssl_is_as_it_is_known(serve, authority, secure):
 def test_a_function_of_openssls(name, change, serve, authority, secure):
     thing = {"gone": None, "another type": print, "another C type": SSL._lib.SSL_free}[change]
     module = Changed(SSL, _lib=Changed(SSL._lib, **{FUNCTIONS[name]: thing}))
-    said = said_of(lambda: _tls_proof.prove(module))
+    said = said_of(lambda: proof.prove(module))
     assert_does_without(said, serve, authority, secure)
     assert FUNCTIONS[name] in said[0]
 
@@ -103,13 +103,13 @@ def test_what_makes_memory(name, change, serve, authority, secure):
 
     thing = {"gone": None, "another type": "text", "raises": raises}[change]
     module = Changed(SSL, _ffi=Changed(SSL._ffi, **{name: thing}))
-    said = said_of(lambda: _tls_proof.prove(module))
+    said = said_of(lambda: proof.prove(module))
     assert_does_without(said, serve, authority, secure)
 
 
 @pytest.mark.parametrize("name", ["_lib", "_ffi"])
 def test_a_module_without_them(name, serve, authority, secure):
-    said = said_of(lambda: _tls_proof.prove(Changed(SSL, **{name: None})))
+    said = said_of(lambda: proof.prove(Changed(SSL, **{name: None})))
     assert_does_without(said, serve, authority, secure)
     assert name in said[0]
 
@@ -142,8 +142,8 @@ def test_a_function_that_does_something_else(
 
     function = raises if how == "raises" else OTHERWISE[name](getattr(restored, name))
     other = dataclasses.replace(restored, **{name: function})
-    monkeypatch.setattr(_tls_private, "find", lambda module: other)
-    said = said_of(_tls_proof.prove)
+    monkeypatch.setattr(private, "find", lambda module: other)
+    said = said_of(proof.prove)
     assert_does_without(said, serve, authority, secure)
 
 
@@ -163,18 +163,18 @@ def test_a_pointer_of_a_connections(
         "nothing": None,
         "another C type": SSL._ffi.new("char[]", 10),
     }
-    real = _tls_private.check_connection
+    real = private.check_connection
 
     def check(ffi, connection):
         real(ffi, Changed(connection, **{name: things[change]}))
 
-    monkeypatch.setattr(_tls_private, "check_connection", check)
+    monkeypatch.setattr(private, "check_connection", check)
     if when == "at first use":
-        said = said_of(_tls_proof.prove)
+        said = said_of(proof.prove)
     else:
         connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
-        said = said_of(lambda: _tls_records.records_of(connection))
-        assert isinstance(_tls_records.records_of(connection), _tls_records.PublicRecords)
+        said = said_of(lambda: records.records_of(connection))
+        assert isinstance(records.records_of(connection), records.PublicRecords)
     assert_does_without(said, serve, authority, secure)
     assert name in said[0]
 
@@ -183,10 +183,10 @@ def test_a_pointer_of_a_connections(
 def test_a_pointer_that_only_a_gap_needs(call, serve, authority, secure, monkeypatch):
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     if call == "set_groups":
-        said = said_of(lambda: _tls_gaps.set_groups(Changed(context, _context=5), b"X25519"))
+        said = said_of(lambda: gaps.set_groups(Changed(context, _context=5), b"X25519"))
     else:
         connection = Changed(SSL.Connection(context), _ssl=None)
-        said = said_of(lambda: _tls_gaps.resumed(connection))
+        said = said_of(lambda: gaps.resumed(connection))
     assert_does_without(said, serve, authority, secure)
 
 
@@ -205,17 +205,17 @@ def test_how_errors_are_made(change, serve, authority, secure, monkeypatch):
         finally:
             self._connection = self._connection._real
 
-    made = _tls_records.PrivateRecords._failure
-    monkeypatch.setattr(_tls_records.PrivateRecords, "_failure", failure)
-    assert_does_without(said_of(_tls_proof.prove), serve, authority, secure)
+    made = records.PrivateRecords._failure
+    monkeypatch.setattr(records.PrivateRecords, "_failure", failure)
+    assert_does_without(said_of(proof.prove), serve, authority, secure)
     assert SSL.Connection._raise_ssl_error is real
 
 
 def test_there_is_one_warning_however_often_it_is_found():
     def often():
         for _ in range(3):
-            _tls_private.do_without("this")
-            _tls_proof.prove(Changed(SSL, _lib=None))
+            private.do_without("this")
+            proof.prove(Changed(SSL, _lib=None))
 
     assert len(said_of(often)) == 1
 
@@ -224,10 +224,10 @@ def test_where_warnings_are_errors_no_handshake_fails_of_it(
     serve, authority, secure, caplog, monkeypatch
 ):
     def check(ffi, connection):
-        raise _tls_private.Unexpected("another day")
+        raise private.Unexpected("another day")
 
     server = tls(serve, authority, Echo)
-    monkeypatch.setattr(_tls_private, "check_connection", check)
+    monkeypatch.setattr(private, "check_connection", check)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sock = secure(server, authority.client_context())
@@ -238,15 +238,15 @@ def test_where_warnings_are_errors_no_handshake_fails_of_it(
 
 def test_tickets_that_cannot_be_switched_off(serve, authority, secure, monkeypatch):
     """Then OpenSSL is told beforehand: clients that only write may lose an end, all else holds."""
-    monkeypatch.setattr(_tls_proof, "follow", lambda context, policy: None)
-    assert not _tls_proof.tickets_can_be_off()
+    monkeypatch.setattr(proof, "follow", lambda context, policy: None)
+    assert not proof.tickets_can_be_off()
 
     def broken(*arguments):
         raise SSL.Error([("", "", "no")])
 
-    monkeypatch.setattr(_tls_proof._Pair, "shake_hands", broken)
-    assert not _tls_proof.tickets_can_be_off()
-    monkeypatch.setattr(_tls_proof, "TICKETS_CAN_BE_OFF", False)
+    monkeypatch.setattr(proof._Pair, "shake_hands", broken)
+    assert not proof.tickets_can_be_off()
+    monkeypatch.setattr(proof, "TICKETS_CAN_BE_OFF", False)
     server = tls(serve, authority, Echo, {"session_tickets": False})
     sock = secure(server, authority.client_context())
     assert exchange(sock, b"hello", 5) == b"hello"

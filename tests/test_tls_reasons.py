@@ -10,7 +10,7 @@ from OpenSSL import SSL
 
 from tests.support import journal
 from tests.test_tls import Tells, tls, told
-from thousand_island_sync.transports._tls_reasons import Notes, _age, explain, note_fault
+from thousand_island_sync.transports._tls.reasons import Notes, _age, explain, note_fault
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 

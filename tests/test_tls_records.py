@@ -12,7 +12,7 @@ from tests.test_tls import (  # noqa: F401 - they are run here as well
     test_d9_our_end_is_clean_and_does_not_wait,
     tls,
 )
-from thousand_island_sync.transports import _tls_records
+from thousand_island_sync.transports._tls import records as _tls_records
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from tests.support import eventually, go_by
-from thousand_island_sync import TLS, Handler, _waits
-from thousand_island_sync._connection_core import ConnectionCore
+from thousand_island_sync import TLS, Handler
+from thousand_island_sync._base import waits as _waits
+from thousand_island_sync._connection.core import ConnectionCore
 
 SSL = pytest.importorskip("OpenSSL.SSL")
 

@@ -13,11 +13,11 @@ from OpenSSL import SSL
 from tests.support import Echo, eventually, go_by
 from tests.test_tls import tls
 from thousand_island_sync import TLS
-from thousand_island_sync._unread import unread_bytes
-from thousand_island_sync.transports import _tls_private
-from thousand_island_sync.transports._base import READ, WRITE
-from thousand_island_sync.transports._tls_channel import TLSChannel
-from thousand_island_sync.transports._tls_records import BATCH, LARGEST, RECORD
+from thousand_island_sync._base.unread import unread_bytes
+from thousand_island_sync.transports._tls import private
+from thousand_island_sync.transports._tls.channel import TLSChannel
+from thousand_island_sync.transports._tls.records import BATCH, LARGEST, RECORD
+from thousand_island_sync.transports.base import READ, WRITE
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -174,7 +174,7 @@ def test_one_record_that_came_alone_is_all_there_is(pair):
         pair.say(b"again")
         pair.deliver()
         assert pair.channel.recv(65_536) == b"again"
-        assert pair.channel.drained() or _tls_private.names is None
+        assert pair.channel.drained() or private.names is None
         assert pair.channel.recv(65_536) is None
 
 

@@ -4,16 +4,9 @@ import itertools
 
 import pytest
 
-from thousand_island_sync._task import Task
-from thousand_island_sync._tendency import Tendency
-from thousand_island_sync._trial import (
-    GAIN,
-    LONGEST_PAUSE,
-    PAUSE,
-    SETTLE,
-    WINDOW,
-    Trial,
-)
+from thousand_island_sync._scheduler.task import Task
+from thousand_island_sync._scheduler.tendency import Tendency
+from thousand_island_sync._scheduler.trial import GAIN, LONGEST_PAUSE, PAUSE, SETTLE, WINDOW, Trial
 
 LOOK = 0.002
 KNOWN = 300e-6  # seconds that the handlers seem to block

@@ -17,42 +17,34 @@ from hypothesis import strategies as st
 
 from tests.support import Echo, eventually, exchange
 from tests.test_connection import World
-from thousand_island_sync import (
-    TLS,
-    Close,
-    Continue,
-    Error,
-    Handler,
-    Socket,
-    SocketTimeout,
-    _compiled,
-    _twins,
-    events,
-)
-from thousand_island_sync._connection import Lifecycle
-from thousand_island_sync._receiving import CHUNK
-from thousand_island_sync._states import State
+from thousand_island_sync import TLS, Close, Continue, Error, Handler, Socket, SocketTimeout, events
+from thousand_island_sync._base import compiled
+from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.states import State
+from thousand_island_sync._server import twins
+from thousand_island_sync._stream.receiving import CHUNK
 
 PURE = os.environ.get("THOUSAND_ISLAND_PURE") == "1"
 POSSIBLE = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-in_c_only = pytest.mark.skipif(not _twins.in_c, reason="this run tests the Python")
+in_c_only = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
 
 
 def test_the_hot_path_is_in_c_where_it_can_be():
     if PURE or not POSSIBLE:
-        assert not _twins.in_c
+        assert not twins.in_c
     elif os.environ.get("REQUIRE_PROGRAMS") or os.environ.get("REQUIRE_NATIVE"):
-        assert _twins.in_c, "the C module was not built, and this run requires it"
+        assert twins.in_c, "the C module was not built, and this run requires it"
 
 
 SERVES = """
 import socket
 from tests.support import Echo
-from thousand_island_sync import ThousandIsland, _twins
+from thousand_island_sync import ThousandIsland
+from thousand_island_sync._server import twins
 with ThousandIsland(port=0, host="127.0.0.1", handler_cls=Echo) as server:
     with socket.create_connection(("127.0.0.1", server.local_port)) as client:
         client.sendall(b"hello")
-        print(_twins.in_c, client.recv(100))
+        print(twins.in_c, client.recv(100))
 """
 
 
@@ -77,7 +69,7 @@ def bind(**things):
 module = types.ModuleType("thousand_island_sync._native")
 module.Lock, module.bind, module.CHUNK = threading.Lock, bind, 1
 if "source" not in sys.argv:
-    known = runpy.run_path("thousand_island_sync/_native_sources.py")
+    known = runpy.run_path("thousand_island_sync/_base/native_sources.py")
     module.SOURCES, module.__file__ = known["expected"](), "an old file"
 sys.modules[module.__name__] = module
 """
@@ -107,7 +99,7 @@ def test_what_was_compiled_for_another_version_is_told_of_and_not_used(differs, 
 TWICE = """
 import sys
 import thousand_island_sync
-before = thousand_island_sync._twins.in_c
+before = thousand_island_sync._server.twins.in_c
 for name in [name for name in sys.modules if name.startswith("thousand_island_sync")]:
     if not name.endswith("_native"):
         del sys.modules[name]
@@ -161,9 +153,9 @@ class Slow(Lifecycle):
     """A connection without twins."""
 
     __slots__ = ()
-    if _twins.in_c:
-        run = _twins.originals["run"]
-        stay = _twins.originals["stay"]
+    if twins.in_c:
+        run = twins.originals["run"]
+        stay = twins.originals["stay"]
 
 
 def fails(kind, *what):
@@ -407,7 +399,7 @@ def test_a_record_that_found_no_room_is_waited_for(unchecked, serve, secure, aut
 # ---- the lock -----------------------------------------------------------------------
 
 
-@pytest.fixture(params=[threading.Lock, *([_compiled.native.Lock] if _compiled.native else [])])
+@pytest.fixture(params=[threading.Lock, *([compiled.native.Lock] if compiled.native else [])])
 def lock(request):
     return request.param()
 

@@ -8,16 +8,10 @@ import time
 import pytest
 
 from tests.support import answers, eventually, reset, running
-from thousand_island_sync import (
-    Close,
-    Handler,
-    SocketError,
-    ThousandIslandError,
-    _locks,
-    events,
-)
+from thousand_island_sync import Close, Handler, SocketError, ThousandIslandError, events
+from thousand_island_sync._base import locks
 
-pytestmark = pytest.mark.skipif(not _locks.watched, reason="by the watch it is known who has one")
+pytestmark = pytest.mark.skipif(not locks.watched, reason="by the watch it is known who has one")
 
 
 @pytest.fixture
@@ -90,7 +84,7 @@ def test_g7_a_receiver_may_use_the_socket_that_it_is_told_of(
             return
         told.set()
         sock = sockets[metadata["connection_id"]]
-        assert _locks.held_here() == []
+        assert locks.held_here() == []
         try:
             if does == "close":
                 sock.close()
@@ -124,8 +118,8 @@ def test_g7_every_event_is_told_with_nothing_held(serve, client, receivers, sock
     seen, failures = {}, []
 
     def receiver(server, *, event, measurements, metadata):
-        if _locks.held_here():
-            failures.append((event, _locks.held_here()))
+        if locks.held_here():
+            failures.append((event, locks.held_here()))
         seen[event] = threading.current_thread().name
         server.info()
         for connection in server.connections():
@@ -171,7 +165,7 @@ def test_no_receiver_is_compared_under_a_lock():
             raise ValueError("a bug of the user's")
 
         def __eq__(self, other):
-            held.append(_locks.held_here())
+            held.append(locks.held_here())
             return self is other
 
         __hash__ = object.__hash__
@@ -323,12 +317,12 @@ def test_a_stop_is_in_time_beside_a_del_that_the_collector_runs_under_a_lock(
     taken = []
 
     def disturb(one, what):
-        if what == _locks.TOOK and not taken and _locks.held_here()[-1] == name:
+        if what == locks.TOOK and not taken and locks.held_here()[-1] == name:
             taken.append(one)
             stuck.wanted.set()
             stuck()
 
-    monkeypatch.setattr(_locks, "disturb", disturb)
+    monkeypatch.setattr(locks, "disturb", disturb)
     with running(lambda: sock.sendall(b"x"), lambda: client(server).sendall(b"x")):
         pass
     began = time.monotonic()

@@ -6,10 +6,10 @@ wrong is one line on standard error and exit code 2.
 
 from __future__ import annotations
 
-from . import _hangup
+from ._server import hangup
 
 if __name__ == "__main__":
-    _hangup.survive()  # from here on, whatever is imported meanwhile
+    hangup.survive()  # from here on, whatever is imported meanwhile
 
 import argparse
 import importlib
@@ -19,10 +19,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import _addresses, events
-from ._handler_check import is_request_handler
-from ._line_writer import LineHandler, LineWriter, close_all
-from ._renewal import Renewal
+from . import events
+from ._base import addresses
+from ._connection.handler_check import is_request_handler
+from ._server.renewal import Renewal
+from ._telemetry.line_writer import LineHandler, LineWriter, close_all
 from .errors import ThousandIslandError
 from .handler import Handler
 from .logger import LEVELS, attach_logger, detach_logger
@@ -179,7 +180,7 @@ def _serve(arguments: Sequence[str] | None, errors: LineWriter, output: LineWrit
         server = _server(given)
         once_it_serves = _OnceItServes()
         lines.addFilter(once_it_serves)
-        _hangup.survive()  # whatever was imported may have had other plans
+        hangup.survive()  # whatever was imported may have had other plans
         attach_logger(given.log_level)
         _serve_until_stopped(server, given, output, once_it_serves)
     finally:
@@ -196,7 +197,7 @@ def _serve_until_stopped(
     # By the event, as signals are handled by then: who reads the line may send one.
     def announce(server: ThousandIsland, *, metadata: dict[str, Any], **event: Any) -> None:
         once_it_serves.serves = True
-        where = _addresses.show(metadata["local_address"])
+        where = addresses.show(metadata["local_address"])
         output.put(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it")
 
     events.listener_start.connect(announce, sender=server)
@@ -206,7 +207,7 @@ def _serve_until_stopped(
     files = [path for path in (given.certfile, given.keyfile) if path]
     with (
         Renewal(server.reload_transport, files, given.watch_certificates) as renewal,
-        _hangup.asks(renewal.ask),
+        hangup.asks(renewal.ask),
     ):
         server.serve_forever()
 
@@ -217,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 after a stop, 2 for whatever the user got wrong.
     """
-    with _hangup.survived():
+    with hangup.survived():
         errors, output = LineWriter(sys.stderr), LineWriter(sys.stdout)
         try:
             _serve(arguments, errors, output)
@@ -234,5 +235,5 @@ if __name__ == "__main__":
     try:
         code = main()
     finally:
-        _hangup.ignore()
+        hangup.ignore()
     sys.exit(code)

@@ -21,13 +21,13 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from . import _fork, _reports, _waits
-from ._catalogue import CATALOGUE as CATALOGUE
-from ._catalogue import EventDescription as EventDescription
-from ._catalogue import differences
-from ._clock import now_ns
-from ._locks import outside
-from ._signals import EventSignal
+from ._base import fork, reports, waits
+from ._base.clock import now_ns
+from ._base.locks import outside
+from ._telemetry.catalogue import CATALOGUE as CATALOGUE
+from ._telemetry.catalogue import EventDescription as EventDescription
+from ._telemetry.catalogue import differences
+from ._telemetry.signals import EventSignal
 
 #: The dotted name of every event -> its signal, a `blinker.Signal`.
 ALL: Mapping[str, EventSignal] = {name: EventSignal(name) for name in CATALOGUE}
@@ -62,7 +62,7 @@ pool_saturated = ALL["pool.saturated"]
 pool_relieved = ALL["pool.relieved"]
 
 
-_checks = _reports.enabled()
+_checks = reports.enabled()
 
 
 class By(enum.Enum):
@@ -108,21 +108,21 @@ def emit(
     measurements["monotonic_time_ns"] = now_ns()
     if _checks:
         for found in differences(event, measurements, metadata):
-            _reports.report(found)
+            reports.report(found)
     passed_on: BaseException | None = None
-    forks = _fork.forks
+    forks = fork.forks
     for receiver in signal.simply or signal.listeners(server):
         try:
             receiver(server, event=event, measurements=measurements, metadata=metadata)
         except BaseException as error:
-            if forks != _fork.forks:
-                _fork.came_back(forks, f"a receiver of {event}", error)
-            if isinstance(error, Exception) or _waits.current_worker() is not None:
+            if forks != fork.forks:
+                fork.came_back(forks, f"a receiver of {event}", error)
+            if isinstance(error, Exception) or waits.current_worker() is not None:
                 signal.failures.note(receiver, error)
             elif passed_on is None:
                 passed_on = error
-        if forks != _fork.forks:
-            _fork.came_back(forks, f"a receiver of {event}")
+        if forks != fork.forks:
+            fork.came_back(forks, f"a receiver of {event}")
     if passed_on is not None:
         try:
             raise passed_on

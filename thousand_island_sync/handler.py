@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ._options import MISSING, Missing, is_bool, is_milliseconds
+from ._base.options import MISSING, Missing, is_bool, is_milliseconds
 from .errors import ConfigError, NotSupported
 
 if TYPE_CHECKING:

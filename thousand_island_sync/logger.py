@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import events
-from ._locks import process_lock
-from ._log_limit import LineLimit
+from ._base.locks import process_lock
+from ._telemetry.log_limit import LineLimit
 from .errors import ConfigError
 
 #: Each level's own events, in the order in which the levels include one another.

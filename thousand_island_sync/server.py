@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Never
 
-from ._changes import Changes
-from ._clock import seconds
-from ._config import config
-from ._locks import lock
-from ._options import MISSING, Missing, is_milliseconds
-from ._patched import patched_by
-from ._run import Run
-from ._serving import serve_until_signalled
+from ._base.clock import seconds
+from ._base.locks import lock
+from ._base.options import MISSING, Missing, is_milliseconds
+from ._base.patched import patched_by
+from ._server.changes import Changes
+from ._server.config import config
+from ._server.run import Run
+from ._server.serving import serve_until_signalled
 from .connection import Connection
 from .errors import ConfigError, NotSupported, ServerNotRunning, ThousandIslandError
 

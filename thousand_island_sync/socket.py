@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from . import _addresses, _socket_core, events
-from ._handover import hand_over, share
-from ._receiving import Receiving
-from ._sendfile import SendingFiles
+from . import events
+from ._base import addresses
+from ._stream import core
+from ._stream.handover import hand_over, share
+from ._stream.receiving import Receiving
+from ._stream.sendfile import SendingFiles
 from .errors import NotSupported
 
 _RECEIVE_TIMEOUT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO)
@@ -77,7 +79,7 @@ class Socket(Receiving, SendingFiles):
             raise ValueError(
                 f'shutdown: how: got {how!r}, takes "read", "write", "both" or SHUT_RD, ...'
             )
-        with _socket_core._guard:
+        with core._guard:
             self._open("shutdown")
             try:
                 self._channel.shutdown(chosen)
@@ -220,7 +222,7 @@ class Socket(Receiving, SendingFiles):
         must not let that one close it. Two owners of a number send one client's bytes to another.
         """
         share(self)
-        with _socket_core._guard:
+        with core._guard:
             if self._closed:
                 return -1
             self._set_blocking()
@@ -253,11 +255,11 @@ class Socket(Receiving, SendingFiles):
     def getpeername(self) -> Any:
         """The peer's address; raises SocketClosed once closed."""
         self._open("getpeername")
-        return _addresses.plain(self._connection.peer_address)
+        return addresses.plain(self._connection.peer_address)
 
     def getsockname(self) -> Any:
         """This side's address; raises SocketClosed once closed, SocketError as the system."""
-        return _addresses.plain(self._asked("getsockname"))
+        return addresses.plain(self._asked("getsockname"))
 
     def setsockopt(self, *args: Any) -> None:
         """setsockopt(2); raises SocketClosed once closed, SocketError as the system."""
@@ -270,7 +272,7 @@ class Socket(Receiving, SendingFiles):
     def _asked(self, call: str, *args: Any) -> Any:
         if args[:2] == _RECEIVE_TIMEOUT:  # the user's own
             share(self)
-        with _socket_core._guard:
+        with core._guard:
             self._open(call)
             try:
                 return getattr(self._sock, call)(*args)

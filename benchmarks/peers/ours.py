@@ -8,15 +8,8 @@ import sys
 import time
 from typing import Any
 
-from thousand_island_sync import (
-    Close,
-    Handler,
-    Socket,
-    ThousandIsland,
-    _alarm,
-    attach_logger,
-    events,
-)
+from thousand_island_sync import Close, Handler, Socket, ThousandIsland, attach_logger, events
+from thousand_island_sync._scheduler import alarm
 
 from .. import work
 from ..work import WORK, answer
@@ -57,8 +50,8 @@ def _serve(announce: Announce, handler_cls: type[Handler]) -> None:
         chosen |= {"transport_cls": TLS, "transport_options": {"certfile": WORK.pem}}
     if WORK.slowed > 1:
         # The stall watch looks by the clock: under valgrind it would for each few requests.
-        _alarm.TICK *= WORK.slowed
-        _alarm.CALM_TICK *= WORK.slowed
+        alarm.TICK *= WORK.slowed
+        alarm.CALM_TICK *= WORK.slowed
     server = ThousandIsland(handler_cls=handler_cls, host=work.HOST, port=0, **chosen).start()
     announce(server.local_port)
     sys.stdin.read()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import Channel, ListenSocket, Transport
+from .base import Channel, ListenSocket, Transport
 from .tcp import TCP, TCPChannel
 from .tls import TLS
 

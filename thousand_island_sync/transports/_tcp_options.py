@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .. import _addresses
-from .._listen_errors import OptionRefused, set_option
-from .._options import Check, Option, is_bool, is_sequence, is_text, optional, whole
+from .._base import addresses
+from .._base.listen_errors import OptionRefused, set_option
+from .._base.options import Check, Option, is_bool, is_sequence, is_text, optional, whole
 
 _LINUX = sys.platform.startswith("linux")
 _UNIX = getattr(socket, "AF_UNIX", None)
@@ -188,7 +188,7 @@ def own_settings(listened: Mapping[str, Any], present: Mapping[str, Any]) -> Own
         if setting[1:3] not in kept:
             changed += _undone(setting)
     sizes = [_setting(name, present[name]) for name in _OF_UNIX if present[name] is not None]
-    unix = _addresses.is_unix(present["host"])
+    unix = addresses.is_unix(present["host"])
     either = present["sockets"] is not None
     return Own(
         [*changed, *given] if either or not unix else [],
@@ -223,7 +223,7 @@ def try_out(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """
     known = list(_given_settings(before))
     host, own = after["host"], own_settings(before, after)
-    unix = _addresses.is_unix(host)
+    unix = addresses.is_unix(host)
     settings = [one for one in (own.unix if unix else own.internet) if one not in known]
     if settings:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -21,15 +21,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from .. import _addresses, _descriptors, _sigpipe, _waits
-from .._clock import FOREVER, timeval
-from .._compiled import send_file
-from .._listen_errors import OptionRefused, set_option
-from .._options import Option, at_home
-from .._sigpipe import DONTWAIT, QUIETLY
+from .._base import addresses, descriptors, sigpipe, waits
+from .._base.clock import FOREVER, timeval
+from .._base.compiled import send_file
+from .._base.listen_errors import OptionRefused, set_option
+from .._base.options import Option, at_home
+from .._base.sigpipe import DONTWAIT, QUIETLY
 from ..errors import ConfigError, NotSupported
-from ._base import Channel, ListenSocket, Sink, Source, Transport
 from ._tcp_options import INHERITED, LISTENING, Own, own_settings, set_inherited, try_out
+from .base import Channel, ListenSocket, Sink, Source, Transport
 
 
 def _kernel() -> tuple[int, ...]:
@@ -109,7 +109,7 @@ class TCPChannel(Channel):
                 self._receive_timeout = timeout  # now that the kernel has taken it
             if self._exposed:  # meanwhile, perhaps
                 self.unlimit()
-                _waits.wait_for(self._sock.fileno(), write=False, timeout=timeout)
+                waits.wait_for(self._sock.fileno(), write=False, timeout=timeout)
                 return self.recv(length)
         try:
             return self._sock.recv(length)
@@ -149,7 +149,7 @@ class TCPChannel(Channel):
             return sent
         os.set_blocking(fd, False)
         try:
-            return _sigpipe.sendfile(fd, file, offset, count)
+            return sigpipe.sendfile(fd, file, offset, count)
         except BlockingIOError:
             return None
         finally:
@@ -160,7 +160,7 @@ class TCPChannel(Channel):
         if os.get_blocking(fd):
             raise NotSupported("sendfile over a descriptor that somebody else has, too")
         try:
-            return _sigpipe.sendfile(fd, file, offset, count)
+            return sigpipe.sendfile(fd, file, offset, count)
         except BlockingIOError:
             return None
 
@@ -184,10 +184,10 @@ class TCP(Transport):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         host = self.options["host"]
-        if _addresses.is_unix(host):
+        if addresses.is_unix(host):
             host = self.options["host"] = self.given["host"] = self._unix_host(host)
         for name in ("unix_mode", "unix_unlink"):
-            if name in self.given and not _addresses.is_unix(host):
+            if name in self.given and not addresses.is_unix(host):
                 raise ConfigError(f"{self.where()}{name}: needs a host of 'unix:/path'")
         self._listened = self.options  # with which the listening sockets were opened
         self._own: tuple[TCP, Own | None] | None = None  # by whose options, and what they are
@@ -197,7 +197,7 @@ class TCP(Transport):
         if not hasattr(socket, "AF_UNIX"):
             raise ConfigError(f"host: got {host!r}, but this platform has no Unix sockets")
         try:
-            return _addresses.absolute(host)
+            return addresses.absolute(host)
         except OSError as error:
             raise ConfigError(
                 f"host: got {host!r}, but the working folder is gone ({error.strerror}); give an"
@@ -266,7 +266,7 @@ class TCP(Transport):
         number = entry if isinstance(entry, int) else entry.fileno()
         named = f"sockets: descriptor {number}"
         try:
-            sock = _descriptors.copy_to_listen(number)
+            sock = descriptors.copy_to_listen(number)
         except OSError as error:
             raise OptionRefused(named, error) from error
         except OverflowError as error:  # no C int
@@ -279,15 +279,15 @@ class TCP(Transport):
             sock.setblocking(False)
             return ListenSocket(sock, inherited=True)
         except BaseException:
-            _descriptors.close_listening(sock, shared=True)
+            descriptors.close_listening(sock, shared=True)
             raise
 
     def _listen_one(self, port: int) -> ListenSocket:
         host, backlog = self.options["host"], self.options["backlog"]
-        if _addresses.is_unix(host):
-            return self._listen_unix(_addresses.unix_name(host), backlog)
-        family, address = _addresses.resolve(host, port)
-        sock = _descriptors.open_to_listen(family)
+        if addresses.is_unix(host):
+            return self._listen_unix(addresses.unix_name(host), backlog)
+        family, address = addresses.resolve(host, port)
+        sock = descriptors.open_to_listen(family)
         try:
             if family == socket.AF_INET6:
                 both = self.options["dual_stack"] and host == "::"
@@ -303,11 +303,11 @@ class TCP(Transport):
             sock.setblocking(False)
             return ListenSocket(sock)
         except BaseException:
-            _descriptors.close_listening(sock, shared=False)
+            descriptors.close_listening(sock, shared=False)
             raise
 
     def _listen_unix(self, name: str, backlog: int) -> ListenSocket:
-        sock = _descriptors.open_to_listen(socket.AF_UNIX)
+        sock = descriptors.open_to_listen(socket.AF_UNIX)
         file = None
         try:
             set_inherited(sock, self.options)
@@ -316,12 +316,12 @@ class TCP(Transport):
                 sock.bind(name)
                 sock.listen(backlog)
             else:
-                file = _addresses.bind_unix(
+                file = addresses.bind_unix(
                     sock, name, self.options["unix_mode"], backlog, self.options["unix_unlink"]
                 )
             return ListenSocket(sock, unlink=file)
         except BaseException:
             if file is not None:
                 file.remove()
-            _descriptors.close_listening(sock, shared=False)
+            descriptors.close_listening(sock, shared=False)
             raise

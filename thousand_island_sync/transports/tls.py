@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._options import (
+from .._base.options import (
     Option,
     at_home,
     is_bool,
@@ -25,11 +25,11 @@ from .._options import (
     optional,
 )
 from ..errors import ConfigError, NotSupported
-from ._base import Channel
+from .base import Channel
 from .tcp import TCP
 
 if TYPE_CHECKING:
-    from ._tls_hello import Built, Chooser
+    from ._tls.hello import Built, Chooser
 
 
 def _are_protocols(value: Any) -> bool:
@@ -181,16 +181,11 @@ class TLS(TCP):
     def _build(self) -> Built:
         from OpenSSL import SSL
 
-        from . import (
-            _tls_context,
-            _tls_private,
-            _tls_proof,  # first: what is imported next depends on it
-            _tls_twins,
-        )
-        from ._tls_hello import Policy, follow
+        from ._tls import context, private, proof, twins
+        from ._tls.hello import Policy, follow
 
         # Here, or the first client waits for the import.
-        self._channel_cls = _tls_twins.TLSChannel
+        self._channel_cls = twins.TLSChannel
 
         sni = self.options["sni"]
         names = self._names(sni) if is_mapping(sni) else {}
@@ -200,20 +195,20 @@ class TLS(TCP):
             is_mapping(sni) and any(isinstance(entry, Prepared) for entry in sni.values())
         )
         strict = self.options["verify"] != "none" or any(
-            found()._built.mode != _tls_context.VERIFY_NONE for found in names.values()
+            found()._built.mode != context.VERIFY_NONE for found in names.values()
         )
         resumes = not changes and not (names and strict)
         resumes = resumes and all(host["session_tickets"] is not False for host in hosts)
-        built = _tls_context.build(self.options, resumes=resumes)
+        built = context.build(self.options, resumes=resumes)
         chooser: Chooser | None = None
         if names:
             chooser = functools.partial(_by_name, names)
         elif callable(sni):
             chooser = functools.partial(_by_callable, sni)
         if self.options["context"] is None:
-            watched = _tls_private.names is None
+            watched = private.names is None
             follow(built.context, Policy(chooser, callable(sni), resumes, watched))
-            if not resumes and not _tls_proof.TICKETS_CAN_BE_OFF:
+            if not resumes and not proof.TICKETS_CAN_BE_OFF:
                 built.context.set_options(SSL.OP_NO_TICKET)
         return built
 
@@ -275,7 +270,7 @@ def _by_name(names: Mapping[str, Callable[[], TLS]], name: str | None) -> Built 
 def _by_callable(sni: Callable[[str | None], Any], name: str | None) -> Built | None:
     from OpenSSL import SSL
 
-    from ._tls_hello import Built
+    from ._tls.hello import Built
 
     chosen = sni(name)
     if chosen is None:

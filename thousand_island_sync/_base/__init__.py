@@ -1,0 +1,1 @@
+"""What everything else stands on: clock, locks, descriptors, addresses, options, fork."""

@@ -1,0 +1,57 @@
+"""What of the package is compiled: the C module `_native`, or nothing.
+
+It is there where the installation found a C compiler, on Linux, with the GIL; setting
+`THOUSAND_ISLAND_PURE=1` does without it. `_server.twins` says what it is for.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from types import ModuleType
+
+from .native_sources import expected
+from .patched import patched_by
+
+native: ModuleType | None = None
+if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
+    try:
+        from .. import _native as native
+    except ImportError:
+        pass
+
+
+def compare(numbers: dict[str, int]) -> None:
+    """Raises TypeError: what was compiled has other numbers for these names."""
+    for name, number in numbers.items():
+        other = getattr(native, name, None)
+        if other != number:
+            raise TypeError(f"{name}: {other} and {number}")
+
+
+def warn_of_another_version(error: object) -> None:
+    """What was compiled does not fit the Python: an old file beside a new source. Nor does it fit a
+    standard library that was patched, but that is told by `start`."""
+    if patched_by() is not None:
+        return
+    warnings.warn(
+        f"thousand_island_sync: what was compiled is of another version ({error}), so the Python"
+        " does all of it; install again, from the same source",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+if native is not None:
+    _expected = expected()
+    if _expected is not None and getattr(native, "SOURCES", None) != _expected:
+        warn_of_another_version(
+            f"{getattr(native, '__file__', 'it')} is not made of the C sources that are here"
+        )
+        native = None
+
+#: Functions of it, or `None`.
+unread = getattr(native, "unread", None)
+send_file = getattr(native, "send_file", None)
+timer_open = getattr(native, "timer_open", None)
+timer_set = getattr(native, "timer_set", None)

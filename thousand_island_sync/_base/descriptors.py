@@ -1,0 +1,277 @@
+"""Every descriptor that is ours, so that a forked child can close its copies.
+
+A copy of a client's connection in a child keeps that client from seeing its end, and
+one of a listening socket keeps the port. What an accepted socket's number, or another
+one, belongs to is known at every moment at which the process may be copied: a
+descriptor is opened and noted, or closed and forgotten, within `thread.no_fork`, and a
+fork waits for those who are in there. They wait for nothing.
+
+In the child everything that is known is closed at once, and its Python objects give
+the numbers up first. Else the collector would close them again, when they are somebody
+else's.
+
+The parent remembers of what there may be copies, whatever the child does with them: its
+end is said with shutdown(2) before it is closed. But not of a listening socket that
+somebody else has opened: it may be shared on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from . import fork
+from .locks import hold_none, of_thread
+
+#: What a fork waits at most for those who open or close something, in seconds. It takes
+#: microseconds; this is for a close(2) that lingers, say.
+_FORK_WAITS_S = 1.0
+
+_detach = socket.SocketType.detach
+_NO_GUARD: AbstractContextManager[Any] = nullcontext()
+
+
+class Holder(Protocol):
+    """What has descriptors of its own. Held weakly."""
+
+    def abandon(self) -> None:
+        """In a child: closes its copies. Takes no lock, and never closes those numbers again."""
+
+
+class _Thread(threading.local):
+    """`with thread.no_fork:` is for moments; while a thread is in there, no other forks.
+
+    It is a lock of the thread's own, which nobody waits for but who forks.
+    """
+
+    def __init__(self) -> None:
+        # Re-entrant, as the collector may run anything in there, and a signal's handler fork.
+        self.no_fork = of_thread()
+        with _gate:
+            _threads.add(self.no_fork)
+
+
+#: Held over a fork: a thread begins its first stretch before or after one.
+_gate = threading.RLock()
+_threads: weakref.WeakSet[Any] = weakref.WeakSet()
+thread = _Thread()
+
+_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+#: Weakly: a user's transport may have put something else in a listening socket's place.
+_listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_accepted: set[socket.socket] = set()
+#: Those of them that were open at a fork: a child may have a copy.
+_copied: set[socket.socket] = set()
+_copied_listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def hold(holder: Holder) -> None:
+    """Notes who has a descriptor. Within the `no_fork` in which that was opened."""
+    _holders.add(holder)
+
+
+def open_to_listen(family: int) -> socket.socket:
+    """A new stream socket.
+
+    Raises:
+        OSError: as socket(2).
+    """
+    with thread.no_fork:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        _listening.add(sock)
+    return sock
+
+
+def copy_to_listen(number: int) -> socket.socket:
+    """A socket of ours for what somebody else's descriptor listens on.
+
+    Raises:
+        OSError: as dup(2); it is no socket.
+    """
+    with thread.no_fork:
+        fd = os.dup(number)
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:
+            os.close(fd)
+            raise
+        _listening.add(sock)
+    return sock
+
+
+def listens(sock: socket.socket) -> None:
+    """Notes a listening socket that somebody else has opened."""
+    with thread.no_fork:
+        _listening.add(sock)
+
+
+def accepting(
+    accept: Callable[[], tuple[int, Any]], kind: tuple[int, int, int]
+) -> Callable[[list[socket.socket]], tuple[socket.socket, Any]]:
+    """What accepts a client and notes its socket, in the list that it is given, too; to be called
+    within `no_fork`.
+
+    Args:
+        accept: gives a descriptor and an address, without waiting.
+        kind: family, type and protocol of the sockets.
+    """
+
+    note = _accepted.add
+
+    def accept_one(coming: list[socket.socket]) -> tuple[socket.socket, Any]:
+        fd, address = accept()
+        sock = socket.socket(*kind, fileno=fd)
+        coming.append(sock)
+        note(sock)
+        return sock, address
+
+    return accept_one
+
+
+def accept(
+    listener: socket.socket, coming: list[socket.socket] | None = None
+) -> tuple[socket.socket, Any]:
+    """As `listener.accept`, of one that does not wait; to be called within `no_fork`."""
+    sock, address = listener.accept()
+    if coming is not None:
+        coming.append(sock)
+    _accepted.add(sock)
+    return sock, address
+
+
+def replace(sock: socket.socket, guard: AbstractContextManager[Any]) -> socket.socket:
+    """A new socket object takes over the descriptor, which the old one gives up. As `close`."""
+    kind = (sock.family, sock.type, sock.proto)
+    with thread.no_fork, guard:
+        other = socket.socket(*kind, fileno=_detach(sock))
+        for known in (_accepted, _copied):
+            if sock in known:
+                known.discard(sock)
+                known.add(other)
+    return other
+
+
+def give_up(sock: socket.socket) -> int:
+    """The number of an accepted socket, which is ours no longer; -1: it was closed."""
+    with thread.no_fork:
+        _accepted.discard(sock)
+        _copied.discard(sock)
+        return _detach(sock)
+
+
+def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -> None:
+    """Closes a socket of ours; a peer sees it although a child has a copy. Never raises, and
+    does nothing the second time.
+
+    Args:
+        sock: it.
+        guard: held when the number is given up: whoever uses it holds that, too.
+
+    Thread: who owns it.
+    """
+    with thread.no_fork:
+        _accepted.discard(sock)
+        if _copied and sock in _copied:
+            _copied.discard(sock)
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the peer has gone
+        with guard:
+            fd = _detach(sock)
+        # Without the guard, which is everybody's: the call takes its time, and drops the GIL.
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # it is closed all the same
+
+
+def leave(sock: socket.socket) -> None:
+    """An accepted socket that somebody may still use is closed when the last one lets go of it."""
+    with thread.no_fork:
+        _accepted.discard(sock)
+        _copied.discard(sock)
+
+
+def close_listening(sock: socket.socket, *, shared: bool) -> None:
+    """Closes a listening socket.
+
+    Args:
+        sock: it.
+        shared: others, who go on, may have it on purpose. Else its address is free at once,
+            although a child has not come to closing its copy, or never will.
+    """
+    with thread.no_fork:
+        _listening.discard(sock)
+        if sock in _copied_listening and not shared:
+            _copied_listening.discard(sock)
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it does not listen yet
+        sock.close()
+
+
+def close_copy(sock: socket.socket) -> None:
+    """Closes a child's copy of what is the parent's; the connection goes on there."""
+    _close_number(give_up(sock))
+
+
+def _close_number(fd: int) -> None:
+    if fd >= 0:
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # it is closed all the same
+
+
+# ---- at a fork --------------------------------------------------------------
+
+
+_kept_out: list[Any] = []
+
+
+def _before() -> None:
+    """Waits until no other thread opens or closes anything, and keeps them from it."""
+    _gate.acquire()
+    deadline = time.monotonic() + _FORK_WAITS_S
+    for held in list(_threads):
+        if held.acquire(True, max(0.0, deadline - time.monotonic())):
+            _kept_out.append(held)
+
+
+def _in_parent() -> None:
+    _copied.update(_accepted)
+    _copied_listening.update(_listening)
+    while _kept_out:
+        _kept_out.pop().release()
+    _gate.release()
+
+
+def abandon_all(spared: socket.socket | None) -> None:
+    """In the child, once: closes all that is the parent's, but for this one."""
+    global thread, _gate
+    _gate = threading.RLock()
+    _threads.clear()
+    _kept_out.clear()
+    thread = _Thread()
+    hold_none()  # those just dropped were held by this thread, which had forked
+    for sock in [*_listening, *(_accepted - {spared})]:
+        _close_number(sock.detach())
+    _listening.clear()
+    _accepted.intersection_update({spared})
+    _copied.clear()
+    _copied_listening.clear()
+    for holder in list(_holders):
+        holder.abandon()
+    _holders.clear()
+
+
+fork.at_fork(before=_before, in_parent=_in_parent)

@@ -1,0 +1,389 @@
+"""The locks of the package: their names, their order, and what may be done under one.
+
+The facts. A thread that waits for a lock while it holds another can wait for ever, unless all
+locks are always taken in one order. And Python runs code of the user's where nobody has called
+it: a `__del__` or a weakref's callback wherever the collector runs, which is wherever an object
+is made, and a signal's handler between any two bytecodes of the main thread. That code may call
+what is free for any thread (`post`, `close`, `info`, ...), in the middle of a stretch of ours that
+holds a lock.
+
+What others do. `queue.SimpleQueue` was written in C so that its `put` can be called from there
+(bpo-14976); `logging` has re-entrant locks, and asks that handlers be quick.
+
+Our decision. Every lock has a name in `ORDER`, and while one is held only later ones are waited
+for. What is in `TURNS` is no lock but a right: it is held over waits, those who want it wait as
+they wait for a peer, within the time of their call. A lock is held for a moment: over no system
+call that waits, and over nothing of the user's, and neither is a turn over what is the user's.
+
+So what interrupting code may call reads facts without locks, and takes locks by `if_free` and
+`if_possible`: where one is not free, and this thread has any other, it is not waited for. A message
+is put in without; all else is left for the listener's thread (`Pool.soon`). Or the lock is one
+under which nothing is called, so nobody is interrupted there.
+
+With `THOUSAND_ISLAND_DEBUG=1` when the package is imported, all of this is watched for each lock
+and each call of the user's code, and reported as `_server.checked` does. Without it the locks are
+`_native.RLock` or `threading.RLock` as they are, and nothing here is called.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from . import fork, reports
+from .compiled import native
+
+#: All of them, in the order in which they are taken.
+ORDER = (
+    "logger",
+    "server.reload",
+    "server.status",
+    "acceptors.turn",
+    "poller.turn",
+    "listener",
+    "acceptor",
+    "door",
+    "intake.spare",
+    "intake.count",
+    "registry",
+    "socket.receiving",
+    "socket.sending",
+    "socket.guard",
+    "tls",
+    "scheduler",
+    "events",
+    "events.failures",
+    "mailbox",
+    "connection",
+    "logger.limit",
+    "lines",
+    "bell.holders",
+)
+#: Those that are held over waits.
+TURNS = frozenset({"acceptors.turn", "poller.turn", "socket.receiving", "socket.sending"})
+_RANKS = {name: number for number, name in enumerate(ORDER, 1)}
+
+#: Whether all of it is watched.
+watched = reports.enabled()
+#: What is told of a lock, before it is waited for, when it was taken, before it is given back.
+WANTS, TOOK, GIVES, _USERS_CODE = range(4)
+
+# Both know their owner. Without the C a turn is re-entrant, too: who may have it asks first.
+_holds_any: Callable[[], bool] | None = getattr(native, "holds_any", None)
+_holds_none: Callable[[], None] | None = getattr(native, "holds_none", None)
+_Lock: Any = threading.RLock if _holds_any is None else native.Lock  # type: ignore[union-attr]
+_RLock: Any = threading.RLock if _holds_any is None else native.RLock  # type: ignore[union-attr]
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Watched:
+    """A lock that tells of itself, as those in C do by themselves."""
+
+    __slots__ = ("__weakref__", "_lock", "rank")
+
+    def __init__(self, lock: Any, rank: int) -> None:
+        self._lock = lock
+        self.rank = rank
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if blocking:
+            _watch(self, self.rank, WANTS)
+        got: bool = self._lock.acquire(blocking, timeout)
+        if got:
+            _watch(self, self.rank, TOOK)
+        return got
+
+    def release(self) -> None:
+        _watch(self, self.rank, GIVES)
+        self._lock.release()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def locked(self) -> bool:
+        """`threading.Condition` wants it, from Python 3.14 on, where `RLock` has it."""
+        return bool(self._lock.locked())
+
+    def _is_owned(self) -> bool:
+        return bool(self._lock._is_owned())
+
+    def _at_fork_reinit(self) -> None:
+        self._lock._at_fork_reinit()
+
+
+def _made(kind: Any, name: str) -> Any:
+    rank = _RANKS[name]
+    if not watched:
+        return kind()
+    if kind is threading.RLock:
+        return Watched(kind(), rank)
+    return kind(rank)
+
+
+# ---- making them --------------------------------------------------------------
+
+#: What `lock` has made, held weakly.
+_known: dict[weakref.ref[Any], None] = {}
+#: Those of the process, which modules hold for good, by name.
+of_process: dict[str, Any] = {}
+#: Names of those that no thread may take again that has one.
+_not_again: set[int] = set()
+
+
+def lock(name: str) -> Any:
+    """A lock of a server, which the thread that has it may take again. Thread: any."""
+    made = _made(_RLock, name)
+    _known[weakref.ref(made, _forget)] = None
+    return made
+
+
+def process_lock(name: str) -> Any:
+    """A lock of a module: as `lock`, and a fork knows of it."""
+    made = of_process[name] = lock(name)
+    return made
+
+
+def _forget(gone: weakref.ref[Any]) -> None:
+    _known.pop(gone, None)
+
+
+def maker(name: str) -> Callable[[], Any]:
+    """Makes the lock, or turn, of this name that each connection has; no thread may take one
+    again that it has."""
+    _not_again.add(_RANKS[name])
+    if name in TURNS:
+        return (lambda: _made(_Lock, name)) if watched else _Lock
+    if _holds_any is None:
+        return lambda: lock(name)  # or nobody knew that a thread has it
+    return (lambda: _made(_RLock, name)) if watched else _RLock
+
+
+def of_thread() -> Any:
+    """A lock that one thread takes, again if it likes, and that only who forks waits for."""
+    return _RLock()
+
+
+def turn(name: str) -> Any:
+    """The only one, or one of few, that `maker` would make."""
+    return maker(name)()
+
+
+def every() -> list[Any]:
+    """What `lock` and `process_lock` have made and is still there. Thread: any."""
+    return [made for ref in list(_known) if (made := ref()) is not None]
+
+
+# ---- over a fork ----------------------------------------------------------------
+
+
+def hold_those_of_process() -> None:
+    """Before a fork: nobody else has one over it. Thread: the one that forks, which gives them
+    back with `release_those_of_process`, or is in the child and calls `renew_every`."""
+    for name in ORDER:
+        if name in of_process:
+            of_process[name].acquire()
+
+
+def release_those_of_process() -> None:
+    """After a fork, in the parent."""
+    for name in reversed(ORDER):
+        if name in of_process:
+            of_process[name].release()
+
+
+def renew_every() -> None:
+    """In a forked child: none is held, whoever held it. Thread: its only one."""
+    for made in every():
+        made._at_fork_reinit()
+    hold_none()
+
+
+def hold_none() -> None:
+    """The calling thread has no lock, whatever was counted. Thread: the only one of a child."""
+    if _holds_none is not None:
+        _holds_none()
+    _here.held = []
+
+
+fork.at_fork(before=hold_those_of_process, in_parent=release_those_of_process, in_child=renew_every)
+
+
+# ---- taking one where own code may have been interrupted -------------------------------------
+
+
+def holds_any() -> bool:
+    """Whether the calling thread has any lock, turns aside: it was interrupted by the collector or
+    a signal, then, and must wait for nothing."""
+    if _holds_any is not None:
+        return _holds_any()
+    return any(made._is_owned() for made in every())
+
+
+def let_go() -> None:
+    """Gives back whatever lock the calling thread has. Thread: one of ours that caught an
+    exception where it holds none.
+
+    On CPython 3.14 an asynchronous exception may come between the `__enter__` of a lock and the
+    body of its `with`, and then nothing gives the lock back (102 of 981 of them did there, none
+    on 3.11, 3.13 and 3.15).
+    """
+    if not holds_any():
+        return
+    for one in every():
+        while one._is_owned():
+            one.release()
+
+
+def take(one: Any) -> bool:
+    """Takes a lock for what interrupting code may call. `False`: it may not be waited for, or
+    this thread has it."""
+    return not one._is_owned() and enter(one)
+
+
+def enter(one: Any) -> bool:
+    """As `take`, of one that this thread may have already, and takes again."""
+    if one.acquire(False):
+        return True
+    if holds_any():
+        return False
+    one.acquire()
+    return True
+
+
+def if_free(one: Any, call: Callable[[], object]) -> bool:
+    """Calls with a lock that is got as by `take`, and given back whatever comes between. `False`:
+    it may not be waited for, and nothing is called."""
+    if one._is_owned():
+        return False
+    got = False
+    try:
+        got = enter(one)
+        if got:
+            call()
+        return got
+    finally:
+        if got or one._is_owned():
+            one.release()
+
+
+def if_possible(one: Any, call: Callable[[], R]) -> R:
+    """Calls with a lock, as `if_free`, but without where it may not be waited for."""
+    if one._is_owned():
+        return call()
+    got = False
+    try:
+        got = enter(one)
+        return call()
+    finally:
+        if got or one._is_owned():
+            one.release()
+
+
+# ---- watching ---------------------------------------------------------------------
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.held: list[tuple[Any, int]] = []
+
+
+_here = _Here()
+
+
+def disturb(one: Any, what: int) -> None:
+    """Called whenever a lock was taken (`TOOK`), and before it is given back (`GIVES`), on the
+    thread that has it; tests run what interrupting code could call."""
+
+
+def held_here() -> list[str]:
+    """Names of what the calling thread holds, as far as it is watched."""
+    return [ORDER[rank - 1] for _, rank in _here.held if rank]
+
+
+def _watch(one: Any, rank: int, what: int) -> None:
+    held = _here.held
+    if what == WANTS:
+        for other, before in held:
+            if other is not one and before >= rank:
+                reports.report(f"the lock {_name(rank)} is waited for under {_name(before)}")
+            elif other is one and rank in _not_again:
+                reports.report(f"a thread waits for the lock {_name(rank)}, which it has")
+    elif what == TOOK:
+        held.append((one, rank))
+        disturb(one, what)
+    elif what == GIVES:
+        disturb(one, what)
+        for index in reversed(range(len(held))):
+            if held[index][0] is one:
+                del held[index]
+                return
+        reports.report(f"the lock {_name(rank)} is given back by a thread that does not have it")
+    else:
+        nothing_held("a callback")
+
+
+def _name(rank: int) -> str:
+    return ORDER[rank - 1] if rank else "without a name"
+
+
+def nothing_held(what: str) -> None:
+    """Reports if the calling thread, about to run `what` of the user's, holds anything of ours."""
+    held = held_here()
+    if held:
+        reports.report(f"{what} is run under {', '.join(held)}")
+
+
+def no_lock_held(what: str) -> None:
+    """Reports if the calling thread, about to wait, holds more than turns."""
+    held = [name for name in held_here() if name not in TURNS]
+    if held:
+        reports.report(f"{what} under {', '.join(held)}")
+
+
+def outside(what: str) -> Callable[[F], F]:
+    """Decorates what runs code of the user's: it is watched that no lock is held."""
+
+    def decorate(function: F) -> F:
+        if not watched:
+            return function
+
+        def checked(*arguments: Any, **options: Any) -> Any:
+            nothing_held(what)
+            return function(*arguments, **options)
+
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+def waits(function: F) -> F:
+    """Decorates what waits in the kernel: it is watched that no lock is held."""
+    if not watched:
+        return function
+
+    def checked(*arguments: Any, **options: Any) -> Any:
+        no_lock_held("a thread waits")
+        return function(*arguments, **options)
+
+    return checked  # type: ignore[return-value]
+
+
+class _Filter(logging.Filter):
+    """Each record of ours is a call of the user's log handlers."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        nothing_held("a log handler")
+        return True
+
+
+if watched:
+    logging.getLogger("thousand_island_sync").addFilter(_Filter())
+    if native is not None and hasattr(native, "watch_locks"):
+        native.watch_locks(_watch)

@@ -1,0 +1,188 @@
+"""Options as data: a name, a default, a check, and what to say when it fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+
+
+class Missing:
+    """The type of `MISSING`: an option that was not given."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+MISSING = Missing()
+
+Check = Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Attributes:
+        default: its value when it is not given.
+        check: whether a given value will do.
+        takes: what it takes, in words that end the error message.
+        secret: whether its value must never be shown.
+    """
+
+    default: Any
+    check: Check
+    takes: str
+    secret: bool = False
+
+
+def checked(
+    given: Mapping[str, Any], table: Mapping[str, Option], where: str = ""
+) -> dict[str, Any]:
+    """The options of `table`, given or by default.
+
+    Raises:
+        ConfigError: an unknown name or a wrong value; says which and what would do.
+    """
+    for name in given:
+        if name not in table:
+            raise unknown(name, table, where)
+    values = {}
+    for name, option in table.items():
+        value = given.get(name, MISSING)
+        if value is MISSING:
+            values[name] = option.default
+            continue
+        if not option.check(value):
+            # Bytes may be a key that was given in the wrong place.
+            hidden = option.secret or isinstance(value, (bytes, bytearray, memoryview))
+            shown = "a value that is not shown" if hidden else repr(value)
+            raise ConfigError(f"{where}{name}: got {shown}, takes {option.takes}")
+        values[name] = value
+    return values
+
+
+#: Tables of options, each with the words that say where they are given.
+_homes: list[tuple[Iterable[str], str]] = []
+#: What others call them, without underscores.
+_OTHER_NAMES = {
+    "ca": "ca_certs",
+    "cacert": "ca_certs",
+    "cafile": "ca_certs",
+    "capath": "ca_certs",
+    "cadata": "ca_certs",
+    "cert": "certfile",
+    "certificate": "certfile",
+    "sslcert": "certfile",
+    "key": "keyfile",
+    "privatekey": "keyfile",
+    "sslkey": "keyfile",
+    "sslcontext": "context",
+    "tlscontext": "context",
+    "address": "host",
+    "bind": "host",
+    "timeout": "read_timeout_ms",
+    "workers": "max_handler_threads",
+    "maxworkers": "max_handler_threads",
+    "threads": "max_handler_threads",
+}
+
+
+def at_home(table: Iterable[str], words: str) -> None:
+    """From now on who gives one of these options elsewhere is told `words`."""
+    _homes.append((table, words))
+
+
+def unknown(name: object, names: Iterable[str], where: str = "") -> ConfigError:
+    """The error for an option that does not exist here; it names the nearest one, and where
+    that belongs."""
+    own = list(names)
+    return ConfigError(f"{where}{name}: there is no such option{_hint(str(name), own, where)}")
+
+
+def _hint(name: str, own: list[str], where: str) -> str:
+    if words := _words(name):
+        return f" here; it {words}"
+    near = _nearest(name, own)
+    if near in own:
+        return f"; did you mean {where}{near}? (there are: {', '.join(sorted(own))})"
+    if near is not None:
+        return f"; did you mean {near}? It {_words(near)}"
+    return f" (there are: {', '.join(sorted(own))})"
+
+
+def _words(name: str) -> str:
+    """Where an option is given; `""`: there is none of that name."""
+    return next((words for table, words in _homes if name in table), "")
+
+
+def _nearest(name: str, own: list[str]) -> str | None:
+    import difflib  # here: it is needed for a mistake only
+
+    other = _OTHER_NAMES.get(name.lower().replace("_", ""))
+    if other is not None:
+        return other
+    everywhere = [one for table, _ in _homes for one in table]
+    for candidates in (own, everywhere):
+        if near := difflib.get_close_matches(name, candidates, n=1):
+            return near[0]
+    return None
+
+
+def is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def whole(least: int, most: int | None = None) -> Check:
+    def check(value: Any) -> bool:
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and value >= least
+            and (most is None or value <= most)
+        )
+
+    return check
+
+
+def is_milliseconds(value: Any) -> bool:
+    return is_number(value) and 0 <= value < float("inf")
+
+
+def optional(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def one_of(*choices: Any) -> Check:
+    return lambda value: isinstance(value, type(choices[0])) and value in choices
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def is_path(value: Any) -> bool:
+    return isinstance(value, os.PathLike) or is_text(value)
+
+
+def is_path_or_bytes(value: Any) -> bool:
+    return is_path(value) or (isinstance(value, bytes) and bool(value))
+
+
+def is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+MILLISECONDS = "a number of milliseconds, 0 or more"
+MILLISECONDS_OR_NONE = MILLISECONDS + ", or None for no limit"

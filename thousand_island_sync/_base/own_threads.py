@@ -1,0 +1,110 @@
+"""Threads for one job of ours, so that no Ctrl-C and no receiver breaks it off half-way.
+
+Ctrl-C is raised between any two bytecodes of the main thread. What opens or closes a server is
+therefore done on another thread; the main one only waits for it, and that may end anywhere.
+`Thread.start` is such code, too: an interrupt in it leaves a thread that never ran among those
+of `threading.enumerate`. So it is called by a bare thread, which is one call into C.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable
+from contextvars import Context
+
+from . import fork, locks, waits
+from .clock import now
+from .latch import Latch
+
+
+class Launched:
+    """A thread that was made for one job."""
+
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+
+    def has_ended(self) -> bool:
+        """Whether it has begun, and is over."""
+        thread = self.thread
+        return thread is not None and thread.ident is not None and not thread.is_alive()
+
+
+def launch(job: Callable[[], None], name: str) -> Launched:
+    """Runs `job` on a daemon thread of this name. Thread: any, signal handlers included.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
+    launched = Launched()
+    _thread.start_new_thread(_begin, (job, name, launched))
+    return launched
+
+
+def _begin(job: Callable[[], None], name: str, launched: Launched) -> None:
+    thread = threading.Thread(target=_run, args=(job,), name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # this one is there
+        job()
+    else:
+        launched.thread = thread
+
+
+def _run(job: Callable[[], None]) -> None:
+    fork.this_thread_is_ours()
+    try:
+        job()
+    finally:
+        locks.let_go()
+
+
+class Teller:
+    """Calls receivers, on a thread of its own: who waits for them may cease to.
+
+    Args:
+        job: what to do.
+        context: what it runs in: the one of the call that this is part of.
+        name: the thread's.
+        raised: gets what a receiver raised that is for the program (see `events.emit`).
+    """
+
+    def __init__(
+        self, job: Callable[[], None], context: Context, name: str, raised: list[BaseException]
+    ) -> None:
+        self._job = job
+        self._context = context
+        self._ident: int | None = None
+        self._done = Latch()
+        self._raised = raised
+        try:
+            launch(self._run, name)
+        except RuntimeError:
+            self._run()
+
+    def _run(self) -> None:
+        before = waits.current_worker()
+        self._ident = threading.get_ident()
+        try:
+            self._context.run(self._job)
+        except BaseException as error:
+            self._raised.append(error)
+        finally:
+            waits.this_thread_is(before)
+            self._done.open()
+
+    def wait(self, until: float, blocked: Callable[[int], bool]) -> bool:
+        """Whether it is through, or waits itself for the caller.
+
+        Args:
+            until: how long to wait, on the monotonic clock.
+            blocked: whether a thread waits for the caller.
+        """
+        while not self._done.wait(min(0.05, until - now())):
+            if self._ident is not None and blocked(self._ident):
+                return True
+            if now() >= until:
+                return False
+        return True

@@ -1,0 +1,172 @@
+"""Threads that are there until their work is over, whatever is raised in them.
+
+The facts. An exception can come to a thread between any two bytecodes (another thread raises it
+there, memory runs out), in the handler of another one as well, and before the thread has come to
+any handler at all. A thread that has ended tells nobody.
+
+Our decision: what the work raises is logged, and the work is begun again on the same thread, at
+once, or after a pause where it raises again and again. If even that is broken off, the thread
+starts its successor with its last breath. Whoever starts one waits until it has come so far. And
+who needs the thread just now looks whether it lives (`ensure`): the pool's threads ring for the
+listener's, and that one looks after them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from . import locks
+from .clock import now
+from .latch import Latch
+from .starting import start
+
+_log = logging.getLogger("thousand_island_sync")
+
+#: So many times within so many seconds work is begun again at once.
+_AT_ONCE, _WITHIN_S = 10, 60.0
+#: The pause after that, in seconds, twice as long each time.
+_FIRST_PAUSE_S = 0.05
+#: Seconds between two looks at whether a thread that starts has died of it.
+_LOOK_S = 0.05
+
+
+def say(what: str, error: BaseException | None) -> None:
+    """A line of the log, whatever its handlers raise. Thread: any; no lock of ours is held."""
+    try:
+        _log.error("%s, on thread %s", what, threading.current_thread().name, exc_info=error)
+    except BaseException:
+        pass  # a second exception must not keep us from going on
+
+
+class BackOff:
+    """How long to wait before what has failed is tried again.
+
+    Args:
+        longest: the longest pause, in seconds.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._failures: deque[float] = deque(maxlen=_AT_ONCE + 1)
+        self._pause = 0.0
+
+    def failed(self) -> float:
+        """It has failed once more: seconds to wait."""
+        time_now = now()
+        self._failures.append(time_now)
+        often = len(self._failures) > _AT_ONCE and time_now - self._failures[0] < _WITHIN_S
+        if not often:
+            self._pause = 0.0
+        else:
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE_S), self._longest)
+        return self._pause
+
+
+class Supervised:
+    """A thread, see above.
+
+    Args:
+        work: returns when it is over; whenever it raises it is begun anew.
+        name: the thread's.
+        raised: is told what it raised, logs it, and may wait before it is begun anew.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], None],
+        name: str,
+        raised: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._work = work
+        self.name = name
+        self._raised = raised or self._goes_on
+        self._back_off = BackOff(1.0)
+        self._over = False
+        self._up = Latch()
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+        self._may_start = deque([None])  # taken by the one who starts a successor
+
+    @property
+    def ident(self) -> int | None:
+        """As a thread's."""
+        thread = self._thread
+        return None if thread is None else thread.ident
+
+    def is_alive(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def join(self, timeout: float | None = None) -> None:
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+
+    def start(self) -> None:
+        """Returns when it has come so far that it will not end unseen.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        while True:
+            self._launch()
+            while not self._up.wait(_LOOK_S):
+                if not self.is_alive():
+                    break  # something was raised there before its first step
+            else:
+                return
+
+    def ensure(self) -> None:
+        """Starts another if it has died. Thread: any."""
+        thread = self._thread
+        if thread is None or self._over or thread.is_alive() or not self._up.is_open:
+            return
+        if os.getpid() != self._pid:
+            return  # a forked child, where it never was
+        try:
+            self._may_start.pop()
+        except IndexError:
+            return  # another thread does it at this moment
+        try:
+            if not (self._over or self.is_alive()):
+                self._succeed()
+        finally:
+            self._may_start.append(None)
+
+    def _launch(self) -> None:
+        thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        start(thread)
+        self._thread = thread
+
+    def _run(self) -> None:
+        try:
+            self._up.open()
+            while not self._over:
+                try:
+                    self._work()
+                    self._over = True
+                except BaseException as error:
+                    locks.let_go()
+                    self._raised(error)
+        finally:
+            if not self._over:
+                locks.let_go()
+                self._succeed()
+
+    def _succeed(self) -> None:
+        say(f"the thread {self.name} has died, and another takes over", None)
+        try:
+            self._launch()
+        except RuntimeError as error:
+            say(f"no other thread {self.name} can be started now", error)
+
+    def _goes_on(self, error: BaseException) -> None:
+        say(f"the thread {self.name} was interrupted, and goes on", error)
+        pause = self._back_off.failed()
+        if pause:
+            time.sleep(pause)

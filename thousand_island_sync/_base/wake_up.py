@@ -1,0 +1,84 @@
+"""What ends a wait in a poller: a descriptor that any thread can make readable."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from . import descriptors
+from .sigpipe import NOSIGNAL
+
+
+class WakeUp:
+    """A descriptor that `ring` makes readable: an eventfd, or a socket pair elsewhere."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._ringing: set[object] = set()  # those who are in `ring` at this moment
+        self._closed = False
+        self._unclosed = [True]
+        self._fd = -1
+        with descriptors.thread.no_fork:
+            descriptors.hold(self)
+            if not hasattr(os, "eventfd"):
+                self._pair = socket.socketpair()
+                for end in self._pair:
+                    end.setblocking(False)
+                self._fd = self._pair[0].fileno()
+            else:  # last: what fails behind it would leave the number open
+                self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def ring(self) -> None:
+        """Thread: any, wherever it was interrupted: so there is no lock. Harmless after `close`."""
+        ringing, me = self._ringing, object()
+        try:
+            ringing.add(me)
+            if self._closed:
+                return
+            if self._pair is None:
+                os.eventfd_write(self._fd, 1)
+            else:
+                try:
+                    self._pair[1].send(b"\0", NOSIGNAL)
+                except BlockingIOError:
+                    pass  # it is full, so it is readable
+        finally:
+            ringing.discard(me)
+            if self._closed:
+                self._close_if_quiet()
+
+    def hush(self) -> None:
+        """Makes it unreadable again."""
+        try:
+            if self._pair is None:
+                os.eventfd_read(self._fd)
+            else:
+                while self._pair[0].recv(4096):
+                    pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """At once, or when the last one who rings it at this moment has."""
+        self._closed = True
+        self._close_if_quiet()
+
+    def _close_if_quiet(self) -> None:
+        if not self._ringing:
+            with descriptors.thread.no_fork:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`: nobody is woken by it any more."""
+        self._closed = True
+        try:
+            self._unclosed.pop()
+        except IndexError:
+            return  # another has closed it
+        for end in self._pair or ():
+            end.close()
+        if self._pair is None and self._fd >= 0:
+            os.close(self._fd)

@@ -1,0 +1,1 @@
+"""One connection: its state, its callbacks, its messages, its end."""

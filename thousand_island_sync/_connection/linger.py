@@ -1,0 +1,65 @@
+"""Closing a descriptor that has unread input, so that the reply is not lost.
+
+A socket closed with unread bytes sends RST, and the peer then throws away what it has
+not read yet of our reply (RFC 2525, 2.17). So writing is shut down, a bounded rest is
+read away, and only then is it closed. That may take a while; it holds no thread, and
+counts as no connection.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from .._base import descriptors
+from .._base.clock import Clock
+from .._base.unread import read_away
+from .._scheduler.task import AGAIN, DONE, PARK, Task
+
+#: What is read away at most, in bytes and in seconds.
+MOST_BYTES = 256 * 1024
+MOST_S = 1.0
+_AT_ONCE = 64 * 1024
+
+
+class _Pool(Protocol):
+    def forget(self, task: Task) -> None: ...
+
+
+class Linger(Task):
+    """Owns a descriptor whose connection has ended."""
+
+    __slots__ = ("_bytes_left", "_clock", "_end", "_hurry", "_pool", "_sock")
+
+    def __init__(self, sock: socket.socket, pool: _Pool, clock: Clock) -> None:
+        super().__init__(sock.fileno())
+        self._sock = sock
+        self._pool = pool
+        self._clock = clock
+        self._end = self.deadline = clock() + MOST_S
+        self._bytes_left = MOST_BYTES
+        self._hurry = False
+        self.write_edges = False
+
+    def run(self) -> int:
+        hurry = self._hurry  # before looking: what came until now is still read
+        count, more = read_away(self._sock, min(self._bytes_left, _AT_ONCE))
+        self._bytes_left -= count
+        some_left = count >= _AT_ONCE
+        if (more or some_left) and self._bytes_left > 0 and self._clock() < self._end:
+            if some_left:
+                return AGAIN
+            if not hurry:
+                return PARK
+        self.broke()
+        return DONE
+
+    def stop_begins(self) -> None:
+        self._hurry = True
+
+    def unwatched(self, error: OSError) -> None:
+        self._end = 0.0
+
+    def broke(self) -> None:
+        self._pool.forget(self)
+        descriptors.close(self._sock)

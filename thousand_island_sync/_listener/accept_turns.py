@@ -1,0 +1,128 @@
+"""What acceptors wait for: their turn, clients, and the bell that ends them.
+
+Where the GIL lets one thread run at a time, acceptors of one listener take turns: one
+waits for clients and takes them, the others wait for its turn and cost nothing. Were all
+ten of them to wait for clients, each would wake for one of ten that come at once, and be
+in the way of the others and of the handlers: twice the CPU for a connection. Whoever is
+about to wait for something, or to call a receiver, gives its turn away first.
+
+Where threads do run at once, all wait for clients, and EPOLLEXCLUSIVE keeps them from
+waking for the same one. It would be wrong with turns: of several epoll instances only the
+one that was woken knows of the client, and it is not the one whose turn is next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from .._base import descriptors, waits
+from .._base.clock import FOREVER
+from .._base.locks import lock
+from .._base.wake_up import WakeUp
+from .._scheduler.pool import default_permits
+
+
+class SharedBell(WakeUp):
+    """Ends the acceptors of one listener; closed by whoever lets go of it last, as a stop
+    may leave an acceptor behind that is in a receiver."""
+
+    def __init__(self) -> None:
+        self._holding = lock("bell.holders")
+        self._holders: set[object] = {self}
+        super().__init__()
+
+    def hold(self, who: object) -> None:
+        with self._holding:
+            self._holders.add(who)
+
+    def release(self, who: object | None = None) -> None:
+        """Lets go of it: `who`, or else whoever made it. Twice is no harm."""
+        with self._holding:
+            self._holders.discard(self if who is None else who)
+            last = not self._holders
+        if last:
+            self.close()
+
+
+class Turn:
+    """Whose turn it is among the acceptors of one listener."""
+
+    def __init__(self, shared: bool | None = None) -> None:
+        self.shared = default_permits() > 1 if shared is None else shared
+        self._lock = lock("acceptors.turn")
+
+    def __enter__(self) -> None:
+        if not self.shared:
+            self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        if not self.shared:
+            self._lock.release()
+
+    def let_go(self) -> None:
+        """Whoever is about to end has it no more, wherever that began."""
+        while self._lock._is_owned():
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def given_away(self) -> Iterator[None]:
+        """Others may go on meanwhile. Thread: whose turn it is."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+class ClientWait:
+    """Waits until a client or the bell is there.
+
+    Args:
+        exclusive: others wait at the same time, and need not wake for the same client.
+    """
+
+    def __init__(self, listener: socket.socket, bell: WakeUp, *, exclusive: bool) -> None:
+        self._listener = listener
+        self._bell = bell
+        self._epoll: Any = None
+        if hasattr(select, "EPOLLEXCLUSIVE"):
+            try:
+                with descriptors.thread.no_fork:
+                    self._epoll = select.epoll()
+                    descriptors.hold(self)
+            except OSError:
+                return  # no descriptor is free at this moment, and the other way needs none
+            how = select.EPOLLIN | (select.EPOLLEXCLUSIVE if exclusive else 0)
+            try:
+                self._epoll.register(listener.fileno(), how)
+                self._epoll.register(bell.fileno(), select.EPOLLIN)
+            except BaseException:
+                self.__exit__()
+                raise
+
+    def wait(self) -> None:
+        if self._epoll is not None:
+            self._epoll.poll(-1, 2)
+        else:
+            waits.wait_for(
+                self._listener.fileno(),
+                write=False,
+                timeout=FOREVER,
+                also=self._bell.fileno(),
+            )
+
+    def __enter__(self) -> ClientWait:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with descriptors.thread.no_fork:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """As `_descriptors.Holder`."""
+        if self._epoll is not None:
+            self._epoll.close()

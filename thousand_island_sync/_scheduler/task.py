@@ -1,0 +1,91 @@
+"""What the scheduler runs: a descriptor, and one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .._base.clock import FOREVER
+
+if TYPE_CHECKING:
+    from .timers import Timer
+
+#: Verdicts of `Task.run`: wait for an event or the deadline; run again soon; over.
+PARK, AGAIN, DONE = 0, 1, 2
+
+
+class Task:
+    """What the scheduler runs. Its fields are the scheduler's, but for those that the
+    task sets while it is run: `deadline`, `wants_write` and `alert`."""
+
+    __slots__ = (
+        "alert",
+        "attached",
+        "average",
+        "blocks",
+        "deadline",
+        "doubtful",
+        "fd",
+        "hung_up",
+        "marked",
+        "no_sample",
+        "owned",
+        "sampled",
+        "timer",
+        "timer_at",
+        "wants_write",
+        "write_edges",
+    )
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.owned = False
+        self.marked = False
+        self.attached = False
+        self.hung_up = False
+        # There is more to look at than the descriptor.
+        self.alert = False
+        # A run waits for room to write.
+        self.wants_write = False
+        # It may come to that: the poller watches for it. (A Unix socket gives a write edge
+        # for each read of its peer.)
+        self.write_edges = True
+        self.deadline = FOREVER
+        self.timer: Timer | None = None
+        self.timer_at = FOREVER
+        self.average = 0.0  # seconds that its callbacks block
+        self.blocks = False  # whether that is more than a hand-over costs
+        self.doubtful = False  # the last sample did not show it: measure every run
+        self.sampled = False  # whether the average is its own, not its class's
+        self.no_sample = False  # this run was no callback that tells anything
+
+    def run(self) -> int:
+        """One step; returns a verdict and never raises. Thread: the pool's."""
+        raise NotImplementedError
+
+    def may_stay(self) -> bool:
+        """Whether `stay` may be called, when `run` has said that it parks."""
+        return False
+
+    def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
+        """Steps with waits in the kernel, each of `timeout` seconds at most, until nothing
+        came in time, or `wanted`, which gets the seconds that a callback took, says that
+        the thread has something better to do.
+
+        Returns:
+            A verdict as of `run`, and whether bytes had come in time.
+
+        Thread: the pool's, without a permit, the descriptor not in the poller.
+        """
+        raise NotImplementedError
+
+    def broke(self) -> None:
+        """Called when `run` raised all the same: must let go of everything."""
+        raise NotImplementedError
+
+    def unwatched(self, error: OSError) -> None:
+        """The poller has no room for its descriptor: its next run, which follows, must end it.
+        Thread: any, with the scheduler's lock held."""
+
+    def stop_begins(self) -> None:
+        """The server stops; the task is made ready afterwards. Thread: any."""

@@ -1,0 +1,59 @@
+"""A thread of the pool, as the scheduler sees it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .task import Task
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+
+class Worker:
+    """A thread of the pool, and whether it holds a permit."""
+
+    __slots__ = (
+        "bell",
+        "cpu_seen",
+        "looking",
+        "looks",
+        "native_id",
+        "parked",
+        "permit",
+        "pool",
+        "seen",
+        "task",
+        "turn",
+        "waited",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.permit = True
+        self.task: Task | None = None
+        # It is in the poller. Changes under the lock: the stall watch goes by it.
+        self.looking = False
+        # What it ran and what shall be parked: settled together, with the lock taken once.
+        self.parked: deque[Task] = deque()
+        self.turn = 0  # counts tasks run
+        self.seen = -1  # the turn in which the stall watch saw it last
+        self.looks = 0  # further looks that found it in the same turn
+        self.cpu_seen = 0.0  # its processor time at the first of them
+        self.native_id = 0  # the kernel's number of the thread
+        self.waited = False  # the present task waited in a call of ours
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+    def give_way(self) -> None:
+        self.pool._hand_over(self)
+
+    def ring(self) -> None:
+        """Ends its rest, or its next one if it does not rest: it looks at the world anew.
+        Thread: any."""
+        try:
+            self.bell.release()
+        except RuntimeError:
+            pass  # it has been rung already

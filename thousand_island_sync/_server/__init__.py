@@ -1,0 +1,1 @@
+"""One run of a server, and what changes it."""

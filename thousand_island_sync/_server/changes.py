@@ -1,0 +1,374 @@
+"""Changes of a server's status: `start`, `stop`, `suspend`, `resume`, and `wait`.
+
+The facts. Ctrl-C is raised between any two bytecodes of the main thread; a signal's handler, or a
+`__del__` that the collector runs, calls `stop` in the middle of a `start` on the same thread; a
+receiver never returns. Under a lock each of the three leaves a server half open, or stands still.
+
+Our decision. A change is made on a thread of its own (`own_threads`), where no signal's handler
+runs, one at a time (`_status.Turns`). Who asks for it holds no lock: it starts that thread and
+waits for a latch. So Ctrl-C ends the waiting and not the change. Who asks for a change while the
+same thread waits for another one, or where a thread of ours is not in code of the user's, does not
+wait at all. Receivers of a change are called without its turn: those of `start`, `suspend` and
+`resume` on the thread that asked for it, those of a stop on a thread that it need not wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from .. import events
+from .._base import locks, waits
+from .._base.clock import FOREVER, now
+from .._base.latch import Latch
+from .._base.listen_errors import no_thread
+from .._base.supervised import say
+from .._connection.connection import Lifecycle
+from ..errors import ListenError, ServerNotRunning, ThousandIslandError
+from ..transports.base import Transport
+from .asked import Caller, Change
+from .config import Config
+from .run import Run
+from .status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
+
+#: What a stop may take beyond its timeout until its caller is answered, in seconds.
+_ANSWER_S = 0.42
+#: Seconds that a start which was interrupted waits until it is taken back.
+_TAKE_BACK_S = 2.0
+#: How often a stop is begun again that an exception broke off.
+_ATTEMPTS = 3
+
+#: Status, run and port, as they were before a start.
+Before = tuple[str, "Run | None", int]
+
+
+class Changes:
+    """Of one server. Thread: any may ask, signal handlers and `__del__` included.
+
+    Args:
+        server: the `ThousandIsland`, which events name.
+        config: its options.
+        transport: gives the transport for new connections.
+    """
+
+    def __init__(self, server: Any, config: Config, transport: Callable[[], Transport]) -> None:
+        self._server = server
+        self._config = config
+        self._transport = transport
+        self._turns = Turns()
+        self._stopped = Latch()
+        self._waiting: dict[int, None] = {}  # threads that wait for a change
+        self._undone: deque[Change] = deque()  # asked for where no thread could be started
+        self._asked = False
+        self.status = NEW
+        self.run: Run | None = None
+        self.port = config.port
+        self.pid: int | None = None
+
+    # ---- what is asked for ------------------------------------------------------
+
+    def start(self) -> None:
+        """See `ThousandIsland.start`."""
+        self._asked = True
+        context = contextvars.copy_context()
+        change = Change(lambda: self._start(change, context))
+        try:
+            if not self._ask(change, named="start"):
+                raise ThousandIslandError(
+                    "start: this thread is inside start, stop, suspend or resume of this server, or"
+                    " is one of the server's own and in no callback or receiver; call it elsewhere"
+                )
+            self._outcome(change)
+        except BaseException as error:
+            if change.result is not None or not change.done.is_open:
+                self._take_back(change)
+            elif isinstance(error, ListenError):
+                self._tell_listen_error(error)
+            raise
+
+    def stop(self, timeout: float) -> bool:
+        """See `ThousandIsland.stop`; `timeout` in seconds."""
+        if not self._asked:
+            return True
+        deadline, caller = now() + timeout, Caller()
+        stopping: list[Run] = []
+        change = Change(lambda: self._stop(stopping, deadline, caller))
+        try:
+            done = self._ask(change, until=deadline + _ANSWER_S)
+        finally:
+            caller.waits = False
+            for run in list(stopping):
+                run.stop.go_on_without(caller.task)
+        if change.left:
+            return False
+        for run in list(stopping):
+            run.stop.told = True
+            if done and run.stop.raised:
+                raise run.stop.raised.pop()
+        return done and bool(self._outcome(change))
+
+    def suspend(self) -> None:
+        """See `ThousandIsland.suspend`."""
+        change = Change(lambda: self._suspend(change))
+        self._ask(change)
+        self._outcome(change)
+
+    def resume(self) -> None:
+        """See `ThousandIsland.resume`."""
+        change = Change(lambda: self._resume(change))
+        try:
+            self._ask(change, named="resume")
+            self._outcome(change)
+        finally:
+            if not change.left:
+                change.tell()
+
+    def wait(self, timeout: float) -> bool:
+        """See `ThousandIsland.wait`; `timeout` in seconds."""
+        if not self._may_wait(sys._getframe(1)):
+            raise ThousandIslandError(
+                "wait: this thread is inside start, stop, suspend or resume of this server, or is"
+                " one of the server's own and in no callback or receiver, so it would wait for"
+                " itself; call it elsewhere, or give a stop() time"
+            )
+        stopped = self._stopped
+        waits.give_way()
+        return stopped.wait(timeout)
+
+    def blocked(self, ident: int) -> bool:
+        """Whether a thread waits for a change, which so must not wait for it. Thread: any."""
+        return ident in self._waiting
+
+    def shown(self) -> str:
+        """The status, as users see it: it does not claim to serve where nobody is accepted."""
+        status, run = self.status, self.run
+        if status == RUNNING and run is not None and not run.listener.serves():
+            # Unless it was suspended, or stops, since it was looked at.
+            return SUSPENDED if self.status == RUNNING else self.status
+        return status
+
+    # ---- asking -----------------------------------------------------------------
+
+    def _ask(self, change: Change, *, until: float = FOREVER, named: str = "") -> bool:
+        """Has a change made and waits for it; where the thread must not wait, it is begun.
+
+        Args:
+            change: which.
+            until: how long to wait, on the monotonic clock.
+            named: what it is called in the error where no thread can be started; a change
+                without a name is made all the same.
+
+        Returns:
+            Whether it is made.
+
+        Raises:
+            ThousandIslandError: no thread can be started (`ListenError` for a resume).
+        """
+        try:
+            may_wait = self._may_wait(sys._getframe(1))
+            if not may_wait:
+                change.leave()
+            try:
+                change.launch(f"{self._config.name}-change")
+            except RuntimeError as error:
+                if named:
+                    raise no_thread(named, error) from error
+                self._undone.append(change)
+            if may_wait:
+                while self._undone:
+                    self._undone.popleft().run()
+                return self._wait_for(change, until)
+            return False
+        except BaseException:
+            change.leave()
+            raise
+
+    def _wait_for(self, change: Change, until: float) -> bool:
+        me = threading.get_ident()
+        self._waiting[me] = None
+        try:
+            waits.give_way()
+            return change.wait(until)
+        finally:
+            self._waiting.pop(me, None)
+
+    def _outcome(self, change: Change) -> Any:
+        """What came of it, told if there is something to tell."""
+        if change.error is not None:
+            try:
+                raise change.error
+            finally:
+                change.error = None  # its traceback leads to here: a circle that holds it all
+        if not change.left:
+            change.tell()
+        return change.result
+
+    def _may_wait(self, frame: FrameType | None) -> bool:
+        """Whether a call may wait for a change. By the stack, not by a flag: an interrupt could
+        leave that set.
+
+        Args:
+            frame: the caller's.
+        """
+        worker = waits.current_worker()
+        users_code = worker is None or isinstance(worker.task, Lifecycle)
+        while frame is not None:
+            if frame.f_code is _ASKING and frame.f_locals.get("self") is self:
+                return False
+            users_code = users_code or frame.f_code is _EMITTING
+            frame = frame.f_back
+        return users_code and not locks.holds_any()
+
+    # ---- the changes: on threads that were made for them -------------------------
+
+    def _start(self, change: Change, context: contextvars.Context) -> Before:
+        with self._turns:
+            if ANSWERS[self.status, Ask.START] is not Answer.GO:
+                raise ThousandIslandError(
+                    f"start: the server is {self.status} already; stop() it first, or make another"
+                )
+            run = Run(
+                self._server,
+                self._config,
+                self._transport,
+                blocked=self.blocked,
+                context=context,
+                finished=self._finished,
+            )
+            before = self.status, self.run, self.port
+            pid, self.port = self.pid, self._config.port
+            self.pid = os.getpid()  # its threads may fork at once
+            try:
+                run.open(self.port, lambda: self._listens(run))
+                if self.status == STOPPED:
+                    self._stopped = Latch()
+                change.then(lambda: self._tell_start(run))
+                change.result = before
+                self.status = RUNNING
+            except BaseException:
+                change.result = None
+                self.status, self.run, self.port = before
+                self.pid = pid
+                run.take_back()
+                raise
+        return before
+
+    def _listens(self, run: Run) -> None:
+        self.run = run
+        address = run.listener.address
+        if isinstance(address, tuple):
+            self.port = address[1]
+
+    def _take_back(self, start: Change) -> None:
+        """A start that was interrupted leaves nothing: it is stopped as soon as it is through."""
+        if start.begin():
+            return  # and so will never be
+
+        def work() -> None:
+            start.wait(FOREVER)
+            if start.result is not None:
+                run = self.run
+                self._stop([], now(), Caller())
+                with self._turns:
+                    if self.run is run and self.status == STOPPED:
+                        self.status, self.run, self.port = start.result
+                        if self.status == NEW:
+                            self._stopped = Latch()
+
+        change = Change(work)
+        with contextlib.suppress(RuntimeError):
+            change.launch(f"{self._config.name}-change")
+            self._wait_for(change, now() + _TAKE_BACK_S)
+
+    def _stop(self, stopping: list[Run], deadline: float, caller: Caller) -> bool:
+        with self._turns:
+            run = self.run
+            if run is None:
+                return True
+            stopping.append(run)
+            status = self.status
+            if ANSWERS[status, Ask.STOP] is Answer.NOTHING:
+                # What came of a stop that nobody was told of is this call's to tell.
+                return run.stop.told or run.stop.all_ended
+            if status != STOPPING:  # a stop that is under way may end at any moment
+                self.status = STOPPING
+        for _ in range(_ATTEMPTS):
+            try:
+                return run.stop.take_part(deadline, caller)
+            except BaseException as error:
+                say("a stop was broken off and goes on", error)
+        return False
+
+    def _finished(self, run: Run) -> None:
+        stopped = self._stopped  # whoever sees the status may start it again at once
+        if self.run is run and self.status == STOPPING:
+            self.status = STOPPED
+            stopped.open()
+
+    def _suspend(self, change: Change) -> None:
+        with self._turns:
+            answer, run = ANSWERS[self.status, Ask.SUSPEND], self.run
+            if answer is Answer.NOT_RUNNING:
+                raise ServerNotRunning(f"suspend: the server is {self.status}; start() it first")
+            if answer is Answer.NOTHING or run is None:
+                return
+            address = run.listener.address
+            try:
+                run.close_listener()
+            finally:
+                self.status = SUSPENDED
+        change.then(lambda: run.tell_listener(events.listener_suspend, address, {}))
+
+    def _resume(self, change: Change) -> None:
+        with self._turns:
+            answer, run = ANSWERS[self.status, Ask.RESUME], self.run
+            if answer is Answer.NOT_RUNNING:
+                raise ServerNotRunning(f"resume: the server is {self.status}; start() it first")
+            if answer is Answer.NOTHING or run is None:
+                return
+            try:
+                run.listen_again(self.port)
+                address = run.listener.address
+                self.status = RUNNING
+            except BaseException as error:
+                self.status = SUSPENDED
+                run.close_listener()
+                if isinstance(error, ListenError):
+                    change.then(partial(self._tell_listen_error, error))
+                raise
+        change.then(lambda: run.tell_listener(events.listener_resume, address, {}))
+
+    # ---- events -----------------------------------------------------------------
+
+    def _tell_start(self, run: Run) -> None:
+        if events.listener_start.receivers:
+            address = run.listener.address
+            events.emit(
+                events.listener_start,
+                self._server,
+                {"port": self.port if isinstance(address, tuple) else None},
+                {**self._about_transport(), "local_address": address},
+            )
+
+    def _tell_listen_error(self, error: ListenError) -> None:
+        if events.listener_error.receivers:
+            events.emit(
+                events.listener_error, self._server, {"error": error}, self._about_transport()
+            )
+
+    def _about_transport(self) -> dict[str, Any]:
+        transport = self._transport()
+        return {"transport_cls": type(transport), "transport_options": transport.redacted()}
+
+
+_EMITTING = events.emit.__code__
+#: On the stack while a change is waited for; not while it is told of: it is made then.
+_ASKING = Changes._ask.__code__

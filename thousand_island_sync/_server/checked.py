@@ -1,0 +1,259 @@
+"""What `THOUSAND_ISLAND_DEBUG=1` adds: a scheduler and connections that watch themselves.
+
+The faults of a scheduler are silent. A lost wake-up is a client that waits; two owners are
+a byte in the wrong place, once a week; a permit that is counted twice is a slow server. So
+in this mode every rule of the essay in `_scheduler.scheduler` that can be looked at is looked at:
+
+- nobody runs a connection that another thread runs, or that nobody owns, or that has ended;
+- permits are neither lost nor made; who holds one is listed once, who rests holds none;
+- what is in the ready queue is owned, and is there once;
+- a parked connection whose descriptor has bytes is run within a second;
+- what is ready does not wait while a permit is free and a thread could take it;
+- the stall watch does not sleep while a thread with a permit runs anything;
+- a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
+
+What is found is kept in `_reports.violations`, and logged as critical once no lock is held. The
+listener's thread looks every 20 ms, idle or not, and each step costs some checks more: this
+is for tests, and for hunting. It is decided when a server is started.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .._base.clock import now
+from .._base.locks import nothing_held
+from .._base.reports import report, tell
+from .._connection.connection import Lifecycle
+from .._connection.states import State
+from .._scheduler.scheduler import Scheduler
+from .._scheduler.task import Task
+from .._scheduler.worker import Worker
+
+_LOOK_S = 0.02
+#: What was seen waiting for this long, in at least so many looks, has been forgotten.
+_PATIENCE_S, _PATIENT_LOOKS = 1.0, 5
+
+
+def disturb() -> None:
+    """Called where a thread hands something over; tests give way here, now and then."""
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    """Tells one open file from all others; `None`: the descriptor is closed."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class CheckedConnection(Lifecycle):
+    """A connection that nobody may run beside its owner."""
+
+    __slots__ = ("_identity", "_inside", "runs")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._inside = threading.Lock()
+        self._identity = _identity(self.fd)
+        self.runs = 0
+
+    def run(self) -> int:
+        alone = self._enter()
+        try:
+            return super().run()
+        finally:
+            if alone:
+                self._inside.release()
+
+    def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
+        alone = self._enter()
+        try:
+            if self.attached:
+                report(f"connection {self.id} is stayed with, and is in the poller as well")
+                tell()
+            return super().stay(timeout, wanted)
+        finally:
+            if alone:
+                self._inside.release()
+
+    def _begin(self) -> bool:
+        nothing_held("a handler's __init__")
+        return super()._begin()
+
+    def _callback(self, name: str, *message: Any) -> int | None:
+        nothing_held(name)
+        return super()._callback(name, *message)
+
+    def _deliver_message(self) -> int | None:
+        nothing_held("handle_call or handle_info")
+        return super()._deliver_message()
+
+    def _last_callback(self, name: str, *reason: Any) -> None:
+        nothing_held(name)
+        super()._last_callback(name, *reason)
+
+    def _let_go(self) -> None:
+        fd = self._sock.fileno()
+        found, gone = _identity(fd), self._gone
+        super()._let_go()
+        if not gone and found != self._identity and not self._socket._detached:
+            report(
+                f"connection {self.id} ends, and its descriptor {fd} is another one's by now or"
+                " closed: somebody has made a socket.socket(fileno=...) of it without detach(),"
+                " and closed that"
+            )
+
+    def _enter(self) -> bool:
+        self.runs += 1
+        alone = self._inside.acquire(blocking=False)
+        if not alone:
+            report(f"connection {self.id} has two owners")
+        if not self.owned:
+            report(f"connection {self.id} is run, and nobody owns it")
+        if self._state is State.CLOSED:
+            report(f"connection {self.id} is run after its end")
+        tell()
+        return alone
+
+    @property
+    def wants_to_be_told(self) -> bool:
+        """Whether bytes that arrive must lead to a run. After the peer's end they do not."""
+        return self._state in (State.PARKED, State.HANDSHAKING) and not self._eof_told
+
+
+class CheckedScheduler(Scheduler):
+    """A scheduler that looks for what it may have forgotten."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._looked_at = 0.0
+        # task -> (its runs, when it was first seen with bytes, how often it was)
+        self._waiting: dict[Task, tuple[int, float, int]] = {}
+        self._head: tuple[Task | None, float, int] = (None, 0.0, 0)
+
+    # ---- where something is handed over ---------------------------------------
+
+    def make_ready(self, task: Task) -> None:
+        disturb()
+        super().make_ready(task)
+        disturb()
+
+    def forget(self, task: Task) -> None:
+        disturb()
+        super().forget(task)
+        disturb()
+
+    def _hand_over(self, worker: Worker) -> None:
+        disturb()
+        super()._hand_over(worker)
+        disturb()
+
+    def _wake(self, heir: Worker, tasks: tuple[Task, ...] = ()) -> bool:
+        disturb()
+        return super()._wake(heir, tasks)
+
+    def _absorb(self, events: Any, worker: Worker | None) -> None:
+        disturb()
+        super()._absorb(events, worker)
+        disturb()
+
+    def _put_away(self, worker: Worker, task: Task, verdict: int) -> None:
+        disturb()
+        super()._put_away(worker, task, verdict)
+
+    def _settle(self, worker: Worker) -> None:
+        disturb()
+        super()._settle(worker)
+        self._check_books()
+
+    # ---- what must hold -------------------------------------------------------
+
+    def _check_books(self) -> None:
+        """With the lock."""
+        if self._broken:
+            return  # they are false for a moment, and made anew
+        holders, idle = self._holders, self._idle
+        if self._free + len(holders) != self._permits or self._free < 0:
+            report(f"{self._free} permits free, {len(holders)} held, of {self._permits}")
+        if len({id(one) for one in holders}) != len(holders):
+            report("a thread is listed twice as holding a permit")
+        if not all(one.permit for one in holders):
+            report("a thread is listed as holding a permit, and does not know it")
+        if any(one.permit for one in idle):
+            report("a thread rests with a permit")
+        ready = self._snapshot()
+        if len({id(one) for one in ready}) != len(ready):
+            report("a task is in the ready queue twice")
+        if not all(one.owned for one in ready):
+            report("a task is in the ready queue, and nobody owns it")
+
+    def _snapshot(self) -> list[Task]:
+        """With the lock; but others take from the queue without it, and without the GIL
+        that happens in the middle of this."""
+        while True:
+            try:
+                return list(self._ready)
+            except RuntimeError:
+                pass  # it was changed meanwhile
+
+    def tend(self) -> float:
+        with self._lock:
+            self._look_whether_anybody_watches()
+        timeout = super().tend()
+        if now() - self._looked_at >= _LOOK_S:
+            self._looked_at = now()
+            with self._lock:
+                self._look_for_the_forgotten()
+                self._look_at_the_queue()
+        tell()
+        return min(timeout, _LOOK_S)
+
+    def _look_whether_anybody_watches(self) -> None:
+        """With the lock. This mode looks so often that a watch that sleeps is not missed."""
+        running = any(one.task is not None and not one.looking for one in self._holders)
+        if running and not self._watching:
+            report("a thread with a permit runs a task, and the stall watch sleeps")
+
+    def _look_for_the_forgotten(self) -> None:
+        """With the lock, under which no parked descriptor can be closed."""
+        parked = {
+            task.fd: task
+            for task in self._tasks.values()
+            if isinstance(task, CheckedConnection)
+            and not task.owned
+            and task.attached
+            and task.wants_to_be_told
+        }
+        before, self._waiting = self._waiting, {}
+        if not parked:
+            return
+        poller = select.poll()
+        for fd in parked:
+            poller.register(fd, select.POLLIN)
+        for fd, _ in poller.poll(0):
+            task = parked[fd]
+            runs, since, looks = before.get(task, (task.runs, now(), 0))
+            if runs != task.runs:
+                runs, since, looks = task.runs, now(), 0
+            self._waiting[task] = (runs, since, looks + 1)
+            if looks >= _PATIENT_LOOKS and now() - since >= _PATIENCE_S:
+                report(f"connection {task.id} has bytes that nobody was told of: a lost wake-up")
+
+    def _look_at_the_queue(self) -> None:
+        """With the lock."""
+        ready = self._snapshot()
+        head = ready[0] if ready else None
+        could = self._free > 0 and (bool(self._idle) or self._count < self._bound)
+        known, since, looks = self._head
+        if head is None or head is not known or not could:
+            self._head = (head, now(), 0)
+            return
+        self._head = (head, since, looks + 1)
+        if looks >= _PATIENT_LOOKS and now() - since >= _PATIENCE_S:
+            report("a ready task waits while a permit is free and a thread could take it")

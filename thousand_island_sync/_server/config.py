@@ -1,0 +1,178 @@
+"""The options of `ThousandIsland`, checked before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._base import addresses
+from .._base.clock import seconds
+from .._base.options import (
+    MILLISECONDS_OR_NONE,
+    MISSING,
+    Option,
+    at_home,
+    checked,
+    is_bool,
+    is_milliseconds,
+    is_text,
+    optional,
+    whole,
+)
+from .._connection.handler_check import check_handler
+from ..errors import ConfigError
+from ..handler import Handler
+from ..transports.base import Transport
+from ..transports.tcp import TCP
+
+
+def _is_transport(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Transport)
+
+
+def _milliseconds(default: float | None) -> Option:
+    return Option(default, optional(is_milliseconds), MILLISECONDS_OR_NONE)
+
+
+_COUNT = "a whole number, 1 or more"
+_THREADS = "a whole number, 1 to 10000"
+
+OPTIONS: Mapping[str, Option] = {
+    "handler_cls": Option(MISSING, lambda value: True, "a subclass of Handler"),
+    "handler_options": Option(None, lambda value: True, "anything"),
+    "port": Option(MISSING, whole(0, 65_535), "a port number, 0 to 65535"),
+    "host": Option(None, optional(is_text), 'an address, a host name, or "unix:/path"'),
+    "transport_cls": Option(TCP, _is_transport, "TCP, TLS, or a subclass of Transport"),
+    "transport_options": Option({}, lambda value: True, "a mapping"),
+    "num_acceptors": Option(10, whole(1, 10_000), _THREADS),
+    "num_listen_sockets": Option(1, whole(1, 10_000), _THREADS),
+    "max_connections": Option(16_384, whole(1), _COUNT),
+    "max_connections_wait_ms": _milliseconds(5_000),
+    "max_handler_threads": Option(128, whole(1), _COUNT),
+    "read_timeout_ms": _milliseconds(60_000),
+    "handshake_timeout_ms": _milliseconds(5_000),
+    "send_timeout_ms": _milliseconds(30_000),
+    "shutdown_timeout_ms": _milliseconds(15_000),
+    "interrupt_reads": Option(False, is_bool, "True or False"),
+    "max_pending_messages": Option(1_000, optional(whole(1)), _COUNT + ", or None for no limit"),
+    "max_unread": Option(1_048_576, whole(0), "a whole number of bytes, 0 or more"),
+    "name": Option("thousand-island", is_text, "a text"),
+}
+
+at_home(OPTIONS, "belongs to ThousandIsland itself")
+
+_DEFAULT_PORT = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Checked options; times in seconds. `transport` is the one the server starts with."""
+
+    handler_cls: type[Handler]
+    handler_options: Any
+    port: int
+    transport: Transport
+    num_acceptors: int
+    num_listen_sockets: int
+    max_connections: int
+    max_connections_wait: float
+    max_handler_threads: int
+    read_timeout: float
+    handshake_timeout: float
+    send_timeout: float
+    shutdown_timeout_ms: float | None
+    interrupt_reads: bool
+    max_pending_messages: int | None
+    max_unread: int
+    name: str
+
+
+def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:
+    """Checks the arguments of `ThousandIsland`.
+
+    Raises:
+        ConfigError: says which option, what it got, and what it takes.
+    """
+    if positional:
+        raise ConfigError(_without_name(positional[0]))
+    values = checked(options, OPTIONS)
+    if values["handler_cls"] is MISSING:
+        raise ConfigError("handler_cls: is required; takes a subclass of Handler")
+    check_handler(values["handler_cls"], stacklevel=3)
+    transport = _transport(values)
+    listening = transport.options
+    if values["num_listen_sockets"] > 1 and not listening.get("reuse_port"):
+        raise ConfigError(
+            f"num_listen_sockets: got {values['num_listen_sockets']}; more than one needs"
+            " transport_options={'reuse_port': True}"
+        )
+    adopted = listening.get("sockets") or ()
+    for name, count in (
+        ("num_listen_sockets", values["num_listen_sockets"]),
+        ("sockets", len(adopted)),
+    ):
+        if count > values["num_acceptors"]:
+            raise ConfigError(
+                f"{name}: got {count}, takes at most num_acceptors"
+                f" ({values['num_acceptors']}): each listening socket needs an acceptor"
+            )
+    return Config(
+        handler_cls=values["handler_cls"],
+        handler_options=values["handler_options"],
+        port=_port(values, str(listening.get("host", ""))),
+        transport=transport,
+        num_acceptors=values["num_acceptors"],
+        num_listen_sockets=values["num_listen_sockets"],
+        max_connections=values["max_connections"],
+        max_connections_wait=seconds(values["max_connections_wait_ms"]),
+        max_handler_threads=values["max_handler_threads"],
+        read_timeout=seconds(values["read_timeout_ms"]),
+        handshake_timeout=seconds(values["handshake_timeout_ms"]),
+        send_timeout=seconds(values["send_timeout_ms"]),
+        shutdown_timeout_ms=values["shutdown_timeout_ms"],
+        interrupt_reads=values["interrupt_reads"],
+        max_pending_messages=values["max_pending_messages"],
+        max_unread=values["max_unread"],
+        name=values["name"],
+    )
+
+
+def _without_name(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        named = f"port={value}"
+    elif isinstance(value, type):
+        named = f"handler_cls={value.__name__}"
+    else:
+        named = "handler_cls=..., port=..."
+    return (
+        f"ThousandIsland: got {type(value).__name__} without a name; every option is given by"
+        f" its name: ThousandIsland({named})"
+    )
+
+
+def _transport(values: Mapping[str, Any]) -> Transport:
+    transport_cls, given, host = (
+        values["transport_cls"],
+        values["transport_options"],
+        values["host"],
+    )
+    if host is None:
+        return transport_cls.of(given)  # type: ignore[no-any-return]
+    named = given if isinstance(given, Mapping) else getattr(given, "given", {})
+    if "host" in named:
+        raise ConfigError("host: given twice, here and in transport_options; leave one out")
+    if isinstance(given, Mapping):
+        return transport_cls.of({**given, "host": host})  # type: ignore[no-any-return]
+    return transport_cls.of(given).with_host(host)  # type: ignore[no-any-return]
+
+
+def _port(values: Mapping[str, Any], host: str) -> int:
+    port = values["port"]
+    if addresses.is_unix(host):
+        if port is not MISSING and port != 0:
+            raise ConfigError(f"port: got {port}, but {host!r} has none; leave it out")
+        if values["num_listen_sockets"] > 1:
+            raise ConfigError("num_listen_sockets: a Unix socket has one listening socket")
+        return 0
+    return _DEFAULT_PORT if port is MISSING else int(port)

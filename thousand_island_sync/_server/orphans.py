@@ -1,0 +1,297 @@
+"""What becomes of servers and their connections in a forked child: they are the parent's.
+
+Only the thread that forked lives on there. If it was in a callback, that callback may go
+on with its own `Socket`, which waits by itself (poll(2)), and touches neither the
+connection's place in a scheduler nor, at its end, the connection. Everything else of the
+parent's must be dead: not locked, which would hang, and not at work, which would serve
+the parent's clients.
+
+So the objects become others: their class changes, to one whose methods raise, or end
+the process where the callback comes back. Nothing is paid for that by who never forks:
+the hot path looks at a connection's `alert` anyway, and at a worker's `permit`.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, NoReturn, Protocol
+
+from .._base import descriptors, fork, waits
+from .._connection.connection import Lifecycle
+from .._connection.mailbox import Call
+from .._connection.states import State
+from .._listener.registry import Registry
+from .._scheduler.scheduler import Scheduler
+from .._scheduler.task import Task
+from .._stream.core import _sending_turn
+from .._stream.handover import share
+from ..errors import ThousandIslandError
+from ..socket import Socket
+
+
+class Run(Protocol):
+    """One run of a server, as far as a child must know it. It may have no scheduler yet."""
+
+    scheduler: Scheduler
+    registry: Registry
+
+
+_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+_parent = 0
+
+
+class _Own:
+    """The connection whose callback has forked this process."""
+
+    connection: Lifecycle | None = None
+    thread = 0  # which one is in that callback
+    counted = (0, 0)  # bytes sent and received at the fork
+
+
+_own = _Own()
+
+
+def know(run: Run) -> None:
+    """Notes a run that is about to begin."""
+    _runs.add(run)
+
+
+# ---- connections ------------------------------------------------------------
+
+
+class Orphan(Lifecycle):
+    """The connection whose callback goes on in the child, with a `Socket` that is a copy.
+
+    Whatever a connection does when a callback is over ends the process instead.
+    """
+
+    __slots__ = ()
+
+    def _end(self, name: str, error: BaseException | None = None) -> NoReturn:
+        where = f"{self._env.handler_cls.__name__}.{name} of connection {self.id}"
+        fork.end_child(f"{where} with {self.peer_shown()}", error)
+
+    def _settle(self, result: object, name: str) -> NoReturn:
+        self._end(name)
+
+    def _raised(self, error: BaseException, name: str) -> NoReturn:
+        self._end(name, error)
+
+    def _call_raised(self, call: Call, error: BaseException) -> NoReturn:
+        self._end("handle_call", error)
+
+    def _log_error(self, error: BaseException, where: str) -> NoReturn:
+        self._end(where, error)
+
+    def _refuse(self, error: BaseException) -> NoReturn:
+        self._end("__init__", error)
+
+    def _become(self, state: State) -> NoReturn:
+        self._end(state.name)
+
+    def _tell_end(self, *_: Any) -> NoReturn:
+        self._end("a last callback")
+
+    _let_go = _tell_closed = _tell_end
+
+    def run(self) -> NoReturn:
+        self._end("run")
+
+    def stay(self, timeout: float, wanted: Callable[[float], bool]) -> NoReturn:
+        self._end("stay")
+
+    def broke(self) -> NoReturn:
+        self._end("broke")
+
+    # ---- what its Socket and its handle may ask -------------------------------
+
+    def take_out(self) -> None:
+        pass  # it is in no poller of ours
+
+    def look_again(self) -> None:
+        pass
+
+    def interrupt(self) -> int | None:
+        return None
+
+    def let_step_end(self) -> None:
+        pass  # it is in its callback, for good
+
+    def give_up(self) -> None:
+        pass  # the child's copy is the caller's
+
+    def end_soon(self) -> None:
+        pass  # with the callback
+
+    def close_asked(self) -> None:
+        """Closes the copy; the parent's connection goes on. Thread: any of the child's."""
+        self._gone = True
+        socket = self._socket
+        with socket._sending:
+            if (socket._bytes_sent, socket._bytes_received) != _own.counted:
+                socket._channel.say_goodbye()  # the session is the child's, then
+        reading = socket._receiving
+        if reading is None or reading.acquire(False):
+            descriptors.close_copy(self._sock)
+        # Else a thread of the child's is in a call; what it uses is closed with the process.
+
+    def close_from_outside(self) -> None:
+        self._asked = self._socket._interrupted = True
+
+    def post(self, message: Any, delay_ms: float) -> None:
+        """What is posted is dropped with the child: no other callback will run here."""
+
+    def call(self, message: Any, timeout_ms: float | None) -> Any:
+        raise ThousandIslandError(
+            "call: from a callback of the same connection it would wait for itself;"
+            " call a method of the handler"
+        )
+
+    def pending(self) -> int:
+        return 0
+
+
+class Foreign(Lifecycle):
+    """Another connection of the parent's. Facts still answer."""
+
+    __slots__ = ()
+
+    def post(self, message: Any, delay_ms: float) -> None:
+        raise _not_here("post")
+
+    def call(self, message: Any, timeout_ms: float | None) -> Any:
+        raise _not_here("call")
+
+    def close_from_outside(self) -> None:
+        raise _not_here("close")
+
+    def pending(self) -> int:
+        raise _not_here("pending")
+
+
+def _not_here(doing: str) -> ThousandIslandError:
+    return ThousandIslandError(
+        f"{doing}: this connection belongs to the process that this one was forked from; only the"
+        " Socket of the callback that has forked may be used here"
+    )
+
+
+# ---- schedulers -------------------------------------------------------------
+
+
+class DeadScheduler(Scheduler):
+    """Nobody works for it any more. A thread that comes back to its loop ends the process."""
+
+    __slots__ = ()
+
+    def _come_back(self, *_: Any) -> NoReturn:
+        fork.end_child("a thread of the parent's")
+
+    _run_batch = _without_permit = _put_away = _stay_alone = _come_back  # type: ignore[assignment]
+    _look = _rest = _recover = _leave = _come_back  # type: ignore[assignment]
+
+    def make_ready(self, task: Task) -> None:
+        raise _not_here("a connection")
+
+    def later(self, when: float, call: Callable[[], None]) -> NoReturn:
+        raise _not_here("post")
+
+
+# ---- the fork ---------------------------------------------------------------
+
+
+_classes: dict[tuple[type, type], Any] = {}
+
+
+def _become(one: Any, what: type) -> None:
+    """An object gets the methods of `what`, a subclass of its class or of one of its bases."""
+    kind = type(one)
+    if (what, kind) not in _classes:
+        _classes[what, kind] = type(kind.__name__, (what, kind), {"__slots__": ()})
+    one.__class__ = _classes[what, kind]
+
+
+def _before() -> None:
+    global _parent
+    _parent = os.getpid()
+    own = _whose_callback()
+    if own is not None and own._socket._channel.kernel_waits:
+        # Two processes have the descriptor now, and what one sets on it holds for both.
+        share(own._socket)
+
+
+def _child() -> None:
+    own = _whose_callback()
+    descriptors.abandon_all(None if own is None else own._sock)
+    worker = waits.current_worker()
+    waits.forget_all()
+    _own.connection, _own.thread = own, get_ident()
+    for run in list(_runs):
+        _abandon(run)
+    _runs.clear()
+    if worker is not None:
+        worker.permit = False
+    if own is not None and not isinstance(own, Orphan):
+        _go_on_alone(own)
+
+
+def _whose_callback() -> Lifecycle | None:
+    """The connection whose callback the thread is in that has forked, if it is in one."""
+    if _own.thread == get_ident() and _own.connection is not None:
+        return _own.connection  # a child of a child
+    task = waits.current_task()
+    if isinstance(task, Lifecycle) and getattr(task, "_socket", None) is not None:
+        return task
+    return None
+
+
+def _go_on_alone(own: Lifecycle) -> None:
+    _know_id(own)
+    socket = own._socket
+    _own.counted = (socket._bytes_sent, socket._bytes_received)
+    _become(own, Orphan)
+    own.alert = own.attached = True
+    _renew(socket)
+    socket._channel.renew()
+
+
+def _renew(socket: Socket) -> None:
+    """Locks that another thread of the parent's may have held, and will not give back."""
+    socket._sending = _sending_turn()
+    socket._receiving = None
+    socket._waiter = 0
+
+
+def _abandon(run: Run) -> None:
+    scheduler = getattr(run, "scheduler", None)
+    if scheduler is None:
+        return
+    for task in {*scheduler._tasks.values(), *run.registry._known}:
+        if isinstance(task, Lifecycle) and task is not _own.connection:
+            _make_foreign(task)
+    scheduler._ready.clear()
+    for worker in scheduler._threads:
+        worker.permit = False
+    _become(scheduler, DeadScheduler)
+
+
+def _make_foreign(connection: Lifecycle) -> None:
+    _know_id(connection)
+    _become(connection, Foreign)
+    socket = getattr(connection, "_socket", None)
+    if socket is not None:
+        socket._closed = True
+        _renew(socket)
+
+
+def _know_id(connection: Lifecycle) -> None:
+    """The one that the parent calls it by."""
+    known = connection._id
+    if isinstance(known, int):
+        connection._id = f"{_parent:x}-{known:x}"
+
+
+fork.at_fork(before=_before, in_child=_child)

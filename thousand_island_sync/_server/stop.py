@@ -1,0 +1,211 @@
+"""The stop of one run: step after step, within one deadline.
+
+Each step may be begun again, and is crossed off when it is done. So a stop that was broken off,
+by an exception that fell on its thread, is finished by whoever asks for it next. No step calls
+anything of the user's: receivers are called by a thread of their own, which is waited for as
+long as there is time, as callbacks are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import events
+from .._base import waits
+from .._base.clock import FOREVER, now
+from .._base.latch import Latch
+from .._base.own_threads import Teller
+from .._connection.connection import Lifecycle
+from .._listener.intake import Crowd
+from .asked import Caller
+from .status import Turns
+
+if TYPE_CHECKING:
+    from .run import Run
+
+#: What a stop may take beyond its timeout, in seconds, for cutting and joining.
+GRACE_S = 0.35
+#: Seconds that receivers hold up the stop's next steps.
+_RECEIVERS_S = 0.1
+#: Seconds that the pool's threads are waited for when their connections have gone.
+_POOL_S = 2.0
+
+
+class Stop:
+    """Ends a run, once.
+
+    Args:
+        run: which.
+        finished: called when nothing is left to do.
+        blocked: whether a thread waits for the caller.
+    """
+
+    def __init__(
+        self, run: Run, finished: Callable[[], None], blocked: Callable[[int], bool]
+    ) -> None:
+        self._run = run
+        self._finished = finished
+        self._blocked = blocked
+        self._turns = Turns()
+        self._deadlines = [FOREVER]
+        self._callers: dict[int, Lifecycle] = {}  # connections whose callbacks are in a stop
+        self._caller = Caller()
+        self._silent = False
+        self._address: Any = None
+        self._crowd: Crowd | None = None
+        self._teller: Teller | None = None
+        self.all_ended = True  # every connection by itself, as far as it has come
+        self._steps = deque(
+            [
+                self._close_listener,
+                self._tell,
+                self._begin,
+                self._wait_for_connections,
+                self._end_threads,
+                self._finished,
+            ]
+        )
+        self.over = Latch()
+        #: A call of `stop` has returned since: what it was told is not told again.
+        self.told = False
+        #: What a receiver raised that is for the program (see `events.emit`).
+        self.raised: list[BaseException] = []
+
+    # ---- asking for it ----------------------------------------------------------
+
+    def take_part(self, deadline: float, caller: Caller) -> bool:
+        """Does it, or waits until another thread has. Whether every connection ended by itself,
+        and every event has been sent.
+
+        Args:
+            deadline: of the stop, on the monotonic clock; the earliest of all holds.
+            caller: who asked for it. What its thread runs is not waited for while it waits.
+
+        Thread: one that was made for it.
+        """
+        self._deadlines.append(deadline)
+        task = caller.task
+        if isinstance(task, Lifecycle) and task._env is self._run.env:
+            self._callers[id(task)] = task
+        if not caller.waits:
+            self.go_on_without(task)
+        self._run.registry.wake_all()
+        with self._turns:
+            self._caller = caller
+            self._go_on()
+        return self.all_ended
+
+    def go_on_without(self, task: object) -> None:
+        """Who ran it does not wait any more. Thread: any."""
+        self._callers.pop(id(task), None)
+
+    def take_back(self) -> None:
+        """A start failed half-way: as a stop whose time is up, and of which nobody is told.
+        Thread: the one that started it."""
+        self._silent = True
+        self._deadlines.append(now())
+        with self._turns:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._steps:
+            self._steps[0]()
+            self._steps.popleft()
+        self.over.open()
+
+    # ---- the steps --------------------------------------------------------------
+
+    def _deadline(self) -> float:
+        return min(self._deadlines)
+
+    def _last_moment(self) -> float:
+        return min(self._deadline(), now() + 3600) + GRACE_S
+
+    def _close_listener(self) -> None:
+        listener = self._run.listener
+        self._address = self._address or listener.address
+        self._crowd = listener.close("shutdown", min(self._deadline(), now() + 1) + 0.2)
+
+    def _tell(self) -> None:
+        """Those who waited in the backlog, and the event: both call receivers."""
+        assert self._crowd is not None
+        told = events.listener_shutdown.receivers and self._address and not self._silent
+        if self._teller is None and (told or self._crowd):
+            name = f"{self._run.name}-stop-events"
+            self._teller = Teller(self._tell_all, self._caller.context, name, self.raised)
+        if self._teller is not None:
+            until = min(now() + _RECEIVERS_S, self._last_moment() - GRACE_S / 2)
+            self._teller.wait(until, self._blocked)
+
+    def _tell_all(self) -> None:
+        assert self._crowd is not None
+        self._crowd.settle()
+        if self._caller.by_us:
+            waits.this_thread_is(waits.OwnThread())
+        if self._address is not None and not self._silent:
+            self._run.tell_shutdown(self._address)
+
+    def _begin(self) -> None:
+        run = self._run
+        run.env.stopping = True
+        run.ring_interrupt()
+        for task in run.scheduler.tasks():
+            task.stop_begins()
+        run.scheduler.make_all_ready()
+
+    def _excluded(self) -> int:
+        return len(self._callers)
+
+    def _wait_for_connections(self) -> None:
+        """Waits for callbacks, then cuts. In the second half of the time, extra threads run last
+        callbacks that find every thread stuck."""
+        registry, began = self._run.registry, now()
+        while not registry.gone(self._excluded):
+            left = self._deadline() - now()
+            if left <= 0:
+                self.all_ended = False
+                self._cut()
+                return
+            until_half = left - (now() - began)
+            if until_half <= 0:
+                self._run.scheduler.reinforce()
+            registry.wait_for_change(self._excluded, min(left, max(until_half / 2, 0.02)))
+
+    def _cut(self) -> None:
+        """Time is up: what is left loses its connection, and ends as soon as it can."""
+        run = self._run
+        if self._crowd is not None:
+            self._crowd.cut()
+        for task in run.scheduler.tasks():
+            if isinstance(task, Lifecycle) and id(task) not in self._callers:
+                task.cut_off()
+        until = self._deadline() + GRACE_S / 2
+        while now() < until and not run.registry.gone(self._excluded):
+            run.scheduler.reinforce()
+            run.registry.wait_for_change(self._excluded, 0.02)
+
+    def _end_threads(self) -> None:
+        run = self._run
+        threads = run.scheduler.threads()  # before the first of them leaves
+        run.scheduler.close()
+        self._join_pool(threads)
+        told = run.listener.stop_thread(self._last_moment())
+        told = run.listener.acceptors_gone(self._last_moment()) and told
+        for teller in [*run.tellers, *([self._teller] if self._teller else [])]:
+            told = teller.wait(self._last_moment(), self._blocked) and told
+        told = run.saturation.wait(self._last_moment(), self._blocked) and told
+        if not told:
+            self.all_ended = False  # a receiver has not returned
+        run.close_descriptors()
+
+    def _join_pool(self, threads: list[threading.Thread]) -> None:
+        """Waits for the pool's threads, but for those that run what is not waited for."""
+        until = min(self._last_moment(), now() + _POOL_S)
+        for thread in threads:
+            while thread.is_alive() and now() < until and not self._run.registry.active:
+                if self._blocked(thread.ident or 0):
+                    break
+                thread.join(min(0.05, max(0.0, until - now())))

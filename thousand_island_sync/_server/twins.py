@@ -1,0 +1,104 @@
+"""The hot path in C, where it could be compiled.
+
+A few methods are paid for by every message. They are written in Python, where they are
+explained, and have twins in C (the folder `native`, an essay at the head of `module.c`)
+that do the common case and call the Python for all others. A twin takes a method's place
+here, once, when the package is imported. Where there is no C compiler at the installation,
+or no epoll, or no GIL, or `THOUSAND_ISLAND_PURE=1` is set, the Python does all of it, and
+whatever is tested is tested both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import events
+from .._base import waits
+from .._base.clock import now
+from .._base.compiled import compare, native, warn_of_another_version
+from .._base.options import MISSING
+from .._connection.connection import STAY_STEPS, Lifecycle
+from .._connection.core import ConnectionCore
+from .._connection.states import TRANSITIONS, State
+from .._scheduler.poller import HANGUP, MOST, EpollPoller
+from .._scheduler.queue import Queue
+from .._scheduler.scheduler import SAMPLE_SHIFT, Scheduler
+from .._scheduler.staying import ALONE, Wanted
+from .._scheduler.task import Task
+from .._scheduler.tendency import HAND_OVER_COST
+from .._scheduler.worker import Worker
+from .._stream.core import SocketCore
+from .._stream.receiving import CHUNK, Receiving
+from .._stream.sending import JOINED_MOST, Sending
+from ..transports.tcp import TCPChannel
+
+#: What the twins are given to work on, by the names that C has for them.
+_GIVEN: dict[str, Any] = {
+    "Task": Task,
+    "Worker": Worker,
+    "Wanted": Wanted,
+    "Queue": Queue,
+    "Scheduler": Scheduler,
+    "Core": ConnectionCore,
+    "Lifecycle": Lifecycle,
+    "Socket": SocketCore,
+    "TCPChannel": TCPChannel,
+    "EpollPoller": EpollPoller,
+    "PARKED": State.PARKED,
+    "RUNNING": State.RUNNING,
+    "HAND_OVER_COST": HAND_OVER_COST,
+    "MISSING": MISSING,
+    "TRANSITIONS": TRANSITIONS,
+    "async_recv": events.handler_async_recv.receivers,
+    "socket_recv": events.socket_recv.receivers,
+    "socket_send": events.socket_send.receivers,
+    "make_way": waits.make_way,
+    "monotonic": now,
+}
+#: And what both have written down.
+_NUMBERS = {
+    "CHUNK": CHUNK,
+    "ALONE": ALONE,
+    "STAY_STEPS": STAY_STEPS,
+    "LOOK_MOST": MOST,
+    "SAMPLE_SHIFT": SAMPLE_SHIFT,
+    "JOINED_MOST": JOINED_MOST,
+    "HANGUP": HANGUP,
+}
+#: What has a twin: the class, the method, and what it takes, for `inspect` and `help`.
+TWINS: list[tuple[type, str, str]] = [
+    (Lifecycle, "run", "($self, /)"),
+    (Lifecycle, "stay", "($self, timeout, wanted, /)"),
+    (ConnectionCore, "_become", "($self, state, /)"),
+    (Scheduler, "_run_batch", "($self, worker, /)"),
+    (Queue, "_look", "($self, worker, /)"),
+    (Sending, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
+    (Receiving, "recv", "($self, /, length=65536, flags=0, *, timeout_ms=...)"),
+]
+
+
+def put_in() -> None:
+    """Puts the twins in, if they are there and wanted; called once."""
+    global in_c
+    if native is None:
+        return
+    originals.update({name.lstrip("_"): getattr(class_, name) for class_, name, _ in TWINS})
+    try:
+        native.bind(**_GIVEN, **originals)
+        compare(_NUMBERS)
+    except RuntimeError:
+        return  # another interpreter of this process has it
+    except (AttributeError, TypeError) as error:
+        warn_of_another_version(error)
+        return
+    for class_, name, takes in TWINS:
+        documentation = f"{name}{takes}\n--\n\n{getattr(class_, name).__doc__ or ''}"
+        setattr(class_, name, native.twin(class_, name, documentation))
+    in_c = True
+
+
+#: Whether the hot path is C.
+in_c = False
+#: Then: the methods in Python, by name without a leading underscore.
+originals: dict[str, Callable[..., Any]] = {}

@@ -1,0 +1,154 @@
+"""Lines for a stream that perhaps nobody reads: whoever writes one never waits.
+
+A bounded queue, and a thread that empties it. What finds no room is dropped and counted,
+and how many is said as soon as the stream moves again. A pipe whose reader stands (a
+container's stderr) so costs lines, and neither a client nor a stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import select
+from typing import TextIO
+
+from .._base import fork
+from .._base.clock import now
+from .._base.locks import lock
+from .._base.supervised import Supervised
+
+#: Lines that wait.
+MOST_LINES = 4_096
+
+
+class LineWriter:
+    """Writes lines to a stream, on a thread of its own.
+
+    The stream's descriptor is written to straight: a thread that waits in the stream itself
+    would hold its lock, which the interpreter takes at its exit. In a forked child, where the
+    thread is not, a line is written by who has it.
+
+    Args:
+        stream: where to. What has no descriptor is written to as it is; `None` (standard
+            error was closed before Python began) takes nothing.
+        most: lines that may wait.
+    """
+
+    def __init__(self, stream: TextIO | None, most: int = MOST_LINES) -> None:
+        self._stream = stream
+        self._fd = _descriptor(stream)
+        self._most = most
+        # Its `put` may come in a signal handler or a `__del__` amid another: it takes no lock.
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._counting = lock("lines")
+        self._dropped = 0
+        self._forks = fork.forks
+        self._closed = False
+        self._thread = Supervised(self._run, "log-lines")
+        self._thread.start()
+
+    def put(self, line: str) -> None:
+        """Has a line (without its end) written. Thread: any."""
+        if fork.forks != self._forks:
+            self._write(line)
+            return
+        with self._counting:
+            if self._closed or self._lines.qsize() >= self._most:
+                self._dropped += 1
+                return
+            self._say_dropped()
+            self._lines.put(line)
+
+    def _say_dropped(self) -> None:
+        """Behind what waits, which came before them."""
+        with self._counting:
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                self._lines.put(f"{dropped} lines were dropped here: nobody read them in time")
+
+    def close(self) -> None:
+        """Lines that come later are dropped; what is queued is written still. Idempotent."""
+        if fork.forks != self._forks or self._closed:
+            return
+        with self._counting:
+            self._closed = True
+            self._say_dropped()
+            self._lines.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Waits for that, so many seconds at most; the rest is lost then."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            line = self._lines.get()
+            if line is None:
+                return
+            if not self._write(line):
+                with self._counting:
+                    self._dropped += 1
+            elif self._dropped and self._lines.empty() and not self._closed:
+                self._say_dropped()
+
+    def _write(self, line: str) -> bool:
+        """Whether it could be: the reader may have gone, the disk be full."""
+        stream = self._stream
+        if stream is None:
+            return False
+        try:
+            if self._fd is None:
+                stream.write(f"{line}\n")
+                stream.flush()
+            else:
+                encoding = stream.encoding or "utf-8"
+                _write_all(self._fd, f"{line}\n".encode(encoding, "backslashreplace"))
+        except (OSError, ValueError):
+            return False
+        return True
+
+
+def close_all(*writers: LineWriter, within: float = 0.5) -> None:
+    """Closes them, and waits for all of them together so many seconds at most."""
+    for writer in writers:
+        writer.close()
+    deadline = now() + within
+    for writer in writers:
+        writer.join(max(0.0, deadline - now()))
+
+
+def _descriptor(stream: TextIO | None) -> int | None:
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Also where somebody has made the descriptor non-blocking, for all who share it."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(fd, select.POLLOUT)
+            poller.poll()
+
+
+class LineHandler(logging.Handler):
+    """Log records as lines of a `LineWriter`; they are formatted where they are logged."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `logging.Handler.emit`; never waits."""
+        try:
+            line = self.format(record)
+        except Exception:
+            line = (
+                f"a line of {record.pathname}:{record.lineno} cannot be formatted: {record.msg!r}"
+            )
+        self._writer.put(line)

@@ -1,0 +1,104 @@
+"""blinker's signal, with what an event needs for each receiver worked out beforehand.
+
+`Signal.receivers_for` makes a new set and looks up each receiver, more than a microsecond
+for each event. As receivers come and go far less often than events, they are kept here as
+lists until the next one does: as weakly as blinker holds them. Once somebody listens to
+one server only, blinker is asked again for each event.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from blinker import ANY, Signal
+
+from .._base.locks import process_lock
+from .receiver_failures import Receiver, ReceiverFailures, reference
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_changing = process_lock("events")
+
+
+class EventSignal(Signal):
+    """The signal of one event.
+
+    Args:
+        event: its dotted name.
+    """
+
+    def __init__(self, event: str) -> None:
+        super().__init__(f"The event {event}.")
+        self.event = event
+        self.failures = ReceiverFailures(event)
+        # All of this changes under `_changing`, under which nothing is called.
+        self._changes = 0
+        self._particular = False  # somebody listens, or has listened, to one server only
+        self._strongly: list[Receiver] = []  # those that are not held weakly
+        # Who listens, held weakly or not; `None`: not known since the last change.
+        self._known: tuple[list[Receiver], list[weakref.ref[Receiver]]] | None = None
+        #: The same, where none is held weakly and all listen to any server; or `None`.
+        self.simply: list[Receiver] | None = None
+
+    def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
+        """As `Signal.connect`."""
+        super().connect(receiver, sender, weak)
+        self._change(receiver, [] if weak else [receiver], sender is not ANY)
+        return receiver
+
+    def disconnect(self, receiver: Receiver, sender: Any = ANY) -> None:
+        """As `Signal.disconnect`."""
+        super().disconnect(receiver, sender)
+        self._change(receiver if sender is ANY else None, [], False)
+        self.failures.forget(receiver)
+
+    def _change(self, without: Receiver | None, more: list[Receiver], particular: bool) -> None:
+        while True:
+            before = self._strongly
+            # Not under the lock: a receiver may have an `__eq__` of its own.
+            strongly = [other for other in before if other != without] + more
+            with _changing:
+                if self._strongly is before:
+                    self._strongly = strongly
+                    self._particular |= particular
+                    self._changes += 1
+                    self._known = self.simply = None
+                    return
+
+    def listeners(self, server: object) -> list[Receiver]:
+        """Who listens to an event of `server` at this moment. Thread: any."""
+        if self._particular:
+            return self._asked(server)
+        known = self._known
+        if known is None:
+            changes = self._changes
+            known = self._sorted(self._asked(server))
+            with _changing:
+                if changes == self._changes and not self._particular:
+                    self._known = known
+                    self.simply = None if known[1] else known[0]
+        strong, weak = known
+        return strong + [receiver for ref in weak if (receiver := ref()) is not None]
+
+    def _asked(self, server: object) -> list[Receiver]:
+        while True:
+            try:
+                return list(self.receivers_for(server))
+            except RuntimeError:  # another thread connected or disconnected meanwhile
+                continue
+
+    def _sorted(
+        self, receivers: list[Receiver]
+    ) -> tuple[list[Receiver], list[weakref.ref[Receiver]]]:
+        strongly = self._strongly
+        strong: list[Receiver] = []
+        weak: list[weakref.ref[Receiver]] = []
+        for receiver in receivers:
+            weakly = None if receiver in strongly else reference(receiver)
+            if weakly is None:
+                strong.append(receiver)
+            else:
+                weak.append(weakly)
+        return strong, weak

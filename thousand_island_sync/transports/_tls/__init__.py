@@ -1,0 +1,1 @@
+"""TLS, by way of pyOpenSSL."""

@@ -1,0 +1,45 @@
+"""What OpenSSL has and pyOpenSSL 26.4 has no public call for.
+
+Two functions of the library underneath are reached through pyOpenSSL's private names
+(`_tls.private`). Without those, each falls back on something that is public: nothing breaks, the
+one is less strict and the other slower.
+"""
+
+from __future__ import annotations
+
+from OpenSSL import SSL
+
+from . import private
+from .private import Unexpected
+
+
+def set_groups(context: SSL.Context, groups: bytes) -> bool:
+    """Key exchange groups, in order (SSL_CTX_set1_groups_list(3)); whether it was done.
+
+    If not, OpenSSL's own list stays: the same groups and two more, as strong.
+    """
+    names = private.names
+    if names is None:
+        return False
+    try:
+        private.check_context(names.ffi, context)
+    except Unexpected as error:
+        private.do_without(error)
+        return False
+    done = bool(names.set_groups(context._context, groups))
+    if not done:
+        names.clear_errors()  # or the next call finds them
+    return done
+
+
+def resumed(connection: SSL.Connection) -> bool | None:
+    """Whether the session was resumed (SSL_session_reused(3)); `None`: it cannot tell."""
+    names = private.names
+    if names is None:
+        return None
+    try:
+        private.check_connection(names.ffi, connection)
+    except Unexpected as error:
+        private.do_without(error)
+        return None
+    return bool(names.session_reused(connection._ssl))

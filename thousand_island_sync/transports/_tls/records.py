@@ -1,0 +1,266 @@
+"""OpenSSL and the memory it reads from and writes to, with less around each call.
+
+The facts. `Connection.recv` of pyOpenSSL allocates as many bytes as it may get, asks OpenSSL
+for an error although there was none, and asks the context for what callbacks of Python may
+have raised; `send` does the last two. That is two fifths of what a small message costs.
+
+Our decision. The same functions of OpenSSL are called through pyOpenSSL's private names, with
+a buffer for each thread; whatever is not bytes goes the way that pyOpenSSL goes, so its errors
+are the same. Where those are not as they are known (`_tls.private`), its public calls do: slower,
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+from OpenSSL import SSL
+
+from . import private
+from .private import Names
+
+#: What one call reads or writes at most: a record (RFC 8446, 5.1).
+RECORD = 16_384
+#: A record with all that encryption adds (RFC 5246, 6.2.3, allows the most), and its header.
+LARGEST = RECORD + 2_048 + 5
+#: Records that are encrypted together at most, where there is room for them.
+BATCH = 8
+
+#: OpenSSL's functions and cffi's, once `bind` has them.
+_ssl_read: Any = None
+_ssl_write: Any = None
+_ssl_pending: Any = None
+_ssl_set_bio: Any = None
+_bio_read: Any = None
+_bio_write: Any = None
+_bio_held: Any = None
+_bio_new: Any = None
+_bio_memory: Any = None
+_new: Any = None
+_from: Any = None
+_bytes_of: Any = None
+_cast: Any = None
+
+
+def bind(names: Names) -> None:
+    """What `PrivateRecords` call from now on. Global names: they are looked up for each message."""
+    known = {name: getattr(names, name.removeprefix("_"), None) for name in _BOUND}
+    ffi = names.ffi
+    known.update(_new=ffi.new, _from=ffi.from_buffer, _bytes_of=ffi.buffer, _cast=ffi.cast)
+    globals().update(known, _here=_Here())
+
+
+_BOUND = (
+    *("_ssl_read", "_ssl_write", "_ssl_pending", "_ssl_set_bio"),
+    *("_bio_read", "_bio_write", "_bio_held", "_bio_new", "_bio_memory"),
+)
+
+
+class Records(Protocol):
+    """What a channel reads and writes. Errors are `OpenSSL.SSL.Error`s."""
+
+    def put(self, data: bytes) -> None:
+        """What has come from the peer."""
+
+    def read(self, length: int, fetched: bytes = b"") -> bytes:
+        """Decrypted bytes of one record, after `put` of what was fetched."""
+
+    def get(self) -> Any:
+        """What shall go to the peer: bytes-like, good until the next call on this thread."""
+
+    def seal(self, data: Any) -> Any:
+        """Encrypts `BATCH` records' worth at most, and what `get` gives then."""
+
+    def empty(self) -> bool:
+        """After a `read`: whether nothing is left of what was put. False if it cannot tell."""
+
+    def shrink(self) -> None:
+        """After a `get`, and when `empty`: lets go of the memory that large records took."""
+
+
+def _no_memory() -> MemoryError:
+    return MemoryError("OpenSSL has no memory for what has come")
+
+
+def _interrupted() -> SSL.Error:
+    """Some records are encrypted and cannot be taken back, and OpenSSL wants to read before it
+    goes on. Only a context of the user's own that lets clients renegotiate comes to that."""
+    return SSL.Error([("", "", "the peer renegotiates in the middle of a send")])
+
+
+class PublicRecords:
+    """By pyOpenSSL's own calls."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self._connection = connection
+
+    def put(self, data: bytes) -> None:
+        self._connection.bio_write(data)
+
+    def read(self, length: int, fetched: bytes = b"") -> bytes:
+        if fetched:
+            self.put(fetched)
+        return self._connection.recv(min(length, RECORD))
+
+    def get(self) -> Any:
+        pieces = []
+        try:
+            while True:
+                pieces.append(self._connection.bio_read(LARGEST))
+        except SSL.WantReadError:
+            return b"".join(pieces)
+
+    def seal(self, data: Any) -> Any:
+        done = 0
+        while done < len(data):
+            try:
+                done += self._connection.send(data[done : done + RECORD])
+            except SSL.WantReadError:
+                if done:
+                    raise _interrupted() from None
+                raise
+        return self.get()
+
+    def empty(self) -> bool:
+        return False
+
+    def shrink(self) -> None:
+        pass
+
+
+def _place(pointer: Any) -> int:
+    return int(_cast("uintptr_t", pointer))
+
+
+class _Here(threading.local):
+    buffer: Any = None
+    large: Any = None
+    pointer: Any = None
+
+
+_here = _Here()
+
+
+def _buffer() -> Any:
+    buffer = _here.buffer
+    if buffer is None:
+        buffer = _here.buffer = _new("char[]", LARGEST)
+    return buffer
+
+
+class PrivateRecords:
+    """By OpenSSL's functions underneath. One thread at a time, as for all of a connection."""
+
+    __slots__ = ("_connection", "_in", "_out", "_places", "_ssl")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._ssl = connection._ssl
+        self._in, self._out = connection._into_ssl, connection._from_ssl
+        #: Where these three are in memory, and what keeps them there, for the twins in C; not
+        #: before the handshake is over.
+        self._places: tuple[int, int, int, Any] | None = None
+
+    def put(self, data: bytes) -> None:
+        if _bio_write(self._in, data, len(data)) != len(data):
+            raise _no_memory()
+
+    def read(self, length: int, fetched: bytes = b"") -> bytes:
+        # For every message: `put`, but one call of Python's less.
+        if fetched and _bio_write(self._in, fetched, len(fetched)) != len(fetched):
+            raise _no_memory()
+        buffer = _here.buffer or _buffer()
+        count = _ssl_read(self._ssl, buffer, length if length < RECORD else RECORD)
+        if count <= 0:
+            raise self._failure(count)
+        found: bytes = _bytes_of(buffer, count)[:]
+        return found
+
+    def get(self) -> Any:
+        buffer = _here.buffer or _buffer()
+        count = _bio_read(self._out, buffer, LARGEST)
+        if count <= 0:
+            return b""
+        sealed = _bytes_of(buffer, count)
+        return sealed if count < LARGEST else self._rest(sealed)
+
+    def seal(self, data: Any) -> Any:
+        size = len(data)
+        if size > RECORD or type(data) is not bytes:
+            return self._seal_many(data, size)
+        count = _ssl_write(self._ssl, data, size)
+        if count != size:
+            if count <= 0:
+                raise self._failure(count)
+            return self._seal_many(data, size, count)
+        # For every message: `get`, but one call of Python's less.
+        buffer = _here.buffer or _buffer()
+        count = _bio_read(self._out, buffer, LARGEST)
+        sealed = _bytes_of(buffer, count)
+        return sealed if count < LARGEST else self._rest(sealed)
+
+    def _seal_many(self, data: Any, size: int, done: int = 0) -> Any:
+        """Several records: of more than one's worth, or for a client that takes only small
+        ones (RFC 6066, 4), for whom one call writes one."""
+        with _from(data) as start:
+            while done < size:
+                count = _ssl_write(self._ssl, start + done, min(RECORD, size - done))
+                if count <= 0:
+                    raise self._failure(count, done)
+                done += count
+        if size <= RECORD:
+            return self.get()
+        large = _here.large
+        if large is None:
+            large = _here.large = _new("char[]", BATCH * LARGEST)
+        count = _bio_read(self._out, large, BATCH * LARGEST)
+        sealed = _bytes_of(large, count)
+        return sealed if count < BATCH * LARGEST else self._rest(sealed)
+
+    def _rest(self, piece: Any) -> bytes:
+        """All there is, after a first piece that filled its buffer."""
+        first: bytes = piece[:]
+        return first + bytes(self.get())
+
+    def empty(self) -> bool:
+        pointer = _here.pointer
+        if pointer is None:
+            pointer = _here.pointer = _new("char**")
+        return not _bio_held(self._in, pointer) and not _ssl_pending(self._ssl)
+
+    def shrink(self) -> None:
+        connection = self._connection
+        new_in, new_out = _bio_new(_bio_memory()), _bio_new(_bio_memory())
+        if not new_in or not new_out:
+            return
+        # It owns both from here on, and frees those that it had.
+        _ssl_set_bio(self._ssl, new_in, new_out)
+        connection._into_ssl, connection._from_ssl = new_in, new_out
+        self._in, self._out = new_in, new_out
+        self._places = (_place(self._ssl), _place(new_in), _place(new_out), self._ssl)
+
+    def _failure(self, result: int, done: int = 0) -> SSL.Error:
+        """`done`: bytes of the same send that were encrypted before."""
+        try:
+            self._connection._raise_ssl_error(self._ssl, result)
+        except SSL.WantReadError as error:
+            return _interrupted() if done else error
+        except SSL.Error as error:
+            return error
+        return SSL.Error([("", "", "OpenSSL says neither bytes nor why")])
+
+
+def records_of(connection: SSL.Connection) -> Records:
+    """The quick way, or the public one, for a connection without a socket."""
+    names = private.names
+    if names is None:
+        return PublicRecords(connection)
+    try:
+        private.check_connection(names.ffi, connection)
+    except private.Unexpected as error:
+        private.do_without(error)
+        return PublicRecords(connection)
+    return PrivateRecords(connection)
