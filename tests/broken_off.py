@@ -10,6 +10,8 @@ would itself be interrupted.
 
 No point is where a descriptor is a number, and nobody's: after accept(2), before there is a socket
 for it, and while a wake-up's is closed. What comes there loses it, as in the standard library.
+And none is where `threading` strikes a thread off: from CPython 3.14 on its own lock could stay held
+for good, and no other thread would begin or end.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ SLACK_S = 0.5
 
 
 _NOBODYS = {"accept_one", "abandon"}
+_STRIKES_OFF = threading.Thread._delete.__code__  # type: ignore[attr-defined]
 _MAKES_SOCKETS = socket.socket.__init__.__code__
 
 
@@ -75,7 +78,11 @@ class Point:
         code = frame.f_code
         if code.co_filename == __file__:
             return  # the user's
-        if code.co_name in _NOBODYS or (code.co_name == "__init__" and code is _MAKES_SOCKETS):
+        if (
+            code is _STRIKES_OFF
+            or code.co_name in _NOBODYS
+            or (code.co_name == "__init__" and code is _MAKES_SOCKETS)
+        ):
             return
         self._left -= 1
         if self._left <= 0:
