@@ -10,8 +10,8 @@ would itself be interrupted.
 
 No point is where a descriptor is a number, and nobody's: after accept(2), before there is a socket
 for it, and while a wake-up's is closed. What comes there loses it, as in the standard library.
-And none is where `threading` strikes a thread off: from CPython 3.14 on its own lock could stay held
-for good, and no other thread would begin or end.
+And none is where `threading` strikes a thread off: from CPython 3.14 on its own lock could stay
+held for good, and no other thread would begin or end.
 """
 
 from __future__ import annotations
