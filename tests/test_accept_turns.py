@@ -63,12 +63,12 @@ def test_acceptors_that_wait_at_the_limit_leave_the_turn(waits, serve, client, r
     """Whoever has the turn must see a client that another was woken for."""
     recorder = record("acceptor.limit_reached", "acceptor.limit_cleared")
     server = serve(Echo, num_acceptors=3, max_connections=1)
-    registry = server._run.registry
+    limit = server._run.limit
     clients = [client(server) for _ in range(6)]
     for sock in clients:
         assert answers(sock)
         if waits and sock is not clients[-1]:
-            assert eventually(lambda: registry._waiters == 3)
+            assert eventually(lambda: limit._waiters == 3)
         sock.close()
     recorder.wait_for("acceptor.limit_reached", 6)
     assert eventually(lambda: server.info().accepted_total == 6)

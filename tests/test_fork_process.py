@@ -324,7 +324,7 @@ def test_a_child_knows_which_locks_it_has(serve, children):
     """Of those that it held over the fork it has none; else who interrupts it would wait for one
     in the middle of another."""
     serve(Echo)  # its threads open and close things
-    one = locks.lock("registry")
+    one = locks.lock("connection.limit")
 
     def look():
         assert not locks.holds_any()

@@ -31,7 +31,7 @@ from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._connection.environment import Environment
 from thousand_island_sync._connection.mailbox import Call
 from thousand_island_sync._connection.states import State
-from thousand_island_sync._listener.registry import Registry
+from thousand_island_sync._listener.connection_limit import ConnectionLimit
 from thousand_island_sync._scheduler.task import AGAIN, DONE
 
 LAST = {"handle_close", "handle_error", "handle_timeout", "handle_shutdown"}
@@ -100,7 +100,7 @@ class One:
     """One connection, and what was seen of it."""
 
     def __init__(self, world, number, shakes):
-        assert world.registry.reserve()
+        assert world.limit.reserve()
         self.world, self.number = world, number
         self.calls, self.depth, self.done, self.results = [], 0, False, []
         self.socket = None  # what its handler was given, and holds
@@ -112,7 +112,7 @@ class One:
         )
         self.connection.attached = True
         self.number_given = ours.fileno()
-        world.registry.admit(1, [self.connection])
+        world.limit.admit(1, [self.connection])
 
     def called(self, name, *arguments):
         # An assertion in here would end as this connection's own error.
@@ -214,7 +214,7 @@ class Interleavings(RuleBasedStateMachine):
             ("handler.start", "handler.shutdown", "handler.error", "socket.close")
             + ("socket.handshake", "socket.handshake_error")
         )
-        self.registry = Registry(10, lambda *edge: None)
+        self.limit = ConnectionLimit(10, lambda *edge: None)
         self.pool = Pool(self)
         self.env = Environment(
             server="the server",
@@ -226,10 +226,10 @@ class Interleavings(RuleBasedStateMachine):
             handshake_timeout=2.0,
             max_pending=5,
             clock=lambda: self.time,
-            opened=self.registry.opened,
-            ended=self.registry.ended,
-            refused=lambda connection, error: self.registry.refused(connection),
-            probed=self.registry.count_probe,
+            opened=self.limit.opened,
+            ended=self.limit.ended,
+            refused=lambda connection, error: self.limit.refused(connection),
+            probed=self.limit.count_probe,
         )
         self.env.pool = self.pool
         self.accept(shakes)
@@ -430,9 +430,9 @@ class Interleavings(RuleBasedStateMachine):
         try:
             for one in self.all:
                 self.check(one)
-            assert self.registry.active == self.registry._pending == 0
-            assert self.registry.snapshot() == []
-            assert self.registry.accepted == len(self.all)
+            assert self.limit.active == self.limit._pending == 0
+            assert self.limit.snapshot() == []
+            assert self.limit.accepted == len(self.all)
             assert self.pool.timers == []
         finally:
             for one in self.all:

@@ -143,7 +143,9 @@ def test_at_every_point_under_a_lock_in_its_own_thread(connections, serve, clien
         bystanders.posted,
     )
     assert not interrupter.errors, interrupter.errors
-    assert {"scheduler", "mailbox", "registry", "connection", "socket.guard"} <= (interrupter.locks)
+    assert {"scheduler", "mailbox", "connection.limit", "connection", "socket.guard"} <= (
+        interrupter.locks
+    )
     assert interrupter.made > 500
     for _ in range(3):
         assert answers(client(server))
@@ -318,7 +320,7 @@ def test_a_signals_handler_amid_the_same_call(asked, serve, client):
 
 
 @pytest.mark.parametrize("listener", ["listens", "is in a receiver"])
-@pytest.mark.parametrize("held", ["socket.guard", "mailbox", "registry"])
+@pytest.mark.parametrize("held", ["socket.guard", "mailbox", "connection.limit"])
 def test_who_has_a_lock_does_not_wait_for_the_schedulers(
     held, listener, serve, client, monkeypatch
 ):
@@ -360,7 +362,7 @@ def test_a_message_is_put_in_without_a_lock_that_another_has():
 
     with running(other):
         assert taken.wait(5)
-        with locks.lock("registry"):
+        with locks.lock("connection.limit"):
             assert mail.put("now")
             assert mail.put_delayed(Timer(1.0))
             with pytest.raises(MailboxFull):
@@ -378,7 +380,7 @@ def test_many_threads_post_at_once_each_with_a_lock(serve, client):
 
     def post():
         for turn in range(200):
-            with locks.lock("registry"):
+            with locks.lock("connection.limit"):
                 bystanders.kept.post("count me", delay_ms=turn % 2)
 
     with running(*[post] * 4):

@@ -30,13 +30,13 @@ pytestmark = pytest.mark.skipif(not locks.watched, reason="nothing is watched in
 
 
 def test_later_ones_are_taken_under_earlier_ones(found):
-    with lock("registry"), lock("scheduler"), lock("connection"):
-        assert locks.held_here() == ["registry", "scheduler", "connection"]
+    with lock("connection.limit"), lock("scheduler"), lock("connection"):
+        assert locks.held_here() == ["connection.limit", "scheduler", "connection"]
     assert locks.held_here() == []
     assert found == []
 
 
-@pytest.mark.parametrize("inner", ["registry", "scheduler"])
+@pytest.mark.parametrize("inner", ["connection.limit", "scheduler"])
 def test_an_earlier_one_or_another_of_the_same_is_not_waited_for(inner, found):
     with lock("scheduler"), lock(inner):
         pass
@@ -44,15 +44,15 @@ def test_an_earlier_one_or_another_of_the_same_is_not_waited_for(inner, found):
 
 
 def test_what_is_only_tried_needs_no_order(found):
-    registry = lock("registry")
+    limit = lock("connection.limit")
     with lock("scheduler"):
-        assert registry.acquire(False)
-        registry.release()
+        assert limit.acquire(False)
+        limit.release()
     assert found == []
 
 
 def test_its_own_thread_may_take_one_of_a_server_again(found):
-    one = lock("registry")
+    one = lock("connection.limit")
     with one, one:
         assert one._is_owned()
     assert not one._is_owned()
@@ -100,9 +100,9 @@ def test_no_receiver_runs_under_a_lock_or_a_turn(name, found):
 
 def test_no_log_handler_runs_under_a_lock(found):
     log = logging.getLogger("thousand_island_sync")
-    with lock("registry"):
+    with lock("connection.limit"):
         log.critical("something")
-    assert found == ["a log handler is run under registry"]
+    assert found == ["a log handler is run under connection.limit"]
 
 
 def test_a_thread_may_wait_with_its_turn_and_with_no_lock(found):
@@ -111,12 +111,12 @@ def test_a_thread_may_wait_with_its_turn_and_with_no_lock(found):
         with maker("socket.sending")():
             waits.wait_for(reader, write=False, timeout=0)
         assert found == []
-        with lock("registry"):
+        with lock("connection.limit"):
             waits.wait_for(reader, write=False, timeout=0)
     finally:
         os.close(reader)
         os.close(writer)
-    assert found == ["a thread waits under registry"]
+    assert found == ["a thread waits under connection.limit"]
 
 
 # ---- taking one amid one's own ------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_ones_own_is_not_taken_again():
         assert not take(one)
 
 
-@pytest.mark.parametrize("held", ["registry", "mailbox", None])
+@pytest.mark.parametrize("held", ["connection.limit", "mailbox", None])
 def test_anothers_is_waited_for_only_by_who_has_none(held):
     one, taken, over = lock("scheduler"), threading.Event(), threading.Event()
 
@@ -160,7 +160,7 @@ def test_anothers_is_waited_for_only_by_who_has_none(held):
 
 def test_who_is_gone_is_not_looked_at():
     before = len(locks.every())
-    one = lock("registry")
+    one = lock("connection.limit")
     assert one in locks.every()
     assert len(locks.every()) == before + 1
     del one
@@ -173,7 +173,7 @@ def test_who_is_gone_is_not_looked_at():
 def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
     held = threading.Event()
     over = threading.Event()
-    one = lock("registry")
+    one = lock("connection.limit")
 
     def other():
         with one:
@@ -191,7 +191,7 @@ def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
     script = (
         "import os, threading\n"
         "from thousand_island_sync._base import locks\n"
-        "one, held = locks.lock('registry'), threading.Event()\n"
+        "one, held = locks.lock('connection.limit'), threading.Event()\n"
         "threading.Thread(target=lambda: (one.acquire(), held.set()), daemon=True).start()\n"
         "held.wait(5)\n"
         "locks.hold_those_of_process()\n"
@@ -213,7 +213,8 @@ from thousand_island_sync import events
 from thousand_island_sync._base import compiled, locks
 native = compiled.native
 kinds = (threading.RLock, threading.RLock) if native is None else (native.RLock, native.Lock)
-print(type(locks.lock("registry")) is type(kinds[0]()), locks.maker("socket.sending") is kinds[1])
+alike = type(locks.lock("connection.limit")) is type(kinds[0]())
+print(alike, locks.maker("socket.sending") is kinds[1])
 print(events.emit.__module__, locks.watched)
 """
 

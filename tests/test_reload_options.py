@@ -160,8 +160,8 @@ def test_who_is_accepted_after_a_reload_has_its_options_whoever_was_about_to_acc
 ):
     """An acceptor that was woken before the reload, and comes to its accept after it."""
     server = serve(Tells, transport_options={"nodelay": False})
-    intake_class, reloaded = type(server._run.listener.intake), []
-    take = intake_class.take
+    admission_class, reloaded = type(server._run.listener.admission), []
+    take = admission_class.take
 
     def take_late(self, accepts, *arguments, **options):
         def accept(socks):
@@ -173,5 +173,5 @@ def test_who_is_accepted_after_a_reload_has_its_options_whoever_was_about_to_acc
 
         return take(self, accept, *arguments, **options)
 
-    monkeypatch.setattr(intake_class, "take", take_late)
+    monkeypatch.setattr(admission_class, "take", take_late)
     assert asked(client(server), NODELAY) == 1

@@ -696,7 +696,7 @@ def test_a_callback_that_ends_while_the_watch_looks_at_it(watched):
 
 
 def test_what_was_forgotten_in_the_queue_calls_no_thread_once_all_is_over(scheduler_of):
-    """As the stop forgets a door that an event has just made ready."""
+    """As the stop forgets an inline accept that an event has just made ready."""
     scheduler = scheduler_of(tended=False)
     begun, go_on = threading.Event(), threading.Event()
 

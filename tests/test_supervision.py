@@ -263,8 +263,8 @@ def scheduler_lock(sock):
     return sock.connection._lifecycle._env.pool._lock
 
 
-def registry_lock(sock):
-    return sock.connection.server._changes.run.registry._lock
+def limit_lock(sock):
+    return sock.connection.server._changes.run.limit._lock
 
 
 def process_lock(sock):
@@ -291,7 +291,7 @@ class TakesAndIsInterrupted(Handler):
         self.interrupt(sock)
 
 
-@pytest.mark.parametrize("which", [scheduler_lock, registry_lock, process_lock])
+@pytest.mark.parametrize("which", [scheduler_lock, limit_lock, process_lock])
 @pytest.mark.parametrize("way", ["handle_data", "handle_call", "handle_close"])
 def test_g6_a_lock_that_an_exception_left_held_is_given_back(serve, client, caplog, which, way):
     server = serve(TakesAndIsInterrupted, handler_options=which)

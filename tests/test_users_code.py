@@ -296,7 +296,9 @@ def test_a_stop_is_in_time_beside_a_constructor(serve, client, stuck):
     assert stops_in_time(server, stuck) is False
 
 
-@pytest.mark.parametrize("name", ["scheduler", "registry", "mailbox", "connection", "listener"])
+@pytest.mark.parametrize(
+    "name", ["scheduler", "connection.limit", "mailbox", "connection", "listener"]
+)
 def test_a_stop_is_in_time_beside_a_del_that_the_collector_runs_under_a_lock(
     name, serve, client, stuck, monkeypatch
 ):

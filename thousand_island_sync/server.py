@@ -237,7 +237,7 @@ class ThousandIsland:
         """The open connections, a snapshot."""
         self._check_process()
         run = self._run
-        return [] if run is None else [one.handle for one in run.registry.snapshot()]  # type: ignore[attr-defined]
+        return [] if run is None else [one.handle for one in run.limit.snapshot()]  # type: ignore[attr-defined]
 
     def info(self) -> Info:
         """Counts, in constant time."""
@@ -245,16 +245,16 @@ class ThousandIsland:
         run = self._run
         if run is None:
             return Info(self.status, None, 0, 0, 0, 0, 0, 0, 0, 0)
-        registry = run.registry
+        limit = run.limit
         return Info(
             self.status,
             run.listener.address,
-            registry.active,
-            registry.peak,
-            registry.accepted,
-            registry.rejected,
+            limit.active,
+            limit.peak,
+            limit.accepted,
+            limit.rejected,
             *run.scheduler.counts(),
-            registry.probes,
+            limit.probes,
         )
 
     # ---- inside ---------------------------------------------------------------

@@ -46,7 +46,6 @@ class ConnectionCore(Task):
 
     __slots__ = (
         "_accepted_at",
-        "_acceptor_id",
         "_asked",
         "_clock",
         "_context",
@@ -71,6 +70,7 @@ class ConnectionCore(Task):
         "_switch",
         "_total_deadline",
         "_transport",
+        "acceptor_id",
         "peer_address",
         "read_timeout",
     )
@@ -93,7 +93,7 @@ class ConnectionCore(Task):
         self._transport = transport
         self._sock = sock
         self.peer_address = peer_address
-        self._acceptor_id = acceptor_id
+        self.acceptor_id = acceptor_id
         self._id: str | int = next(_serials)  # its number, until it is asked for
         self._clock = env.clock
         self._accepted_at = env.clock()

@@ -58,7 +58,7 @@ class Handshaking(Ending):
                 {},
                 {
                     "connection_id": self.id,
-                    "acceptor_id": self._acceptor_id,
+                    "acceptor_id": self.acceptor_id,
                     "remote_address": host,
                     "remote_port": port,
                 },

@@ -23,9 +23,9 @@ from .._base.locks import lock
 from .._base.supervised import BackOff, say
 from ..transports.base import ListenSocket
 from .accept_turns import ClientWait, SharedBell, Turn
-from .door import Door
-from .intake import Intake, accepts_of, somebody_listens
-from .registry import InHand, Room
+from .admission import Admission, accepts_of, somebody_listens
+from .connection_limit import InHand, Room
+from .inline_accept import InlineAccept
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: Seconds that acceptors pause when the machine is out of something.
@@ -50,17 +50,17 @@ class Acceptor:
         self,
         number: int,
         listener: ListenSocket,
-        intake: Intake,
+        admission: Admission,
         bell: SharedBell,
         turn: Turn,
-        door: Door | None = None,
+        inline: InlineAccept | None = None,
     ) -> None:
         self._turn = turn
-        self.door = door
+        self.inline = inline
         self.number = number
         self._listener = listener.socket
         self._accepts = accepts_of(listener.socket)
-        self._intake = intake
+        self._admission = admission
         self.bell = bell
         self.over = False
         self.reason = "shutdown"
@@ -76,7 +76,7 @@ class Acceptor:
 
     def bells(self) -> list[SharedBell]:
         """What its thread waits for, and so holds."""
-        return [self.bell] if self.door is None else [self.bell, self.door.gate]
+        return [self.bell] if self.inline is None else [self.bell, self.inline.gate]
 
     def end(self, reason: str) -> None:
         """It shall end. Thread: any; the bell is for the caller to ring."""
@@ -112,7 +112,7 @@ class Acceptor:
 
     def run(self) -> None:
         """Thread: the acceptor's own."""
-        server, started = self._intake.server, now_ns()
+        server, started = self._admission.server, now_ns()
         waits.this_thread_is(waits.OwnThread())
         self._tell(events.acceptor_start, server, {})
         try:
@@ -141,11 +141,11 @@ class Acceptor:
         """
         say("an acceptor died and is started again", error)
         self._turn.let_go()
-        self._intake.scheduler.interrupted()
-        if self.door is not None:
-            self.door.given_back()
-        self._intake.rescue(self._hand, self.number)
-        self._intake.tell_accept_error(error, self.number)
+        self._admission.scheduler.interrupted()
+        if self.inline is not None:
+            self.inline.given_back()
+        self._admission.rescue(self._hand, self.number)
+        self._admission.tell_accept_error(error, self.number)
         pause = 0.0 if self.over else self._back_off.failed()
         if not pause:
             return
@@ -164,7 +164,7 @@ class Acceptor:
 
     def _all_accepted(self) -> int:
         """What the pool took in its name, too."""
-        return self._accepted + self._intake.accepted_by(self.number)
+        return self._accepted + self._admission.accepted_by(self.number)
 
     def _accept_clients(self) -> None:
         turn = self._turn
@@ -181,16 +181,16 @@ class Acceptor:
                     self._accept(asked)
                 else:
                     self._accept_batch()
-                if self.door is not None:
-                    self.door.offer(self.number)
+                if self.inline is not None:
+                    self.inline.offer(self.number)
 
     def _pool_attends(self) -> bool:
-        return self.door is not None and self.door.attended()
+        return self.inline is not None and self.inline.attended()
 
     def _rest(self) -> None:
-        """Until the pool does not see to the door any more. With the turn: others rest too."""
-        assert self.door is not None
-        gate = self.door.gate
+        """Until the pool does not accept any more. With the turn: others rest too."""
+        assert self.inline is not None
+        gate = self.inline.gate
         waits.wait_for(gate.fileno(), write=False, timeout=FOREVER, also=self.bell.fileno())
         gate.hush()
 
@@ -207,32 +207,32 @@ class Acceptor:
 
     def _may_accept(self) -> bool:
         """Reserves a place, waiting at the limit; `False`: look again."""
-        intake = self._intake
-        pause = intake.paused_until - now()
-        if pause <= 0 and intake.registry.reserve(self._hand):
+        admission = self._admission
+        pause = admission.paused_until - now()
+        if pause <= 0 and admission.limit.reserve(self._hand):
             return True
         with self._turn.given_away():
             room = self._find_room(pause)
         if room is Room.FREE:
-            return intake.registry.reserve(self._hand)
+            return admission.limit.reserve(self._hand)
         if room is Room.NONE:
             self._turn_all_away()
         return False
 
     def _find_room(self, pause: float) -> Room:
-        intake = self._intake
+        admission = self._admission
         if pause > 0:
             self._pause(pause)
             return Room.LOOK_AGAIN
-        return intake.registry.wait_for_room(
-            self._listener.fileno(), intake.patience, lambda: self.over, self._somebody_waits
+        return admission.limit.wait_for_room(
+            self._listener.fileno(), admission.patience, lambda: self.over, self._somebody_waits
         )
 
     def _turn_all_away(self) -> None:
         """They have waited long enough."""
         more = True
         while more and not self.over:
-            crowd, more = self._intake.take_crowd(self.number, self._listener)
+            crowd, more = self._admission.take_crowd(self.number, self._listener)
             with self._telling():
                 crowd.settle()
 
@@ -241,46 +241,46 @@ class Acceptor:
         return fd >= 0 and waits.wait_for(fd, write=False, timeout=0)
 
     def _accept(self, asked: int) -> None:
-        intake = self._intake
+        admission = self._admission
         try:
             with descriptors.thread.no_fork:
                 sock, address = self._accepts(self._hand.socks)
         except BlockingIOError:  # another acceptor was quicker
-            intake.registry.cancel(self._hand)
+            admission.limit.cancel(self._hand)
             return
         except OSError as error:
-            intake.registry.cancel(self._hand)
+            admission.limit.cancel(self._hand)
             self._failed(error)
             return
         self._failures = 0
         self._accepted += 1
         waited = now_ns() - asked
-        connection = intake.admit(self.number, sock, address, self._hand)
+        connection = admission.admit(self.number, sock, address, self._hand)
         with self._telling():
-            intake.introduce(connection, waited)
+            admission.introduce(connection, waited)
         self._hand.clear()
 
     def _accept_batch(self) -> None:
         """Nobody listens to events, and a place is reserved."""
-        taken, error = self._intake.take(self._accepts, self.number, self._hand)
+        taken, error = self._admission.take(self._accepts, self.number, self._hand)
         self._accepted += len(taken)
         if taken:
             self._failures = 0
             self._step_aside()  # what starts no thread waits for nobody, and keeps its turn
-            self._intake.settle(self._hand)
+            self._admission.settle(self._hand)
             self._step_back()
         if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
-        intake = self._intake
+        admission = self._admission
         if self.over:
             return
         exhausted = error.errno in _EXHAUSTED
         if exhausted:  # whose turn is next must know
-            intake.paused_until = now() + _PAUSE_S
+            admission.paused_until = now() + _PAUSE_S
         with self._telling():
-            intake.tell_accept_error(error, self.number)
+            admission.tell_accept_error(error, self.number)
         self._failures += 1
         if exhausted:
             self._turn_one_away()
@@ -290,7 +290,7 @@ class Acceptor:
 
     def _turn_one_away(self) -> None:
         if not self.over:  # after receivers were told
-            self._intake.turn_one_away(self._listener)
+            self._admission.turn_one_away(self._listener)
 
     def _pause(self, limit: float) -> None:
         waits.wait_for(self.bell.fileno(), write=False, timeout=limit)

@@ -28,8 +28,8 @@ from ..errors import ThousandIslandError
 from ..transports.base import ListenSocket, Transport
 from .accept_turns import SharedBell, Turn
 from .acceptor import Acceptor
-from .door import Door
-from .intake import Crowd, Intake
+from .admission import Admission, Crowd
+from .inline_accept import InlineAccept
 
 #: Between two times that it is told that no acceptor serves, in seconds.
 _TOLD_S = 60.0
@@ -74,13 +74,13 @@ class Listener:
         self._lock = lock("listener")  # guards the acceptors
         self._bell: WakeUp
         self._alarm: Alarm | None = None
-        self._doors: list[Door] = []
+        self._inline_accepts: list[InlineAccept] = []
         self._over = False
         self._watched_at = 0.0
         self._first = True  # the listener's thread has not begun anew
         self._thread: Supervised | None = None
         self.address: Any = None
-        self.intake: Intake
+        self.admission: Admission
         self.scheduler: Scheduler
 
     # ---- opening and closing --------------------------------------------------
@@ -125,16 +125,16 @@ class Listener:
         turns = [Turn() for _ in self._sockets]
         # Where threads do run at once, a pool of several has better things to do.
         for sock in self._sockets if not turns[0].shared else ():
-            self._doors.append(Door(sock, self.intake))
+            self._inline_accepts.append(InlineAccept(sock, self.admission))
         for index in range(self._num_acceptors):
             which = index % len(self._sockets)
             acceptor = Acceptor(
                 index + 1,
                 self._sockets[which],
-                self.intake,
+                self.admission,
                 bell,
                 turns[which],
-                self._doors[which] if self._doors else None,
+                self._inline_accepts[which] if self._inline_accepts else None,
             )
             with self._lock:
                 self._acceptors.append(acceptor)
@@ -186,19 +186,19 @@ class Listener:
             acceptor.end(reason)
         if self._acceptors_bell is not None:
             self._acceptors_bell.ring()
-        for door in self._doors:
-            door.close(deadline)
-        self.intake.registry.wake_all()
+        for inline in self._inline_accepts:
+            inline.close(deadline)
+        self.admission.limit.wake_all()
         self._wait_for_release(acceptors, deadline)
-        crowd = self._crowd = self._crowd or Crowd(self.intake, 0)
+        crowd = self._crowd = self._crowd or Crowd(self.admission, 0)
         for sock in list(self._sockets):
             sock.hide()
             if not sock.inherited:
-                self.intake.take_backlog(sock, self._backlog(), crowd)
+                self.admission.take_backlog(sock, self._backlog(), crowd)
             sock.close()
             self._sockets.remove(sock)
         self.address = None
-        self._doors.clear()
+        self._inline_accepts.clear()
         with self._lock:
             gone, self._acceptors = self._acceptors, []
             self._leaving += [(one, self._threads.pop(one, None)) for one in gone]
@@ -242,7 +242,7 @@ class Listener:
                 self._leaving.remove((acceptor, thread))
 
     def _backlog(self) -> int:
-        return int(self.intake.transport().options.get("backlog", 1024))
+        return int(self.admission.transport().options.get("backlog", 1024))
 
     def _waits_for_us(self, thread: Supervised) -> bool:
         ident = thread.ident
@@ -291,8 +291,8 @@ class Listener:
             while not self._over:
                 timeout = self.scheduler.tend()
                 if not self.scheduler.attended():
-                    for door in self._doors:
-                        door.gate.ring()  # no thread of the pool sees to them
+                    for inline in self._inline_accepts:
+                        inline.gate.ring()  # no thread of the pool sees to them
                 self._look_at_acceptors()
                 if timeout and not self._over:
                     self._wait(timeout)

@@ -23,7 +23,7 @@ from .._base import descriptors, fork, waits
 from .._connection.connection import Lifecycle
 from .._connection.mailbox import Call
 from .._connection.states import State
-from .._listener.registry import Registry
+from .._listener.connection_limit import ConnectionLimit
 from .._scheduler.scheduler import Scheduler
 from .._scheduler.task import Task
 from .._stream.core import _sending_turn
@@ -36,7 +36,7 @@ class Run(Protocol):
     """One run of a server, as far as a child must know it. It may have no scheduler yet."""
 
     scheduler: Scheduler
-    registry: Registry
+    limit: ConnectionLimit
 
 
 _runs: weakref.WeakSet[Run] = weakref.WeakSet()
@@ -269,7 +269,7 @@ def _abandon(run: Run) -> None:
     scheduler = getattr(run, "scheduler", None)
     if scheduler is None:
         return
-    for task in {*scheduler._tasks.values(), *run.registry._known}:
+    for task in {*scheduler._tasks.values(), *run.limit._known}:
         if isinstance(task, Lifecycle) and task is not _own.connection:
             _make_foreign(task)
     scheduler._ready.clear()

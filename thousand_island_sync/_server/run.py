@@ -19,9 +19,9 @@ from .._base.own_threads import Teller
 from .._base.wake_up import WakeUp
 from .._connection.connection import Lifecycle
 from .._connection.environment import Environment
-from .._listener.intake import Intake
+from .._listener.admission import Admission
+from .._listener.connection_limit import ConnectionLimit
 from .._listener.listener import Listener
-from .._listener.registry import Registry
 from .._scheduler.poller import Poller, new_poller
 from .._scheduler.scheduler import Scheduler
 from .._telemetry.in_order import InOrder
@@ -77,7 +77,7 @@ class Run:
             blocked=blocked,
             nobody=self._tell_nobody,
         )
-        self.registry = Registry(config.max_connections, self._tell_limit)
+        self.limit = ConnectionLimit(config.max_connections, self._tell_limit)
         self._interrupt: WakeUp | None = None
         self._poller: Poller | None = None
         self._threads_began = False
@@ -117,7 +117,7 @@ class Run:
         self.listener.open(transport, port)
         self._poller = new_poller()
         self._make_scheduler(transport, self._poller)
-        self.listener.intake.keep_spare()
+        self.listener.admission.keep_spare()
 
     def take_back(self) -> None:
         """What a start has opened that failed, of which nobody is told."""
@@ -127,8 +127,8 @@ class Run:
         self.listener.close_sockets()
         if self._poller is not None:
             self._poller.close()
-        if hasattr(self.listener, "intake"):
-            self.listener.intake.drop_spare()
+        if hasattr(self.listener, "admission"):
+            self.listener.admission.drop_spare()
         if self._interrupt is not None:
             self._interrupt.close()
         self.listener.close_bell()
@@ -177,18 +177,18 @@ class Run:
             max_pending=config.max_pending_messages,
             max_unread=config.max_unread,
             clock=now,
-            opened=self.registry.opened,
-            ended=self.registry.ended,
+            opened=self.limit.opened,
+            ended=self.limit.ended,
             refused=self._refused,
-            probed=self.registry.count_probe,
+            probed=self.limit.count_probe,
             interrupt=None if self._interrupt is None else self._interrupt.fileno(),
         )
         env.pool = self.scheduler
         self.listener.scheduler = self.scheduler
-        self.listener.intake = Intake(
+        self.listener.admission = Admission(
             server=self._server,
             env=env,
-            registry=self.registry,
+            limit=self.limit,
             scheduler=self.scheduler,
             transport=self._transport,
             patience=config.max_connections_wait,
@@ -198,10 +198,10 @@ class Run:
     # ---- events ---------------------------------------------------------------
 
     def _refused(self, connection: Lifecycle, error: BaseException) -> None:
-        self.listener.intake.tell_spawn_error(
-            error, connection._acceptor_id, connection.peer_address
+        self.listener.admission.tell_spawn_error(
+            error, connection.acceptor_id, connection.peer_address
         )
-        self.registry.refused(connection)
+        self.limit.refused(connection)
 
     def _tell_limit(self, reached: bool, active: int, acceptor_id: int) -> None:
         signal = events.acceptor_limit_reached if reached else events.acceptor_limit_cleared
@@ -248,8 +248,8 @@ class Run:
 
     def close_descriptors(self) -> None:
         """What no thread needs any more."""
-        self.listener.intake.drop_spare()
-        if self._interrupt is not None and self.registry.active == 0:
+        self.listener.admission.drop_spare()
+        if self._interrupt is not None and self.limit.active == 0:
             self._interrupt.close()
 
 

@@ -19,7 +19,7 @@ from .._base.clock import FOREVER, now
 from .._base.latch import Latch
 from .._base.own_threads import Teller
 from .._connection.connection import Lifecycle
-from .._listener.intake import Crowd
+from .._listener.admission import Crowd
 from .asked import Caller
 from .status import Turns
 
@@ -92,7 +92,7 @@ class Stop:
             self._callers[id(task)] = task
         if not caller.waits:
             self.go_on_without(task)
-        self._run.registry.wake_all()
+        self._run.limit.wake_all()
         with self._turns:
             self._caller = caller
             self._go_on()
@@ -162,8 +162,8 @@ class Stop:
     def _wait_for_connections(self) -> None:
         """Waits for callbacks, then cuts. In the second half of the time, extra threads run last
         callbacks that find every thread stuck."""
-        registry, began = self._run.registry, now()
-        while not registry.gone(self._excluded):
+        limit, began = self._run.limit, now()
+        while not limit.gone(self._excluded):
             left = self._deadline() - now()
             if left <= 0:
                 self.all_ended = False
@@ -172,7 +172,7 @@ class Stop:
             until_half = left - (now() - began)
             if until_half <= 0:
                 self._run.scheduler.reinforce()
-            registry.wait_for_change(self._excluded, min(left, max(until_half / 2, 0.02)))
+            limit.wait_for_change(self._excluded, min(left, max(until_half / 2, 0.02)))
 
     def _cut(self) -> None:
         """Time is up: what is left loses its connection, and ends as soon as it can."""
@@ -183,9 +183,9 @@ class Stop:
             if isinstance(task, Lifecycle) and id(task) not in self._callers:
                 task.cut_off()
         until = self._deadline() + GRACE_S / 2
-        while now() < until and not run.registry.gone(self._excluded):
+        while now() < until and not run.limit.gone(self._excluded):
             run.scheduler.reinforce()
-            run.registry.wait_for_change(self._excluded, 0.02)
+            run.limit.wait_for_change(self._excluded, 0.02)
 
     def _end_threads(self) -> None:
         run = self._run
@@ -205,7 +205,7 @@ class Stop:
         """Waits for the pool's threads, but for those that run what is not waited for."""
         until = min(self._last_moment(), now() + _POOL_S)
         for thread in threads:
-            while thread.is_alive() and now() < until and not self._run.registry.active:
+            while thread.is_alive() and now() < until and not self._run.limit.active:
                 if self._blocked(thread.ident or 0):
                     break
                 thread.join(min(0.05, max(0.0, until - now())))

@@ -1,4 +1,4 @@
-"""The door: while a thread of the pool is at hand, it takes the clients in itself.
+"""Inline accept: while a thread of the pool is at hand, it takes the clients in itself.
 
 The facts. Where the GIL lets one thread run at a time, an acceptor and a handler that work
 at once stop each other at every system call: a connection for each request cost 290 us that
@@ -7,19 +7,19 @@ way, half of it switches of threads (2.9 a connection), and 146 us with both on 
 
 Our decision: a listening socket is also a task of the scheduler, run like a connection when
 clients come, between callbacks. Acceptors are there for all that a pool cannot do, or must
-not wait for. They have the door again
+not wait for. They have the socket again
 
 1. while no thread of the pool looks at what comes: all of them are in callbacks that wait;
 2. where anybody listens to what accepting tells: a receiver may take its time;
 3. at the limit of connections, where waiting for room, or refusing, is their business;
 4. after an error of accept(2), which they count, and pause for.
 
-Each time an acceptor has taken clients in, it offers the door to the pool again. What has
+Each time an acceptor has taken clients in, it offers the socket to the pool again. What has
 come meanwhile is looked at then; no edge is relied on from before.
 
-The door does not go the way of descriptors that tasks own: the listener closes it, on any
-thread. So all that touches the socket is done with the door's lock held, and after `close`
-nothing is.
+The listening socket does not go the way of descriptors that tasks own: the listener closes it,
+on any thread. So all that touches the socket is done with this object's lock held, and after
+`close` nothing is.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ from .._base.locks import lock
 from .._scheduler.task import AGAIN, DONE, PARK, Task
 from ..transports.base import ListenSocket
 from .accept_turns import SharedBell
-from .intake import Intake, accepts_of, somebody_listens
-from .registry import InHand
+from .admission import Admission, accepts_of, somebody_listens
+from .connection_limit import InHand
 
-#: A door that broke so often is closed for the pool.
+#: What broke so often is closed for the pool.
 _BREAKS = 10
 
 
-class Door(Task):
+class InlineAccept(Task):
     """One listening socket, for the pool.
 
     Args:
         listener: it.
-        intake: for its clients.
+        admission: for its clients.
     """
 
     __slots__ = (
         "_accepts",
         "_added",
+        "_admission",
         "_breaks",
         "_closed",
         "_hand",
         "_homeless",
         "_inside",
-        "_intake",
         "_lock",
         "_number",
         "gate",
         "over",
     )
 
-    def __init__(self, listener: ListenSocket, intake: Intake) -> None:
+    def __init__(self, listener: ListenSocket, admission: Admission) -> None:
         super().__init__(listener.socket.fileno())
         self.write_edges = False
         self._accepts = accepts_of(listener.socket)
-        self._intake = intake
-        self._lock = lock("door")
+        self._admission = admission
+        self._lock = lock("inline.accept")
         self._hand = InHand()
         self._breaks = 0  # how often it broke
         self._inside = False  # the pool has it
@@ -77,14 +77,14 @@ class Door(Task):
 
     def attended(self) -> bool:
         """Whether the pool sees to it. Thread: any; true of a moment ago."""
-        return self._inside and self._intake.scheduler.attended()
+        return self._inside and self._admission.scheduler.attended()
 
     def offer(self, number: int) -> None:
         """Gives it to the pool, if that can have it. Thread: acceptor `number`'s."""
-        intake = self._intake
-        if self._inside or somebody_listens() or not intake.registry.has_room():
+        admission = self._admission
+        if self._inside or somebody_listens() or not admission.limit.has_room():
             return
-        if not intake.scheduler.attended():
+        if not admission.scheduler.attended():
             return
         with self._lock:
             if self.over:
@@ -92,34 +92,34 @@ class Door(Task):
             self._inside, self._number = True, number
             added, self._added = self._added, True
             if added:
-                intake.scheduler.make_ready(self)
+                admission.scheduler.make_ready(self)
                 return
             try:
-                intake.scheduler.add_door(self)
+                admission.scheduler.add_door(self)
             except RuntimeError:  # the server has stopped
                 self.over, self._inside = True, False
             if self.over:  # `close` could not wait, and may have forgotten it before it was added
-                intake.scheduler.forget(self)
+                admission.scheduler.forget(self)
 
     def run(self) -> int:
         """Thread: the pool's. Takes all who wait; what concerns more than them goes to the
         acceptors. Receivers are called, if at all, without the lock."""
         self.no_sample = True
-        intake = self._intake
+        admission = self._admission
         with self._lock:
             if self.over:
                 return DONE
             if self._homeless:
                 self._homeless = self._added = False
-                intake.scheduler.forget(self)
+                admission.scheduler.forget(self)
                 self._pass_on()
                 return DONE
             if not self._inside:
                 return PARK
             number = self._number
-            taken, end = intake.take(self._accepts, number, self._hand)
-        intake.count(number, len(taken))
-        intake.settle(self._hand)
+            taken, end = admission.take(self._accepts, number, self._hand)
+        admission.count(number, len(taken))
+        admission.settle(self._hand)
         if end is None:
             return AGAIN
         if not isinstance(end, BlockingIOError):
@@ -141,7 +141,7 @@ class Door(Task):
         self.over, self._inside = True, False
         if held:
             self._lock.release()
-        self._intake.scheduler.forget(self)
+        self._admission.scheduler.forget(self)
         self.gate.ring()
         if not closed:
             self.gate.release()
@@ -149,7 +149,7 @@ class Door(Task):
     def given_back(self) -> None:
         """Whoever offered it was interrupted. Thread: an acceptor's."""
         with self._lock:
-            self._inside, self._added = False, self._intake.scheduler.has(self)
+            self._inside, self._added = False, self._admission.scheduler.has(self)
         self.gate.ring()
 
     def broke(self) -> None:
@@ -159,8 +159,8 @@ class Door(Task):
         if self._breaks >= _BREAKS:
             self.over = True
         self._added = self._homeless = False
-        self._intake.scheduler.forget(self)
-        self._intake.rescue(self._hand, self._number)
+        self._admission.scheduler.forget(self)
+        self._admission.rescue(self._hand, self._number)
         self._pass_on()
 
     def unwatched(self, error: OSError) -> None:

@@ -29,7 +29,7 @@ class Room(Enum):
 class Counted(Protocol):
     """A connection, as far as it is counted."""
 
-    _acceptor_id: int
+    acceptor_id: int
 
 
 class InHand:
@@ -48,7 +48,7 @@ class InHand:
         self.socks, self.connections = [], []
 
 
-class Registry:
+class ConnectionLimit:
     """Counts; any thread may call anything.
 
     Args:
@@ -60,7 +60,7 @@ class Registry:
     def __init__(self, limit: int, edge: Callable[[bool, int, int], None]) -> None:
         self._limit = limit
         self._edge = edge
-        self._lock = lock("registry")
+        self._lock = lock("connection.limit")
         self._changed = threading.Condition(self._lock)
         # Nothing is counted twice, whatever is interrupted: places by him who has them in hand,
         # connections as they are. Whether its handler was made.
@@ -193,7 +193,7 @@ class Registry:
                     return
                 # The edge is told before the connection is gone: a stop waits for that.
                 self._at_limit = False
-                self.edges.append((False, self.active - 1, connection._acceptor_id))
+                self.edges.append((False, self.active - 1, connection.acceptor_id))
             self.tell_edges()
 
     def tell_edges(self) -> None:

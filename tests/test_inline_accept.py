@@ -32,14 +32,14 @@ def by_acceptors(monkeypatch):
     return looks
 
 
-def door_of(server):
-    return server._run.listener._doors[0]
+def inline_of(server):
+    return server._run.listener._inline_accepts[0]
 
 
 def test_the_pool_takes_clients_after_the_first(serve, client, by_acceptors):
     server = serve(Echo)
     assert answers(client(server))
-    assert eventually(door_of(server).attended)
+    assert eventually(inline_of(server).attended)
     assert all(answers(client(server)) for _ in range(20))
     assert len(by_acceptors) == 1
 
@@ -49,7 +49,7 @@ def test_acceptors_do_where_threads_run_at_once(serve, client, by_acceptors, mon
     server = serve(Echo, num_acceptors=1)
     assert all(answers(client(server)) for _ in range(10))
     assert len(by_acceptors) == 10
-    assert server._run.listener._doors == []
+    assert server._run.listener._inline_accepts == []
 
 
 def test_acceptors_take_clients_while_every_thread_is_in_a_callback(serve, client, by_acceptors):
@@ -64,12 +64,12 @@ def test_acceptors_take_clients_while_every_thread_is_in_a_callback(serve, clien
 
     server = serve(Blocks, max_handler_threads=2)
     assert answers(client(server))
-    assert eventually(door_of(server).attended)
+    assert eventually(inline_of(server).attended)
     blocked = [client(server) for _ in range(2)]
     for sock in blocked:
         sock.sendall(b"b")
         assert inside.acquire(timeout=10)
-    assert eventually(lambda: not door_of(server).attended())
+    assert eventually(lambda: not inline_of(server).attended())
     before = len(by_acceptors)
     late = [client(server) for _ in range(5)]
     assert eventually(lambda: server.info().active_connections == 8)
@@ -94,13 +94,13 @@ def test_acceptors_have_it_while_somebody_listens(serve, client, by_acceptors):
 
     server = serve(Echo)
     assert answers(client(server))
-    assert eventually(door_of(server).attended)
+    assert eventually(inline_of(server).attended)
     with events.acceptor_accept.connected_to(receiver):
         assert all(answers(client(server)) for _ in range(5))
     assert len(told) == 5
     assert all("acceptor" in name for name in told)
     assert answers(client(server))
-    assert eventually(door_of(server).attended)
+    assert eventually(inline_of(server).attended)
 
 
 def test_at_the_limit_acceptors_wait_for_room(serve, client):
@@ -110,8 +110,8 @@ def test_at_the_limit_acceptors_wait_for_room(serve, client):
     assert answers(second)
     third = client(server)
     third.sendall(b"x")
-    registry = server._run.registry
-    assert eventually(lambda: registry._waiters >= 1)
+    limit = server._run.limit
+    assert eventually(lambda: limit._waiters >= 1)
     first.close()
     assert receive(third, 1) == b"x"
     third.close()
@@ -133,9 +133,9 @@ def test_what_acceptors_count_includes_what_the_pool_took(serve, client, record)
 def test_an_error_of_accept_goes_to_an_acceptor(serve, client, monkeypatch):
     server = serve(Echo, num_acceptors=1)
     assert answers(client(server))
-    door = door_of(server)
-    assert eventually(door.attended)
-    accepts, failed = door._accepts, []
+    inline = inline_of(server)
+    assert eventually(inline.attended)
+    accepts, failed = inline._accepts, []
 
     def failing(coming):
         if not failed:
@@ -143,61 +143,63 @@ def test_an_error_of_accept_goes_to_an_acceptor(serve, client, monkeypatch):
             raise OSError(errno.ECONNABORTED, "injected")
         return accepts(coming)
 
-    door._accepts = failing
+    inline._accepts = failing
     assert answers(client(server))
     assert failed
-    assert eventually(door.attended)
+    assert eventually(inline.attended)
     assert all(answers(client(server)) for _ in range(3))
 
 
-def test_a_door_that_breaks_leaves_it_to_the_acceptors(serve, client, by_acceptors, caplog):
+def test_an_inline_accept_that_breaks_leaves_it_to_the_acceptors(
+    serve, client, by_acceptors, caplog
+):
     server = serve(Echo, num_acceptors=1)
     assert answers(client(server))
-    door = door_of(server)
-    assert eventually(door.attended)
+    inline = inline_of(server)
+    assert eventually(inline.attended)
 
     def broken(coming):
         raise ZeroDivisionError
 
-    door._accepts = broken
+    inline._accepts = broken
     assert all(answers(client(server)) for _ in range(5))
     assert len(by_acceptors) == 6
     assert "this is a bug" in caplog.text
     caplog.clear()
 
 
-def test_a_door_is_closed_and_opened_again(serve, client):
+def test_an_inline_accept_is_closed_and_opened_again(serve, client):
     server = serve(Echo)
     assert answers(client(server))
     for _ in range(20):
-        assert eventually(door_of(server).attended)
+        assert eventually(inline_of(server).attended)
         server.suspend()
-        assert server._run.listener._doors == []
+        assert server._run.listener._inline_accepts == []
         server.resume()
         assert answers(client(server))
     # The acceptor offers it once the client is handed over, who may be answered by then.
-    assert eventually(lambda: server._run.scheduler._doors == [door_of(server)])
+    assert eventually(lambda: server._run.scheduler._doors == [inline_of(server)])
 
 
-def test_a_receiver_that_is_called_at_the_door_may_stop_the_server(serve, client):
+def test_a_receiver_that_is_called_inline_may_stop_the_server(serve, client):
     """A limit is told where the last place is taken, and its receiver may have come since."""
     server = serve(Echo, max_connections=2)
     assert answers(client(server))
-    assert eventually(door_of(server).attended)
+    assert eventually(inline_of(server).attended)
     stopped = threading.Event()
 
     def stop(server, **event):
         stopped.set()
         server.stop(1_000)
 
-    door = door_of(server)
-    accepts = door._accepts
+    inline = inline_of(server)
+    accepts = inline._accepts
 
     def with_a_listener(coming):
         events.acceptor_limit_reached.connect(stop)
         return accepts(coming)
 
-    door._accepts = with_a_listener
+    inline._accepts = with_a_listener
     try:
         client(server)
         assert stopped.wait(10)
@@ -206,10 +208,10 @@ def test_a_receiver_that_is_called_at_the_door_may_stop_the_server(serve, client
         events.acceptor_limit_reached.disconnect(stop)
 
 
-def test_a_door_that_is_added_after_its_close_is_forgotten(serve, client, monkeypatch):
+def test_an_inline_accept_that_is_added_after_its_close_is_forgotten(serve, client, monkeypatch):
     """As where a stop could not wait for the scheduler's lock, and an acceptor gets it later."""
     server = serve(Echo)
-    door, scheduler = door_of(server), server._run.scheduler
+    inline, scheduler = inline_of(server), server._run.scheduler
     come, go_on = threading.Event(), threading.Event()
 
     def add_late(self, one):
@@ -221,10 +223,10 @@ def test_a_door_that_is_added_after_its_close_is_forgotten(serve, client, monkey
     monkeypatch.setattr(type(scheduler), "add_door", add_late)
     client(server).sendall(b"x")  # after the first client acceptors offer it
     assert come.wait(5)
-    door.close(0)  # it waits for nobody
+    inline.close(0)  # it waits for nobody
     go_on.set()
-    with door._lock:  # the acceptor has added it
+    with inline._lock:  # the acceptor has added it
         pass
-    assert door not in scheduler.tasks()
+    assert inline not in scheduler.tasks()
     assert server.stop(2_000)
     assert not scheduler.threads()

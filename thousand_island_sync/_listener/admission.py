@@ -24,7 +24,7 @@ from .._connection.environment import Environment
 from .._scheduler.scheduler import Scheduler
 from ..errors import ConnectionOverflow
 from ..transports.base import ListenSocket, Transport
-from .registry import InHand, Registry, Room
+from .connection_limit import ConnectionLimit, InHand, Room
 
 _LINUX = sys.platform.startswith("linux")
 #: Clients that are taken, without looking for anything else, before their connections run.
@@ -59,7 +59,7 @@ def accepts_of(listener: socket.socket) -> Accepts:
     return descriptors.accepting(accept, kind)
 
 
-class Intake:
+class Admission:
     """What the acceptors of one run share."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Intake:
         *,
         server: Any,
         env: Environment,
-        registry: Registry,
+        limit: ConnectionLimit,
         scheduler: Scheduler,
         transport: Callable[[], Transport],
         patience: float,
@@ -75,16 +75,16 @@ class Intake:
     ) -> None:
         self.server = server
         self.env = env
-        self.registry = registry
+        self.limit = limit
         self.scheduler = scheduler
         self.transport = transport
         self.patience = patience
         self._connection_cls = connection_cls
-        self._spare_lock = lock("intake.spare")
+        self._spare_lock = lock("admission.spare")
         self._spare: int | None = None
         self.paused_until = 0.0
         # What the pool took in an acceptor's name: acceptor -> clients.
-        self._counting = lock("intake.count")
+        self._counting = lock("admission.count")
         self._taken: dict[int, int] = {}
 
     def keep_spare(self) -> None:
@@ -157,11 +157,11 @@ class Intake:
         connections = hand.connections
         if not hand.places and somebody_listens():
             return connections, Room.NONE
-        registry = self.registry
+        limit = self.limit
         end: OSError | Room | None = None
         with descriptors.thread.no_fork:
             for count in range(len(connections), BATCH):
-                if hand.places == count and not registry.reserve_some(BATCH - count, hand):
+                if hand.places == count and not limit.reserve_some(BATCH - count, hand):
                     end = Room.NONE
                     break
                 try:
@@ -174,9 +174,9 @@ class Intake:
                 transport = self.transport()
                 connections.append(self._make(transport, acceptor_id, sock, address))
         if connections:
-            registry.admit(acceptor_id, connections, hand, all_=True)
+            limit.admit(acceptor_id, connections, hand, all_=True)
         elif hand.places:
-            registry.cancel(hand)
+            limit.cancel(hand)
         return connections, end
 
     def settle(self, hand: InHand) -> None:
@@ -184,25 +184,25 @@ class Intake:
         if hand.connections:
             self.hand_over(hand.connections)
             hand.socks, hand.connections = [], []
-        if self.registry.edges:
-            self.registry.tell_edges()
+        if self.limit.edges:
+            self.limit.tell_edges()
 
     def rescue(self, hand: InHand, acceptor_id: int) -> None:
         """Whoever had this in hand was interrupted: what is not handed over yet is now."""
-        self.registry.cancel(hand)
+        self.limit.cancel(hand)
         has = self.scheduler.has
         made = {one._sock: one for one in hand.connections}
         for sock in hand.socks:
             connection = made.get(sock)
             if sock.fileno() < 0 or (connection is not None and has(connection)):
                 continue
-            if connection is None or not self.registry.knows(connection):
+            if connection is None or not self.limit.knows(connection):
                 try:
                     address = sock.getpeername()
                 except OSError:  # the client has gone
                     descriptors.close(sock)
                     continue
-                if not self.registry.reserve(hand):
+                if not self.limit.reserve(hand):
                     descriptors.close(sock)
                     continue
                 connection = self.admit(acceptor_id, sock, address, hand)
@@ -219,8 +219,8 @@ class Intake:
                 self._refuse(connection, error)
 
     def _refuse(self, connection: Lifecycle, error: BaseException) -> None:
-        self.tell_spawn_error(error, connection._acceptor_id, connection.peer_address)
-        self.registry.refused(connection)
+        self.tell_spawn_error(error, connection.acceptor_id, connection.peer_address)
+        self.limit.refused(connection)
 
     def admit(
         self, acceptor_id: int, sock: socket.socket, address: Any, hand: InHand | None = None
@@ -229,7 +229,7 @@ class Intake:
         connection = self._make(self.transport(), acceptor_id, sock, address)
         if hand is not None:
             hand.connections.append(connection)
-        self.registry.admit(acceptor_id, [connection], hand)
+        self.limit.admit(acceptor_id, [connection], hand)
         return connection
 
     def introduce(self, connection: Lifecycle, waited_ns: int) -> None:
@@ -238,7 +238,7 @@ class Intake:
         if isinstance(worker, waits.OwnThread):
             worker.task = connection
         try:
-            self.registry.tell_edges()
+            self.limit.tell_edges()
             if events.acceptor_accept.receivers:
                 host, port = addresses.remote(connection.peer_address)
                 events.emit(
@@ -249,7 +249,7 @@ class Intake:
                         "startup_time_ns": now_ns() - connection.accepted_at_ns,
                     },
                     {
-                        "acceptor_id": connection._acceptor_id,
+                        "acceptor_id": connection.acceptor_id,
                         "connection_id": connection.id,
                         "remote_address": host,
                         "remote_port": port,
@@ -273,30 +273,30 @@ class Intake:
             while len(crowd.refused) < _REFUSED_AT_ONCE:
                 with descriptors.thread.no_fork:
                     sock, address = descriptors.accept(listener)
-                crowd.add(sock, address, self.registry.reserve())
+                crowd.add(sock, address, self.limit.reserve())
             return crowd, True
         except OSError:
             # As a rule nobody waits any more. Out of descriptors: there will be some
             # again, and whose turn is next meets the error if not.
             return crowd, False
         finally:
-            self.registry.nobody_waits(listener.fileno())
+            self.limit.nobody_waits(listener.fileno())
             crowd.close_refused()
 
     def take_backlog(self, listener: ListenSocket, most: int, crowd: Crowd) -> None:
         """Before a listener closes: accepts what already waits in its backlog, once. Calls
         nothing of the user's."""
         for _ in range(most):
-            reserved = self.registry.reserve()
+            reserved = self.limit.reserve()
             try:
                 with descriptors.thread.no_fork:
                     sock, address = descriptors.accept(listener.socket)
             except OSError:
                 if reserved:
-                    self.registry.cancel()
+                    self.limit.cancel()
                 break
             crowd.add(sock, address, reserved)
-        self.registry.nobody_waits(listener.socket.fileno())
+        self.limit.nobody_waits(listener.socket.fileno())
         crowd.close_refused()
 
     def tell_refused(self, acceptor_id: int, address: Any) -> None:
@@ -331,26 +331,26 @@ class Crowd:
     nobody was told of any yet.
 
     Args:
-        intake: theirs.
+        admission: theirs.
         acceptor_id: in whose name.
     """
 
-    def __init__(self, intake: Intake, acceptor_id: int) -> None:
-        self._intake = intake
-        self._acceptor_id = acceptor_id
+    def __init__(self, admission: Admission, acceptor_id: int) -> None:
+        self._admission = admission
+        self.acceptor_id = acceptor_id
         self._admitted: deque[Lifecycle] = deque()
         self._helpers = 0
         self.refused: deque[tuple[socket.socket, Any]] = deque()
 
     def add(self, sock: socket.socket, address: Any, reserved: bool) -> None:
         if reserved:
-            self._admitted.append(self._intake.admit(self._acceptor_id, sock, address))
+            self._admitted.append(self._admission.admit(self.acceptor_id, sock, address))
         else:
             self.refused.append((sock, address))
 
     def close_refused(self) -> None:
         for sock, _ in self.refused:
-            self._intake.registry.count_rejected()
+            self._admission.limit.count_rejected()
             descriptors.close(sock)
 
     def __bool__(self) -> bool:
@@ -369,17 +369,17 @@ class Crowd:
 
     def _settle_one(self) -> None:
         with contextlib.suppress(IndexError):
-            self._intake.introduce(self._admitted.popleft(), 0)
+            self._admission.introduce(self._admitted.popleft(), 0)
             return
         with contextlib.suppress(IndexError):
-            self._intake.tell_refused(self._acceptor_id, self.refused.popleft()[1])
+            self._admission.tell_refused(self.acceptor_id, self.refused.popleft()[1])
 
     def go_on_elsewhere(self) -> None:
         """A receiver is about to wait, perhaps for those who come after it."""
         if self and self._helpers < _HELPERS:
             self._helpers += 1
             with contextlib.suppress(RuntimeError):
-                launch(self.settle, f"{self._intake.server.name}-backlog")
+                launch(self.settle, f"{self._admission.server.name}-backlog")
 
     def cut(self) -> None:
         """A stop's time is up, and a receiver still holds up those who come after it."""
