@@ -12,7 +12,7 @@ import pytest
 
 from thousand_island_sync import events
 from thousand_island_sync._base import locks, reports, waits
-from thousand_island_sync._base.locks import ORDER, TURNS, lock, maker, take
+from thousand_island_sync._base.locks import ORDER, TURNS, if_free, lock, maker
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_what_is_only_tried_needs_no_order(found):
 def test_its_own_thread_may_take_one_of_a_server_again(found):
     one = lock("connection.limit")
     with one, one:
-        assert one._is_owned()
-    assert not one._is_owned()
+        assert locks.owns(one)
+    assert not locks.owns(one)
     assert found == []
 
 
@@ -122,21 +122,31 @@ def test_a_thread_may_wait_with_its_turn_and_with_no_lock(found):
 # ---- taking one amid one's own ------------------------------------------------------------
 
 
-def test_what_is_free_is_taken_whatever_is_held():
+@pytest.fixture
+def calls():
+    """What `if_free` has called, and whether the lock was held then."""
+    return []
+
+
+def test_what_is_free_is_taken_whatever_is_held(calls):
     one = lock("scheduler")
     with lock("connection"):
-        assert take(one)
-        one.release()
+        assert if_free(one, lambda: calls.append(locks.owns(one)))
+    assert calls == [True]
+    assert not locks.owns(one)
 
 
-def test_ones_own_is_not_taken_again():
+def test_ones_own_is_not_taken_again(calls):
     one = lock("scheduler")
     with one:
-        assert not take(one)
+        assert not if_free(one, lambda: calls.append(1))
+        assert locks.if_possible(one, lambda: calls.append(2) or 3) == 3
+        assert locks.owns(one)
+    assert calls == [2]
 
 
 @pytest.mark.parametrize("held", ["connection.limit", "mailbox", None])
-def test_anothers_is_waited_for_only_by_who_has_none(held):
+def test_anothers_is_waited_for_only_by_who_has_none(held, calls):
     one, taken, over = lock("scheduler"), threading.Event(), threading.Event()
 
     def other():
@@ -149,11 +159,13 @@ def test_anothers_is_waited_for_only_by_who_has_none(held):
     assert taken.wait(5)
     if held is None:
         threading.Timer(0.05, over.set).start()
-        assert take(one)
-        one.release()
+        assert if_free(one, lambda: calls.append(locks.owns(one)))
+        assert calls == [True]
     else:
         with lock(held):
-            assert not take(one)
+            assert not if_free(one, lambda: calls.append(1))
+            assert locks.if_possible(one, lambda: locks.owns(one)) is False
+        assert calls == []
         over.set()
     thread.join()
 
@@ -184,9 +196,9 @@ def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
     thread.start()
     assert held.wait(5)
     locks.hold_those_of_process()
-    assert all(one._is_owned() for one in locks.of_process.values())
+    assert all(locks.owns(one) for one in locks.of_process.values())
     locks.release_those_of_process()
-    assert not any(one._is_owned() for one in locks.of_process.values())
+    assert not any(locks.owns(one) for one in locks.of_process.values())
     assert found == []
     script = (
         "import os, threading\n"

@@ -215,17 +215,17 @@ def test_a_poller_that_may_be_polled_itself_says_so(poller, pair):
 
 
 @pytest.mark.parametrize("eventfd", [True, False], ids=["eventfd", "socketpair"])
-def test_a_wake_up_rings_until_hushed(eventfd, monkeypatch):
+def test_a_wake_up_is_readable_until_it_is_cleared(eventfd, monkeypatch):
     if not eventfd:
         monkeypatch.delattr("os.eventfd")
     bell = WakeUp()
     assert not select.select([bell.fileno()], [], [], 0)[0]
     for _ in range(3):
-        bell.ring()
+        bell.wake()
     assert select.select([bell.fileno()], [], [], 0)[0]
-    bell.hush()
-    bell.hush()
+    bell.clear()
+    bell.clear()
     assert not select.select([bell.fileno()], [], [], 0)[0]
     bell.close()
     bell.close()
-    bell.ring()
+    bell.wake()

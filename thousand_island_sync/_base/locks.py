@@ -31,6 +31,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, TypeVar
 
 from . import fork, reports
@@ -201,7 +202,7 @@ def release_those_of_process() -> None:
 def renew_every() -> None:
     """In a forked child: none is held, whoever held it. Thread: its only one."""
     for made in every():
-        made._at_fork_reinit()
+        renew(made)
     hold_none()
 
 
@@ -217,73 +218,59 @@ fork.at_fork(before=hold_those_of_process, in_parent=release_those_of_process, i
 
 # ---- taking one where own code may have been interrupted -------------------------------------
 
+#: Whether the calling thread has a lock, or turn: `owns(one)`. The standard library gives its
+#: locks no other name for it, and ours have the same.
+owns: Callable[[Any], bool] = methodcaller("_is_owned")
+#: In a forked child: nobody has it, whoever had it. `renew(one)`.
+renew: Callable[[Any], None] = methodcaller("_at_fork_reinit")
+
 
 def holds_any() -> bool:
     """Whether the calling thread has any lock, turns aside: it was interrupted by the collector or
     a signal, then, and must wait for nothing."""
     if _holds_any is not None:
         return _holds_any()
-    return any(made._is_owned() for made in every())
+    return any(owns(made) for made in every())
 
 
-def let_go() -> None:
-    """Gives back whatever lock the calling thread has. Thread: one of ours that caught an
-    exception where it holds none.
+def release_all() -> None:
+    """Releases whatever lock the calling thread has. Thread: one of ours that caught an exception
+    where it holds none.
 
     On CPython 3.14 an asynchronous exception may come between the `__enter__` of a lock and the
-    body of its `with`, and then nothing gives the lock back (102 of 981 of them did there, none
+    body of its `with`, and then nothing releases the lock (102 of 981 of them did there, none
     on 3.11, 3.13 and 3.15).
     """
     if not holds_any():
         return
     for one in every():
-        while one._is_owned():
+        while owns(one):
             one.release()
 
 
-def take(one: Any) -> bool:
-    """Takes a lock for what interrupting code may call. `False`: it may not be waited for, or
-    this thread has it."""
-    return not one._is_owned() and enter(one)
-
-
-def enter(one: Any) -> bool:
-    """As `take`, of one that this thread may have already, and takes again."""
-    if one.acquire(False):
-        return True
-    if holds_any():
-        return False
-    one.acquire()
-    return True
-
-
 def if_free(one: Any, call: Callable[[], object]) -> bool:
-    """Calls with a lock that is got as by `take`, and given back whatever comes between. `False`:
-    it may not be waited for, and nothing is called."""
-    if one._is_owned():
+    """Calls with a lock, for what interrupting code may call. `False`, and nothing is called: this
+    thread has the lock, or has another one, and so may not wait for it."""
+    if owns(one):
         return False
-    got = False
+    acquired = False
     try:
-        got = enter(one)
-        if got:
+        acquired = one.acquire(False) or (not holds_any() and one.acquire())
+        if acquired:
             call()
-        return got
+        return acquired
     finally:
-        if got or one._is_owned():
+        # An exception may have come after the lock was acquired and before that was noted.
+        if acquired or owns(one):
             one.release()
 
 
 def if_possible(one: Any, call: Callable[[], R]) -> R:
-    """Calls with a lock, as `if_free`, but without where it may not be waited for."""
-    if one._is_owned():
-        return call()
-    got = False
-    try:
-        got = enter(one)
-        return call()
-    finally:
-        if got or one._is_owned():
-            one.release()
+    """Calls with a lock as `if_free` does, or without it where that would call nothing."""
+    results: list[R] = []
+    if if_free(one, lambda: results.append(call())):
+        return results[0]
+    return call()
 
 
 # ---- watching ---------------------------------------------------------------------

@@ -58,7 +58,7 @@ def _run(job: Callable[[], None]) -> None:
     try:
         job()
     finally:
-        locks.let_go()
+        locks.release_all()
 
 
 class Teller:

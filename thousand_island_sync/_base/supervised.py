@@ -151,11 +151,11 @@ class Supervised:
                     self._work()
                     self._over = True
                 except BaseException as error:
-                    locks.let_go()
+                    locks.release_all()
                     self._raised(error)
         finally:
             if not self._over:
-                locks.let_go()
+                locks.release_all()
                 self._succeed()
 
     def _succeed(self) -> None:

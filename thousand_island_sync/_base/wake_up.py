@@ -10,11 +10,11 @@ from .sigpipe import NOSIGNAL
 
 
 class WakeUp:
-    """A descriptor that `ring` makes readable: an eventfd, or a socket pair elsewhere."""
+    """A descriptor that `wake` makes readable: an eventfd, or a socket pair elsewhere."""
 
     def __init__(self) -> None:
         self._pair: tuple[socket.socket, socket.socket] | None = None
-        self._ringing: set[object] = set()  # those who are in `ring` at this moment
+        self._waking: set[object] = set()  # those who are in `wake` at this moment
         self._closed = False
         self._unclosed = [True]
         self._fd = -1
@@ -31,11 +31,11 @@ class WakeUp:
     def fileno(self) -> int:
         return self._fd
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Thread: any, wherever it was interrupted: so there is no lock. Harmless after `close`."""
-        ringing, me = self._ringing, object()
+        waking, me = self._waking, object()
         try:
-            ringing.add(me)
+            waking.add(me)
             if self._closed:
                 return
             if self._pair is None:
@@ -46,11 +46,11 @@ class WakeUp:
                 except BlockingIOError:
                     pass  # it is full, so it is readable
         finally:
-            ringing.discard(me)
+            waking.discard(me)
             if self._closed:
                 self._close_if_quiet()
 
-    def hush(self) -> None:
+    def clear(self) -> None:
         """Makes it unreadable again."""
         try:
             if self._pair is None:
@@ -62,17 +62,17 @@ class WakeUp:
             pass
 
     def close(self) -> None:
-        """At once, or when the last one who rings it at this moment has."""
+        """At once, or when the last one who is in `wake` at this moment has left it."""
         self._closed = True
         self._close_if_quiet()
 
     def _close_if_quiet(self) -> None:
-        if not self._ringing:
+        if not self._waking:
             with descriptors.thread.no_fork:
                 self.abandon()
 
     def abandon(self) -> None:
-        """As `_descriptors.Holder`: nobody is woken by it any more."""
+        """As `descriptors.Holder`: nobody is woken by it any more."""
         self._closed = True
         try:
             self._unclosed.pop()

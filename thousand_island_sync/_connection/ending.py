@@ -97,7 +97,7 @@ class Ending(ConnectionCore):
         try:
             self._context.run(callback, *arguments)
         except BaseException as error:
-            locks.let_go()
+            locks.release_all()
             self._log_error(error, name)
 
     def _tell_end(self, signal: EventSignal, what: dict[str, Any], told: By | None) -> None:

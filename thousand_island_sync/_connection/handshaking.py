@@ -45,7 +45,7 @@ class Handshaking(Ending):
             self._use(channel)
             self._handler = self._context.run(env.handler_cls, env.handler_options)
         except BaseException as error:
-            locks.let_go()
+            locks.release_all()
             self._refuse(error)
             return True
         self._become(HANDSHAKING)

@@ -66,7 +66,7 @@ class Outcomes(Handshaking):
         try:
             result = self._context.run(self._handler.handle_call, message.message, self._socket)
         except BaseException as error:
-            locks.let_go()
+            locks.release_all()
             self._call_raised(message, error)
         else:
             message.finish(result, None)
@@ -121,7 +121,7 @@ class Outcomes(Handshaking):
         own = isinstance(error, SocketError) and error._origin is socket
         ending = self._asked_to_end()
         if not own:
-            locks.let_go()
+            locks.release_all()
             self._log_error(error, name)
             cause = ending if ending is Cause.LOCAL else Cause.ERROR
             return self._finish(cause, error, By.TRACEBACK)

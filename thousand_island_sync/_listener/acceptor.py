@@ -192,7 +192,7 @@ class Acceptor:
         assert self.inline is not None
         gate = self.inline.gate
         waits.wait_for(gate.fileno(), write=False, timeout=FOREVER, also=self.bell.fileno())
-        gate.hush()
+        gate.clear()
 
     def _tell(
         self,

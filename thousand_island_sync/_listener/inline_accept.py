@@ -128,7 +128,7 @@ class InlineAccept(Task):
 
     def _pass_on(self) -> None:
         self._inside = False
-        self.gate.ring()
+        self.gate.wake()
 
     def close(self, deadline: float) -> None:
         """The listening socket is about to be closed. Thread: any; may be called again.
@@ -142,7 +142,7 @@ class InlineAccept(Task):
         if held:
             self._lock.release()
         self._admission.scheduler.forget(self)
-        self.gate.ring()
+        self.gate.wake()
         if not closed:
             self.gate.release()
 
@@ -150,7 +150,7 @@ class InlineAccept(Task):
         """Whoever offered it was interrupted. Thread: an acceptor's."""
         with self._lock:
             self._inside, self._added = False, self._admission.scheduler.has(self)
-        self.gate.ring()
+        self.gate.wake()
 
     def broke(self) -> None:
         """A bug of ours, or an interruption: acceptors have it until the next offer, or, if that

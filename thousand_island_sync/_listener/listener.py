@@ -185,7 +185,7 @@ class Listener:
         for acceptor in acceptors:
             acceptor.end(reason)
         if self._acceptors_bell is not None:
-            self._acceptors_bell.ring()
+            self._acceptors_bell.wake()
         for inline in self._inline_accepts:
             inline.close(deadline)
         self.admission.limit.wake_all()
@@ -267,7 +267,7 @@ class Listener:
 
     def ring(self) -> None:
         """Wakes the listener's thread. Thread: any."""
-        self._bell.ring()
+        self._bell.wake()
         if self._thread is not None:
             self._thread.ensure()
 
@@ -278,7 +278,7 @@ class Listener:
         if thread is None:
             self.close_bell()
             return True
-        self._bell.ring()
+        self._bell.wake()
         return self._join(thread, deadline)
 
     def _watch(self) -> None:
@@ -292,7 +292,7 @@ class Listener:
                 timeout = self.scheduler.tend()
                 if not self.scheduler.attended():
                     for inline in self._inline_accepts:
-                        inline.gate.ring()  # no thread of the pool sees to them
+                        inline.gate.wake()  # no thread of the pool sees to them
                 self._look_at_acceptors()
                 if timeout and not self._over:
                     self._wait(timeout)
@@ -323,7 +323,7 @@ class Listener:
             poller.register(stand_in, select.POLLIN)
         most = wait_time(timeout)
         poller.poll(None if most is None else most * 1000)
-        self._bell.hush()
+        self._bell.clear()
         if self._alarm is not None:
             self._alarm.hush()
 

@@ -39,7 +39,7 @@ class Mending(Staying):
 
     def _recover(self, worker: Worker, error: BaseException) -> None:
         """Something of ours raised, or an asynchronous exception came. Thread: the worker's."""
-        locks.let_go()
+        locks.release_all()
         self._broken = True
         self._unlooked = 0  # what is ready goes first: the next look may fail as well
         if isinstance(error, OSError):

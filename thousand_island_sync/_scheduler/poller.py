@@ -126,7 +126,7 @@ class EpollPoller(_AtOnce):
             # Never read: each write to it is a new edge.
             self._epoll.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
             self._poll = self._epoll.poll
-            self.wake = self._wake_up.ring
+            self.wake = self._wake_up.wake
 
     def fileno(self) -> int | None:
         return self._epoll.fileno()
@@ -234,7 +234,7 @@ class KqueuePoller(_AtOnce):
         return events
 
     def wake(self) -> None:
-        self._wake_up.ring()
+        self._wake_up.wake()
 
     def close(self) -> None:
         self._kqueue.close()
@@ -269,14 +269,14 @@ class SelectorPoller:
 
     def register(self, fd: int, *, write: bool) -> None:
         self._changes.append((fd, READ | WRITE if write else READ))
-        self._wake_up.ring()
+        self._wake_up.wake()
 
     modify = register
     rearm = register
 
     def unregister(self, fd: int) -> None:
         self._changes.append((fd, 0))
-        self._wake_up.ring()
+        self._wake_up.wake()
 
     def _apply_changes(self) -> None:
         while self._changes:
@@ -329,7 +329,7 @@ class SelectorPoller:
             return events
         for key, mask in ready:
             if key.fd == self._wake_up.fileno():
-                self._wake_up.hush()
+                self._wake_up.clear()
                 continue
             self._selector.unregister(key.fd)
             bits = (READ if mask & selectors.EVENT_READ else 0) | (
@@ -351,13 +351,13 @@ class SelectorPoller:
                 self._refuse(fd, error)
 
     def wake(self) -> None:
-        self._wake_up.ring()
+        self._wake_up.wake()
 
     def renew(self) -> bool:
         return False  # a selector that fails is asked again: `_select`
 
     def close(self) -> None:
-        self._wake_up.ring()
+        self._wake_up.wake()
         with self._turn:
             self._closed = True
             with descriptors.thread.no_fork:

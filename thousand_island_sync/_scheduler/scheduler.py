@@ -77,7 +77,7 @@ class Scheduler(Watch):
                 except BaseException as error:
                     self._recover(worker, error)
         finally:
-            locks.let_go()
+            locks.release_all()
             self._leave(worker)
 
     def _serve(self, worker: Worker) -> None:

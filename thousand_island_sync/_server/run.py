@@ -244,7 +244,7 @@ class Run:
     def ring_interrupt(self) -> None:
         """Reads that wait are interrupted, where that was asked for."""
         if self._interrupt is not None:
-            self._interrupt.ring()
+            self._interrupt.wake()
 
     def close_descriptors(self) -> None:
         """What no thread needs any more."""

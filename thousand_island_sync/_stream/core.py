@@ -287,7 +287,7 @@ class SocketCore:
         """
         channel, bell = self._channel, WakeUp()
         try:
-            if not channel.when_shaken(bell.ring):
+            if not channel.when_shaken(bell.wake):
                 return True
             fd = self._sock.fileno()
             if not waits.wait_for(fd, write=None, timeout=timeout, also=bell.fileno()):
