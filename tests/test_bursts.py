@@ -69,8 +69,8 @@ def test_serve_forever_returns_though_other_signals_have_taken_all_room(handlers
         os.kill(os.getpid(), signal.SIGUSR2)
         if not late.wait(10):
             os.kill(os.getpid(), signal.SIGTERM)  # it hangs: the assertion below says so
-            time.sleep(0.1)
-            os.kill(os.getpid(), signal.SIGTERM)
+            if not late.wait(1):
+                os.kill(os.getpid(), signal.SIGTERM)
 
     sender = threading.Thread(target=send)
     sender.start()

@@ -1,5 +1,6 @@
 """Ctrl-C, and whatever else is raised between two lines of the program's own thread (G17)."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -114,35 +115,40 @@ def test_an_interrupt_at_any_line_or_call_at_all(method, install):
     assert interrupt_everywhere(method, install) > 20
 
 
-@pytest.mark.parametrize("method", LIFE)
-def test_signals_that_raise_at_any_moment_of_real_time(method):
-    """By a timer of the kernel's, 0 to 4 ms after the call began."""
+@contextlib.contextmanager
+def ctrl_c_after(seconds):
+    """By a timer of the kernel's."""
 
     def ctrl_c(*_):
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, ctrl_c)
     try:
-        for number in range(40):
-            server = ThousandIsland(
-                port=0, host="127.0.0.1", handler_cls=Echo, num_acceptors=2, name="timed"
-            )
-            if method != "start":
-                server.start()
-            if method == "resume":
-                server.suspend()
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.000_05 + number * 0.0001)
-                getattr(server, method)()
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                pass
-            assert server.stop(5_000) is True
-            assert server.status in ("stopped", "new")
-            assert eventually(lambda: nothing_left("timed"))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:  # it may come just now
+            signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("method", LIFE)
+def test_signals_that_raise_at_any_moment_of_real_time(method):
+    """0 to 4 ms after the call began."""
+    for number in range(40):
+        server = ThousandIsland(
+            port=0, host="127.0.0.1", handler_cls=Echo, num_acceptors=2, name="timed"
+        )
+        if method != "start":
+            server.start()
+        if method == "resume":
+            server.suspend()
+        with contextlib.suppress(KeyboardInterrupt), ctrl_c_after(0.000_05 + number * 0.0001):
+            getattr(server, method)()
+        assert server.stop(5_000) is True
+        assert server.status in ("stopped", "new")
+        assert eventually(lambda: nothing_left("timed"))
 
 
 def test_g17_the_next_stop_finishes_what_was_broken_off_and_tells_its_outcome(serve, client):
@@ -168,16 +174,8 @@ def test_g17_the_next_stop_finishes_what_was_broken_off_and_tells_its_outcome(se
     slow.sendall(b"slow")
     assert eventually(lambda: server.info().busy_threads)
 
-    def ctrl_c(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, ctrl_c)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            server.stop(10_000)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with ctrl_c_after(0.1), pytest.raises(KeyboardInterrupt):
+        server.stop(10_000)
     assert server.status == "stopping"
     assert eventually(lambda: ends == ["shutdown", "end"]), "it goes on by itself"
     threading.Timer(0.1, release.set).start()
@@ -196,16 +194,8 @@ def test_a_stop_that_cut_after_ctrl_c_says_so_to_the_next_call_and_only_to_that(
     client(server)
     assert eventually(lambda: server.info().busy_threads)
 
-    def ctrl_c(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, ctrl_c)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(KeyboardInterrupt):
-            server.stop(300)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with ctrl_c_after(0.05), pytest.raises(KeyboardInterrupt):
+        server.stop(300)
     assert eventually(lambda: server.status == "stopped")
     assert server.stop() is False
     assert server.stop() is True

@@ -119,6 +119,17 @@ def test_g3_a_port_is_free_although_children_live(serve, client, workers, suspen
     assert answers(client(other))
 
 
+def run(program, *arguments):
+    """What a program prints that may fork while it has threads."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 NEVER_CLOSES = """
 import os, socket, time
 from tests.support import Echo
@@ -146,13 +157,7 @@ os.waitpid(pid, 0)
 
 
 def test_a_port_is_free_at_once_and_an_inherited_one_goes_on():
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", NEVER_CLOSES],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = run(NEVER_CLOSES)
     assert done.stdout == "free\nstill listening\n", done.stderr
 
 
@@ -532,13 +537,7 @@ tell("over")
 
 
 def serves(*orders):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SERVES, *orders],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(SERVES, *orders)
     assert done.stderr == ""
     return done.stdout.splitlines()
 
@@ -560,18 +559,22 @@ def test_handlers_and_wake_up_descriptor_are_what_they_were_before():
 
 def test_no_signal_is_lost_that_comes_to_the_parent_while_it_forks():
     program = """
-import os, signal, threading, time
+import os, signal, threading
 from thousand_island_sync import Handler, ThousandIsland
 server = ThousandIsland(handler_cls=Handler, host="127.0.0.1", port=0).start()
-over = threading.Event()
+over, forks = threading.Event(), threading.Event()
 def fork():
+    forked = 0
     while not over.is_set():
         pid = os.fork()
         if not pid:
             os._exit(0)
         os.waitpid(pid, 0)
+        forked += 1
+        if forked == 20:
+            forks.set()
 def stop():
-    time.sleep(0.2)
+    forks.wait(20)
     os.kill(os.getpid(), signal.SIGTERM)
 for job in (fork, stop):
     threading.Thread(target=job, daemon=True).start()
@@ -579,13 +582,7 @@ server.serve_forever()
 over.set()
 print(server.status)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = run(program)
     assert done.stdout == "stopped\n", done.stderr
 
 
@@ -607,13 +604,7 @@ with ThousandIsland(handler_cls=Forks, host="127.0.0.1", port=0) as server:
         sock.sendall(b"x")
         print(sock.recv(10).decode())
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = run(program)
     assert done.stdout == "1\n"
     assert done.stderr.count("Traceback") == 1
     assert "Forks.handle_data of connection" in done.stderr

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from tests.support import running
 from thousand_island_sync import events
 from thousand_island_sync._base import locks, reports, waits
 from thousand_island_sync._base.locks import ORDER, TURNS, if_free, lock, maker
@@ -122,6 +123,24 @@ def test_a_thread_may_wait_with_its_turn_and_with_no_lock(found):
 # ---- taking one amid one's own ------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def held_by_another_thread(one):
+    """Another thread has the lock until the event is set, or the block left."""
+    held, over = threading.Event(), threading.Event()
+
+    def hold():
+        with one:
+            held.set()
+            over.wait(10)
+
+    with running(hold):
+        assert held.wait(5)
+        try:
+            yield over
+        finally:
+            over.set()
+
+
 @pytest.fixture
 def calls():
     """What `if_free` has called, and whether the lock was held then."""
@@ -147,27 +166,17 @@ def test_ones_own_is_not_taken_again(calls):
 
 @pytest.mark.parametrize("held", ["connection.limit", "mailbox", None])
 def test_anothers_is_waited_for_only_by_who_has_none(held, calls):
-    one, taken, over = lock("scheduler"), threading.Event(), threading.Event()
-
-    def other():
-        with one:
-            taken.set()
-            over.wait(10)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    assert taken.wait(5)
-    if held is None:
-        threading.Timer(0.05, over.set).start()
-        assert if_free(one, lambda: calls.append(locks.owns(one)))
-        assert calls == [True]
-    else:
-        with lock(held):
-            assert not if_free(one, lambda: calls.append(1))
-            assert locks.if_possible(one, lambda: locks.owns(one)) is False
-        assert calls == []
-        over.set()
-    thread.join()
+    one = lock("scheduler")
+    with held_by_another_thread(one) as over:
+        if held is None:
+            threading.Timer(0.05, over.set).start()
+            assert if_free(one, lambda: calls.append(locks.owns(one)))
+            assert calls == [True]
+        else:
+            with lock(held):
+                assert not if_free(one, lambda: calls.append(1))
+                assert locks.if_possible(one, lambda: locks.owns(one)) is False
+            assert calls == []
 
 
 def test_who_is_gone_is_not_looked_at():
@@ -183,22 +192,11 @@ def test_who_is_gone_is_not_looked_at():
 
 
 def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
-    held = threading.Event()
-    over = threading.Event()
-    one = lock("connection.limit")
-
-    def other():
-        with one:
-            held.set()
-            over.wait(10)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    assert held.wait(5)
-    locks.hold_those_of_process()
-    assert all(locks.owns(one) for one in locks.of_process.values())
-    locks.release_those_of_process()
-    assert not any(locks.owns(one) for one in locks.of_process.values())
+    with held_by_another_thread(lock("connection.limit")):
+        locks.hold_those_of_process()
+        assert all(locks.owns(one) for one in locks.of_process.values())
+        locks.release_those_of_process()
+        assert not any(locks.owns(one) for one in locks.of_process.values())
     assert found == []
     script = (
         "import os, threading\n"
@@ -211,8 +209,6 @@ def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
         "with one: pass\n"
         "print(locks.held_here(), any(x.acquire(False) is False for x in locks.every()))\n"
     )
-    over.set()
-    thread.join()
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
     )

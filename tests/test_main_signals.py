@@ -1,5 +1,6 @@
 """The command line beside SIGHUP, and beside a standard error that nobody reads."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -93,8 +94,10 @@ def test_sighup_while_it_starts_loads_certificates_that_came_meanwhile(hangup, t
         assert script.stop() == 0
 
 
+@contextlib.contextmanager
 def unread(*arguments):
-    """The command line with a standard error that nobody reads, and that is full soon."""
+    """The command line with a standard error that nobody reads, and that is full soon: the
+    process, its port, and the end of the pipe at which it could be read."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "thousand_island_sync", "--port", "0", *arguments],
@@ -104,19 +107,8 @@ def unread(*arguments):
         text=True,
     )
     os.close(writer)
-    return process, reader
-
-
-def test_g13_a_standard_error_that_nobody_reads_holds_up_no_client_and_no_stop():
-    process, reader = unread("--log-level", "trace")
     try:
-        port = int(process.stdout.readline().rpartition(":")[2].partition(";")[0])
-        for _ in range(400):  # 64 KiB of pipe are full after some 40 of them
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
-                sock.sendall(b"x")
-                assert receive(sock, 1) == b"x"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        yield process, int(process.stdout.readline().rpartition(":")[2].partition(";")[0]), reader
     finally:
         process.kill()
         process.wait()
@@ -124,10 +116,18 @@ def test_g13_a_standard_error_that_nobody_reads_holds_up_no_client_and_no_stop()
         os.close(reader)
 
 
+def test_g13_a_standard_error_that_nobody_reads_holds_up_no_client_and_no_stop():
+    with unread("--log-level", "trace") as (process, port, _):
+        for _ in range(400):  # 64 KiB of pipe are full after some 40 of them
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                sock.sendall(b"x")
+                assert receive(sock, 1) == b"x"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+
+
 def test_how_many_lines_were_dropped_is_said_when_somebody_reads_again():
-    process, reader = unread("--log-level", "trace")
-    try:
-        port = int(process.stdout.readline().rpartition(":")[2].partition(";")[0])
+    with unread("--log-level", "trace") as (process, port, reader):
         with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
             for _ in range(5_000):
                 sock.sendall(b"x")
@@ -138,8 +138,3 @@ def test_how_many_lines_were_dropped_is_said_when_somebody_reads_again():
         os.set_blocking(reader, False)
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        os.close(reader)

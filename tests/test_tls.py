@@ -320,7 +320,18 @@ def test_half_a_handshake_costs_its_own_connection_only(serve, authority, client
 # ---- the end ----------------------------------------------------------------
 
 
-def test_d3_an_end_without_close_notify_is_truncated(serve, authority, secure):
+def ends_abruptly(sock):
+    sock.close()
+
+
+def ends_by_close_notify(sock):
+    sock.unwrap()
+
+
+@pytest.mark.parametrize(
+    ("end", "truncated"), [(ends_abruptly, True), (ends_by_close_notify, False)]
+)
+def test_d3_an_end_without_close_notify_is_truncated(serve, authority, secure, end, truncated):
     Base = journal()
     seen = []
 
@@ -330,25 +341,10 @@ def test_d3_an_end_without_close_notify_is_truncated(serve, authority, secure):
             super().handle_close(socket)
 
     server = tls(serve, authority, Looks)
-    # TLS 1.2: with 1.3 the session tickets lie unread here, and the close is a reset.
-    secure(server, authority.client_context(ssl.TLSVersion.TLSv1_2)).close()
+    # TLS 1.2: with 1.3 the session tickets lie unread here, and an abrupt close is a reset.
+    end(secure(server, authority.client_context(ssl.TLSVersion.TLSv1_2)))
     assert Looks.ended()
-    assert (Looks.names(), seen) == (["close", "end"], [True])
-
-
-def test_d3_a_clean_end_is_not_truncated(serve, authority, secure):
-    Base = journal()
-    seen = []
-
-    class Looks(Base):
-        def handle_close(self, socket):
-            seen.append(socket.truncated)
-            super().handle_close(socket)
-
-    server = tls(serve, authority, Looks)
-    secure(server, authority.client_context()).unwrap()
-    assert Looks.ended()
-    assert (Looks.names(), seen) == (["close", "end"], [False])
+    assert (Looks.names(), seen) == (["close", "end"], [truncated])
 
 
 def test_d9_our_end_is_clean_and_does_not_wait(serve, authority, secure, stopwatch):
