@@ -249,7 +249,7 @@ def test_d4_one_thread_waits_in_recv_and_another_sends(version, tls, authority, 
     wanted = b"".join(b"%06d\n" % number for number in range(10_000))
     assert exchange(sock, b"c" * 20_000, len(wanted)) == wanted
     sock.unwrap()
-    assert sorted(slowest)[-10] < 0.05
+    assert sorted(slowest)[-10] < 0.25  # a send that waits for the receiver waits for ever
 
 
 # ---- D5: callbacks of OpenSSL that fail ---------------------------------------

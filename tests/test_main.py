@@ -204,12 +204,16 @@ def test_an_interpreter_that_exits_without_a_stop_exits_cleanly():
 
 def test_serve_forever_serves_several_until_one_stops_and_restores_the_signal_handlers():
     code = (
-        "import signal, threading\n"
+        "import signal, threading, time\n"
         "from thousand_island_sync import Handler, ThousandIsland\n"
         "make = lambda: ThousandIsland(handler_cls=Handler, host='127.0.0.1', port=0)\n"
         "one, two = make(), make()\n"
         "before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)\n"
-        "threading.Timer(0.2, two.stop).start()\n"
+        "def stop():\n"
+        "    while two.status != 'running':\n"
+        "        time.sleep(0.01)\n"
+        "    two.stop()\n"
+        "threading.Thread(target=stop).start()\n"
         "one.serve_forever(two)\n"
         "after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)\n"
         "print(one.status, two.status, before == after)\n"

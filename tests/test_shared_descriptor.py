@@ -305,8 +305,8 @@ class Pumped(Handler):
         def pump():
             count = 0
             try:
-                while socket.recv():
-                    count += 1
+                while data := socket.recv():
+                    count += len(data)
                     if count == 2:
                         two.set()
                 results.put("the end of the stream")
