@@ -140,7 +140,7 @@ def test_it_says_what_blinker_says(steps):
 def test_who_connects_while_the_listeners_are_worked_out_is_heard(monkeypatch):
     signal, early, late = EventSignal("x"), Receiver(), Receiver()
     signal.connect(early)
-    asked = signal._asked
+    asked = signal._ask_blinker
 
     def slowly(server):
         found = asked(server)
@@ -149,7 +149,7 @@ def test_who_connects_while_the_listeners_are_worked_out_is_heard(monkeypatch):
         thread.join()
         return found
 
-    monkeypatch.setattr(signal, "_asked", slowly)
+    monkeypatch.setattr(signal, "_ask_blinker", slowly)
     assert signal.listeners(Server()) == [early]
     monkeypatch.undo()
     assert set(listeners(signal, Server())) == {early, late}

@@ -200,7 +200,7 @@ def test_f7_a_stale_file_is_replaced_and_a_live_server_is_not(serve, tmp_path):
 def test_f7_a_file_that_is_no_socket_is_left_alone(tmp_path):
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(ListenError, match="no socket"):
+    with pytest.raises(ListenError, match="not a socket"):
         ThousandIsland(handler_cls=Echo, host=f"unix:{path}").start()
     assert path.read_text() == "data"
 

@@ -37,7 +37,7 @@ class ConfigError(ThousandIslandError, ValueError):
 
 
 class ListenError(ThousandIslandError, OSError):
-    """The address cannot be had. `errno` is the system's."""
+    """The server cannot listen on the address. `errno` is the system's."""
 
 
 class HandshakeError(ThousandIslandError):
@@ -68,7 +68,7 @@ class SocketClosed(SocketError, BrokenPipeError, ConnectionResetError):
 
 
 class ServerStopping(SocketClosed):
-    """A waiting read was ended: the server stops, or `Connection.close()` was called."""
+    """A read that waited was interrupted: the server stops, or `Connection.close()` was called."""
 
 
 class SocketTimeout(SocketError, TimeoutError):
@@ -84,11 +84,11 @@ class SocketTimeout(SocketError, TimeoutError):
 
 
 class LimitExceeded(SocketError):
-    """A limit on bytes was passed: `recv_until`'s, or `max_unread`."""
+    """A limit on bytes was exceeded: `recv_until`'s, or `max_unread`."""
 
 
 class ConnectionOverflow(ThousandIslandError):
-    """A client was refused because `max_connections` were open."""
+    """A client was refused: `max_connections` connections were open."""
 
 
 class MailboxFull(ThousandIslandError):

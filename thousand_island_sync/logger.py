@@ -2,7 +2,7 @@
 
 Each level is a list of events, and includes the levels before it. What peers cause at level
 WARNING or ERROR is written ten times a second for each kind (event and type of error), then
-how often it was left out. What something else has told already is not told again.
+how many lines were left out. What the log has already is not written again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _own = _logger = logging.getLogger("thousand_island_sync")
 
 
 def attach_logger(level: str = "error", logger: logging.Logger | None = None) -> None:
-    """Writes events to stdlib logging from now on, of every server of the process.
+    """Writes the events of every server of the process to stdlib logging from now on.
 
     Args:
         level: `"error"`, `"info"`, `"debug"` or `"trace"`; each includes those before.
@@ -95,16 +95,16 @@ def _receiver(name: str) -> Callable[..., None]:
     def receiver(
         server: Any, *, event: str, measurements: dict[str, Any], metadata: dict[str, Any]
     ) -> None:
-        if not _logger.isEnabledFor(at) or _is_told(metadata):
+        if not _logger.isEnabledFor(at) or _is_in_the_log(metadata):
             return
         if event in _BY_PEERS and not _limit.admits((event, at, _type_of_error(measurements))):
             return
-        _logger.log(at, "%s %s", event, _told(server, measurements, metadata))
+        _logger.log(at, "%s %s", event, _line(server, measurements, metadata))
 
     return receiver
 
 
-def _is_told(metadata: dict[str, Any]) -> bool:
+def _is_in_the_log(metadata: dict[str, Any]) -> bool:
     """Whether it stands in the log already. The traceback of a bug does in that of the library;
     a logger of the user's own may be another one."""
     by = metadata.by if isinstance(metadata, events.Told) else None
@@ -116,16 +116,16 @@ def _type_of_error(measurements: dict[str, Any]) -> str:
     return type(error).__name__ if isinstance(error, BaseException) else ""
 
 
-def _tell_left_out(kind: tuple[str, int, str], count: int) -> None:
+def _log_left_out(kind: tuple[str, int, str], count: int) -> None:
     event, at, error = kind
     what = f"{event} {error}".rstrip()
     _logger.log(at, "%s: %d more like these were left out, within a second", what, count)
 
 
-_limit = LineLimit(_tell_left_out, process_lock("logger.limit"))
+_limit = LineLimit(_log_left_out, process_lock("logger.limit"))
 
 
-def _told(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -> str:
+def _line(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -> str:
     """An event's facts on one line."""
     parts = [f"server={getattr(server, 'name', server)}"]
     for name, value in {**metadata, **measurements}.items():

@@ -152,13 +152,13 @@ def _one_starter_at_a_time(path: str) -> Iterator[None]:
 
 
 def _remove_stale(path: str) -> None:
-    """Raises OSError: a live server answers there, or it is no socket."""
+    """Raises OSError: a live server answers there, or it is not a socket."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise OSError(errno.EEXIST, "a file that is no socket is in the way")
+        raise OSError(errno.EEXIST, "a file that is not a socket exists there")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # a full backlog is a live server's: EAGAIN
         try:

@@ -35,8 +35,8 @@ def warn_of_another_version(error: object) -> None:
     if patched_by() is not None:
         return
     warnings.warn(
-        f"thousand_island_sync: what was compiled is of another version ({error}), so the Python"
-        " does all of it; install again, from the same source",
+        f"thousand_island_sync: the compiled module is of another version ({error}), so pure Python"
+        " is used; install again, from the same source",
         RuntimeWarning,
         stacklevel=2,
     )

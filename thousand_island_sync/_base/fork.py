@@ -82,7 +82,7 @@ def _call(hooks: list[_Hook]) -> None:
 def _tell_failures() -> None:
     while _failures:
         error = _failures.pop(0)
-        _log.error("at a fork; this is a bug in thousand_island_sync", exc_info=error)
+        _log.error("a hook failed at a fork; this is a bug in thousand_island_sync", exc_info=error)
 
 
 def _parent() -> None:

@@ -160,5 +160,5 @@ def set_option(sock: socket.socket, option: str, level: int, number: int, value:
     except OSError as error:
         raise OptionRefused(option, error) from error
     except (OverflowError, TypeError) as error:
-        unfit = OSError(errno.EINVAL, "a number that is no C int")
+        unfit = OSError(errno.EINVAL, "a number that does not fit a C int")
         raise OptionRefused(option, unfit) from error

@@ -47,7 +47,7 @@ _ADDRESS: Meaning = (tuple | str, '`(host, port)`, a Unix path, or `"@name"`')
 _TRANSPORT: Meaning = (type, "the class of the transport")
 _OPTIONS: Meaning = (Mapping, "the transport's options, keys and passwords left out")
 _BYTES_SENT: Meaning = (int, "bytes that went out before it failed")
-_WAITING: Meaning = (int, "ready connections that no thread has come to")
+_WAITING: Meaning = (int, "ready connections that wait for a thread")
 _BUSY: Meaning = (int, "threads that run callbacks")
 _FILE: Meaning = (object, "the path or file object that was given")
 
@@ -97,8 +97,8 @@ CATALOGUE: Mapping[str, EventDescription] = MappingProxyType(
                 "error",
                 {"error": _ERROR},
                 {"transport_cls": _TRANSPORT, "transport_options": _OPTIONS},
-                "The address could not be had; or every acceptor died again and again, and is tried"
-                " again every few seconds: meanwhile the status is `suspended`.",
+                "The server cannot listen on the address; or every acceptor has died again and"
+                " again, and is restarted every few seconds: meanwhile the status is `suspended`.",
             ),
             _event(
                 "listener.shutdown",
@@ -308,7 +308,7 @@ CATALOGUE: Mapping[str, EventDescription] = MappingProxyType(
                 "debug",
                 {"busy_threads": _BUSY, "waiting_connections": _WAITING},
                 {},
-                "There are threads again for the connections that are ready.",
+                "Ready connections find a thread again.",
             ),
         )
     )

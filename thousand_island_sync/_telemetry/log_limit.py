@@ -60,7 +60,7 @@ class LineLimit:
         self._forks = fork.forks
         self._written: dict[Hashable, deque[float]] = {}
         self._left_out: dict[Hashable, int] = {}
-        self._awaited = False  # it will be told by itself
+        self._scheduled = False  # a timer will tell it
         self._timer: Timer | None = None
 
     def admits(self, kind: Hashable) -> bool:
@@ -75,23 +75,23 @@ class LineLimit:
                 written.append(time_now)
             else:
                 self._left_out[kind] = self._left_out.get(kind, 0) + 1
-            untold = bool(self._left_out) and not self._awaited
+            untold = bool(self._left_out) and not self._scheduled
             if untold and not admitted:
-                self._awaited = True
+                self._scheduled = True
         if untold and admitted:
             self.flush()  # there was no thread that could have
         elif untold:
-            self._have_it_told()
+            self._schedule_flush()
         return admitted
 
-    def _have_it_told(self) -> None:
+    def _schedule_flush(self) -> None:
         try:
             timer = self._later(_SECOND, self.flush)
         except RuntimeError:
-            self._awaited = False  # with the next line that is written
+            self._scheduled = False  # with the next line that is written
             return
         with self._lock:
-            if self._awaited:
+            if self._scheduled:
                 self._timer = timer
                 return
         timer.cancel()  # it was told meanwhile
@@ -107,7 +107,7 @@ class LineLimit:
         with self._lock:
             left_out, self._left_out = self._left_out, {}
             timer, self._timer = self._timer, None
-            self._awaited = False
+            self._scheduled = False
         if timer is not None:
             timer.cancel()
         for kind, count in left_out.items():

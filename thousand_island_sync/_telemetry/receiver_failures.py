@@ -72,14 +72,14 @@ class ReceiverFailures:
         kind = type(error)
         first, again = self._count(receiver, kind)
         if first:
-            _tell(
+            _log_failure(
                 error,
                 "a receiver of %s raised; it stays connected: %r",
                 self._event,
                 receiver,
             )
         elif again:
-            _tell(
+            _log_failure(
                 None,
                 "a receiver of %s raised %s %d more times: %r",
                 self._event,
@@ -113,7 +113,7 @@ class ReceiverFailures:
         self._known = {key: one for key, one in self._known.items() if not which(one)}
 
 
-def _tell(error: BaseException | None, what: str, *arguments: object) -> None:
+def _log_failure(error: BaseException | None, what: str, *arguments: object) -> None:
     """A handler or filter of the log's may raise as well, and then nothing can be told; on a
     thread of ours it never leads any further."""
     try:

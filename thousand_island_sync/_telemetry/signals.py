@@ -35,8 +35,8 @@ class EventSignal(Signal):
         self.failures = ReceiverFailures(event)
         # All of this changes under `_changing`, under which nothing is called.
         self._changes = 0
-        self._particular = False  # somebody listens, or has listened, to one server only
-        self._strongly: list[Receiver] = []  # those that are not held weakly
+        self._by_server = False  # somebody listens, or has listened, to one server only
+        self._strong: list[Receiver] = []  # those that are not held weakly
         # Who listens, held weakly or not; `None`: not known since the last change.
         self._known: tuple[list[Receiver], list[weakref.ref[Receiver]]] | None = None
         #: The same, where none is held weakly and all listen to any server; or `None`.
@@ -54,49 +54,49 @@ class EventSignal(Signal):
         self._change(receiver if sender is ANY else None, [], False)
         self.failures.forget(receiver)
 
-    def _change(self, without: Receiver | None, more: list[Receiver], particular: bool) -> None:
+    def _change(self, without: Receiver | None, more: list[Receiver], by_server: bool) -> None:
         while True:
-            before = self._strongly
+            before = self._strong
             # Not under the lock: a receiver may have an `__eq__` of its own.
-            strongly = [other for other in before if other != without] + more
+            strong = [other for other in before if other != without] + more
             with _changing:
-                if self._strongly is before:
-                    self._strongly = strongly
-                    self._particular |= particular
+                if self._strong is before:
+                    self._strong = strong
+                    self._by_server |= by_server
                     self._changes += 1
                     self._known = self.simply = None
                     return
 
     def listeners(self, server: object) -> list[Receiver]:
         """Who listens to an event of `server` at this moment. Thread: any."""
-        if self._particular:
-            return self._asked(server)
+        if self._by_server:
+            return self._ask_blinker(server)
         known = self._known
         if known is None:
             changes = self._changes
-            known = self._sorted(self._asked(server))
+            known = self._split(self._ask_blinker(server))
             with _changing:
-                if changes == self._changes and not self._particular:
+                if changes == self._changes and not self._by_server:
                     self._known = known
                     self.simply = None if known[1] else known[0]
         strong, weak = known
         return strong + [receiver for ref in weak if (receiver := ref()) is not None]
 
-    def _asked(self, server: object) -> list[Receiver]:
+    def _ask_blinker(self, server: object) -> list[Receiver]:
         while True:
             try:
                 return list(self.receivers_for(server))
             except RuntimeError:  # another thread connected or disconnected meanwhile
                 continue
 
-    def _sorted(
+    def _split(
         self, receivers: list[Receiver]
     ) -> tuple[list[Receiver], list[weakref.ref[Receiver]]]:
-        strongly = self._strongly
+        held = self._strong
         strong: list[Receiver] = []
         weak: list[weakref.ref[Receiver]] = []
         for receiver in receivers:
-            weakly = None if receiver in strongly else reference(receiver)
+            weakly = None if receiver in held else reference(receiver)
             if weakly is None:
                 strong.append(receiver)
             else:
