@@ -86,7 +86,7 @@ def test_sighup_while_it_starts_loads_certificates_that_came_meanwhile(hangup, t
     write_certificate(tmp_path, authority)
     files = ["--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem")]
     with serving("hangup:Echo", "--port", "0", *files) as script:
-        script.wait_for("(certificates loaded again)")
+        script.wait_for("(certificates reloaded)")
         new = write_certificate(tmp_path, authority)
         for _ in range(20):  # amid one another
             script.process.send_signal(signal.SIGHUP)

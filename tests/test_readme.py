@@ -131,7 +131,7 @@ def test_the_handler_of_a_signal_renews_and_bad_files_end_nothing(
     assert capsys.readouterr().out == ""
     (tmp_path / "default.pem").write_bytes(b"")
     handlers[signal.SIGHUP](signal.SIGHUP, None)
-    assert "the old certificate is served on: certfile: " in capsys.readouterr().out
+    assert "the old certificate stays in use: certfile: " in capsys.readouterr().out
 
 
 def test_ci_runs_the_readmes_command():

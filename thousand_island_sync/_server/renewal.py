@@ -23,7 +23,7 @@ class Renewal:
     """Loads when asked to, and when one of the files has changed. A context manager.
 
     What is wrong with the files is logged, once for each state they are in, and the old
-    certificates are served on. A certificate and its key are rarely written at one
+    certificates stay in use. A certificate and its key are rarely written at one
     moment: as long as loading has failed, each later change is tried.
 
     Args:
@@ -84,11 +84,11 @@ class Renewal:
         try:
             self._load()
         except ConfigError as error:
-            _log.error("certificates not loaded again, the old ones are served on: %s", error)
+            _log.error("certificates not reloaded, the old ones stay in use: %s", error)
         except Exception:
-            _log.exception("certificates not loaded again, the old ones are served on")
+            _log.exception("certificates not reloaded, the old ones stay in use")
         else:
-            _log.info("certificates loaded again")
+            _log.info("certificates reloaded")
 
 
 def _stamp(path: str) -> _Stamp:

@@ -68,7 +68,8 @@ def _serve(servers: tuple[Server, ...], noted_signals: NotedSignals) -> None:
             poller.poll()
             if fork.forks != forks:
                 raise ThousandIslandError(
-                    "serve_forever: this process was forked in it, and the servers are the parent's"
+                    "serve_forever: this process was forked inside it; the servers belong to the"
+                    " parent process"
                 )
             noted = noted_signals.noted()
             # Other signals that somebody handles are noted as well, and are no reason to stop;
