@@ -176,6 +176,15 @@ class File:
         self.imported: dict[str, tuple[str, str]] = {}
         #: Names that came from other packages.
         self.others: set[str] = set()
+        #: A base type that is chosen once, `Base = native.Base if native else PythonBase`: what
+        #: it may be.
+        self.choices: dict[str, list[str]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Assign):
+                for target in names_stored(node):
+                    self.choices[target] = [
+                        inner.id for inner in ast.walk(node.value) if isinstance(inner, ast.Name)
+                    ]
         for node in self.nodes:
             if isinstance(node, ast.Import):
                 self.others |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
@@ -277,7 +286,8 @@ class Package:
         if not rest and first in file.classes:
             return file.classes[first]
         if first not in file.imported:
-            return None
+            chosen = [name for name in file.choices.get(first, ()) if name in file.classes]
+            return file.classes[chosen[0]] if chosen and not rest else None
         module, original = file.imported[first]
         longer = f"{module}.{original}".lstrip(".")
         if longer in self.files:
