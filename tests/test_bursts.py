@@ -265,7 +265,7 @@ def test_acceptors_that_have_gone_are_forgotten(serve):
     for _ in range(20):
         server.suspend()
         server.resume()
-    leaving = server._run.listener._leaving
+    leaving = server._run.listener._acceptors._leaving
     assert all(isinstance(one, Acceptor) for one, _ in leaving)
     assert len(leaving) <= 2 * server._config.num_acceptors
 

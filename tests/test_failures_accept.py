@@ -113,7 +113,7 @@ def test_a1_an_acceptor_that_begins_then_waits_without_a_descriptor_of_its_own()
 def test_a1_the_spare_descriptor_is_had_again_after_another_thread_took_its_place(serve, client):
     transport = type("Flaky", (Flaky,), {"errors": []})
     server = serve(Echo, transport_cls=transport, num_acceptors=1)
-    server._run.listener.admission.drop_spare()
+    server._run.listener._shortage.drop_spare()
     transport.errors.append(OSError(errno.EMFILE, "injected"))
     assert receive_all(client(server)) == b"", "turned away with it"
     echoes(client(server))

@@ -100,7 +100,8 @@ class One:
     """One connection, and what was seen of it."""
 
     def __init__(self, world, number, shakes):
-        assert world.limit.reserve()
+        places = world.limit.places()
+        assert places.reserve()
         self.world, self.number = world, number
         self.calls, self.depth, self.done, self.results = [], 0, False, []
         self.socket = None  # what its handler was given, and holds
@@ -112,7 +113,7 @@ class One:
         )
         self.connection.attached = True
         self.number_given = ours.fileno()
-        world.limit.admit(1, [self.connection])
+        places.become(1, [self.connection])
 
     def called(self, name, *arguments):
         # An assertion in here would end as this connection's own error.
@@ -214,7 +215,7 @@ class Interleavings(RuleBasedStateMachine):
             ("handler.start", "handler.shutdown", "handler.error", "socket.close")
             + ("socket.handshake", "socket.handshake_error")
         )
-        self.limit = ConnectionLimit(10, lambda *edge: None)
+        self.limit = ConnectionLimit(10, 0, lambda *edge: None)
         self.pool = Pool(self)
         self.env = Environment(
             server="the server",
@@ -430,7 +431,7 @@ class Interleavings(RuleBasedStateMachine):
         try:
             for one in self.all:
                 self.check(one)
-            assert self.limit.active == self.limit._pending == 0
+            assert self.limit.active == self.limit._reserved == 0
             assert self.limit.snapshot() == []
             assert self.limit.accepted == len(self.all)
             assert self.pool.timers == []

@@ -8,6 +8,7 @@ import pytest
 from tests.support import running
 from tests.test_tls import tls as serve_tls
 from thousand_island_sync import TLS, ConfigError, Handler
+from thousand_island_sync._listener.admission import Entrance
 from thousand_island_sync.transports._tcp_options import Own
 
 TCP_LEVEL, SOL_SOCKET = socket.IPPROTO_TCP, socket.SOL_SOCKET
@@ -160,10 +161,11 @@ def test_who_is_accepted_after_a_reload_has_its_options_whoever_was_about_to_acc
 ):
     """An acceptor that was woken before the reload, and comes to its accept after it."""
     server = serve(Tells, transport_options={"nodelay": False})
-    admission_class, reloaded = type(server._run.listener.admission), []
-    take = admission_class.take
+    take, reloaded = Entrance.take, []
 
-    def take_late(self, accepts, *arguments, **options):
+    def take_late(self, *arguments):
+        accepts = self._accept
+
         def accept(socks):
             if not reloaded:
                 reloaded.append(True)
@@ -171,7 +173,11 @@ def test_who_is_accepted_after_a_reload_has_its_options_whoever_was_about_to_acc
                     pass
             return accepts(socks)
 
-        return take(self, accept, *arguments, **options)
+        self._accept = accept
+        try:
+            return take(self, *arguments)
+        finally:
+            self._accept = accepts
 
-    monkeypatch.setattr(admission_class, "take", take_late)
+    monkeypatch.setattr(Entrance, "take", take_late)
     assert asked(client(server), NODELAY) == 1

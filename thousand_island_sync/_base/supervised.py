@@ -107,6 +107,25 @@ class Supervised:
         if thread is not None:
             thread.join(timeout)
 
+    def wait(self, until: float, blocked: Callable[[int], bool]) -> bool:
+        """Whether it has ended, or waits for the caller and so is not waited for.
+
+        Args:
+            until: how long to wait, on the monotonic clock.
+            blocked: whether a thread waits for the caller.
+        """
+        while self.is_alive() and not self.waits_for_caller(blocked):
+            left = until - now()
+            if left <= 0:
+                return False
+            self.join(min(left, 0.05))
+        return True
+
+    def waits_for_caller(self, blocked: Callable[[int], bool]) -> bool:
+        """Whether it is the calling thread, or waits for that one."""
+        ident = self.ident
+        return ident == threading.get_ident() or blocked(ident or 0)
+
     def start(self) -> None:
         """Returns when it has come so far that it will not end unseen.
 

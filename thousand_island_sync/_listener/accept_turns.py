@@ -19,9 +19,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from .._base import descriptors, waits
+from .._base import descriptors, locks, waits
 from .._base.clock import FOREVER
-from .._base.locks import lock
 from .._base.wake_up import WakeUp
 from .._scheduler.pool import default_permits
 
@@ -31,7 +30,7 @@ class SharedBell(WakeUp):
     may leave an acceptor behind that is in a receiver."""
 
     def __init__(self) -> None:
-        self._holding = lock("bell.holders")
+        self._holding = locks.lock("bell.holders")
         self._holders: set[object] = {self}
         super().__init__()
 
@@ -53,7 +52,7 @@ class Turn:
 
     def __init__(self, shared: bool | None = None) -> None:
         self.shared = default_permits() > 1 if shared is None else shared
-        self._lock = lock("acceptors.turn")
+        self._lock = locks.lock("acceptors.turn")
 
     def __enter__(self) -> None:
         if not self.shared:
@@ -65,8 +64,7 @@ class Turn:
 
     def let_go(self) -> None:
         """Whoever is about to end has it no more, wherever that began."""
-        while self._lock._is_owned():
-            self._lock.release()
+        locks.release_all()
 
     @contextlib.contextmanager
     def given_away(self) -> Iterator[None]:

@@ -11,123 +11,104 @@ pause.
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from .. import events
-from .._base import descriptors, waits
+from .._base import waits
 from .._base.clock import FOREVER, now, now_ns
 from .._base.latch import Latch
-from .._base.locks import lock
 from .._base.supervised import BackOff, say
-from ..transports.base import ListenSocket
-from .accept_turns import ClientWait, SharedBell, Turn
-from .admission import Admission, accepts_of, somebody_listens
-from .connection_limit import InHand, Room
-from .inline_accept import InlineAccept
+from .accept_turns import SharedBell
+from .acceptor_events import somebody_listens
+from .admission import BATCH, Admission
+from .backlog import Backlog
+from .connection_limit import Room
+from .shared_socket import SharedSocket, Use
+from .shortage import PAUSE_S, Shortage, is_shortage
 
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-#: Seconds that acceptors pause when the machine is out of something.
-_PAUSE_S = 0.1
 #: The longest pause of an acceptor that died of the same again and again, and how long one that
 #: was started again must live until it is taken for one that serves, in seconds.
 _LONGEST_S, _LIVES_S = 5.0, 1.0
 #: That many failures in a row, and every further one is followed by a pause.
 _FAILURES_IN_A_ROW = 10
+#: Clients that are refused at the same time: as many as a backlog of the usual length holds.
+_REFUSED_AT_ONCE = 1_024
 
 
 class Acceptor:
     """One acceptor; `run` is its thread's.
 
+    Args:
+        number: its own.
+        shared: the listening socket, which it shares with others.
+        admission: for its clients.
+        shortage: that of the run.
+        bell: ends it.
+        name: prefix of the names of threads.
+
     Attributes:
-        over: it shall end, and touches the listening socket no more once it has looked.
-        released: it touches the listening socket no more: that may be closed.
+        use: whether it touches the listening socket, and shall end.
         gone: it has ended, and the event of that is told.
     """
 
     def __init__(
         self,
         number: int,
-        listener: ListenSocket,
+        shared: SharedSocket,
         admission: Admission,
+        shortage: Shortage,
         bell: SharedBell,
-        turn: Turn,
-        inline: InlineAccept | None = None,
+        name: str,
     ) -> None:
-        self._turn = turn
-        self.inline = inline
         self.number = number
-        self._listener = listener.socket
-        self._accepts = accepts_of(listener.socket)
-        self._admission = admission
         self.bell = bell
-        self.over = False
-        self.reason = "shutdown"
-        self.released, self.gone = Latch(), Latch()
-        self._touching = lock("acceptor")  # guards the two below
-        self._aside = True  # it is where it does not touch the listening socket
-        self._accepted = 0
+        self.use = Use()
+        self.gone = Latch()
+        self._shared = shared
+        self._turn = shared.turn
+        self._inline = shared.inline
+        self._admission = admission
+        self._entrance = admission.entrance(shared.socket, number)
+        self._shortage = shortage
+        self._name = name
         self._failures = 0
-        self._hand = InHand()
         self._back_off = BackOff(_LONGEST_S)
-        self._begun: float | None = None  # when it was started again after a pause
-        self._pausing = False
+        self._serves_from = -FOREVER  # so long after it was started again; or it pauses
 
     def bells(self) -> list[SharedBell]:
         """What its thread waits for, and so holds."""
-        return [self.bell] if self.inline is None else [self.bell, self.inline.gate]
+        return [self.bell] if self._inline is None else [self.bell, self._inline.gate]
 
-    def end(self, reason: str) -> None:
-        """It shall end. Thread: any; the bell is for the caller to ring."""
-        with self._touching:
-            if not self.over:
-                self.reason, self.over = reason, True
-            aside = self._aside
-        if aside:
-            self.released.open()
-
-    def _step_aside(self) -> None:
-        with self._touching:
-            self._aside = True
-            over = self.over
-        if over:
-            self.released.open()
-
-    def _step_back(self) -> None:
-        """From now on `over` is to be looked at before the listening socket is touched."""
-        with self._touching:
-            self._aside = False
+    def serves(self) -> bool:
+        """Whether it accepts, and does not just die again and again. Thread: any."""
+        return now() >= self._serves_from
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
         """Around what may call receivers: neither other acceptors nor who closes the listening
         socket wait for those."""
-        with self._turn.given_away():
-            self._step_aside()
-            try:
-                yield
-            finally:
-                self._step_back()
+        with self._turn.given_away(), self.use.put_off():
+            yield
+
+    # ---- its life ---------------------------------------------------------------
 
     def run(self) -> None:
         """Thread: the acceptor's own."""
-        server, started = self._admission.server, now_ns()
+        events, began = self._admission.events, now_ns()
         waits.this_thread_is(waits.OwnThread())
-        self._tell(events.acceptor_start, server, {})
+        events.started(self.number)
         try:
-            self._step_back()
-            if not self.over:
+            self.use.begin()
+            if not self.use.over:
                 self._accept_clients()
         finally:
             self._turn.let_go()
-            self._step_aside()
-            self._tell(
-                events.acceptor_shutdown,
-                server,
-                {"duration_ns": now_ns() - started, "accepted": self._all_accepted()},
-                {"reason": self.reason},
-            )
+            self.use.end_use()
+            events.shut_down(self.number, began, self._all_accepted(), self.use.reason)
+
+    def _all_accepted(self) -> int:
+        """What the pool took in its name, too."""
+        inline = 0 if self._inline is None else self._inline.count(self.number)
+        return self._entrance.count() + inline
 
     def died(self, error: BaseException, alone: Callable[[], None]) -> None:
         """What `run` raised. Returns when it shall be started again: at once, or after a while
@@ -141,156 +122,115 @@ class Acceptor:
         """
         say("an acceptor died and is started again", error)
         self._turn.let_go()
-        self._admission.scheduler.interrupted()
-        if self.inline is not None:
-            self.inline.given_back()
-        self._admission.rescue(self._hand, self.number)
-        self._admission.tell_accept_error(error, self.number)
-        pause = 0.0 if self.over else self._back_off.failed()
+        self._admission.interrupted()
+        if self._inline is not None:
+            self._inline.given_back()
+        self._entrance.rescue()
+        self._admission.events.accept_error(error, self.number)
+        pause = 0.0 if self.use.over else self._back_off.failed()
         if not pause:
             return
-        self._pausing, self._begun = True, None
+        self._serves_from = FOREVER
         try:
             alone()
             self._pause(pause)
         finally:
-            self._pausing, self._begun = False, now()
-
-    def serves(self) -> bool:
-        """Whether it accepts, and does not just die again and again. Thread: any."""
-        if self._pausing:
-            return False
-        return self._begun is None or now() - self._begun >= _LIVES_S
-
-    def _all_accepted(self) -> int:
-        """What the pool took in its name, too."""
-        return self._accepted + self._admission.accepted_by(self.number)
+            self._serves_from = now() + _LIVES_S
 
     def _accept_clients(self) -> None:
-        turn = self._turn
-        with ClientWait(self._listener, self.bell, exclusive=turn.shared) as clients, turn:
-            while not self.over:
+        turn, use = self._turn, self.use
+        with self._shared.clients(self.bell) as clients, turn:
+            while not use.over:
                 if self._pool_attends():
                     self._rest()
                     continue
                 asked = now_ns()
                 clients.wait()
-                if self.over or self._pool_attends() or not self._may_accept():
+                if use.over or self._pool_attends() or not self._may_accept():
                     continue
-                if somebody_listens():
-                    self._accept(asked)
-                else:
-                    self._accept_batch()
-                if self.inline is not None:
-                    self.inline.offer(self.number)
+                self._accept(asked)
+                if self._inline is not None:
+                    self._inline.offer(self.number)
+
+    # ---- while it has nothing to do -----------------------------------------------
 
     def _pool_attends(self) -> bool:
-        return self.inline is not None and self.inline.attended()
+        return self._inline is not None and self._inline.attended()
 
     def _rest(self) -> None:
         """Until the pool does not accept any more. With the turn: others rest too."""
-        assert self.inline is not None
-        gate = self.inline.gate
+        assert self._inline is not None
+        gate = self._inline.gate
         waits.wait_for(gate.fileno(), write=False, timeout=FOREVER, also=self.bell.fileno())
         gate.clear()
 
-    def _tell(
-        self,
-        signal: Any,
-        server: Any,
-        measurements: dict[str, Any],
-        more: dict[str, Any] | None = None,
-    ) -> None:
-        if signal.receivers:
-            metadata = {"acceptor_id": self.number, **(more or {})}
-            events.emit(signal, server, measurements, metadata)
+    def _pause(self, limit: float) -> None:
+        waits.wait_for(self.bell.fileno(), write=False, timeout=limit)
+
+    # ---- accepting ----------------------------------------------------------------
 
     def _may_accept(self) -> bool:
         """Reserves a place, waiting at the limit; `False`: look again."""
-        admission = self._admission
-        pause = admission.paused_until - now()
-        if pause <= 0 and admission.limit.reserve(self._hand):
+        pause = self._shortage.left()
+        if pause <= 0 and self._entrance.reserve():
             return True
         with self._turn.given_away():
             room = self._find_room(pause)
         if room is Room.FREE:
-            return admission.limit.reserve(self._hand)
+            return self._entrance.reserve()
         if room is Room.NONE:
             self._turn_all_away()
         return False
 
     def _find_room(self, pause: float) -> Room:
-        admission = self._admission
         if pause > 0:
             self._pause(pause)
             return Room.LOOK_AGAIN
-        return admission.limit.wait_for_room(
-            self._listener.fileno(), admission.patience, lambda: self.over, self._somebody_waits
+        shared, use = self._shared, self.use
+        return self._admission.limit.wait_for_room(
+            shared.fileno(), lambda: use.over, shared.somebody_waits
         )
 
     def _turn_all_away(self) -> None:
         """They have waited long enough."""
         more = True
-        while more and not self.over:
-            crowd, more = self._admission.take_crowd(self.number, self._listener)
+        while more and not self.use.over:
+            crowd = Backlog(self._admission, self.number, self._name)
+            more = crowd.take(self._shared.socket, _REFUSED_AT_ONCE)
             with self._telling():
                 crowd.settle()
 
-    def _somebody_waits(self) -> bool:
-        fd = self._listener.fileno()
-        return fd >= 0 and waits.wait_for(fd, write=False, timeout=0)
-
     def _accept(self, asked: int) -> None:
-        admission = self._admission
-        try:
-            with descriptors.thread.no_fork:
-                sock, address = self._accepts(self._hand.socks)
-        except BlockingIOError:  # another acceptor was quicker
-            admission.limit.cancel(self._hand)
-            return
-        except OSError as error:
-            admission.limit.cancel(self._hand)
-            self._failed(error)
-            return
-        self._failures = 0
-        self._accepted += 1
-        waited = now_ns() - asked
-        connection = admission.admit(self.number, sock, address, self._hand)
-        with self._telling():
-            admission.introduce(connection, waited)
-        self._hand.clear()
+        """A place is reserved, and somebody may have come.
 
-    def _accept_batch(self) -> None:
-        """Nobody listens to events, and a place is reserved."""
-        taken, error = self._admission.take(self._accepts, self.number, self._hand)
-        self._accepted += len(taken)
-        if taken:
+        Args:
+            asked: since when it waited, in nanoseconds.
+        """
+        entrance, told = self._entrance, somebody_listens()
+        end = entrance.take(1 if told else BATCH)
+        if entrance:
             self._failures = 0
-            self._step_aside()  # what starts no thread waits for nobody, and keeps its turn
-            self._admission.settle(self._hand)
-            self._step_back()
-        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
-            self._failed(error)
+            if told:
+                waited = now_ns() - asked
+                with self._telling():
+                    entrance.introduce(waited)
+            else:  # what starts no thread waits for nobody, and keeps its turn
+                with self.use.put_off():
+                    entrance.hand_over()
+        if isinstance(end, OSError):
+            self._failed(end)
 
     def _failed(self, error: OSError) -> None:
-        admission = self._admission
-        if self.over:
+        if self.use.over:
             return
-        exhausted = error.errno in _EXHAUSTED
-        if exhausted:  # whose turn is next must know
-            admission.paused_until = now() + _PAUSE_S
+        shortage = is_shortage(error)
+        if shortage:  # whose turn is next must know
+            self._shortage.begins()
         with self._telling():
-            admission.tell_accept_error(error, self.number)
+            self._admission.events.accept_error(error, self.number)
         self._failures += 1
-        if exhausted:
-            self._turn_one_away()
-        if exhausted or self._failures > _FAILURES_IN_A_ROW:
+        if shortage and not self.use.over:  # after receivers were told
+            self._shortage.turn_one_away(self._shared.socket)
+        if shortage or self._failures > _FAILURES_IN_A_ROW:
             with self._turn.given_away():
-                self._pause(_PAUSE_S)
-
-    def _turn_one_away(self) -> None:
-        if not self.over:  # after receivers were told
-            self._admission.turn_one_away(self._listener)
-
-    def _pause(self, limit: float) -> None:
-        waits.wait_for(self.bell.fileno(), write=False, timeout=limit)
+                self._pause(PAUSE_S)

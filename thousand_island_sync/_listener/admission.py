@@ -1,55 +1,36 @@
-"""What accepted clients go through, whoever accepts them: a place, a connection, the pool.
+"""The way in: what a client goes through, whoever accepts it.
 
-At EMFILE the client that waits is turned away with a descriptor that is kept spare for it.
+An acceptor, inline accept, and who empties a backlog each have an `Entrance`, and do the same:
+a place is reserved, the client is accepted, it becomes a connection, which is counted, and the
+pool is told. What was begun is kept in the entrance: whoever is interrupted, wherever, `rescue`
+goes on with it, and no client is lost, counted twice or left without an owner.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from enum import Enum
+from typing import Any, Protocol
 
-from .. import events
 from .._base import addresses, descriptors, waits
-from .._base.clock import now_ns
-from .._base.locks import lock
-from .._base.own_threads import launch
 from .._connection.connection import Lifecycle
 from .._connection.environment import Environment
-from .._scheduler.scheduler import Scheduler
-from ..errors import ConnectionOverflow
-from ..transports.base import ListenSocket, Transport
-from .connection_limit import ConnectionLimit, InHand, Room
+from ..transports.base import Transport
+from .acceptor_events import AcceptorEvents, somebody_listens
+from .connection_limit import ConnectionLimit
 
 _LINUX = sys.platform.startswith("linux")
 #: Clients that are taken, without looking for anything else, before their connections run.
 BATCH = 32
-#: Clients that are refused at the same time: as many as a backlog of the usual length holds.
-_REFUSED_AT_ONCE = 1_024
-#: Threads that go on with a crowd while receivers wait.
-_HELPERS = 16
 
-
-def somebody_listens() -> bool:
-    """Whether accepting may call a receiver."""
-    return bool(
-        events.acceptor_accept.receivers
-        or events.acceptor_limit_reached.receivers
-        or events.acceptor_spawn_error.receivers
-        or events.acceptor_accept_error.receivers
-    )
-
-
-#: As `accepts_of` gives it: it notes the socket in the list as well.
+#: As `_accepts_of` gives it: it notes the socket in the list as well.
 Accepts = Callable[[list[socket.socket]], tuple[socket.socket, Any]]
 
 
-def accepts_of(listener: socket.socket) -> Accepts:
+def _accepts_of(listener: socket.socket) -> Accepts:
     """`listener.accept`, but that one asks for family and type, and makes an enumeration of
     each, for every client: a tenth of what Python does for one."""
     accept = getattr(listener, "_accept", None) if type(listener) is socket.socket else None
@@ -59,342 +40,231 @@ def accepts_of(listener: socket.socket) -> Accepts:
     return descriptors.accepting(accept, kind)
 
 
+class Rest(Enum):
+    """Why no more clients were taken in, if it is no error."""
+
+    NOBODY = "nobody waits any more"
+    NO_PLACE = "there is no place, or somebody listens to what accepting tells"
+    MORE = "it is enough for once: perhaps more of them wait"
+
+
+class Pool(Protocol):
+    """What runs connections, as far as they are let in."""
+
+    def add(self, *tasks: Lifecycle) -> None: ...
+    def has(self, task: Lifecycle) -> bool: ...
+    def interrupted(self) -> None: ...
+
+
 class Admission:
-    """What the acceptors of one run share."""
+    """What all who accept clients for one run share. Thread: any.
+
+    Args:
+        env: what its connections share.
+        transport: gives the transport for new connections.
+        connection_cls: makes them.
+        limit: counts them.
+        pool: runs them.
+        events: tells of them.
+    """
 
     def __init__(
         self,
-        *,
-        server: Any,
         env: Environment,
-        limit: ConnectionLimit,
-        scheduler: Scheduler,
         transport: Callable[[], Transport],
-        patience: float,
         connection_cls: type[Lifecycle],
+        limit: ConnectionLimit,
+        pool: Pool,
+        events: AcceptorEvents,
     ) -> None:
-        self.server = server
-        self.env = env
-        self.limit = limit
-        self.scheduler = scheduler
-        self.transport = transport
-        self.patience = patience
+        self._env = env
+        self._transport = transport
         self._connection_cls = connection_cls
-        self._spare_lock = lock("admission.spare")
-        self._spare: int | None = None
-        self.paused_until = 0.0
-        # What the pool took in an acceptor's name: acceptor -> clients.
-        self._counting = lock("admission.count")
-        self._taken: dict[int, int] = {}
+        self._pool = pool
+        self.limit = limit
+        self.events = events
 
-    def keep_spare(self) -> None:
-        with self._spare_lock, descriptors.thread.no_fork:
-            if self._spare is None:
-                try:
-                    self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-                except OSError:
-                    return  # the next time
-                descriptors.hold(self)
+    def entrance(self, listener: socket.socket, acceptor_id: int = 0) -> Entrance:
+        """For one who accepts its clients."""
+        return Entrance(self, listener, acceptor_id)
 
-    def drop_spare(self) -> None:
-        with self._spare_lock, descriptors.thread.no_fork:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """As `_descriptors.Holder`."""
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            os.close(spare)
-
-    def turn_one_away(self, listener: socket.socket) -> None:
-        """Out of descriptors: the spare one's place is enough to accept and close."""
-        self.keep_spare()  # another thread may have taken its place the last time
-        with self._spare_lock, descriptors.thread.no_fork:
-            if self._spare is None:
-                return
-            self.abandon()
-            try:
-                listener.accept()[0].close()
-            except OSError:
-                pass
-        self.keep_spare()
-
-    def count(self, acceptor_id: int, clients: int) -> None:
-        """Thread: the pool's, which takes them in an acceptor's name."""
-        with self._counting:
-            self._taken[acceptor_id] = self._taken.get(acceptor_id, 0) + clients
-
-    def accepted_by(self, acceptor_id: int) -> int:
-        """What was counted for it so far; it begins anew."""
-        with self._counting:
-            return self._taken.pop(acceptor_id, 0)
-
-    def _make(
-        self, transport: Transport, acceptor_id: int, sock: socket.socket, address: Any
-    ) -> Lifecycle:
-        """An accepted client, for whom a place was reserved, becomes a connection."""
+    def make(self, sock: socket.socket, address: Any, acceptor_id: int) -> Lifecycle:
+        """An accepted client becomes a connection; it is not counted yet."""
         if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
             sock.settimeout(None)
         address = addresses.sharing_host(address)
-        return self._connection_cls(self.env, transport, sock, address, acceptor_id)
+        # Asked after the accept: who connects after a reload has its options.
+        return self._connection_cls(self._env, self._transport(), sock, address, acceptor_id)
 
-    def take(
-        self, accept: Accepts, acceptor_id: int, hand: InHand
-    ) -> tuple[list[Lifecycle], OSError | Room | None]:
-        """Takes in those who wait, `BATCH` at most, for `settle` to hand over at once: each
-        hand-over is a switch of threads, and each look at who waits is one more call. Calls
-        nothing of the user's.
+    def runs(self, connection: Lifecycle) -> bool:
+        """Whether it was handed over, and has not ended."""
+        return self._pool.has(connection)
 
-        Args:
-            accept: as `accepts_of` gives it.
-            acceptor_id: in whose name.
-            hand: of whoever accepts. If a place is reserved, nobody listens to events.
-
-        Returns:
-            They, counted already, and what ended it: what `accept` raised (BlockingIOError:
-            nobody waits any more), `Room.NONE` (no place, or somebody listens to events), `None`.
-        """
-        connections = hand.connections
-        if not hand.places and somebody_listens():
-            return connections, Room.NONE
-        limit = self.limit
-        end: OSError | Room | None = None
-        with descriptors.thread.no_fork:
-            for count in range(len(connections), BATCH):
-                if hand.places == count and not limit.reserve_some(BATCH - count, hand):
-                    end = Room.NONE
-                    break
-                try:
-                    sock, address = accept(hand.socks)
-                except OSError as error:
-                    # Its traceback leads to who gets it: a circle that holds all of them.
-                    end = error.with_traceback(None)
-                    break
-                # Asked after the accept: who connects after a reload has its options.
-                transport = self.transport()
-                connections.append(self._make(transport, acceptor_id, sock, address))
-        if connections:
-            limit.admit(acceptor_id, connections, hand, all_=True)
-        elif hand.places:
-            limit.cancel(hand)
-        return connections, end
-
-    def settle(self, hand: InHand) -> None:
-        """What `take` took is run from now on."""
-        if hand.connections:
-            self.hand_over(hand.connections)
-            hand.socks, hand.connections = [], []
-        if self.limit.edges:
-            self.limit.tell_edges()
-
-    def rescue(self, hand: InHand, acceptor_id: int) -> None:
-        """Whoever had this in hand was interrupted: what is not handed over yet is now."""
-        self.limit.cancel(hand)
-        has = self.scheduler.has
-        made = {one._sock: one for one in hand.connections}
-        for sock in hand.socks:
-            connection = made.get(sock)
-            if sock.fileno() < 0 or (connection is not None and has(connection)):
-                continue
-            if connection is None or not self.limit.knows(connection):
-                try:
-                    address = sock.getpeername()
-                except OSError:  # the client has gone
-                    descriptors.close(sock)
-                    continue
-                if not self.limit.reserve(hand):
-                    descriptors.close(sock)
-                    continue
-                connection = self.admit(acceptor_id, sock, address, hand)
-            self.hand_over([connection])
-        hand.clear()
+    def interrupted(self) -> None:
+        """Who accepted was, in the middle of a hand-over perhaps."""
+        self._pool.interrupted()
 
     def hand_over(self, connections: list[Lifecycle]) -> None:
-        """They are run from now on."""
+        """They are counted, and are run from now on."""
         try:
-            self.scheduler.add(*connections)
+            self._pool.add(*connections)
         except Exception as error:
             for connection in connections:
-                descriptors.close(connection._sock)
                 self._refuse(connection, error)
 
     def _refuse(self, connection: Lifecycle, error: BaseException) -> None:
-        self.tell_spawn_error(error, connection.acceptor_id, connection.peer_address)
+        """Nobody can be found who runs it."""
+        self.limit.refused(connection)
+        connection.broke()
+        self.events.spawn_error(error, connection.acceptor_id, connection.peer_address)
+
+    def refused(self, connection: Lifecycle, error: BaseException) -> None:
+        """Its handler could not be made. Thread: the pool's."""
+        self.events.spawn_error(error, connection.acceptor_id, connection.peer_address)
         self.limit.refused(connection)
 
-    def admit(
-        self, acceptor_id: int, sock: socket.socket, address: Any, hand: InHand | None = None
-    ) -> Lifecycle:
-        """Who was accepted in a reserved place is a connection; `introduce` is to follow."""
-        connection = self._make(self.transport(), acceptor_id, sock, address)
-        if hand is not None:
-            hand.connections.append(connection)
-        self.limit.admit(acceptor_id, [connection], hand)
-        return connection
-
     def introduce(self, connection: Lifecycle, waited_ns: int) -> None:
-        """Hands over one that was admitted; the receivers of the event are told first."""
+        """Hands over one that is counted; the receivers of the event are told first. Thread: one
+        of ours: a stop that a receiver calls must not wait for this connection."""
         worker = waits.current_worker()
         if isinstance(worker, waits.OwnThread):
             worker.task = connection
         try:
-            self.limit.tell_edges()
-            if events.acceptor_accept.receivers:
-                host, port = addresses.remote(connection.peer_address)
-                events.emit(
-                    events.acceptor_accept,
-                    self.server,
-                    {
-                        "wait_time_ns": waited_ns,
-                        "startup_time_ns": now_ns() - connection.accepted_at_ns,
-                    },
-                    {
-                        "acceptor_id": connection.acceptor_id,
-                        "connection_id": connection.id,
-                        "remote_address": host,
-                        "remote_port": port,
-                    },
-                )
+            self.limit.edges.tell()
+            self.events.accepted(connection, waited_ns)
             self.hand_over([connection])
         finally:
             if isinstance(worker, waits.OwnThread):
                 worker.task = None
 
-    def take_crowd(self, acceptor_id: int, listener: socket.socket) -> tuple[Crowd, bool]:
-        """At the limit, and those who wait have waited long enough. For who comes while
-        this goes on there may be room again. Nobody learns of it before all have been taken
-        from the backlog: who comes back at once would be refused without having waited.
 
-        Returns:
-            They, to be settled, and whether there may be more.
-        """
-        crowd = Crowd(self, acceptor_id)
-        try:
-            while len(crowd.refused) < _REFUSED_AT_ONCE:
-                with descriptors.thread.no_fork:
-                    sock, address = descriptors.accept(listener)
-                crowd.add(sock, address, self.limit.reserve())
-            return crowd, True
-        except OSError:
-            # As a rule nobody waits any more. Out of descriptors: there will be some
-            # again, and whose turn is next meets the error if not.
-            return crowd, False
-        finally:
-            self.limit.nobody_waits(listener.fileno())
-            crowd.close_refused()
-
-    def take_backlog(self, listener: ListenSocket, most: int, crowd: Crowd) -> None:
-        """Before a listener closes: accepts what already waits in its backlog, once. Calls
-        nothing of the user's."""
-        for _ in range(most):
-            reserved = self.limit.reserve()
-            try:
-                with descriptors.thread.no_fork:
-                    sock, address = descriptors.accept(listener.socket)
-            except OSError:
-                if reserved:
-                    self.limit.cancel()
-                break
-            crowd.add(sock, address, reserved)
-        self.limit.nobody_waits(listener.socket.fileno())
-        crowd.close_refused()
-
-    def tell_refused(self, acceptor_id: int, address: Any) -> None:
-        error = ConnectionOverflow(
-            f"{addresses.show(address)} was refused: max_connections are open; raise it,"
-            " or max_connections_wait_ms"
-        )
-        self.tell_spawn_error(error, acceptor_id, address)
-
-    def tell_spawn_error(self, error: BaseException, acceptor_id: int, address: Any) -> None:
-        if events.acceptor_spawn_error.receivers:
-            host, port = addresses.remote(address)
-            events.emit(
-                events.acceptor_spawn_error,
-                self.server,
-                {"error": error},
-                {"acceptor_id": acceptor_id, "remote_address": host, "remote_port": port},
-            )
-
-    def tell_accept_error(self, error: BaseException, acceptor_id: int) -> None:
-        if events.acceptor_accept_error.receivers:
-            events.emit(
-                events.acceptor_accept_error,
-                self.server,
-                {"error": error},
-                {"acceptor_id": acceptor_id},
-            )
-
-
-class Crowd:
-    """Clients that were taken out of a backlog all at once: their connections are counted, and
-    nobody was told of any yet.
+class Entrance:
+    """The way in of one who accepts the clients of one listening socket. Thread: his.
 
     Args:
-        admission: theirs.
+        admission: that of the run.
+        listener: accepts without waiting.
         acceptor_id: in whose name.
     """
 
-    def __init__(self, admission: Admission, acceptor_id: int) -> None:
+    __slots__ = (
+        "_accept",
+        "_acceptor_id",
+        "_admission",
+        "_connections",
+        "_edges",
+        "_places",
+        "_socks",
+        "_taken",
+    )
+
+    def __init__(self, admission: Admission, listener: socket.socket, acceptor_id: int) -> None:
         self._admission = admission
-        self.acceptor_id = acceptor_id
-        self._admitted: deque[Lifecycle] = deque()
-        self._helpers = 0
-        self.refused: deque[tuple[socket.socket, Any]] = deque()
-
-    def add(self, sock: socket.socket, address: Any, reserved: bool) -> None:
-        if reserved:
-            self._admitted.append(self._admission.admit(self.acceptor_id, sock, address))
-        else:
-            self.refused.append((sock, address))
-
-    def close_refused(self) -> None:
-        for sock, _ in self.refused:
-            self._admission.limit.count_rejected()
-            descriptors.close(sock)
+        self._accept = _accepts_of(listener)
+        self._acceptor_id = acceptor_id
+        self._places = admission.limit.places()
+        self._edges = admission.limit.edges
+        self._taken = 0
+        # Accepted, and made, in the same order; not handed over yet.
+        self._socks: list[socket.socket] = []
+        self._connections: list[Lifecycle] = []
 
     def __bool__(self) -> bool:
-        return bool(self._admitted or self.refused)
+        """Whether clients were taken in, and not handed over yet."""
+        return bool(self._connections)
 
-    def settle(self) -> None:
-        """Those for whom there is room are introduced; of the others it is told. Thread: one of
-        ours, as receivers may take their time."""
-        own = waits.current_worker()
-        waits.this_thread_is(_Introducer(self))
+    def count(self) -> int:
+        """How many were taken in since this was asked last."""
+        taken, self._taken = self._taken, 0
+        return taken
+
+    def in_the_name_of(self, acceptor_id: int) -> None:
+        """Whose clients the next are."""
+        self._acceptor_id = acceptor_id
+
+    def reserve(self) -> bool:
+        """Takes a place for the next client; `False` at the limit."""
+        return self._places.reserve()
+
+    def take(self, most: int = BATCH) -> Rest | OSError:
+        """Takes in those who wait, for `hand_over` or `introduce`: each hand-over is a switch of
+        threads, and each look at who waits is one more call. Calls nothing of the user's.
+
+        Args:
+            most: how many of them.
+
+        Returns:
+            Why no more were taken: what `accept` raised, if it is not that nobody waits.
+        """
+        places, connections, admission = self._places, self._connections, self._admission
+        if not places.count and somebody_listens():
+            return Rest.NO_PLACE
+        accept, make, number = self._accept, admission.make, self._acceptor_id
+        end: Rest | OSError = Rest.MORE
+        with descriptors.thread.no_fork:
+            for count in range(len(connections), most):
+                if places.count == count and not places.reserve(most - count):
+                    end = Rest.NO_PLACE
+                    break
+                try:
+                    sock, address = accept(self._socks)
+                except BlockingIOError:
+                    end = Rest.NOBODY
+                    break
+                except OSError as error:
+                    # Its traceback leads to who gets it: a circle that holds all of them.
+                    end = error.with_traceback(None)
+                    break
+                connections.append(make(sock, address, number))
+        if connections:
+            self._taken += len(connections)
+            places.become(number, connections)
+        elif places.count:
+            places.give_back()
+        return end
+
+    def hand_over(self) -> None:
+        """What was taken in is run from now on. Receivers are called for the limit's edges, and
+        only of somebody who listens since then."""
+        if self._connections:
+            self._admission.hand_over(self._connections)
+            self._forget()
+        self._edges.tell()
+
+    def introduce(self, waited_ns: int) -> None:
+        """As `hand_over`, of one by one: receivers are told first."""
+        for connection in self._connections:
+            self._admission.introduce(connection, waited_ns)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._socks, self._connections = [], []
+
+    def rescue(self) -> None:
+        """Whoever used it was interrupted: what is not handed over yet is now."""
+        admission, places = self._admission, self._places
+        places.give_back()
+        made = {one.fd: one for one in self._connections}
+        for sock in self._socks:
+            connection = made.get(sock.fileno())
+            if sock.fileno() < 0 or (connection is not None and admission.runs(connection)):
+                continue
+            if connection is None or not admission.limit.knows(connection):
+                connection = self._make_again(sock)
+            if connection is not None:
+                admission.hand_over([connection])
+        self._forget()
+
+    def _make_again(self, sock: socket.socket) -> Lifecycle | None:
+        """A connection of a client that has none that counts; `None`: it is closed."""
         try:
-            while self:
-                self._settle_one()
-        finally:
-            waits.this_thread_is(own)
-
-    def _settle_one(self) -> None:
-        with contextlib.suppress(IndexError):
-            self._admission.introduce(self._admitted.popleft(), 0)
-            return
-        with contextlib.suppress(IndexError):
-            self._admission.tell_refused(self.acceptor_id, self.refused.popleft()[1])
-
-    def go_on_elsewhere(self) -> None:
-        """A receiver is about to wait, perhaps for those who come after it."""
-        if self and self._helpers < _HELPERS:
-            self._helpers += 1
-            with contextlib.suppress(RuntimeError):
-                launch(self.settle, f"{self._admission.server.name}-backlog")
-
-    def cut(self) -> None:
-        """A stop's time is up, and a receiver still holds up those who come after it."""
-        for connection in list(self._admitted):
-            with contextlib.suppress(OSError):
-                connection._sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Introducer(waits.OwnThread):
-    """The thread that settles a crowd, which is its permit to go on with."""
-
-    permit = True
-
-    def __init__(self, crowd: Crowd) -> None:
-        self._crowd = crowd
-
-    def give_way(self) -> None:
-        self._crowd.go_on_elsewhere()
+            address = sock.getpeername()
+        except OSError:  # the client has gone
+            address = None
+        if address is None or not self._places.reserve():
+            descriptors.close(sock)
+            return None
+        connection = self._admission.make(sock, address, self._acceptor_id)
+        self._connections.append(connection)
+        self._places.become(self._acceptor_id, [connection])
+        return connection

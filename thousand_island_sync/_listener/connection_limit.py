@@ -1,9 +1,8 @@
 """How many connections there are, which, and whether there is room for one more.
 
-A place is reserved before `accept` and becomes a connection afterwards, so the limit
-holds exactly and an `accept` that finds nobody counts as nothing. The two edges of the
-limit are told in order, each once: whoever makes one queues it, and one thread at a
-time tells what is queued, without the lock.
+A place is reserved before a client becomes a connection, so the limit holds exactly and an
+`accept` that finds nobody counts as nothing. The two edges of the limit are told in order, each
+once: whoever makes one queues it, and one thread at a time tells what is queued, without the lock.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from .._base.clock import FOREVER, now
 from .._base.locks import lock
@@ -29,23 +28,41 @@ class Room(Enum):
 class Counted(Protocol):
     """A connection, as far as it is counted."""
 
-    acceptor_id: int
+    @property
+    def acceptor_id(self) -> int: ...
 
 
-class InHand:
-    """What somebody who accepts clients has reserved, accepted and made, and not handed over yet.
-    It stays here if he is interrupted."""
+class Edges:
+    """Tells that the limit is reached, and that it is cleared, in the order in which it was.
 
-    __slots__ = ("connections", "places", "socks")
+    Args:
+        tell: called with `True` when the last place is taken and with `False` when one is free
+            again, how many connections are open, and the acceptor's id.
+    """
 
-    def __init__(self) -> None:
-        self.places = 0
-        self.socks: list[Any] = []
-        self.connections: list[Any] = []
+    __slots__ = ("_may_tell", "_tell", "_untold")
 
-    def clear(self) -> None:
-        """All has been handed over."""
-        self.socks, self.connections = [], []
+    def __init__(self, tell: Callable[[bool, int, int], None]) -> None:
+        self._tell = tell
+        self._untold: deque[tuple[bool, int, int]] = deque()
+        self._may_tell = deque([None], maxlen=1)  # taken by the one who does
+
+    def add(self, reached: bool, active: int, acceptor_id: int) -> None:
+        """To be told by the next `tell`. Thread: any, with the limit's lock."""
+        self._untold.append((reached, active, acceptor_id))
+
+    def tell(self) -> None:
+        """Tells what is not told yet: receivers are called. Thread: any, without a lock."""
+        while self._untold:
+            try:
+                self._may_tell.pop()
+            except IndexError:
+                return  # whoever tells comes to it
+            try:
+                if self._untold:  # he may have come to it by now
+                    self._tell(*self._untold.popleft())
+            finally:
+                self._may_tell.append(None)
 
 
 class ConnectionLimit:
@@ -53,23 +70,24 @@ class ConnectionLimit:
 
     Args:
         limit: open connections at once.
-        edge: told when the last place is taken (`True`) and when one is free again,
-            with how many are open and the acceptor's id.
+        patience: seconds that clients wait for room.
+        tell: as for `Edges`.
+
+    Attributes:
+        edges: of the limit, as far as they are to be told.
     """
 
-    def __init__(self, limit: int, edge: Callable[[bool, int, int], None]) -> None:
+    def __init__(self, limit: int, patience: float, tell: Callable[[bool, int, int], None]) -> None:
         self._limit = limit
-        self._edge = edge
+        self._patience = patience
+        self.edges = Edges(tell)
         self._lock = lock("connection.limit")
         self._changed = threading.Condition(self._lock)
-        # Nothing is counted twice, whatever is interrupted: places by him who has them in hand,
+        # Nothing is counted twice, whatever is interrupted: places by those who have them,
         # connections as they are. Whether its handler was made.
-        self._pending = 0  # places that are no connections yet
-        self._others = InHand()
+        self._reserved = 0
         self._known: dict[Counted, bool] = {}
-        self._at_limit = False
-        self.edges: deque[tuple[bool, int, int]] = deque()  # not told yet
-        self._telling = False
+        self._reached = False
         # Listening descriptor -> since when clients wait for room there.
         self._waiting_since: dict[int, float] = {}
         self._waiters = 0
@@ -86,74 +104,18 @@ class ConnectionLimit:
         """Open connections."""
         return len(self._known)
 
-    def _free(self) -> int:
-        return self._limit - self._pending - len(self._known)
-
-    def reserve(self, hand: InHand | None = None) -> bool:
-        """Takes a place; `False` at the limit."""
-        hand = hand or self._others
-        with self._lock:
-            if self._free() <= 0:
-                return False
-            self._pending += 1
-            hand.places += 1
-            return True
-
-    def reserve_some(self, most: int, hand: InHand) -> bool:
-        """Takes several places, or one where few are left: others shall not find none because
-        of what will be given back. `False` at the limit."""
-        with self._lock:
-            free = self._limit - self._pending - len(self._known)
-            taken = most if free >= 2 * most else min(1, free)
-            if taken <= 0:
-                return False
-            self._pending += taken
-            hand.places += taken
-            return True
-
     def has_room(self) -> bool:
         with self._lock:
             return self._free() > 0
 
-    def cancel(self, hand: InHand | None = None) -> None:
-        """Gives back places that became no connections: all in hand, or one of the others'."""
-        with self._lock:
-            if hand is None:
-                hand, places = self._others, 1
-            else:
-                places = hand.places
-            self._pending -= places
-            hand.places -= places
-            if self._waiters:
-                self._changed.notify_all()
+    def _free(self) -> int:
+        return self._limit - self._reserved - len(self._known)
 
-    def admit(
-        self,
-        acceptor_id: int,
-        connections: Sequence[Counted],
-        hand: InHand | None = None,
-        *,
-        all_: bool = False,
-    ) -> None:
-        """Reserved places are connections now. `tell_edges` is to follow, before they run. `all_`:
-        places in hand that are left are given back."""
-        hand, count = hand or self._others, len(connections)
-        with self._lock:
-            known = self._known
-            for connection in connections:
-                known[connection] = False
-            if all_ and hand.places > count:
-                count = hand.places
-                if self._waiters:
-                    self._changed.notify_all()
-            self._pending -= count
-            hand.places -= count
-            active = len(known)
-            if active > self.peak:
-                self.peak = active
-            if active >= self._limit and not self._at_limit:
-                self._at_limit = True
-                self.edges.append((True, active, acceptor_id))
+    def places(self) -> Places:
+        """For one who accepts clients."""
+        return Places(self)
+
+    # ---- connections ------------------------------------------------------------
 
     def knows(self, connection: Counted) -> bool:
         """Whether it is counted."""
@@ -166,10 +128,11 @@ class ConnectionLimit:
             self.accepted += 1
 
     def refused(self, connection: Counted) -> None:
-        """Its handler could not be made."""
+        """Its handler could not be made, or nobody could be found who runs it."""
         self.ended(connection, rejected=True)
 
     def count_rejected(self) -> None:
+        """A client was refused."""
         with self._lock:
             self.rejected += 1
 
@@ -183,7 +146,7 @@ class ConnectionLimit:
             with self._lock:
                 if connection not in self._known:
                     return  # it was told before, by one who was interrupted
-                if not self._at_limit:
+                if not self._reached:
                     self.rejected += rejected
                     del self._known[connection]
                     if self._waiting_since:
@@ -192,39 +155,32 @@ class ConnectionLimit:
                         self._changed.notify_all()
                     return
                 # The edge is told before the connection is gone: a stop waits for that.
-                self._at_limit = False
-                self.edges.append((False, self.active - 1, connection.acceptor_id))
-            self.tell_edges()
+                self._reached = False
+                self.edges.add(False, self.active - 1, connection.acceptor_id)
+            self.edges.tell()
 
-    def tell_edges(self) -> None:
-        """Tells of the limit what is not told yet: receivers are called."""
-        while self.edges:
-            with self._lock:
-                if self._telling or not self.edges:
-                    return
-                self._telling = True
-                edge = self.edges.popleft()
+    def snapshot(self) -> list[Counted]:
+        """Those whose handler was made. Thread: any, wherever it was interrupted."""
+        while True:
             try:
-                self._edge(*edge)
-            finally:
-                with self._lock:
-                    self._telling = False
+                return [one for one, opened in self._known.items() if opened]
+            except RuntimeError:  # it was changed meanwhile
+                continue
+
+    def everybody(self) -> list[Counted]:
+        """All that are counted. Thread: the only one of a forked child."""
+        return list(self._known)
 
     # ---- waiting --------------------------------------------------------------
 
     def wait_for_room(
-        self,
-        listener: int,
-        patience: float,
-        over: Callable[[], bool],
-        somebody_waits: Callable[[], bool],
+        self, listener: int, over: Callable[[], bool], somebody_waits: Callable[[], bool]
     ) -> Room:
         """At the limit, with a client waiting. The time counts from when the first
         acceptor saw one wait, and anew whenever a place became free meanwhile.
 
         Args:
             listener: whose clients wait: its descriptor.
-            patience: for how many seconds.
             over: whether to end it.
             somebody_waits: whether one does still. Another acceptor may have turned them
                 away since this one saw it, and the time of the next would count from now.
@@ -244,7 +200,7 @@ class ConnectionLimit:
                         return Room.FREE
                     if self._waiting_since.get(listener) != since:
                         return Room.LOOK_AGAIN
-                    left = since + patience - now()
+                    left = since + self._patience - now()
                     if not here or left <= 0:
                         self._counts_anew(listener)
                         return Room.NONE if here else Room.LOOK_AGAIN
@@ -283,10 +239,54 @@ class ConnectionLimit:
             finally:
                 self._few = -1
 
-    def snapshot(self) -> list[Counted]:
-        """Thread: any, wherever it was interrupted."""
-        while True:
-            try:
-                return [one for one, opened in self._known.items() if opened]
-            except RuntimeError:  # it was changed meanwhile
-                continue
+
+class Places:
+    """What one who accepts clients has reserved, and has neither used nor given back yet. It
+    stays here if he is interrupted. Thread: his."""
+
+    __slots__ = ("_limit", "count")
+
+    def __init__(self, limit: ConnectionLimit) -> None:
+        self._limit = limit
+        self.count = 0
+
+    def reserve(self, most: int = 1) -> bool:
+        """Takes so many places, or one where few are left: others shall not find none because
+        of what will be given back. `False` at the limit."""
+        limit = self._limit
+        with limit._lock:
+            free = limit._limit - limit._reserved - len(limit._known)
+            taken = most if free >= 2 * most else min(1, free)
+            if taken <= 0:
+                return False
+            limit._reserved += taken
+            self.count += taken
+            return True
+
+    def give_back(self) -> None:
+        """All of them: they became no connections."""
+        limit = self._limit
+        with limit._lock:
+            limit._reserved -= self.count
+            self.count = 0
+            if limit._waiters:
+                limit._changed.notify_all()
+
+    def become(self, acceptor_id: int, connections: Sequence[Counted]) -> None:
+        """They are these connections now, and what is left of them is given back. The edges
+        are to be told next."""
+        limit = self._limit
+        with limit._lock:
+            known = limit._known
+            for connection in connections:
+                known[connection] = False
+            if limit._waiters and self.count > len(connections):
+                limit._changed.notify_all()
+            limit._reserved -= self.count
+            self.count = 0
+            active = len(known)
+            if active > limit.peak:
+                limit.peak = active
+            if active >= limit._limit and not limit._reached:
+                limit._reached = True
+                limit.edges.add(True, active, acceptor_id)

@@ -20,114 +20,137 @@ come meanwhile is looked at then; no edge is relied on from before.
 The listening socket does not go the way of descriptors that tasks own: the listener closes it,
 on any thread. So all that touches the socket is done with this object's lock held, and after
 `close` nothing is.
+
+    APART --offer--> POOL --an error, no place--> ACCEPTORS --offer--> POOL
+    any --a break, or the poller is full--> APART
+
+Whether it is over is no state of these: `close` says so without the lock, if the pool does not
+give it back in time, and nothing that is under way may take that back.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+from typing import Protocol
 
 from .._base.clock import now
 from .._base.locks import lock
 from .._scheduler.task import AGAIN, DONE, PARK, Task
 from ..transports.base import ListenSocket
 from .accept_turns import SharedBell
-from .admission import Admission, accepts_of, somebody_listens
-from .connection_limit import InHand
+from .acceptor_events import somebody_listens
+from .admission import Admission, Rest
 
 #: What broke so often is closed for the pool.
 _BREAKS = 10
 
 
-class InlineAccept(Task):
+class State(Enum):
+    """Who accepts the clients of a listening socket."""
+
+    APART = "acceptors, and the scheduler does not know the task"
+    ACCEPTORS = "acceptors, and the scheduler knows the task"
+    POOL = "the pool"
+
+
+class Scheduler(Protocol):
+    """What inline accept needs of the scheduler."""
+
+    def attended(self) -> bool: ...
+    def has(self, task: Task) -> bool: ...
+    def add_door(self, door: Task) -> None: ...
+    def make_ready(self, task: Task) -> None: ...
+    def forget(self, task: Task) -> None: ...
+
+
+class InlineAccept:
     """One listening socket, for the pool.
 
     Args:
         listener: it.
         admission: for its clients.
+        scheduler: the pool's.
     """
 
-    __slots__ = (
-        "_accepts",
-        "_added",
-        "_admission",
-        "_breaks",
-        "_closed",
-        "_hand",
-        "_homeless",
-        "_inside",
-        "_lock",
-        "_number",
-        "gate",
-        "over",
-    )
-
-    def __init__(self, listener: ListenSocket, admission: Admission) -> None:
-        super().__init__(listener.socket.fileno())
-        self.write_edges = False
-        self._accepts = accepts_of(listener.socket)
-        self._admission = admission
+    def __init__(self, listener: ListenSocket, admission: Admission, scheduler: Scheduler) -> None:
+        self._task = _ListenTask(listener.socket.fileno(), self)
+        self._entrance = admission.entrance(listener.socket)
+        self._limit = admission.limit
+        self._scheduler = scheduler
         self._lock = lock("inline.accept")
-        self._hand = InHand()
+        self._state = State.APART
+        self._over = False
+        self._number = 0  # in whose name: the acceptor's that offered it
+        self._taken: Counter[int] = Counter()  # acceptor -> clients, before it was asked
         self._breaks = 0  # how often it broke
-        self._inside = False  # the pool has it
-        self._added = self._closed = False
-        self._homeless = False  # the poller had no room for it
-        self._number = 0
-        self.over = False
         #: Rung when acceptors shall look again whether they have it.
         self.gate = SharedBell()
 
     def attended(self) -> bool:
         """Whether the pool sees to it. Thread: any; true of a moment ago."""
-        return self._inside and self._admission.scheduler.attended()
+        return self._has_pool() and not self._over and self._scheduler.attended()
+
+    def _has_pool(self) -> bool:
+        return self._state is State.POOL
+
+    def look_again(self) -> None:
+        """Acceptors look again whether they have it. Thread: any."""
+        self.gate.wake()
+
+    def count(self, number: int) -> int:
+        """How many were taken in an acceptor's name since this was asked last."""
+        with self._lock:
+            self._taken[self._number] += self._entrance.count()
+            return self._taken.pop(number, 0)
 
     def offer(self, number: int) -> None:
         """Gives it to the pool, if that can have it. Thread: acceptor `number`'s."""
-        admission = self._admission
-        if self._inside or somebody_listens() or not admission.limit.has_room():
+        if self._has_pool() or somebody_listens() or not self._limit.has_room():
             return
-        if not admission.scheduler.attended():
+        if not self._scheduler.attended():
             return
         with self._lock:
-            if self.over:
+            before = self._state
+            if self._over or self._has_pool():
                 return
-            self._inside, self._number = True, number
-            added, self._added = self._added, True
-            if added:
-                admission.scheduler.make_ready(self)
+            self._taken[self._number] += self._entrance.count()
+            self._number = number
+            self._entrance.in_the_name_of(number)
+            self._state = State.POOL
+            if before is State.ACCEPTORS:
+                self._scheduler.make_ready(self._task)
                 return
             try:
-                admission.scheduler.add_door(self)
+                self._scheduler.add_door(self._task)
             except RuntimeError:  # the server has stopped
-                self.over, self._inside = True, False
-            if self.over:  # `close` could not wait, and may have forgotten it before it was added
-                admission.scheduler.forget(self)
+                self._over = True
+            if self._over:  # `close` could not wait, and may have forgotten it before it was added
+                self._scheduler.forget(self._task)
 
     def run(self) -> int:
-        """Thread: the pool's. Takes all who wait; what concerns more than them goes to the
-        acceptors. Receivers are called, if at all, without the lock."""
-        self.no_sample = True
-        admission = self._admission
+        """Takes all who wait; what concerns more than them goes to the acceptors. Receivers are
+        called, if at all, without the lock. Thread: the pool's."""
         with self._lock:
-            if self.over:
+            if self._over:
                 return DONE
-            if self._homeless:
-                self._homeless = self._added = False
-                admission.scheduler.forget(self)
-                self._pass_on()
+            if self._task.homeless:
+                self._task.homeless = False
+                self._scheduler.forget(self._task)
+                self._pass_on(State.APART)
                 return DONE
-            if not self._inside:
+            if self._state is not State.POOL:
                 return PARK
-            number = self._number
-            taken, end = admission.take(self._accepts, number, self._hand)
-        admission.count(number, len(taken))
-        admission.settle(self._hand)
-        if end is None:
+            rest = self._entrance.take()
+        self._entrance.hand_over()
+        if rest is Rest.MORE:
             return AGAIN
-        if not isinstance(end, BlockingIOError):
-            self._pass_on()  # an error that is not one client's alone they meet as well
+        if rest is not Rest.NOBODY:
+            self._pass_on(State.ACCEPTORS)  # an error that is not one client's alone they meet, too
         return PARK
 
-    def _pass_on(self) -> None:
-        self._inside = False
+    def _pass_on(self, state: State) -> None:
+        self._state = state
         self.gate.wake()
 
     def close(self, deadline: float) -> None:
@@ -137,35 +160,56 @@ class InlineAccept(Task):
             deadline: until when the pool is waited for, which may be taking clients in.
         """
         held = self._lock.acquire(timeout=max(0.0, deadline - now()))
-        closed, self._closed = self._closed, True
-        self.over, self._inside = True, False
+        self._over = True
         if held:
             self._lock.release()
-        self._admission.scheduler.forget(self)
+        self._scheduler.forget(self._task)
         self.gate.wake()
-        if not closed:
-            self.gate.release()
+        self.gate.release()
 
     def given_back(self) -> None:
         """Whoever offered it was interrupted. Thread: an acceptor's."""
         with self._lock:
-            self._inside, self._added = False, self._admission.scheduler.has(self)
+            known = self._scheduler.has(self._task)
+            self._state = State.ACCEPTORS if known else State.APART
         self.gate.wake()
 
     def broke(self) -> None:
         """A bug of ours, or an interruption: acceptors have it until the next offer, or, if that
-        comes again and again, for good."""
+        comes again and again, for good. Thread: the pool's."""
         self._breaks += 1
         if self._breaks >= _BREAKS:
-            self.over = True
-        self._added = self._homeless = False
-        self._admission.scheduler.forget(self)
-        self._admission.rescue(self._hand, self._number)
-        self._pass_on()
+            self._over = True
+        self._task.homeless = False
+        self._scheduler.forget(self._task)
+        self._entrance.rescue()
+        self._pass_on(State.APART)
+
+
+class _ListenTask(Task):
+    """What the scheduler runs: the listening socket's descriptor, and that there is no callback
+    of the user's in it."""
+
+    __slots__ = ("_inline", "homeless")
+
+    def __init__(self, fd: int, inline: InlineAccept) -> None:
+        super().__init__(fd)
+        self._inline = inline
+        self.write_edges = False
+        # The poller had no room for it. A fact of its own beside the state: it is noted under
+        # the scheduler's lock, where that of inline accept must not be waited for.
+        self.homeless = False
+
+    def run(self) -> int:
+        self.no_sample = True
+        return self._inline.run()
+
+    def broke(self) -> None:
+        self._inline.broke()
 
     def unwatched(self, error: OSError) -> None:
         """Acceptors have it until the next offer."""
-        self._homeless = True
+        self.homeless = True
 
     def stop_begins(self) -> None:
         pass  # it is closed by then

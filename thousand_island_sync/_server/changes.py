@@ -37,6 +37,7 @@ from ..transports.base import Transport
 from .asked import Caller, Change
 from .config import Config
 from .run import Run
+from .run_events import ListenerEvents
 from .status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
 
 #: What a stop may take beyond its timeout until its caller is answered, in seconds.
@@ -63,6 +64,7 @@ class Changes:
         self._server = server
         self._config = config
         self._transport = transport
+        self._events = ListenerEvents(server, transport)
         self._turns = Turns()
         self._stopped = Latch()
         self._waiting: dict[int, None] = {}  # threads that wait for a change
@@ -91,7 +93,7 @@ class Changes:
             if change.result is not None or not change.done.is_open:
                 self._take_back(change)
             elif isinstance(error, ListenError):
-                self._tell_listen_error(error)
+                self._events.failed(error)
             raise
 
     def stop(self, timeout: float) -> bool:
@@ -239,9 +241,8 @@ class Changes:
                 self._server,
                 self._config,
                 self._transport,
-                blocked=self.blocked,
-                context=context,
-                finished=self._finished,
+                context,
+                self,
             )
             before = self.status, self.run, self.port
             pid, self.port = self.pid, self._config.port
@@ -250,7 +251,7 @@ class Changes:
                 run.open(self.port, lambda: self._listens(run))
                 if self.status == STOPPED:
                     self._stopped = Latch()
-                change.then(lambda: self._tell_start(run))
+                change.then(partial(self._events.started, run.listener.address, self.port))
                 change.result = before
                 self.status = RUNNING
             except BaseException:
@@ -307,7 +308,7 @@ class Changes:
                 say("a stop was broken off and goes on", error)
         return False
 
-    def _finished(self, run: Run) -> None:
+    def finished(self, run: Run) -> None:
         stopped = self._stopped  # whoever sees the status may start it again at once
         if self.run is run and self.status == STOPPING:
             self.status = STOPPED
@@ -325,7 +326,7 @@ class Changes:
                 run.close_listener()
             finally:
                 self.status = SUSPENDED
-        change.then(lambda: run.tell_listener(events.listener_suspend, address, {}))
+        change.then(lambda: self._events.suspended(address))
 
     def _resume(self, change: Change) -> None:
         with self._turns:
@@ -342,31 +343,9 @@ class Changes:
                 self.status = SUSPENDED
                 run.close_listener()
                 if isinstance(error, ListenError):
-                    change.then(partial(self._tell_listen_error, error))
+                    change.then(partial(self._events.failed, error))
                 raise
-        change.then(lambda: run.tell_listener(events.listener_resume, address, {}))
-
-    # ---- events -----------------------------------------------------------------
-
-    def _tell_start(self, run: Run) -> None:
-        if events.listener_start.receivers:
-            address = run.listener.address
-            events.emit(
-                events.listener_start,
-                self._server,
-                {"port": self.port if isinstance(address, tuple) else None},
-                {**self._about_transport(), "local_address": address},
-            )
-
-    def _tell_listen_error(self, error: ListenError) -> None:
-        if events.listener_error.receivers:
-            events.emit(
-                events.listener_error, self._server, {"error": error}, self._about_transport()
-            )
-
-    def _about_transport(self) -> dict[str, Any]:
-        transport = self._transport()
-        return {"transport_cls": type(transport), "transport_options": transport.redacted()}
+        change.then(lambda: self._events.resumed(address))
 
 
 _EMITTING = events.emit.__code__

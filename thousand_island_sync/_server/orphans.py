@@ -269,7 +269,7 @@ def _abandon(run: Run) -> None:
     scheduler = getattr(run, "scheduler", None)
     if scheduler is None:
         return
-    for task in {*scheduler._tasks.values(), *run.limit._known}:
+    for task in {*scheduler._tasks.values(), *run.limit.everybody()}:
         if isinstance(task, Lifecycle) and task is not _own.connection:
             _make_foreign(task)
     scheduler._ready.clear()

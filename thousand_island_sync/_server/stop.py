@@ -18,8 +18,7 @@ from .._base import waits
 from .._base.clock import FOREVER, now
 from .._base.latch import Latch
 from .._base.own_threads import Teller
-from .._connection.connection import Lifecycle
-from .._listener.admission import Crowd
+from .._listener.backlog import Backlog
 from .asked import Caller
 from .status import Turns
 
@@ -51,11 +50,11 @@ class Stop:
         self._blocked = blocked
         self._turns = Turns()
         self._deadlines = [FOREVER]
-        self._callers: dict[int, Lifecycle] = {}  # connections whose callbacks are in a stop
+        self._callers: dict[int, object] = {}  # connections whose callbacks are in a stop
         self._caller = Caller()
         self._silent = False
         self._address: Any = None
-        self._crowd: Crowd | None = None
+        self._backlog: Backlog | None = None
         self._teller: Teller | None = None
         self.all_ended = True  # every connection by itself, as far as it has come
         self._steps = deque(
@@ -88,7 +87,7 @@ class Stop:
         """
         self._deadlines.append(deadline)
         task = caller.task
-        if isinstance(task, Lifecycle) and task._env is self._run.env:
+        if self._run.has(task):
             self._callers[id(task)] = task
         if not caller.waits:
             self.go_on_without(task)
@@ -127,13 +126,13 @@ class Stop:
     def _close_listener(self) -> None:
         listener = self._run.listener
         self._address = self._address or listener.address
-        self._crowd = listener.close("shutdown", min(self._deadline(), now() + 1) + 0.2)
+        self._backlog = listener.close("shutdown", min(self._deadline(), now() + 1) + 0.2)
 
     def _tell(self) -> None:
         """Those who waited in the backlog, and the event: both call receivers."""
-        assert self._crowd is not None
+        assert self._backlog is not None
         told = events.listener_shutdown.receivers and self._address and not self._silent
-        if self._teller is None and (told or self._crowd):
+        if self._teller is None and (told or self._backlog):
             name = f"{self._run.name}-stop-events"
             self._teller = Teller(self._tell_all, self._caller.context, name, self.raised)
         if self._teller is not None:
@@ -141,20 +140,15 @@ class Stop:
             self._teller.wait(until, self._blocked)
 
     def _tell_all(self) -> None:
-        assert self._crowd is not None
-        self._crowd.settle()
+        assert self._backlog is not None
+        self._backlog.settle()
         if self._caller.by_us:
             waits.this_thread_is(waits.OwnThread())
         if self._address is not None and not self._silent:
             self._run.tell_shutdown(self._address)
 
     def _begin(self) -> None:
-        run = self._run
-        run.env.stopping = True
-        run.ring_interrupt()
-        for task in run.scheduler.tasks():
-            task.stop_begins()
-        run.scheduler.make_all_ready()
+        self._run.end_connections()
 
     def _excluded(self) -> int:
         return len(self._callers)
@@ -177,11 +171,11 @@ class Stop:
     def _cut(self) -> None:
         """Time is up: what is left loses its connection, and ends as soon as it can."""
         run = self._run
-        if self._crowd is not None:
-            self._crowd.cut()
-        for task in run.scheduler.tasks():
-            if isinstance(task, Lifecycle) and id(task) not in self._callers:
-                task.cut_off()
+        if self._backlog is not None:
+            self._backlog.cut()
+        for connection in run.connections():
+            if id(connection) not in self._callers:
+                connection.cut_off()
         until = self._deadline() + GRACE_S / 2
         while now() < until and not run.limit.gone(self._excluded):
             run.scheduler.reinforce()
@@ -192,11 +186,11 @@ class Stop:
         threads = run.scheduler.threads()  # before the first of them leaves
         run.scheduler.close()
         self._join_pool(threads)
-        told = run.listener.stop_thread(self._last_moment())
-        told = run.listener.acceptors_gone(self._last_moment()) and told
-        for teller in [*run.tellers, *([self._teller] if self._teller else [])]:
-            told = teller.wait(self._last_moment(), self._blocked) and told
-        told = run.saturation.wait(self._last_moment(), self._blocked) and told
+        told = run.thread.stop(self._last_moment(), self._blocked)
+        told = run.listener.leave(self._last_moment()) and told
+        if self._teller is not None:
+            told = self._teller.wait(self._last_moment(), self._blocked) and told
+        told = run.all_told(self._last_moment()) and told
         if not told:
             self.all_ended = False  # a receiver has not returned
         run.close_descriptors()

@@ -1,0 +1,180 @@
+"""The acceptors' threads, of all listening sockets of one listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .._base.clock import now
+from .._base.locks import lock
+from .._base.supervised import Supervised, say
+from ..errors import ThousandIslandError
+from .accept_turns import SharedBell
+from .acceptor import Acceptor
+from .admission import Admission
+from .shared_socket import SharedSocket
+from .shortage import Shortage
+
+#: Between two times that it is told that no acceptor serves, in seconds.
+_TOLD_S = 60.0
+#: Seconds that closing waits for acceptors that are in a receiver.
+_RECEIVERS_S = 0.1
+
+
+class Acceptors:
+    """Starts them, ends them, and forgets them when they have gone.
+
+    They are woken by a bell that they poll beside the listening socket, never by `shutdown` on
+    that: it would end it for every process that shares it.
+
+    Args:
+        name: prefix of the threads' names.
+        blocked: whether a thread waits for the caller, and so must not be waited for.
+        nobody: told when no acceptor serves any more; all are tried again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        blocked: Callable[[int], bool],
+        nobody: Callable[[ThousandIslandError], None],
+    ) -> None:
+        self._name = name
+        self._blocked = blocked
+        self._nobody = nobody
+        self._lock = lock("listener")
+        self._members: list[Acceptor] = []
+        self._threads: dict[Acceptor, Supervised] = {}
+        self._leaving: list[tuple[Acceptor, Supervised | None]] = []
+        self._bell: SharedBell | None = None
+        self._told_at = -_TOLD_S
+
+    # ---- starting -----------------------------------------------------------------
+
+    def start(
+        self,
+        count: int,
+        sockets: Sequence[SharedSocket],
+        admission: Admission,
+        shortage: Shortage,
+    ) -> None:
+        """So many, shared out over the sockets. If it fails, `end` and `leave` take back what was
+        done.
+
+        Raises:
+            RuntimeError: no thread can be started.
+            OSError: no descriptor is free.
+        """
+        bell = self._bell = SharedBell()
+        for index in range(count):
+            shared = sockets[index % len(sockets)]
+            acceptor = Acceptor(index + 1, shared, admission, shortage, bell, self._name)
+            with self._lock:
+                self._members.append(acceptor)
+            self._start(acceptor)
+
+    def _start(self, acceptor: Acceptor) -> None:
+        thread = Supervised(
+            lambda: self._run(acceptor),
+            f"{self._name}-acceptor-{acceptor.number}",
+            lambda error: acceptor.died(error, self._one_less),
+        )
+        try:
+            for bell in acceptor.bells():
+                bell.hold(acceptor)
+            with self._lock:
+                self._threads[acceptor] = thread
+            thread.start()
+        except BaseException:
+            if thread.ident is None:  # it was not that it had been started
+                self._let_go(acceptor)
+                with self._lock:
+                    self._threads.pop(acceptor, None)
+            raise
+
+    def _let_go(self, acceptor: Acceptor) -> None:
+        for bell in acceptor.bells():
+            bell.release(acceptor)
+
+    def _run(self, acceptor: Acceptor) -> None:
+        """Thread: the acceptor's."""
+        acceptor.run()
+        acceptor.gone.open()
+        self._let_go(acceptor)
+
+    # ---- while they serve -----------------------------------------------------------
+
+    def serve(self) -> bool:
+        """Whether one is there that does not just die again and again. Thread: any."""
+        return any(acceptor.serves() for acceptor in list(self._members))
+
+    def ensure(self) -> None:
+        """Those whose threads have died get others. Thread: any."""
+        for thread in list(self._threads.values()):
+            thread.ensure()
+
+    def _one_less(self) -> None:
+        """An acceptor does not serve for a while. Thread: its own."""
+        if self.serve() or now() < self._told_at + _TOLD_S:
+            return
+        self._told_at = now()
+        error = ThousandIslandError(
+            "no acceptor serves: each died again and again, of what was logged, so nobody is"
+            " accepted; all are tried again every few seconds"
+        )
+        say(str(error), None)
+        self._nobody(error)
+
+    # ---- ending ---------------------------------------------------------------------
+
+    def end(self, reason: str) -> None:
+        """They shall end; `wait_for_release` is to follow."""
+        with self._lock:
+            members = list(self._members)
+        for acceptor in members:
+            acceptor.use.end(reason)
+        if self._bell is not None:
+            self._bell.wake()
+
+    def wait_for_release(self, until: float) -> None:
+        """Until none touches the listening sockets any more, and, as long as that is a matter of
+        a moment, until they have ended.
+
+        Args:
+            until: how long to wait, on the monotonic clock.
+        """
+        with self._lock:
+            members = list(self._members)
+        for acceptor in members:
+            acceptor.use.released.wait(until - now())
+        until = min(until, now() + _RECEIVERS_S)
+        for acceptor in members:
+            thread = self._threads.get(acceptor)
+            if thread is None or not thread.is_alive():
+                continue
+            if not thread.waits_for_caller(self._blocked):
+                acceptor.gone.wait(until - now())
+
+    def leave(self) -> None:
+        """Others may be started. Those that were ended are waited for by `gone`."""
+        with self._lock:
+            gone, self._members = self._members, []
+            self._leaving += [(one, self._threads.pop(one, None)) for one in gone]
+        self._forget_the_gone()
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.release()
+
+    def gone(self, until: float) -> bool:
+        """Whether all that left have ended, but for those that wait for the caller."""
+        everybody = True
+        for _, thread in self._leaving:
+            gone = thread is None or thread.wait(until, self._blocked)
+            everybody = gone and everybody
+        self._forget_the_gone()
+        return everybody
+
+    def _forget_the_gone(self) -> None:
+        for acceptor, thread in list(self._leaving):
+            if thread is None or not thread.is_alive():
+                self._let_go(acceptor)
+                self._leaving.remove((acceptor, thread))

@@ -1,0 +1,125 @@
+"""A listening socket, as its acceptors, the pool and who closes it share it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from enum import Enum
+
+from .._base import waits
+from .._base.latch import Latch
+from .._base.locks import lock
+from .._base.wake_up import WakeUp
+from ..transports.base import ListenSocket
+from .accept_turns import ClientWait, Turn
+from .admission import Admission
+from .inline_accept import InlineAccept, Scheduler
+
+
+class SharedSocket:
+    """Where clients of one listening socket come from.
+
+    Args:
+        listener: it.
+        admission: for its clients.
+        scheduler: the pool's.
+
+    Attributes:
+        socket: accepts without waiting.
+        turn: whose it is, among the acceptors.
+        inline: for the pool. `None` where threads do run at once: a pool of several has better
+            things to do.
+    """
+
+    def __init__(self, listener: ListenSocket, admission: Admission, scheduler: Scheduler) -> None:
+        self.socket: socket.socket = listener.socket
+        self.turn = Turn()
+        alone = not self.turn.shared
+        self.inline = InlineAccept(listener, admission, scheduler) if alone else None
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self.socket.fileno()
+
+    def clients(self, bell: WakeUp) -> ClientWait:
+        """What an acceptor waits for."""
+        return ClientWait(self.socket, bell, exclusive=self.turn.shared)
+
+    def somebody_waits(self) -> bool:
+        """Whether a client does, at this moment."""
+        fd = self.fileno()
+        return fd >= 0 and waits.wait_for(fd, write=False, timeout=0)
+
+    def look_again(self) -> None:
+        """Acceptors look again whether the pool sees to it. Thread: any."""
+        if self.inline is not None:
+            self.inline.look_again()
+
+    def close_inline(self, deadline: float) -> None:
+        """The pool touches it no more; see `InlineAccept.close`."""
+        if self.inline is not None:
+            self.inline.close(deadline)
+
+
+class _Using(Enum):
+    """What an acceptor does with the listening socket."""
+
+    ASIDE = "it does not touch it, and looks at this before it does"
+    TOUCHING = "it may touch it"
+    ENDING = "it shall end, and may touch it until it has looked"
+    RELEASED = "it shall end, and touches it no more"
+
+
+class Use:
+    """An acceptor's use of the listening socket: who closes it asks for its `end`, and waits until
+    it is `released`. Thread: `end` and what is asked, any; all else, the acceptor's.
+
+    Attributes:
+        released: the acceptor touches the listening socket no more: that may be closed.
+        reason: why it shall end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = lock("acceptor")
+        self._state = _Using.ASIDE
+        self.released = Latch()
+        self.reason = "shutdown"
+
+    @property
+    def over(self) -> bool:
+        """Whether it shall end; to be looked at before the listening socket is touched."""
+        return self._state in (_Using.ENDING, _Using.RELEASED)
+
+    def end(self, reason: str) -> None:
+        """It shall end; the bell is for the caller to ring."""
+        with self._lock:
+            if not self.over:
+                self.reason = reason
+            aside = self._state in (_Using.ASIDE, _Using.RELEASED)
+            self._state = _Using.RELEASED if aside else _Using.ENDING
+        if aside:
+            self.released.open()
+
+    def begin(self) -> None:
+        """From now on `over` is to be looked at before the listening socket is touched."""
+        with self._lock:
+            if self._state is _Using.ASIDE:
+                self._state = _Using.TOUCHING
+
+    def end_use(self) -> None:
+        """It does not touch it any more, for a while or for good."""
+        with self._lock:
+            over = self.over
+            self._state = _Using.RELEASED if over else _Using.ASIDE
+        if over:
+            self.released.open()
+
+    @contextlib.contextmanager
+    def put_off(self) -> Iterator[None]:
+        """It does not touch it meanwhile."""
+        self.end_use()
+        try:
+            yield
+        finally:
+            self.begin()

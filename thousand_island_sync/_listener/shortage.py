@@ -1,0 +1,76 @@
+"""What the acceptors of a run do while the machine is out of something (EMFILE, ENOBUFS, ...).
+
+The next attempt to accept would fail as well, and the client that waits would have it tried again
+at once, for ever. So one client is turned away, with a descriptor that is kept spare for it, and
+all acceptors pause.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from .._base import descriptors
+from .._base.clock import now
+from .._base.locks import lock
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: Seconds that acceptors pause.
+PAUSE_S = 0.1
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether the machine is out of something."""
+    return error.errno in _EXHAUSTED
+
+
+class Shortage:
+    """Of one run. Thread: any."""
+
+    def __init__(self) -> None:
+        self._lock = lock("shortage.spare")
+        self._spare: int | None = None
+        self._until = 0.0
+
+    def begins(self) -> None:
+        """All acceptors pause from now on, for a moment."""
+        self._until = now() + PAUSE_S
+
+    def left(self) -> float:
+        """Seconds that an acceptor is to pause still; not more than 0: it need not."""
+        return self._until - now()
+
+    def keep_spare(self) -> None:
+        """Opens the spare descriptor, unless it is there."""
+        with self._lock, descriptors.thread.no_fork:
+            if self._spare is None:
+                try:
+                    self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                except OSError:
+                    return  # the next time
+                descriptors.hold(self)
+
+    def drop_spare(self) -> None:
+        """Closes it; more than once is no harm."""
+        with self._lock, descriptors.thread.no_fork:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """As `descriptors.Holder`."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
+
+    def turn_one_away(self, listener: socket.socket) -> None:
+        """The spare descriptor's place is enough to accept a client and close it."""
+        self.keep_spare()  # another thread may have taken its place the last time
+        with self._lock, descriptors.thread.no_fork:
+            if self._spare is None:
+                return
+            self.abandon()
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                pass
+        self.keep_spare()
