@@ -20,8 +20,7 @@ PyObject *watch_locks(PyObject *Py_UNUSED(module), PyObject *watch) {
 
 void tell_lock_watch(PyObject *self, int what) {
     PyObject *type, *error, *traceback, *watch = lock_watch;
-    if (watch == NULL)
-        return;
+    assert(watch != NULL); /* its callers have looked */
     PyErr_Fetch(&type, &error, &traceback);
     Py_INCREF(watch);
     PyObject *told = PyObject_CallFunction(watch, "Oii", self == NULL ? Py_None : self,

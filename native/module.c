@@ -227,10 +227,15 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__native(void) {
     static bool begun;
-    if (!begun && (pthread_key_create(&room_key, PyMem_RawFree) != 0 ||
-                   pthread_key_create(&large_room_key, PyMem_RawFree) != 0))
-        return PyErr_NoMemory();
-    begun = true;
+    if (!begun) {
+        if (pthread_key_create(&room_key, PyMem_RawFree) != 0)
+            return PyErr_NoMemory();
+        if (pthread_key_create(&large_room_key, PyMem_RawFree) != 0) {
+            pthread_key_delete(room_key);
+            return PyErr_NoMemory();
+        }
+        begun = true;
+    }
     PyObject *module = PyModule_Create(&definition);
 #define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
     if (module == NULL || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0 ||

@@ -42,10 +42,10 @@
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
     X(_after_data) X(_arm) X(_be_watched) X(_behind_unread) X(_broke_off) X(_call_due)         \
-    X(_came_early)                                                                             \
+    X(_came_early) X(_connection)                                                              \
     X(_drained_after) X(_end_of_stream) X(_epoll) X(_fire) X(_nothing_there) X(_put_back)      \
     X(_raised) X(_receive_failed) X(_run_measured) X(_send) X(_set_alarm) X(_stay_alone)       \
-    X(_stop_alarm) X(_tell) X(_tell_arrival) X(_tell_sent) X(_without_permit) X(close) X(recv) X(run)   \
+    X(_stop_alarm) X(_tell) X(_tell_arrival) X(_tell_sent) X(_without_permit) X(alert) X(close) X(recv) X(run)   \
     X(send) X(wait_recv) X(wake)
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;

@@ -166,13 +166,26 @@ static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
     return data;
 }
 
+/* What `close` begins with, where there is no memory even to call it: nobody receives any more,
+   and the connection's next step is its last. */
+static void close_without_memory(PyObject *self) {
+    set(SLOT(self, Socket, _closed), Py_True);
+    set(SLOT(self, Socket, _waiter), native.zero);
+    PyObject *connection = PyObject_GetAttr(self, native.name._connection);
+    if (connection == NULL || PyObject_SetAttr(connection, native.name.alert, Py_True) < 0)
+        PyErr_Clear(); /* a stand-in's, which has no steps */
+    Py_XDECREF(connection);
+}
+
 /* There was no memory for bytes that the kernel has given already: nobody shall take those that
    follow for them. */
 static void close_after_loss(PyObject *self) {
     PyObject *kind, *error, *traceback;
     PyErr_Fetch(&kind, &error, &traceback);
-    if (done(PyObject_CallMethodNoArgs(self, native.name.close)) < 0)
-        PyErr_Clear(); /* it is closed first of all */
+    if (done(PyObject_CallMethodNoArgs(self, native.name.close)) < 0) {
+        PyErr_Clear(); /* what is told of is worse */
+        close_without_memory(self);
+    }
     PyErr_Restore(kind, error, traceback);
 }
 

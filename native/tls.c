@@ -259,8 +259,7 @@ static PyObject *seal_and_send(PyObject *self, PyObject *channel, PyObject *reco
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    if (total < 0)
-        total = 0;
+    assert(total > 0); /* SSL_write(3) puts out at once what it takes */
     if (total < room)
         return passed_on(channel, sealed, total, sent, size);
     return held_back(channel, records, sealed, total, size);

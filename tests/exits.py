@@ -8,9 +8,9 @@ MemoryError.
 import _testcapi
 import contextlib
 import faulthandler
-import fcntl
 import gc
 import logging
+import os
 import socket
 import sys
 
@@ -20,6 +20,7 @@ from thousand_island_sync._base.options import MISSING
 from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.task import DONE
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
 from thousand_island_sync.transports.tcp import TCPChannel
@@ -51,8 +52,22 @@ class Receives(Waiting):
         with contextlib.suppress(SocketClosed):
             while data := self.socket.recv(100):
                 self.heard += data
-            return said("bytes are missing", self.heard == b"some bytes")
-        return said("bytes were made up", b"some bytes".startswith(self.heard))
+            yield from said("bytes are missing", self.heard == b"some bytes")
+            return
+        yield from said("bytes were made up", b"some bytes".startswith(self.heard))
+        yield from said("the connection goes on", self.connection.run() == DONE)
+
+
+class ReceivesAlone(Receives):
+    """As a user's stand-in, which has no connection."""
+
+    def __init__(self):
+        super().__init__()
+        del self.socket._connection
+
+    def check(self):
+        yield from said("the lock is held", not self.socket._receiving.locked())
+        yield from said("more is to be had", self.heard == b"some" or self.socket._closed)
 
 
 class Sends(Wired):
@@ -93,6 +108,16 @@ class Runs(Wired):
         return ()
 
 
+class RunsMuch(Runs):
+    """More than there are small numbers for, of a stream that may have more."""
+
+    bytes = b"x" * 2_000
+
+    def __init__(self):
+        super().__init__()
+        self.connection._short_proves = False
+
+
 class Stays(Staying):
     def __init__(self):
         super().__init__()
@@ -106,23 +131,12 @@ class Stays(Staying):
 
 
 class Scheduled(Busy):
-    """A descriptor, a turn, and other numbers that are no small ones."""
+    """A turn, and other numbers that are no small ones."""
 
     def __init__(self, **how):
         super().__init__(**how)
-        high = fcntl.fcntl(self.ours.fileno(), fcntl.F_DUPFD, 300)
-        self.again = socket.socket(fileno=high)
-        self.scheduler.detach(self.task)
-        del self.scheduler._tasks[self.task.fd]
-        self.task.fd = high
-        self.scheduler._tasks[high] = self.task
-        self.scheduler.attach(self.task)
         self.worker.turn = self.scheduler._sleepers = HUGE
-        self.scheduler._last_found = high
-
-    def __exit__(self, *exc):
-        self.again.close()
-        super().__exit__(*exc)
+        self.scheduler._last_found = self.task.fd
 
     def check(self):
         yield from said("the lock is held", not self.scheduler._lock.locked())
@@ -137,6 +151,22 @@ class Timed(Scheduled):
     def __init__(self):
         super().__init__()
         self.worker.turn = HUGE - 1
+
+    play = Batch.play
+
+
+class Unpermitted(Scheduled):
+    """Somebody else has its permit, and its run a verdict that is no small number."""
+
+    def __init__(self):
+        super().__init__()
+        self.worker.permit = False
+        self.task.verdict = HUGE
+        self.original, Scheduler._without_permit = Scheduler._without_permit, lambda *_: None
+
+    def __exit__(self, *exc):
+        Scheduler._without_permit = self.original
+        super().__exit__(*exc)
 
     play = Batch.play
 
@@ -212,12 +242,13 @@ def said(what, holds):
     return () if holds else (what,)
 
 
-def play(make, number):
-    """One call, of which an allocation fails: its outcome, and what is wrong then."""
+def play(make, first, behind):
+    """One call, of which the allocations from one on fail, up to another or (0) all: its outcome,
+    and what is wrong then."""
     with make() as world:
         take_free_ones()
         outcome = "done"
-        _testcapi.set_nomemory(number, number + 1)
+        _testcapi.set_nomemory(first, behind)
         try:
             world.play()
         except MemoryError:
@@ -233,7 +264,7 @@ def play(make, number):
         return outcome, faults
 
 
-def kept(make, number):
+def kept(make, first, behind):
     """Which classes have more objects afterwards, or what else has more references."""
     shared: list[object] = [*CLASSES, State.PARKED, State.RUNNING, MISSING]
     if sys.version_info < (3, 12):  # from then on they are immortal, and their counts mean nothing
@@ -241,24 +272,26 @@ def kept(make, number):
     counts = []
     for rounds in (2, ROUNDS):
         for _ in range(rounds):
-            play(make, number)
+            play(make, first, behind)
         gc.collect()
         counts.append([sys.getrefcount(one) for one in shared])
     grown = zip(shared, *counts, strict=True)
     return [f"{one} {after - before}" for one, before, after in grown if after - before >= ROUNDS]
 
 
-def sweep(make, counts=True):
+def sweep(make, one=True, counts=True):
+    """Lets one allocation after the other fail, or all from one on."""
     met = alike = 0
     for number in range(MOST):
+        failing = number, number + 1 if one else 0
         faulthandler.dump_traceback_later(60, exit=True)
-        outcome, faults = play(make, number)
+        outcome, faults = play(make, *failing)
         for fault in faults:
-            print(f"{make.__name__}, allocation {number} ({outcome}): {fault}", flush=True)
+            print(f"{make.__name__}, allocations {failing} ({outcome}): {fault}", flush=True)
         met += outcome == "no memory"
         if counts and outcome == "no memory":
-            for one in kept(make, number):
-                print(f"{make.__name__}, allocation {number}: keeps {one}", flush=True)
+            for what in kept(make, *failing):
+                print(f"{make.__name__}, allocations {failing}: keeps {what}", flush=True)
         alike = alike + 1 if outcome == "done" else 0
         if alike > ALIKE:
             break
@@ -269,10 +302,26 @@ def main():
     faulthandler.enable()
     logging.disable(logging.CRITICAL)
     sys.unraisablehook = lambda unraisable: None
-    worlds = [Receives, Sends, SendsPieces, Runs, Stays, Batch, Timed, Look, LockMaking]
+    # No descriptor that is used has a small number, which Python has made already.
+    for _ in range(300):
+        os.dup(0)
+    worlds = [
+        Receives,
+        Sends,
+        SendsPieces,
+        Runs,
+        RunsMuch,
+        Stays,
+        Batch,
+        Timed,
+        Unpermitted,
+        Look,
+        LockMaking,
+        ReceivesAlone,
+    ]
     if "tls" in sys.argv:
         worlds += tls_worlds()
-    met = sum(map(sweep, worlds))
+    met = sum(sweep(make, one, counts=one) for make in worlds for one in (True, False))
 
     def hears(sender, **what):
         pass
@@ -282,7 +331,7 @@ def main():
         signal.connect(hears)
     # CPython 3.11 keeps a frame for good where the memory for its cells is missing; receivers have
     # such.
-    met += sum(sweep(make, counts=False) for make in worlds[:6])
+    met += sum(sweep(make, counts=False) for make in worlds[:7])
     print(met, flush=True)
 
 

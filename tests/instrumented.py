@@ -7,8 +7,9 @@
 slot is read of an object whose class was not looked at. A finding ends its process, and is a
 failure.
 
-`gcov`: counts what ran. A line that cannot run (`never: why` is written on it or above it) is no
-fault; any other that did not is shown. Then come the figures of each file.
+`gcov`: counts what ran. A line of which a comment on it or above it says `never: why` cannot run:
+these are listed, and it is a fault if one did. Any other that did not is shown, and is a fault.
+Then come the figures of each file.
 """
 
 import gzip
@@ -30,6 +31,7 @@ FLAGS = {
     "gcov": ("-g -O0 -DNDEBUG --coverage", "--coverage"),
 }
 #: A line that leaves because something went wrong.
+_NEVER = re.compile(r"never: (.*?) *\*/")
 _EXIT = re.compile(r"return NULL|return -[12]|return RAISED|goto |not_bound|Py_CLEAR|= -1|failed")
 
 
@@ -109,27 +111,30 @@ def counted(folder):
 
 
 def report(folder):
-    """Prints it; how many lines did not run that ought to."""
-    missing = 0
+    """Prints it; how many lines did not run that ought to, or ran that cannot."""
+    faults = 0
     totals = [0] * 5
     for name, lines in sorted(counted(folder).items()):
         source = ["", *Path(folder, "native", name).read_text().splitlines()]
         figures = [0] * 5  # lines, of these run, error exits, of these run, never
         for number, count in sorted(lines.items()):
             is_exit = bool(_EXIT.search(source[number]))
-            excused = "never:" in source[number] or "never:" in source[number - 1]
+            never = _NEVER.search(source[number]) or _NEVER.search(source[number - 1])
             figures[0] += 1
             figures[1] += count > 0
             figures[2] += is_exit
             figures[3] += is_exit and count > 0
-            figures[4] += not count and excused
-            if not count and not excused:
-                missing += 1
-                print(f"{name}:{number}: did not run: {source[number].strip()}")
+            figures[4] += never is not None
+            if never:
+                print(f"{name}:{number}: never runs: {never[1]}")
+            if (count == 0) is (never is None):
+                faults += 1
+                said = "ran" if count else "did not run"
+                print(f"{name}:{number}: {said}: {source[number].strip()}")
         totals = [a + b for a, b in zip(totals, figures, strict=True)]
         show(name, figures)
     show("all", totals)
-    return missing
+    return faults
 
 
 def show(name, figures):

@@ -88,6 +88,15 @@ VALUES = [
 ]
 
 
+class Broken(Exception):
+    pass
+
+
+def breaks(*_):
+    """Stands for what shall fail."""
+    raise Broken
+
+
 class Quiet(Handler):
     """Has nothing to say."""
 
@@ -98,10 +107,12 @@ class Quiet(Handler):
 class Wired(World):
     """A connection with a real channel, from which bytes have come, and the end after them."""
 
+    bytes = b"some bytes"
+
     def __init__(self):
         super().__init__(handler_cls=Quiet)
         self.run()
-        self.theirs.sendall(b"some bytes")
+        self.theirs.sendall(self.bytes)
         self.theirs.shutdown(socket.SHUT_WR)
         self.theirs.settimeout(1)
         self.plain = TCPChannel(self.ours)

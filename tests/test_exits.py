@@ -20,7 +20,13 @@ def run(*command, **changed):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONDEVMODE": "0", "THOUSAND_ISLAND_DEBUG": "0", **changed},
+        env={
+            "PYTHONMALLOC": "debug",
+            **os.environ,
+            "PYTHONDEVMODE": "",
+            "THOUSAND_ISLAND_DEBUG": "0",
+            **changed,
+        },
     )
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
     return done.stdout.splitlines()
@@ -52,6 +58,20 @@ def refused(error, said, call, *given, **things):
     else:
         raise SystemExit(f"nothing was raised: {said}")
 
+def without_memory(call):
+    # Each of its allocations fails in turn: how many it makes.
+    import _testcapi
+    for number in range(100):
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            call()
+        except MemoryError:
+            continue
+        else:
+            return number
+        finally:
+            _testcapi.remove_mem_hooks()
+
 class Other:
     __slots__ = ("alert",)
 
@@ -59,6 +79,9 @@ class Borrowing(Other):
     attached = twins.Task.attached
 """
 BIND = """
+standard, sys.modules["socket"] = sys.modules["socket"], None
+refused(ImportError, "socket", native.bind, **right)
+sys.modules["socket"] = standard
 refused(RuntimeError, "`bind` comes first", native.twin, twins.Lifecycle, "run", "")
 refused(RuntimeError, "is taken", native.bind_tls, x=1)
 refused(TypeError, "bind takes things", lambda: native.bind())
@@ -75,6 +98,9 @@ refused(TypeError, "takes dict", native.bind, **{**right, "async_recv": []})
 refused(TypeError, "must be real", native.bind, **{**right, "HAND_OVER_COST": "long"})
 native.bind(**right)
 refused(RuntimeError, "is taken", native.bind, **right)
+give = lambda: native.twin(twins.Lifecycle, "run", "documentation")
+assert without_memory(give) > 1
+assert give().__doc__ == "documentation"
 """
 BIND_TLS = """
 from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
@@ -89,6 +115,9 @@ for name in right:
             **{key: one for key, one in right.items() if key != name})
 refused(TypeError, "bio_read is nowhere", native.bind_tls, **{**right, "bio_read": 0})
 refused(TypeError, "", native.bind_tls, **{**right, "bio_read": "there"})
+slots = [slot for kind in Wire.__mro__ for slot in getattr(kind, "__slots__", ())]
+alike = type("Alike", (), {"__slots__": slots})
+refused(TypeError, "TLSChannel is no Wire", native.bind_tls, **{**right, "Wire": alike})
 native.bind_tls(**right)
 refused(RuntimeError, "is taken", native.bind_tls, **right)
 """
@@ -97,6 +126,50 @@ refused(RuntimeError, "is taken", native.bind_tls, **right)
 @pytest.mark.parametrize("wrong", [BIND, BIND_TLS], ids=["bind", "bind_tls"])
 def test_what_is_bound_is_looked_at(wrong):
     run("-c", FRESH + wrong, compiled.native.__file__, THOUSAND_ISLAND_PURE="1")
+
+
+#: The module is made anew in a process of which nothing else is known to it.
+MAKE = """
+import _testcapi, ctypes, os, sys
+make = ctypes.PyDLL(sys.argv[1]).PyInit__native  # past what the import itself allocates
+make.restype = ctypes.py_object
+
+def refused():
+    try:
+        make()
+    except MemoryError:
+        return True
+    return False
+
+def without_memory(number):  # in a child, for the types are made once in a process
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    _testcapi.set_nomemory(number, number + 1)
+    met = refused()
+    _testcapi.remove_mem_hooks()
+    assert make().SOURCES
+    sys.exit(met)
+
+if sys.version_info < (3, 13):  # whose own `dictresize` crashes as PyType_Ready calls it
+    met = [without_memory(number) for number in range(150)]
+    assert set(met) == {0, 1}, met
+    assert met[-50:] == [0] * 50, met
+
+libc, key = ctypes.CDLL(None), ctypes.c_uint()
+while libc.pthread_key_create(ctypes.byref(key), None) == 0:
+    last = key.value
+assert refused()
+libc.pthread_key_delete(last)
+assert refused(), "it needs two"
+libc.pthread_key_delete(last - 1)
+assert make().SOURCES
+"""
+
+
+def test_a_module_that_cannot_be_made_leaves_nothing_behind():
+    pytest.importorskip("_testcapi", reason="this Python came without CPython's own test modules")
+    run("-c", MAKE, compiled.native.__file__)
 
 
 #: Each thread has buffers of its own, from its first call on.
@@ -141,3 +214,41 @@ for make, play in (
 def test_a_thread_without_memory_for_its_buffers_says_so():
     pytest.importorskip("_testcapi", reason="this Python came without CPython's own test modules")
     run("-c", BUFFERS)
+
+
+#: An OpenSSL that takes in nothing of what was fetched, which it does without memory.
+TAKES_NONE = """
+import ctypes
+from thousand_island_sync.transports._tls import private
+right = private.place_of
+kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+takes_none = kind(lambda bio, bytes, size: asked.append(size) or -1)
+
+def place_of(ffi, function):
+    if function is not private.names.bio_write:
+        return right(ffi, function)
+    return ctypes.cast(takes_none, ctypes.c_void_p).value
+
+private.place_of = place_of
+from tests.slots import secure
+for size in (10, 20_000):
+    asked = []
+    with secure()() as world:
+        world.say(b"x" * size)
+        world.deliver()
+        try:
+            world.channel.recv(100)
+        except MemoryError:
+            pass
+        else:
+            raise SystemExit("nothing was raised")
+        assert len(asked) == 1, asked
+        assert not world.channel._lock.locked()
+        assert world.channel.truncated
+        assert world.channel.recv(100) == b"", "what follows is taken for what was lost"
+"""
+
+
+def test_a_record_that_openssl_has_no_room_for_ends_the_stream():
+    pytest.importorskip("trustme")
+    run("-c", TAKES_NONE)

@@ -6,39 +6,29 @@ import ctypes
 import os
 import socket
 import threading
+import time
 
 import pytest
 
-from tests.slots import Busy, Quiet, Waiting, Wired
-from tests.support import eventually
-from tests.test_tls_wire import Pair
-from thousand_island_sync import Socket, events
+from tests.slots import Broken, Busy, Quiet, Waiting, Wired, breaks
+from thousand_island_sync import Socket, SocketError, events
 from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._server import twins
-from thousand_island_sync.transports._tls import records
 
 pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
-
-
-class Broken(Exception):
-    pass
-
-
-def breaks(*_):
-    raise Broken
 
 
 @pytest.fixture
 def heard():
     """Somebody listens to each signal that the C tells of."""
     signals = (events.socket_recv, events.socket_send, events.handler_async_recv)
-    for signal in signals:
-        signal.connect(print)
+    for one in signals:
+        one.connect(print)
     yield
-    for signal in signals:
-        signal.disconnect(print)
+    for one in signals:
+        one.disconnect(print)
 
 
 # ---- the scheduler ------------------------------------------------------------
@@ -99,6 +89,58 @@ def test_a_step_of_a_batch_that_fails_is_passed_on(name, monkeypatch):
         scheduler._holders[:] = []
 
 
+def test_a_run_that_waited_makes_its_task_a_suspect(monkeypatch):
+    monkeypatch.setattr(Busy.Runs, "run", lambda task: time.sleep(0.01) or 0)
+    with Busy() as world:
+        world.worker.turn = world.scheduler._sample_mask  # the next is measured
+        world.scheduler._run_batch(world.worker)
+        assert (world.task.blocks, world.task.sampled) == (True, False)
+        assert list(world.worker.parked) == [world.task]
+
+
+def test_what_a_run_empties_is_missed_behind_it(monkeypatch):
+    with Busy() as world:
+        monkeypatch.setattr(Busy.Runs, "run", lambda task: delattr(world.scheduler, "_batch") or 0)
+        with pytest.raises(AttributeError, match="_batch"):
+            world.scheduler._run_batch(world.worker)
+        assert list(world.worker.parked) == [world.task]
+
+
+@pytest.mark.parametrize("name", ["_tasks", "_next_timer"])
+def test_a_look_that_cannot_tell_how_long_it_may_wait_leaves_the_lock_free(name):
+    with Busy(ready=False) as world:
+        world.scheduler._closing = True
+        world.task.timer_at = 0.0
+        setattr(world.scheduler, name, "something else")
+        with pytest.raises(TypeError):
+            world.scheduler._look(world.worker)
+        assert not world.scheduler._lock.locked()
+        assert world.scheduler._sleepers == 0
+
+
+def test_a_scheduler_that_closes_and_has_no_task_waits_for_none():
+    with Busy(ready=False) as world:
+        world.theirs.close()
+        world.ours.close()  # nothing will happen
+        world.worker.parked.clear()
+        world.scheduler._tasks.clear()
+        world.scheduler._closing = True
+        assert world.scheduler._look(world.worker)
+
+
+def test_a_wake_up_that_fails_is_told_of_and_the_tasks_wait_in_the_queue():
+    with Busy() as world:
+        scheduler = world.scheduler
+        world.poller.wake = breaks
+        scheduler._ready.append(world.task)
+        scheduler._sleepers, scheduler._watching = 1, True
+        with pytest.raises(Broken):
+            scheduler._look(world.worker)
+        assert len(scheduler._ready) == 2
+        assert scheduler._sleepers == 1
+        assert not scheduler._lock.locked()
+
+
 def test_a_twin_waits_for_its_lock():
     looked = []
     with Busy(ready=False) as world:
@@ -112,18 +154,6 @@ def test_a_twin_waits_for_its_lock():
         world.scheduler._lock.release()
         thread.join(10)
         assert looked == [True]
-
-
-def test_a_lock_of_a_thread_that_is_no_more_can_be_made_anew():
-    for kind in (compiled.native.Lock, compiled.native.RLock):
-        lock = kind()
-        thread = threading.Thread(target=lock.acquire)
-        thread.start()
-        thread.join()
-        assert lock.acquire(False) is False
-        lock._at_fork_reinit()
-        assert lock.acquire(False) is True
-        lock.release()
 
 
 # ---- a connection ----------------------------------------------------------------
@@ -176,6 +206,16 @@ def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
     assert states == [State.CLOSED]
 
 
+def test_a_callback_that_takes_its_channel_away_is_an_error(monkeypatch):
+    with Wired() as world:
+        monkeypatch.setattr(
+            Quiet, "handle_data", lambda handler, data, sock: delattr(sock, "_channel")
+        )
+        world.connection._short_proves = False
+        with pytest.raises(AttributeError, match="_channel"):
+            world.connection.run()
+
+
 def test_a_verdict_that_is_none_ends_the_run():
     with Busy() as world:
         world.task.verdict = "park"
@@ -215,6 +255,14 @@ def test_a_receiver_that_cannot_be_told_frees_the_locks(heard, monkeypatch):
         assert not world.socket._receiving.locked()
 
 
+def test_a_socket_that_was_closed_beneath_is_the_pythons_to_tell_of():
+    with Waiting() as world:
+        world.ours.close()
+        with pytest.raises(SocketError, match="Bad file"):
+            world.socket.recv(4)
+        assert not world.socket._receiving.locked()
+
+
 def test_functions_of_the_module_look_at_what_they_get():
     native = compiled.native
     with pytest.raises(TypeError):
@@ -238,58 +286,3 @@ def test_a_file_that_finds_no_room_is_tried_again(tmp_path):
         sent = 0
         while sent is not None:
             sent = compiled.native.send_file(ours.fileno(), file.fileno(), 0, 10_000_000)
-
-
-# ---- TLS --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pair(authority):
-    made = Pair(authority)
-    made.shake_hands()
-    yield made
-    made.close()
-
-
-def test_a_length_that_fits_nothing_is_the_pythons_to_refuse(pair):
-    pair.say(b"x")
-    pair.deliver()
-    with contextlib.suppress(OverflowError):
-        pair.channel.recv(1 << 70)
-    assert not pair.channel._lock.locked()
-
-
-def test_what_has_gaps_is_refused_and_the_lock_free(pair):
-    with contextlib.suppress(Exception):
-        pair.channel.sink().send(memoryview(b"abcd")[::2], 0)
-    assert not pair.channel._lock.locked()
-
-
-def test_a_socket_that_is_gone_is_an_error_of_the_send(pair):
-    pair.ours.close()
-    for size in (1, 50_000):
-        with pytest.raises(OSError, match="Bad file"):
-            pair.channel.sink().send(b"x" * size, 0)
-    with pytest.raises(OSError, match="Bad file"):
-        pair.channel.recv(1)
-    assert not pair.channel._lock.locked()
-
-
-@pytest.mark.parametrize("size", [1, 50_000])
-def test_more_than_a_buffer_of_records_is_held_and_goes_out(pair, size):
-    """As after many answers of OpenSSL's own."""
-    much = b"z" * 200_000
-    assert records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
-    assert pair.channel.sink().send(b"x" * size, 0) < 0
-    assert pair.channel._held.startswith(b"z" * 1_000)
-    came = b""
-
-    def out():
-        nonlocal came
-        done = pair.channel.flush()
-        with contextlib.suppress(BlockingIOError):
-            came += pair.theirs.recv(1 << 20)
-        return done and len(came) > len(much)
-
-    assert eventually(out)
-    assert came.startswith(much)

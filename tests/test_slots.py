@@ -64,7 +64,7 @@ def test_no_slot_that_is_unset_or_holds_something_else_ends_the_interpreter():
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONDEVMODE": "0"},
+        env={"PYTHONMALLOC": "debug", **os.environ, "PYTHONDEVMODE": ""},
     )
     assert done.returncode == 0, done.stderr[-3_000:]
     *faults, count = done.stdout.splitlines()

@@ -7,7 +7,6 @@ from OpenSSL import SSL
 from tests.support import Echo, exchange, go_by, journal, reset
 from tests.test_tls import (  # noqa: F401 - they are run here as well
     test_d2_a_send_that_timed_out_leaves_the_stream_exact,
-    test_d3_a_clean_end_is_not_truncated,
     test_d3_an_end_without_close_notify_is_truncated,
     test_d9_our_end_is_clean_and_does_not_wait,
     tls,

@@ -1,0 +1,101 @@
+"""Errors that the C of TLS meets, each made to happen; as `test_exits_one_by_one`."""
+
+import contextlib
+
+import pytest
+
+from tests.slots import Broken, breaks
+from tests.support import eventually
+from tests.test_tls_wire import Pair
+from thousand_island_sync._server import twins
+from thousand_island_sync.transports._tls import records
+from thousand_island_sync.transports._tls.channel import TLSChannel
+
+pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
+
+
+@pytest.fixture
+def pair(authority):
+    made = Pair(authority)
+    made.shake_hands()
+    assert made.channel.recv(1) is None
+    assert made.channel.drained()
+    yield made
+    made.close()
+
+
+def test_a_length_that_fits_nothing_is_the_pythons_to_refuse(pair):
+    pair.say(b"x")
+    pair.deliver()
+    with contextlib.suppress(OverflowError):
+        pair.channel.recv(1 << 70)
+    assert not pair.channel._lock.locked()
+
+
+def test_what_has_gaps_is_refused_and_the_lock_free(pair):
+    with contextlib.suppress(Exception):
+        pair.channel.sink().send(memoryview(b"abcd")[::2], 0)
+    assert not pair.channel._lock.locked()
+
+
+def test_a_socket_that_is_gone_is_an_error_of_the_send(pair):
+    pair.ours.close()
+    for size in (1, 50_000):
+        with pytest.raises(OSError, match="Bad file"):
+            pair.channel.sink().send(b"x" * size, 0)
+    with pytest.raises(OSError, match="Bad file"):
+        pair.channel.recv(1)
+    assert not pair.channel._lock.locked()
+
+
+def test_a_read_that_breaks_off_amid_a_record_loses_nothing(pair, monkeypatch):
+    pair.say(b"some bytes")
+    pair.deliver(10)
+    with monkeypatch.context() as broken:
+        broken.setattr(TLSChannel, "_read", breaks)
+        with pytest.raises(Broken):
+            pair.channel.recv(100)
+    assert not pair.channel._lock.locked()
+    pair.deliver()
+    assert pair.channel.recv(100) == b"some bytes"
+
+
+def test_what_is_told_of_a_broken_socket_is_what_broke_it(pair, monkeypatch):
+    monkeypatch.setattr(TLSChannel, "_broke_off", breaks)
+    pair.ours.close()
+    with pytest.raises(OSError, match="Bad file"):
+        pair.channel.recv(1)
+    with pytest.raises(OSError, match="Bad file"):
+        pair.channel.sink().send(b"x", 0)
+    assert not pair.channel._lock.locked()
+
+
+def test_a_rest_of_records_that_cannot_be_had_is_an_error_of_the_send(pair, monkeypatch):
+    much = b"z" * 200_000
+    assert records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(pair.channel._records), "get", breaks)
+        with pytest.raises(Broken):
+            pair.channel.sink().send(b"x", 0)
+    assert not pair.channel._lock.locked()
+    assert pair.channel._held.startswith(b"z" * 1_000)
+
+
+@pytest.mark.parametrize("size", [1, 50_000])
+def test_more_than_a_buffer_of_records_is_held_and_goes_out(pair, size):
+    """As after many answers of OpenSSL's own."""
+    much = b"z" * 200_000
+    assert records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
+    assert pair.channel.sink().send(b"x" * size, 0) < 0
+    assert pair.channel._held.startswith(b"z" * 1_000)
+    came = b""
+
+    def out():
+        nonlocal came
+        done = pair.channel.flush()
+        with contextlib.suppress(BlockingIOError):
+            came += pair.theirs.recv(1 << 20)
+        return done and len(came) > len(much)
+
+    assert eventually(out)
+    assert came.startswith(much)
