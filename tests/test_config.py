@@ -220,10 +220,10 @@ def test_the_limits_are_taken():
 
 
 def test_a_host_of_none_is_not_given():
-    assert ThousandIsland(handler_cls=Echo, host=None)._transport.options["host"] == "0.0.0.0"
+    assert ThousandIsland(handler_cls=Echo, host=None)._transport.current().options["host"] == "0.0.0.0"
     options = {"host": "::1"}
     server = ThousandIsland(handler_cls=Echo, host=None, transport_options=options)
-    assert server._transport.options["host"] == "::1"
+    assert server._transport.current().options["host"] == "::1"
 
 
 def test_handlers_get_their_options(serve, client):
@@ -240,5 +240,5 @@ def test_handlers_get_their_options(serve, client):
 def test_the_default_host_is_every_ipv4_interface_and_the_default_port_4000():
     server = ThousandIsland(handler_cls=Echo)
     assert server._config.port == 4000
-    assert server._transport.options["host"] == "0.0.0.0"
+    assert server._transport.current().options["host"] == "0.0.0.0"
     assert socket.inet_aton("0.0.0.0") == bytes(4)

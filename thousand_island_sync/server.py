@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Never
 
 from ._base.clock import seconds
-from ._base.locks import lock
 from ._base.options import MISSING, Missing, is_milliseconds
-from ._base.patched import patched_by
 from ._server.changes import Changes
 from ._server.config import config
-from ._server.run import Run
+from ._server.current_transport import CurrentTransport
+from ._server.run import NOT_STARTED, Run
 from ._server.serving import serve_until_signalled
 from .connection import Connection
 from .errors import ConfigError, NotSupported, ServerNotRunning, ThousandIslandError
@@ -48,9 +46,8 @@ class ThousandIsland:
 
     def __init__(self, *positional: Never, **options: Any) -> None:
         self._config = config(positional, options)
-        self._transport = self._config.transport
-        self._changes = Changes(self, self._config, lambda: self._transport)
-        self._reloading = lock("server.reload")
+        self._transport = CurrentTransport(self._config.transport)
+        self._changes = Changes(self, self._config, self._transport.current)
 
     def __repr__(self) -> str:
         return f"<ThousandIsland {self.name!r} {self._changes.status}>"
@@ -67,7 +64,7 @@ class ThousandIsland:
         It is `"suspended"`, too, while every acceptor has died again and again; they are tried
         again every few seconds.
         """
-        self._check_process()
+        self._changes.check_process()
         return self._changes.shown()
 
     # ---- starting and stopping ------------------------------------------------
@@ -83,8 +80,7 @@ class ThousandIsland:
             ThousandIslandError: it has been started, a thread cannot be, or the process was
                 monkey-patched (gevent, eventlet).
         """
-        self._check_process()
-        self._check_threads()
+        self._changes.check_process()
         self._changes.start()
         return self
 
@@ -97,7 +93,7 @@ class ThousandIsland:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._is_the_parents():
+        if not self._changes.is_the_parents():
             self.stop()
 
     def stop(self, timeout_ms: float | Missing | None = MISSING) -> bool:
@@ -113,7 +109,7 @@ class ThousandIsland:
         Raises:
             ValueError: `timeout_ms` is no number of milliseconds.
         """
-        self._check_process()
+        self._changes.check_process()
         if timeout_ms is MISSING:
             timeout_ms = self._config.shutdown_timeout_ms
         if timeout_ms is not None and not is_milliseconds(timeout_ms):
@@ -134,7 +130,7 @@ class ThousandIsland:
                 (a signal's handler, say), or on a thread of the server's outside a callback or
                 receiver: it would wait for itself.
         """
-        self._check_process()
+        self._changes.check_process()
         return self._changes.wait(seconds(timeout_ms))
 
     def serve_forever(self, *others: ThousandIsland) -> None:
@@ -167,7 +163,7 @@ class ThousandIsland:
         Raises:
             ServerNotRunning: not started.
         """
-        self._check_process()
+        self._changes.check_process()
         self._changes.suspend()
 
     def resume(self) -> None:
@@ -178,7 +174,7 @@ class ThousandIsland:
                 suspended.
             ServerNotRunning: not started.
         """
-        self._check_process()
+        self._changes.check_process()
         self._changes.resume()
 
     def reload_transport(self, **transport_options: Any) -> None:
@@ -187,21 +183,15 @@ class ThousandIsland:
         Raises:
             ConfigError: they are bad, or belong to the listening socket; the old stay.
         """
-        self._check_process()
+        self._changes.check_process()
         if "transport_options" in transport_options:
             raise ConfigError("transport_options: give the options themselves, by name")
-        while True:
-            before = self._transport
-            merged = before.merged(transport_options)
-            with self._reloading:  # of two at once, the second is merged over the first
-                if self._transport is before:
-                    self._transport = merged
-                    return
+        self._transport.reload(transport_options)
 
     # ---- what it is doing -----------------------------------------------------
 
     def _listening(self) -> Any:
-        self._check_process()
+        self._changes.check_process()
         run = self._run
         address = None if run is None else run.listener.address
         if address is None:
@@ -235,50 +225,18 @@ class ThousandIsland:
 
     def connections(self) -> list[Connection]:
         """The open connections, a snapshot."""
-        self._check_process()
+        self._changes.check_process()
         run = self._run
-        return [] if run is None else [one.handle for one in run.limit.snapshot()]  # type: ignore[attr-defined]
+        return [] if run is None else run.handles()
 
     def info(self) -> Info:
         """Counts, in constant time."""
-        self._check_process()
+        self._changes.check_process()
         run = self._run
-        if run is None:
-            return Info(self.status, None, 0, 0, 0, 0, 0, 0, 0, 0)
-        limit = run.limit
-        return Info(
-            self.status,
-            run.listener.address,
-            limit.active,
-            limit.peak,
-            limit.accepted,
-            limit.rejected,
-            *run.scheduler.counts(),
-            limit.probes,
-        )
+        return Info(self.status, *(NOT_STARTED if run is None else run.counts()))
 
     # ---- inside ---------------------------------------------------------------
 
     @property
     def _run(self) -> Run | None:
         return self._changes.run
-
-    def _is_the_parents(self) -> bool:
-        """Whether it was started before this process was forked."""
-        return self._changes.pid is not None and self._changes.pid != os.getpid()
-
-    def _check_process(self) -> None:
-        if self._is_the_parents():
-            raise ThousandIslandError(
-                "this server was started before the fork and belongs to the parent process;"
-                " make a new one in the child"
-            )
-
-    def _check_threads(self) -> None:
-        patcher = patched_by()
-        if patcher is not None:
-            raise ThousandIslandError(
-                f"start: this process was monkey-patched by {patcher}, so its threads, locks and"
-                f" sockets are {patcher}'s, and a server of threads cannot run on them; start it in"
-                " a process that is not patched, or leave threads, sockets and select out"
-            )

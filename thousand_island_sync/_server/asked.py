@@ -1,17 +1,26 @@
-"""What was asked of a server: a change of its status, and who asked for a stop."""
+"""Changes of a server's status: what one is, who asks for it, and how it is made and waited for.
+
+See the essay of `changes`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
-from .._base import waits
-from .._base.clock import now
+from .. import events
+from .._base import locks, waits
+from .._base.clock import FOREVER, now
 from .._base.latch import Latch
+from .._base.listen_errors import no_thread
 from .._base.own_threads import Launched, launch
+from .._connection.connection import Lifecycle
 from ..errors import ThousandIslandError
 
 Tell = Callable[[], None]
@@ -88,6 +97,23 @@ class Change:
             tell = self._telling.popleft()
             tell()
 
+    def outcome(self) -> Any:
+        """What came of it, told if there is something to tell: what `work` returned, or raised.
+        Thread: who asked, once it is done."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads to this frame: a circle that holds it all
+        if not self.left:
+            self.tell()
+        return self.result
+
+    def is_or_may_be_made(self) -> bool:
+        """Whether it was made, or will be unless `begin` is called first."""
+        return self.result is not None or not self.done.is_open
+
     def leave(self) -> None:
         """Who asked for it does not wait for it, or was interrupted."""
         self.left = True
@@ -112,3 +138,97 @@ class Caller:
         self.by_us = waits.current_worker() is not None
         self.context = contextvars.copy_context()
         self.waits = True
+
+    def leave(self) -> None:
+        """It waits no more."""
+        self.waits = False
+
+
+class Asking:
+    """Who asks for changes of one server, and may wait for them. Thread: any.
+
+    Args:
+        name: prefix of the names of threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = f"{name}-change"
+        self._waiting: dict[int, None] = {}  # threads that wait for a change
+        self._undone: deque[Change] = deque()  # asked for where no thread could be started
+
+    def blocked(self, ident: int) -> bool:
+        """Whether a thread waits for a change, which so must not wait for it."""
+        return ident in self._waiting
+
+    def ask(self, change: Change, *, until: float = FOREVER, named: str = "") -> bool:
+        """Has a change made and waits for it; where the thread must not wait, it is begun.
+
+        Args:
+            change: which.
+            until: how long to wait, on the monotonic clock.
+            named: what it is called in the error where no thread can be started; a change
+                without a name is made all the same.
+
+        Returns:
+            Whether it is made.
+
+        Raises:
+            ThousandIslandError: no thread can be started (`ListenError` for a resume).
+        """
+        try:
+            may_wait = self.may_wait(sys._getframe(1))
+            if not may_wait:
+                change.leave()
+            try:
+                change.launch(self._name)
+            except RuntimeError as error:
+                if named:
+                    raise no_thread(named, error) from error
+                self._undone.append(change)
+            if may_wait:
+                while self._undone:
+                    self._undone.popleft().run()
+                return self._wait_for(change, until)
+            return False
+        except BaseException:
+            change.leave()
+            raise
+
+    def make(self, change: Change, until: float) -> None:
+        """Has one made that nobody has asked for, and waits for it so long.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        change.launch(self._name)
+        self._wait_for(change, until)
+
+    def _wait_for(self, change: Change, until: float) -> bool:
+        me = threading.get_ident()
+        self._waiting[me] = None
+        try:
+            waits.give_way()
+            return change.wait(until)
+        finally:
+            self._waiting.pop(me, None)
+
+    def may_wait(self, frame: FrameType | None) -> bool:
+        """Whether a call may wait for a change. By the stack, not by a flag: an interrupt could
+        leave that set.
+
+        Args:
+            frame: the caller's.
+        """
+        worker = waits.current_worker()
+        users_code = worker is None or isinstance(worker.task, Lifecycle)
+        while frame is not None:
+            if frame.f_code is _ASKING and frame.f_locals.get("self") is self:
+                return False
+            users_code = users_code or frame.f_code is _EMITTING
+            frame = frame.f_back
+        return users_code and not locks.holds_any()
+
+
+_EMITTING = events.emit.__code__
+#: On the stack while a change is waited for; not while it is told of: it is made then.
+_ASKING = Asking.ask.__code__

@@ -18,23 +18,18 @@ import contextlib
 import contextvars
 import os
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any
 
-from .. import events
-from .._base import locks, waits
+from .._base import waits
 from .._base.clock import FOREVER, now
 from .._base.latch import Latch
-from .._base.listen_errors import no_thread
+from .._base.patched import patched_by
 from .._base.supervised import say
-from .._connection.connection import Lifecycle
 from ..errors import ListenError, ServerNotRunning, ThousandIslandError
 from ..transports.base import Transport
-from .asked import Caller, Change
+from .asked import Asking, Caller, Change
 from .config import Config
 from .run import Run
 from .run_events import ListenerEvents
@@ -65,32 +60,46 @@ class Changes:
         self._config = config
         self._transport = transport
         self._events = ListenerEvents(server, transport)
+        self._asking = Asking(config.name)
         self._turns = Turns()
         self._stopped = Latch()
-        self._waiting: dict[int, None] = {}  # threads that wait for a change
-        self._undone: deque[Change] = deque()  # asked for where no thread could be started
         self._asked = False
         self.status = NEW
         self.run: Run | None = None
         self.port = config.port
         self.pid: int | None = None
 
+    # ---- whose it is ------------------------------------------------------------
+
+    def is_the_parents(self) -> bool:
+        """Whether it was started before this process was forked."""
+        return self.pid is not None and self.pid != os.getpid()
+
+    def check_process(self) -> None:
+        """Raises ThousandIslandError: it is the parent's."""
+        if self.is_the_parents():
+            raise ThousandIslandError(
+                "this server was started before the fork and belongs to the parent process;"
+                " make a new one in the child"
+            )
+
     # ---- what is asked for ------------------------------------------------------
 
     def start(self) -> None:
         """See `ThousandIsland.start`."""
+        _check_threads()
         self._asked = True
         context = contextvars.copy_context()
         change = Change(lambda: self._start(change, context))
         try:
-            if not self._ask(change, named="start"):
+            if not self._asking.ask(change, named="start"):
                 raise ThousandIslandError(
                     "start: this thread is inside start, stop, suspend or resume of this server, or"
                     " is one of the server's own and in no callback or receiver; call it elsewhere"
                 )
-            self._outcome(change)
+            change.outcome()
         except BaseException as error:
-            if change.result is not None or not change.done.is_open:
+            if change.is_or_may_be_made():
                 self._take_back(change)
             elif isinstance(error, ListenError):
                 self._events.failed(error)
@@ -104,38 +113,36 @@ class Changes:
         stopping: list[Run] = []
         change = Change(lambda: self._stop(stopping, deadline, caller))
         try:
-            done = self._ask(change, until=deadline + _ANSWER_S)
+            done = self._asking.ask(change, until=deadline + _ANSWER_S)
         finally:
-            caller.waits = False
+            caller.leave()
             for run in list(stopping):
                 run.stop.go_on_without(caller.task)
         if change.left:
             return False
         for run in list(stopping):
-            run.stop.told = True
-            if done and run.stop.raised:
-                raise run.stop.raised.pop()
-        return done and bool(self._outcome(change))
+            run.stop.was_told(done)
+        return done and bool(change.outcome())
 
     def suspend(self) -> None:
         """See `ThousandIsland.suspend`."""
         change = Change(lambda: self._suspend(change))
-        self._ask(change)
-        self._outcome(change)
+        self._asking.ask(change)
+        change.outcome()
 
     def resume(self) -> None:
         """See `ThousandIsland.resume`."""
         change = Change(lambda: self._resume(change))
         try:
-            self._ask(change, named="resume")
-            self._outcome(change)
+            self._asking.ask(change, named="resume")
+            change.outcome()
         finally:
             if not change.left:
                 change.tell()
 
     def wait(self, timeout: float) -> bool:
         """See `ThousandIsland.wait`; `timeout` in seconds."""
-        if not self._may_wait(sys._getframe(1)):
+        if not self._asking.may_wait(sys._getframe(1)):
             raise ThousandIslandError(
                 "wait: this thread is inside start, stop, suspend or resume of this server, or is"
                 " one of the server's own and in no callback or receiver, so it would wait for"
@@ -147,7 +154,7 @@ class Changes:
 
     def blocked(self, ident: int) -> bool:
         """Whether a thread waits for a change, which so must not wait for it. Thread: any."""
-        return ident in self._waiting
+        return self._asking.blocked(ident)
 
     def shown(self) -> str:
         """The status, as users see it: it does not claim to serve where nobody is accepted."""
@@ -156,78 +163,6 @@ class Changes:
             # Unless it was suspended, or stops, since it was looked at.
             return SUSPENDED if self.status == RUNNING else self.status
         return status
-
-    # ---- asking -----------------------------------------------------------------
-
-    def _ask(self, change: Change, *, until: float = FOREVER, named: str = "") -> bool:
-        """Has a change made and waits for it; where the thread must not wait, it is begun.
-
-        Args:
-            change: which.
-            until: how long to wait, on the monotonic clock.
-            named: what it is called in the error where no thread can be started; a change
-                without a name is made all the same.
-
-        Returns:
-            Whether it is made.
-
-        Raises:
-            ThousandIslandError: no thread can be started (`ListenError` for a resume).
-        """
-        try:
-            may_wait = self._may_wait(sys._getframe(1))
-            if not may_wait:
-                change.leave()
-            try:
-                change.launch(f"{self._config.name}-change")
-            except RuntimeError as error:
-                if named:
-                    raise no_thread(named, error) from error
-                self._undone.append(change)
-            if may_wait:
-                while self._undone:
-                    self._undone.popleft().run()
-                return self._wait_for(change, until)
-            return False
-        except BaseException:
-            change.leave()
-            raise
-
-    def _wait_for(self, change: Change, until: float) -> bool:
-        me = threading.get_ident()
-        self._waiting[me] = None
-        try:
-            waits.give_way()
-            return change.wait(until)
-        finally:
-            self._waiting.pop(me, None)
-
-    def _outcome(self, change: Change) -> Any:
-        """What came of it, told if there is something to tell."""
-        if change.error is not None:
-            try:
-                raise change.error
-            finally:
-                change.error = None  # its traceback leads to here: a circle that holds it all
-        if not change.left:
-            change.tell()
-        return change.result
-
-    def _may_wait(self, frame: FrameType | None) -> bool:
-        """Whether a call may wait for a change. By the stack, not by a flag: an interrupt could
-        leave that set.
-
-        Args:
-            frame: the caller's.
-        """
-        worker = waits.current_worker()
-        users_code = worker is None or isinstance(worker.task, Lifecycle)
-        while frame is not None:
-            if frame.f_code is _ASKING and frame.f_locals.get("self") is self:
-                return False
-            users_code = users_code or frame.f_code is _EMITTING
-            frame = frame.f_back
-        return users_code and not locks.holds_any()
 
     # ---- the changes: on threads that were made for them -------------------------
 
@@ -286,8 +221,7 @@ class Changes:
 
         change = Change(work)
         with contextlib.suppress(RuntimeError):
-            change.launch(f"{self._config.name}-change")
-            self._wait_for(change, now() + _TAKE_BACK_S)
+            self._asking.make(change, now() + _TAKE_BACK_S)
 
     def _stop(self, stopping: list[Run], deadline: float, caller: Caller) -> bool:
         with self._turns:
@@ -297,8 +231,7 @@ class Changes:
             stopping.append(run)
             status = self.status
             if ANSWERS[status, Ask.STOP] is Answer.NOTHING:
-                # What came of a stop that nobody was told of is this call's to tell.
-                return run.stop.told or run.stop.all_ended
+                return run.stop.result_to_tell()
             if status != STOPPING:  # a stop that is under way may end at any moment
                 self.status = STOPPING
         for _ in range(_ATTEMPTS):
@@ -348,6 +281,11 @@ class Changes:
         change.then(lambda: self._events.resumed(address))
 
 
-_EMITTING = events.emit.__code__
-#: On the stack while a change is waited for; not while it is told of: it is made then.
-_ASKING = Changes._ask.__code__
+def _check_threads() -> None:
+    patcher = patched_by()
+    if patcher is not None:
+        raise ThousandIslandError(
+            f"start: this process was monkey-patched by {patcher}, so its threads, locks and"
+            f" sockets are {patcher}'s, and a server of threads cannot run on them; start it in"
+            " a process that is not patched, or leave threads, sockets and select out"
+        )

@@ -26,6 +26,7 @@ from .._listener.listener import Listener
 from .._listener.listener_thread import ListenerThread
 from .._scheduler.poller import Poller, new_poller
 from .._scheduler.scheduler import Scheduler
+from ..connection import Connection
 from ..errors import ListenError
 from ..transports.base import Transport
 from . import checked as _checked
@@ -36,6 +37,10 @@ from .stop import Stop
 
 #: Seconds that suspending waits for acceptors that are no receiver's, and for receivers.
 _ACCEPTORS_S, _RECEIVERS_S = 1.0, 0.1
+
+#: As `ThousandIsland.info` has them, after the status.
+Counts = tuple[Any, int, int, int, int, int, int, int, int]
+NOT_STARTED: Counts = (None, 0, 0, 0, 0, 0, 0, 0, 0)
 
 twins.put_in()
 
@@ -223,6 +228,25 @@ class Run:
             teller = Teller(backlog.settle, self._context.copy(), f"{self.name}-backlog", [])
             self._tellers.append(teller)
             teller.wait(now() + _RECEIVERS_S, self._owner.blocked)
+
+    # ---- what it is doing -----------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Constant in time."""
+        limit = self.limit
+        return (
+            self.listener.address,
+            limit.active,
+            limit.peak,
+            limit.accepted,
+            limit.rejected,
+            *self.scheduler.counts(),
+            limit.probes,
+        )
+
+    def handles(self) -> list[Connection]:
+        """The open connections, as users have them."""
+        return [one.handle for one in self.limit.snapshot() if isinstance(one, Lifecycle)]
 
     # ---- for the stop ---------------------------------------------------------------
 

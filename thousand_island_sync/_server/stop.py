@@ -56,7 +56,7 @@ class Stop:
         self._address: Any = None
         self._backlog: Backlog | None = None
         self._teller: Teller | None = None
-        self.all_ended = True  # every connection by itself, as far as it has come
+        self._all_ended = True  # every connection by itself, as far as it has come
         self._steps = deque(
             [
                 self._close_listener,
@@ -68,10 +68,10 @@ class Stop:
             ]
         )
         self.over = Latch()
-        #: A call of `stop` has returned since: what it was told is not told again.
-        self.told = False
-        #: What a receiver raised that is for the program (see `events.emit`).
-        self.raised: list[BaseException] = []
+        # A call of `stop` has returned since: what it was told is not told again.
+        self._told = False
+        # What a receiver raised that is for the program (see `events.emit`).
+        self._raised: list[BaseException] = []
 
     # ---- asking for it ----------------------------------------------------------
 
@@ -95,7 +95,18 @@ class Stop:
         with self._turns:
             self._caller = caller
             self._go_on()
-        return self.all_ended
+        return self._all_ended
+
+    def was_told(self, done: bool) -> None:
+        """A call of `stop` returns; `done`: it is over. Raises what a receiver raised that is for
+        the program. Thread: who asked for it."""
+        self._told = True
+        if done and self._raised:
+            raise self._raised.pop()
+
+    def result_to_tell(self) -> bool:
+        """For a call of `stop` that finds it over: what came of it, if nobody was told yet."""
+        return self._told or self._all_ended
 
     def go_on_without(self, task: object) -> None:
         """Who ran it does not wait any more. Thread: any."""
@@ -134,7 +145,7 @@ class Stop:
         told = events.listener_shutdown.receivers and self._address and not self._silent
         if self._teller is None and (told or self._backlog):
             name = f"{self._run.name}-stop-events"
-            self._teller = Teller(self._tell_all, self._caller.context, name, self.raised)
+            self._teller = Teller(self._tell_all, self._caller.context, name, self._raised)
         if self._teller is not None:
             until = min(now() + _RECEIVERS_S, self._last_moment() - GRACE_S / 2)
             self._teller.wait(until, self._blocked)
@@ -160,7 +171,7 @@ class Stop:
         while not limit.gone(self._excluded):
             left = self._deadline() - now()
             if left <= 0:
-                self.all_ended = False
+                self._all_ended = False
                 self._cut()
                 return
             until_half = left - (now() - began)
@@ -192,7 +203,7 @@ class Stop:
             told = self._teller.wait(self._last_moment(), self._blocked) and told
         told = run.all_told(self._last_moment()) and told
         if not told:
-            self.all_ended = False  # a receiver has not returned
+            self._all_ended = False  # a receiver has not returned
         run.close_descriptors()
 
     def _join_pool(self, threads: list[threading.Thread]) -> None:
