@@ -220,7 +220,8 @@ def test_the_limits_are_taken():
 
 
 def test_a_host_of_none_is_not_given():
-    assert ThousandIsland(handler_cls=Echo, host=None)._transport.current().options["host"] == "0.0.0.0"
+    server = ThousandIsland(handler_cls=Echo, host=None)
+    assert server._transport.current().options["host"] == "0.0.0.0"
     options = {"host": "::1"}
     server = ThousandIsland(handler_cls=Echo, host=None, transport_options=options)
     assert server._transport.current().options["host"] == "::1"
