@@ -23,7 +23,7 @@ from tests.support import (
 )
 from thousand_island_sync import TCP, TLS, Handler, HandshakeError, attach_logger, events
 from thousand_island_sync._listener import accept_turns, acceptor
-from thousand_island_sync._listener.accept_turns import ClientWait, SharedBell
+from thousand_island_sync._listener.accept_turns import ClientWait, SharedWakeUp
 
 # ---- A1: out of descriptors ---------------------------------------------------
 
@@ -101,13 +101,13 @@ def test_a1_nor_does_a_row_of_clients_that_find_none(serve, client, record, capl
 def test_a1_an_acceptor_that_begins_then_waits_without_a_descriptor_of_its_own():
     """It would die of it, be started again a hundred times, and be given up."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as waiting:
-        bell = SharedBell()
+        wake_up = SharedWakeUp()
         try:
-            with no_descriptor_free(), ClientWait(listener, bell, exclusive=False) as clients:
+            with no_descriptor_free(), ClientWait(listener, wake_up, exclusive=False) as clients:
                 waiting.connect(listener.getsockname())
                 clients.wait()
         finally:
-            bell.release()
+            wake_up.release()
 
 
 def test_a1_the_spare_descriptor_is_had_again_after_another_thread_took_its_place(serve, client):

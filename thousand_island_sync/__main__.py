@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from . import events
 from ._base import addresses
 from ._connection.handler_check import is_request_handler
-from ._server.renewal import Renewal
+from ._server.certificate_watch import CertificateWatch
 from ._telemetry.line_writer import LineHandler, LineWriter, close_all
 from .errors import ThousandIslandError
 from .handler import Handler
@@ -206,8 +206,8 @@ def _serve_until_stopped(
         return
     files = [path for path in (given.certfile, given.keyfile) if path]
     with (
-        Renewal(server.reload_transport, files, given.watch_certificates) as renewal,
-        hangup.asks(renewal.ask),
+        CertificateWatch(server.reload_transport, files, given.watch_certificates) as watch,
+        hangup.asks(watch.ask),
     ):
         server.serve_forever()
 

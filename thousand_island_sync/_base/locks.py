@@ -60,7 +60,7 @@ ORDER = (
     "connection",
     "logger.limit",
     "lines",
-    "bell.holders",
+    "wake_up.holders",
 )
 #: Those that are held over waits.
 TURNS = frozenset({"acceptors.turn", "poller.turn", "socket.receiving", "socket.sending"})

@@ -1,4 +1,4 @@
-"""What acceptors wait for: their turn, clients, and the bell that ends them.
+"""What acceptors wait for: their turn, clients, and the wake-up that ends them.
 
 Where the GIL lets one thread run at a time, acceptors of one listener take turns: one
 waits for clients and takes them, the others wait for its turn and cost nothing. Were all
@@ -25,12 +25,12 @@ from .._base.wake_up import WakeUp
 from .._scheduler.pool import default_permits
 
 
-class SharedBell(WakeUp):
+class SharedWakeUp(WakeUp):
     """Ends the acceptors of one listener; closed by whoever lets go of it last, as a stop
     may leave an acceptor behind that is in a receiver."""
 
     def __init__(self) -> None:
-        self._holding = locks.lock("bell.holders")
+        self._holding = locks.lock("wake_up.holders")
         self._holders: set[object] = {self}
         super().__init__()
 
@@ -77,15 +77,15 @@ class Turn:
 
 
 class ClientWait:
-    """Waits until a client or the bell is there.
+    """Waits until a client or the wake-up is there.
 
     Args:
         exclusive: others wait at the same time, and need not wake for the same client.
     """
 
-    def __init__(self, listener: socket.socket, bell: WakeUp, *, exclusive: bool) -> None:
+    def __init__(self, listener: socket.socket, wake_up: WakeUp, *, exclusive: bool) -> None:
         self._listener = listener
-        self._bell = bell
+        self._wake_up = wake_up
         self._epoll: Any = None
         if hasattr(select, "EPOLLEXCLUSIVE"):
             try:
@@ -97,7 +97,7 @@ class ClientWait:
             how = select.EPOLLIN | (select.EPOLLEXCLUSIVE if exclusive else 0)
             try:
                 self._epoll.register(listener.fileno(), how)
-                self._epoll.register(bell.fileno(), select.EPOLLIN)
+                self._epoll.register(wake_up.fileno(), select.EPOLLIN)
             except BaseException:
                 self.__exit__()
                 raise
@@ -110,7 +110,7 @@ class ClientWait:
                 self._listener.fileno(),
                 write=False,
                 timeout=FOREVER,
-                also=self._bell.fileno(),
+                also=self._wake_up.fileno(),
             )
 
     def __enter__(self) -> ClientWait:

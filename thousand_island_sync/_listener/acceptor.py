@@ -1,6 +1,6 @@
 """Acceptor threads: wait for a client, find it a place, hand it to the scheduler.
 
-Nothing here ends an acceptor but its bell. EINVAL from accept(2) means that the
+Nothing here ends an acceptor but its wake-up. EINVAL from accept(2) means that the
 listener was shut down, or that the client has already gone; so no errno decides. An
 error that concerns one client is reported and forgotten. Where the machine is out of
 something (EMFILE, ENFILE, ENOBUFS, ENOMEM) the next attempt would fail as well: the
@@ -17,7 +17,7 @@ from .._base import waits
 from .._base.clock import FOREVER, now, now_ns
 from .._base.latch import Latch
 from .._base.supervised import BackOff, say
-from .accept_turns import SharedBell
+from .accept_turns import SharedWakeUp
 from .acceptor_events import somebody_listens
 from .admission import BATCH, Admission
 from .backlog import Backlog
@@ -42,7 +42,7 @@ class Acceptor:
         shared: the listening socket, which it shares with others.
         admission: for its clients.
         shortage: that of the run.
-        bell: ends it.
+        wake_up: ends it.
         name: prefix of the names of threads.
 
     Attributes:
@@ -56,11 +56,11 @@ class Acceptor:
         shared: SharedSocket,
         admission: Admission,
         shortage: Shortage,
-        bell: SharedBell,
+        wake_up: SharedWakeUp,
         name: str,
     ) -> None:
         self.number = number
-        self.bell = bell
+        self.wake_up = wake_up
         self.use = Use()
         self.gone = Latch()
         self._shared = shared
@@ -74,9 +74,9 @@ class Acceptor:
         self._back_off = BackOff(_LONGEST_S)
         self._serves_from = -FOREVER  # so long after it was started again; or it pauses
 
-    def bells(self) -> list[SharedBell]:
+    def wake_ups(self) -> list[SharedWakeUp]:
         """What its thread waits for, and so holds."""
-        return [self.bell] if self._inline is None else [self.bell, self._inline.gate]
+        return [self.wake_up] if self._inline is None else [self.wake_up, self._inline.wake_up]
 
     def serves(self) -> bool:
         """Whether it accepts, and does not just die again and again. Thread: any."""
@@ -139,7 +139,7 @@ class Acceptor:
 
     def _accept_clients(self) -> None:
         turn, use = self._turn, self.use
-        with self._shared.clients(self.bell) as clients, turn:
+        with self._shared.clients(self.wake_up) as clients, turn:
             while not use.over:
                 if self._pool_attends():
                     self._rest()
@@ -160,12 +160,12 @@ class Acceptor:
     def _rest(self) -> None:
         """Until the pool does not accept any more. With the turn: others rest too."""
         assert self._inline is not None
-        gate = self._inline.gate
-        waits.wait_for(gate.fileno(), write=False, timeout=FOREVER, also=self.bell.fileno())
-        gate.clear()
+        wake_up = self._inline.wake_up
+        waits.wait_for(wake_up.fileno(), write=False, timeout=FOREVER, also=self.wake_up.fileno())
+        wake_up.clear()
 
     def _pause(self, limit: float) -> None:
-        waits.wait_for(self.bell.fileno(), write=False, timeout=limit)
+        waits.wait_for(self.wake_up.fileno(), write=False, timeout=limit)
 
     # ---- accepting ----------------------------------------------------------------
 
@@ -195,10 +195,10 @@ class Acceptor:
         """They have waited long enough."""
         more = True
         while more and not self.use.over:
-            crowd = Backlog(self._admission, self.number, self._name)
-            more = crowd.take(self._shared.socket, _REFUSED_AT_ONCE)
+            backlog = Backlog(self._admission, self.number, self._name)
+            more = backlog.take(self._shared.socket, _REFUSED_AT_ONCE)
             with self._telling():
-                crowd.settle()
+                backlog.settle()
 
     def _accept(self, asked: int) -> None:
         """A place is reserved, and somebody may have come.

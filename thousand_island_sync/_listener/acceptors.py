@@ -8,7 +8,7 @@ from .._base.clock import now
 from .._base.locks import lock
 from .._base.supervised import Supervised, say
 from ..errors import ThousandIslandError
-from .accept_turns import SharedBell
+from .accept_turns import SharedWakeUp
 from .acceptor import Acceptor
 from .admission import Admission
 from .shared_socket import SharedSocket
@@ -23,8 +23,8 @@ _RECEIVERS_S = 0.1
 class Acceptors:
     """Starts them, ends them, and forgets them when they have gone.
 
-    They are woken by a bell that they poll beside the listening socket, never by `shutdown` on
-    that: it would end it for every process that shares it.
+    They are woken by a descriptor that they poll beside the listening socket, never by `shutdown`
+    on that one: it would end it for every process that shares it.
 
     Args:
         name: prefix of the threads' names.
@@ -45,7 +45,7 @@ class Acceptors:
         self._members: list[Acceptor] = []
         self._threads: dict[Acceptor, Supervised] = {}
         self._leaving: list[tuple[Acceptor, Supervised | None]] = []
-        self._bell: SharedBell | None = None
+        self._wake_up: SharedWakeUp | None = None
         self._told_at = -_TOLD_S
 
     # ---- starting -----------------------------------------------------------------
@@ -64,10 +64,10 @@ class Acceptors:
             RuntimeError: no thread can be started.
             OSError: no descriptor is free.
         """
-        bell = self._bell = SharedBell()
+        wake_up = self._wake_up = SharedWakeUp()
         for index in range(count):
             shared = sockets[index % len(sockets)]
-            acceptor = Acceptor(index + 1, shared, admission, shortage, bell, self._name)
+            acceptor = Acceptor(index + 1, shared, admission, shortage, wake_up, self._name)
             with self._lock:
                 self._members.append(acceptor)
             self._start(acceptor)
@@ -79,8 +79,8 @@ class Acceptors:
             lambda error: acceptor.died(error, self._one_less),
         )
         try:
-            for bell in acceptor.bells():
-                bell.hold(acceptor)
+            for wake_up in acceptor.wake_ups():
+                wake_up.hold(acceptor)
             with self._lock:
                 self._threads[acceptor] = thread
             thread.start()
@@ -92,8 +92,8 @@ class Acceptors:
             raise
 
     def _let_go(self, acceptor: Acceptor) -> None:
-        for bell in acceptor.bells():
-            bell.release(acceptor)
+        for wake_up in acceptor.wake_ups():
+            wake_up.release(acceptor)
 
     def _run(self, acceptor: Acceptor) -> None:
         """Thread: the acceptor's."""
@@ -132,8 +132,8 @@ class Acceptors:
             members = list(self._members)
         for acceptor in members:
             acceptor.use.end(reason)
-        if self._bell is not None:
-            self._bell.wake()
+        if self._wake_up is not None:
+            self._wake_up.wake()
 
     def wait_for_release(self, until: float) -> None:
         """Until none touches the listening sockets any more, and, as long as that is a matter of
@@ -160,9 +160,9 @@ class Acceptors:
             gone, self._members = self._members, []
             self._leaving += [(one, self._threads.pop(one, None)) for one in gone]
         self._forget_the_gone()
-        bell, self._bell = self._bell, None
-        if bell is not None:
-            bell.release()
+        wake_up, self._wake_up = self._wake_up, None
+        if wake_up is not None:
+            wake_up.release()
 
     def gone(self, until: float) -> bool:
         """Whether all that left have ended, but for those that wait for the caller."""

@@ -38,7 +38,7 @@ from .._base.clock import now
 from .._base.locks import lock
 from .._scheduler.task import AGAIN, DONE, PARK, Task
 from ..transports.base import ListenSocket
-from .accept_turns import SharedBell
+from .accept_turns import SharedWakeUp
 from .acceptor_events import somebody_listens
 from .admission import Admission, Rest
 
@@ -85,7 +85,7 @@ class InlineAccept:
         self._taken: Counter[int] = Counter()  # acceptor -> clients, before it was asked
         self._breaks = 0  # how often it broke
         #: Rung when acceptors shall look again whether they have it.
-        self.gate = SharedBell()
+        self.wake_up = SharedWakeUp()
 
     def attended(self) -> bool:
         """Whether the pool sees to it. Thread: any; true of a moment ago."""
@@ -96,7 +96,7 @@ class InlineAccept:
 
     def look_again(self) -> None:
         """Acceptors look again whether they have it. Thread: any."""
-        self.gate.wake()
+        self.wake_up.wake()
 
     def count(self, number: int) -> int:
         """How many were taken in an acceptor's name since this was asked last."""
@@ -151,7 +151,7 @@ class InlineAccept:
 
     def _pass_on(self, state: State) -> None:
         self._state = state
-        self.gate.wake()
+        self.wake_up.wake()
 
     def close(self, deadline: float) -> None:
         """The listening socket is about to be closed. Thread: any; may be called again.
@@ -164,15 +164,15 @@ class InlineAccept:
         if held:
             self._lock.release()
         self._scheduler.forget(self._task)
-        self.gate.wake()
-        self.gate.release()
+        self.wake_up.wake()
+        self.wake_up.release()
 
     def given_back(self) -> None:
         """Whoever offered it was interrupted. Thread: an acceptor's."""
         with self._lock:
             known = self._scheduler.has(self._task)
             self._state = State.ACCEPTORS if known else State.APART
-        self.gate.wake()
+        self.wake_up.wake()
 
     def broke(self) -> None:
         """A bug of ours, or an interruption: acceptors have it until the next offer, or, if that

@@ -55,7 +55,7 @@ class Listener:
         self._sockets: list[ListenSocket] = []
         self._shared: list[SharedSocket] = []
         self._most = _BACKLOG
-        self._crowd: Backlog | None = None  # of a `close` that is under way
+        self._backlog: Backlog | None = None  # of a `close` that is under way
         self.address: Any = None
 
     # ---- opening ------------------------------------------------------------------
@@ -122,18 +122,18 @@ class Listener:
             shared.close_inline(deadline)
         self._admission.limit.wake_all()
         self._acceptors.wait_for_release(deadline)
-        crowd = self._crowd = self._crowd or Backlog(self._admission, 0, self._name)
+        backlog = self._backlog = self._backlog or Backlog(self._admission, 0, self._name)
         for sock in list(self._sockets):
             sock.hide()
             if not sock.inherited:
-                crowd.take(sock.socket, self._most)
+                backlog.take(sock.socket, self._most)
             sock.close()
             self._sockets.remove(sock)
         self.address = None
         self._shared.clear()
         self._acceptors.leave()
-        self._crowd = None
-        return crowd
+        self._backlog = None
+        return backlog
 
     def close_sockets(self) -> None:
         """Where no acceptor has begun."""

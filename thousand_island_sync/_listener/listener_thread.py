@@ -28,7 +28,7 @@ class ListenerThread:
 
     _scheduler: Scheduler
     _listener: Listener
-    _bell: WakeUp
+    _wake_up: WakeUp
 
     def __init__(self, name: str) -> None:
         self._name = f"{name}-listener"
@@ -40,7 +40,7 @@ class ListenerThread:
 
     def open(self) -> None:
         """Raises OSError: no descriptor is free."""
-        self._bell = WakeUp()
+        self._wake_up = WakeUp()
         self._alarm = alarm_if_there_is_one()
 
     def start(self, scheduler: Scheduler, listener: Listener) -> None:
@@ -56,7 +56,7 @@ class ListenerThread:
 
     def wake(self) -> None:
         """Thread: any."""
-        self._bell.wake()
+        self._wake_up.wake()
         if self._thread is not None:
             self._thread.ensure()
 
@@ -67,14 +67,14 @@ class ListenerThread:
         if thread is None:
             self.close()
             return True
-        self._bell.wake()
+        self._wake_up.wake()
         return thread.wait(until, blocked)
 
     def close(self) -> None:
         """Where it has ended, or never began. More than once is no harm."""
-        bell: WakeUp | None = getattr(self, "_bell", None)
-        if bell is not None:
-            bell.close()
+        wake_up: WakeUp | None = getattr(self, "_wake_up", None)
+        if wake_up is not None:
+            wake_up.close()
         alarm = self._alarm
         if alarm is not None:
             alarm.close()  # before it is forgotten: where that is interrupted, this comes again
@@ -110,17 +110,17 @@ class ListenerThread:
     def _wait(self, timeout: float) -> None:
         stand_in = self._scheduler.stand_in_fileno()
         if timeout <= _alarm.CALM_TICK and stand_in is None:
-            # Ticking: the bell can wait for a tick, and sleeping is one call.
+            # Ticking: the wake-up can wait for a tick, and sleeping is one call.
             time.sleep(timeout)
             return
         poller = select.poll()
-        poller.register(self._bell.fileno(), select.POLLIN)
+        poller.register(self._wake_up.fileno(), select.POLLIN)
         if self._alarm is not None:
             poller.register(self._alarm.fileno(), select.POLLIN)
         if stand_in is not None:
             poller.register(stand_in, select.POLLIN)
         most = wait_time(timeout)
         poller.poll(None if most is None else most * 1000)
-        self._bell.clear()
+        self._wake_up.clear()
         if self._alarm is not None:
             self._alarm.hush()

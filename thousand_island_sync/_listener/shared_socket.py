@@ -42,9 +42,9 @@ class SharedSocket:
         """Its descriptor."""
         return self.socket.fileno()
 
-    def clients(self, bell: WakeUp) -> ClientWait:
+    def clients(self, wake_up: WakeUp) -> ClientWait:
         """What an acceptor waits for."""
-        return ClientWait(self.socket, bell, exclusive=self.turn.shared)
+        return ClientWait(self.socket, wake_up, exclusive=self.turn.shared)
 
     def somebody_waits(self) -> bool:
         """Whether a client does, at this moment."""
@@ -92,7 +92,7 @@ class Use:
         return self._state in (_Using.ENDING, _Using.RELEASED)
 
     def end(self, reason: str) -> None:
-        """It shall end; the bell is for the caller to ring."""
+        """It shall end; the caller wakes its thread."""
         with self._lock:
             if not self.over:
                 self.reason = reason

@@ -19,7 +19,7 @@ _LEAVES_WITHIN_S = 0.5
 _Stamp = tuple[int, int, int] | None
 
 
-class Renewal:
+class CertificateWatch:
     """Loads when asked to, and when one of the files has changed. A context manager.
 
     What is wrong with the files is logged, once for each state they are in, and the old
@@ -42,13 +42,13 @@ class Renewal:
         # A queue: unlike an event's, its lock bears a signal handler amid another.
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._over = False
-        self._thread = Supervised(self._run, "renewal")
+        self._thread = Supervised(self._run, "certificate-watch")
 
     def ask(self) -> None:
         """Loads soon. Thread: any; signal handlers may."""
         self._asked.put(True)
 
-    def __enter__(self) -> Renewal:
+    def __enter__(self) -> CertificateWatch:
         self._thread.start()
         return self
 

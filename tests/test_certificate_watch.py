@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import eventually, running
 from thousand_island_sync import ConfigError
-from thousand_island_sync._server.renewal import Renewal
+from thousand_island_sync._server.certificate_watch import CertificateWatch
 
 
 @pytest.fixture
@@ -26,25 +26,25 @@ def loads():
 
 
 def test_it_loads_when_asked(loads):
-    with Renewal(loads, []) as renewal:
+    with CertificateWatch(loads, []) as watch:
         for number in range(1, 4):
-            renewal.ask()
+            watch.ask()
             assert eventually(lambda n=number: loads.count == n)
 
 
 def test_it_loads_when_a_file_changes_and_not_otherwise(loads, tmp_path):
     first, second = tmp_path / "cert", tmp_path / "key"
     first.write_bytes(b"1")
-    with Renewal(loads, [str(first), str(second)], 0.005) as renewal:
+    with CertificateWatch(loads, [str(first), str(second)], 0.005) as watch:
         second.write_bytes(b"appears")
         assert eventually(lambda: loads.count == 1)
         first.write_bytes(b"longer")
         assert eventually(lambda: loads.count == 2)
         second.unlink()
         assert eventually(lambda: loads.count == 3)
-        looked = renewal._stamps
+        looked = watch._stamps
         looks = []
-        renewal._stamps = lambda: looks.append(1) or looked()
+        watch._stamps = lambda: looks.append(1) or looked()
         assert eventually(lambda: len(looks) > 3)
         assert loads.count == 3
 
@@ -62,12 +62,12 @@ def test_a_log_handler_that_stands_does_not_hold_up_the_end(loads):
     logger.addHandler(handler)
     try:
         with running(goes_on.wait, within=20):
-            renewal = Renewal(loads, [])
-            with renewal:
-                renewal.ask()
+            watch = CertificateWatch(loads, [])
+            with watch:
+                watch.ask()
                 assert stands.wait(5)
             goes_on.set()
-        renewal._thread.join(5)
+        watch._thread.join(5)
     finally:
         logger.removeHandler(handler)
 
@@ -76,7 +76,7 @@ def test_a_log_handler_that_stands_does_not_hold_up_the_end(loads):
 def test_what_goes_wrong_is_logged_once_and_it_goes_on(error, loads, tmp_path, caplog):
     file = tmp_path / "cert"
     loads.error = error
-    with caplog.at_level(logging.INFO), Renewal(loads, [str(file)], 0.005):
+    with caplog.at_level(logging.INFO), CertificateWatch(loads, [str(file)], 0.005):
         file.write_bytes(b"bad")
         assert eventually(lambda: "old ones stay in use" in caplog.text)
         loads.error = None
