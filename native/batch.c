@@ -1,4 +1,4 @@
-/* The twin of `Scheduler._run_batch`. */
+/* The accelerator of `Runner.run_batch`. */
 
 #include "native.h"
 
@@ -9,7 +9,7 @@ static long voluntary_switches(void) {
     return getrusage(RUSAGE_THREAD, &used) == 0 ? used.ru_nvcsw : 0;
 }
 
-/* As `_run_measured`, of a task that is not taken for blocking, nor its class. */
+/* As `BlockingEstimate._run_timed`, of a task that is not taken for blocking, nor its class. */
 static PyObject *run_timed(PyObject *worker, PyObject *task, long turn) {
     /* Not always the same place in a row of callbacks that repeats itself. */
     if (put_number(SLOT(worker, Worker, turn), turn + (turn >> SAMPLE_SHIFT & 1)) < 0)
@@ -30,31 +30,39 @@ static PyObject *run_timed(PyObject *worker, PyObject *task, long turn) {
     return verdict;
 }
 
+/* What a batch works with, held over it. */
+typedef struct {
+    PyObject *runner, *queue, *estimate, *ready, *worker, *parked;
+    long mask;
+} Batch;
+
 /* -1: the run raised. */
-static int run_one(PyObject *self, PyObject *worker, PyObject *task, long mask, long *verdict) {
+static int run_one(const Batch *batch, PyObject *task, long *verdict) {
     long turn;
-    if (whole(GET(worker, Worker, turn), &turn) < 0 ||
-        put_number(SLOT(worker, Worker, turn), ++turn) < 0)
+    if (whole(GET(batch->worker, Worker, turn), &turn) < 0 ||
+        put_number(SLOT(batch->worker, Worker, turn), ++turn) < 0)
         return -1;
     PyObject *said;
     bool quick = IS(task, Task, blocks, Py_False);
-    if (quick && turn & mask)
+    if (quick && turn & batch->mask)
         said = PyObject_CallMethodNoArgs(task, native.name.run);
-    else if (quick && mask != 0 && is_exactly(self, native.its.Scheduler))
-        said = run_timed(worker, task, turn);
+    else if (quick && batch->mask != 0 &&
+             is_exactly(batch->estimate, native.its.BlockingEstimate))
+        said = run_timed(batch->worker, task, turn);
     else
-        said = PyObject_CallMethodObjArgs(self, native.name._run_measured, worker, task, NULL);
+        said = PyObject_CallMethodObjArgs(batch->estimate, native.name.run, batch->worker, task,
+                                          NULL);
     int failed = whole(said, verdict);
     Py_XDECREF(said);
     return failed;
 }
 
-static int without_permit(PyObject *self, PyObject *worker, PyObject *task, long verdict) {
+static int after_run(const Batch *batch, PyObject *task, long verdict) {
     PyObject *number = PyLong_FromLong(verdict);
     if (number == NULL)
         return -1;
-    int failed = done(PyObject_CallMethodObjArgs(self, native.name._without_permit, worker, task,
-                                                 number, NULL));
+    int failed = done(PyObject_CallMethodObjArgs(batch->runner, native.name.after_run,
+                                                 batch->worker, task, number, NULL));
     Py_DECREF(number);
     return failed;
 }
@@ -62,9 +70,8 @@ static int without_permit(PyObject *self, PyObject *worker, PyObject *task, long
 enum next { RAISED, GOES_ON, QUEUE_IS_EMPTY, PERMIT_IS_GONE };
 
 /* Takes a task and runs it. */
-static enum next run_next(PyObject *self, PyObject *worker, PyObject *ready, PyObject *parked,
-                          long mask) {
-    PyObject *task = call1(native.popleft, ready);
+static enum next run_next(const Batch *batch) {
+    PyObject *worker = batch->worker, *task = call1(native.popleft, batch->ready);
     if (task == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_IndexError))
             return RAISED;
@@ -76,52 +83,61 @@ static enum next run_next(PyObject *self, PyObject *worker, PyObject *ready, PyO
     if (failed == 0) {
         set(SLOT(task, Task, marked), Py_False);
         set(SLOT(worker, Worker, task), task);
-        failed = run_one(self, worker, task, mask, &verdict);
+        failed = run_one(batch, task, &verdict);
     }
     if (failed == 0)
         failed = permit = TRUTH(worker, Worker, permit);
     if (permit > 0)
-        failed = verdict == PARK    ? append(parked, task)
-                 : verdict == AGAIN ? append(ready, task)
+        failed = verdict == PARK    ? append(batch->parked, task)
+                 : verdict == AGAIN ? append(batch->ready, task)
                                     : 0;
     else if (failed == 0)
-        failed = without_permit(self, worker, task, verdict);
+        failed = after_run(batch, task, verdict);
     Py_DECREF(task);
     return failed < 0 ? RAISED : permit > 0 ? GOES_ON : PERMIT_IS_GONE;
 }
 
-/* When the queue is empty, or it is time for a look. */
-static PyObject *over(PyObject *self, PyObject *worker) {
+/* As `RunQueue.begin_batch`; -1: raised. */
+static Py_ssize_t begin(const Batch *batch) {
+    long most;
+    PyObject *timer = GET(batch->queue, RunQueue, _watchdog_timer);
+    if (timer == NULL || TAKES(timer, WatchdogTimer) < 0 ||
+        whole(GET(batch->queue, RunQueue, _batch), &most) < 0)
+        return -1;
+    Py_ssize_t waiting = PyObject_Size(batch->ready);
+    if (waiting <= 0)
+        return waiting;
+    int permit = TRUTH(batch->worker, Worker, permit);
+    int watched = permit < 0 ? -1 : permit == 0 ? 1 : TRUTH(timer, WatchdogTimer, watching);
+    if (watched == 0) {
+        Py_INCREF(timer);
+        watched = done(PyObject_CallMethodNoArgs(timer, native.name.begin_now));
+        Py_DECREF(timer);
+    }
+    return watched < 0 ? -1 : waiting < most ? waiting : most;
+}
+
+/* When the queue is empty, or it is time for a look: as `RunQueue.end_batch`. */
+static PyObject *end(const Batch *batch) {
     long alone;
-    PyObject *batch = HOLD(self, Scheduler, _batch);
-    if (batch == NULL)
+    PyObject *most = HOLD(batch->queue, RunQueue, _batch);
+    if (most == NULL)
         return NULL;
-    set(SLOT(worker, Worker, task), Py_None);
-    put(SLOT(self, Scheduler, _unlooked), batch);
-    if (whole(GET(self, Scheduler, _alone), &alone) < 0)
+    set(SLOT(batch->worker, Worker, task), Py_None);
+    put(SLOT(batch->queue, RunQueue, _unlooked), most);
+    if (whole(GET(batch->queue, RunQueue, _alone), &alone) < 0)
         return NULL;
     if (alone >= ALONE)
-        return PyObject_CallMethodOneArg(self, native.name._stay_alone, worker);
+        return PyObject_CallMethodOneArg(batch->runner, native.name.stay_alone, batch->worker);
     Py_RETURN_NONE;
 }
 
-static PyObject *run_some(PyObject *self, PyObject *worker, PyObject *ready, PyObject *parked) {
-    long mask, batch;
-    if (whole(GET(self, Scheduler, _sample_mask), &mask) < 0 ||
-        whole(GET(self, Scheduler, _batch), &batch) < 0)
+static PyObject *run_some(const Batch *batch) {
+    Py_ssize_t left = begin(batch);
+    if (left < 0)
         return NULL;
-    Py_ssize_t waiting = PyObject_Size(ready);
-    int watched = waiting < 0 ? -1 : 1;
-    if (waiting > 0) {
-        int permit = TRUTH(worker, Worker, permit);
-        watched = permit < 0 ? -1 : permit == 0 ? 1 : TRUTH(self, Scheduler, _watching);
-    }
-    if (watched == 0)
-        watched = done(PyObject_CallMethodNoArgs(self, native.name._be_watched));
-    if (watched < 0)
-        return NULL;
-    for (Py_ssize_t left = waiting < batch ? waiting : batch; left > 0; left--) {
-        enum next next = run_next(self, worker, ready, parked, mask);
+    for (; left > 0; left--) {
+        enum next next = run_next(batch);
         if (next == RAISED)
             return NULL;
         if (next == PERMIT_IS_GONE)
@@ -129,16 +145,24 @@ static PyObject *run_some(PyObject *self, PyObject *worker, PyObject *ready, PyO
         if (next == QUEUE_IS_EMPTY)
             break;
     }
-    return over(self, worker);
+    return end(batch);
 }
 
 PyObject *native_run_batch(PyObject *self, PyObject *worker) {
     if (!is_exactly(worker, native.its.Worker))
         return call2(native.its.run_batch, self, worker);
-    PyObject *ready = HOLD(self, Scheduler, _ready);
-    PyObject *parked = ready == NULL ? NULL : HOLD(worker, Worker, parked);
-    PyObject *result = parked == NULL ? NULL : run_some(self, worker, ready, parked);
-    Py_XDECREF(parked);
-    Py_XDECREF(ready);
+    Batch batch = {.runner = self, .worker = worker};
+    PyObject *result = NULL;
+    if ((batch.queue = HOLD(self, Runner, _queue)) != NULL &&
+        (batch.estimate = HOLD(self, Runner, _estimate)) != NULL &&
+        TAKES(batch.queue, RunQueue) == 0 && TAKES(batch.estimate, BlockingEstimate) == 0 &&
+        (batch.ready = HOLD(batch.queue, RunQueue, _ready)) != NULL &&
+        (batch.parked = HOLD(worker, Worker, parked)) != NULL &&
+        whole(GET(batch.estimate, BlockingEstimate, sample_mask), &batch.mask) == 0)
+        result = run_some(&batch);
+    Py_XDECREF(batch.parked);
+    Py_XDECREF(batch.ready);
+    Py_XDECREF(batch.estimate);
+    Py_XDECREF(batch.queue);
     return result;
 }

@@ -79,8 +79,8 @@ static struct {
     {{"run", native_run, METH_NOARGS, NULL}, &native.its.Lifecycle},
     {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, &native.its.Lifecycle},
     {{"_become", native_become, METH_O, NULL}, &native.its.Core},
-    {{"_run_batch", native_run_batch, METH_O, NULL}, &native.its.Scheduler},
-    {{"_look", native_look, METH_O, NULL}, &native.its.Queue},
+    {{"run_batch", native_run_batch, METH_O, NULL}, &native.its.Runner},
+    {{"look", native_look, METH_O, NULL}, &native.its.RunQueue},
     {{"send", QUICKLY(native_send), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
     {{"recv", QUICKLY(native_recv), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
 };
@@ -148,9 +148,8 @@ PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *t
     if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
         return not_bound();
     NAMES(KEEP_NAME)
-    PyObject *queue = find_class(things, "Queue"), *poller = find_class(things, "EpollPoller");
-    bool classes = queue != NULL && poller != NULL;
-    Py_XDECREF(queue);
+    PyObject *poller = find_class(things, "EpollPoller");
+    bool classes = poller != NULL;
     Py_XDECREF(poller);
     if (!classes || !are_dicts() || know_the_standard_library() < 0 ||
         seconds_of(native.its.HAND_OVER_COST, &native.hand_over_cost) < 0)

@@ -220,15 +220,36 @@ static int asked(PyObject *wanted, double duration) {
     return leaves;
 }
 
+/* As `Affinity.wanted`. -1: it raised. */
+static int is_wanted(PyObject *affinity) {
+    PyObject *permits = GET(affinity, Affinity, _permits);
+    PyObject *table = permits == NULL ? NULL : GET(affinity, Affinity, _table);
+    PyObject *workers = table == NULL ? NULL : GET(affinity, Affinity, _workers);
+    if (workers == NULL || TAKES(permits, Permits) < 0 || TAKES(table, TaskTable) < 0 ||
+        TAKES(workers, Workers) < 0)
+        return -1;
+    Py_ssize_t holders = list_size(GET(permits, Permits, _holders));
+    if (holders < 0)
+        return -1;
+    if (holders == 0 || !IS(table, TaskTable, closing, Py_False))
+        return 1;
+    long count, bound;
+    Py_ssize_t resting = list_size(GET(permits, Permits, _resting));
+    if (resting < 0 || whole(GET(workers, Workers, count), &count) < 0 ||
+        whole(GET(workers, Workers, _bound), &bound) < 0)
+        return -1;
+    return resting == 0 && count >= bound;
+}
+
 /* As `Wanted`, or whatever else a stay was given. -1: it raised. */
 static int better_to_do(PyObject *wanted, double duration) {
     if (!is_exactly(wanted, native.its.Wanted))
         return asked(wanted, duration);
-    PyObject *worker = GET(wanted, Wanted, worker), *pool = NULL, *task = NULL;
-    if (worker == NULL || (pool = GET(wanted, Wanted, pool)) == NULL ||
+    PyObject *worker = GET(wanted, Wanted, worker), *affinity = NULL, *task = NULL;
+    if (worker == NULL || (affinity = GET(wanted, Wanted, affinity)) == NULL ||
         (task = GET(wanted, Wanted, task)) == NULL)
         return -1;
-    if (!is_exactly(worker, native.its.Worker) || !IS_A(pool, Scheduler) ||
+    if (!is_exactly(worker, native.its.Worker) || !IS_A(affinity, Affinity) ||
         !IS_A(task, Task))
         return asked(wanted, duration);
     if (ADD(worker, Worker, turn, 1) < 0)
@@ -237,18 +258,7 @@ static int better_to_do(PyObject *wanted, double duration) {
         set(SLOT(wanted, Wanted, quick), Py_True);
         return 1;
     }
-    Py_ssize_t holders = list_size(GET(pool, Scheduler, _holders)), idle;
-    if (holders < 0)
-        return -1;
-    if (holders == 0 || IS(task, Task, blocks, Py_False) ||
-        !IS(pool, Scheduler, _closing, Py_False))
-        return 1;
-    long count, bound;
-    if ((idle = list_size(GET(pool, Scheduler, _idle))) < 0 ||
-        whole(GET(pool, Scheduler, _count), &count) < 0 ||
-        whole(GET(pool, Scheduler, _bound), &bound) < 0)
-        return -1;
-    return idle == 0 && count >= bound;
+    return IS(task, Task, blocks, Py_False) ? 1 : is_wanted(affinity);
 }
 
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */

@@ -1,4 +1,4 @@
-/* The twin of `Queue._look`. */
+/* The accelerator of `RunQueue.look`. */
 
 #include "native.h"
 
@@ -10,18 +10,18 @@
 _Static_assert(HANGUP == (EPOLLERR | EPOLLHUP | EPOLLRDHUP), "as in `_scheduler.poller`");
 
 static int wake(PyObject *self) {
-    PyObject *poller = HOLD(self, Scheduler, _poller);
+    PyObject *poller = HOLD(self, RunQueue, _poller);
     int failed = poller == NULL ? -1
                                 : done(PyObject_CallMethodNoArgs(poller, native.name.wake));
     Py_XDECREF(poller);
     return failed;
 }
 
-/* With the lock: as `_settle`, one task. */
+/* With the lock: as `settle`, one task. */
 static int settle_one(PyObject *self, PyObject *task) {
     int marked = TRUTH(task, Task, marked);
     if (marked > 0) {
-        PyObject *ready = HOLD(self, Scheduler, _ready);
+        PyObject *ready = HOLD(self, RunQueue, _ready);
         int failed = ready == NULL ? -1 : append(ready, task);
         Py_XDECREF(ready);
         return failed;
@@ -33,22 +33,16 @@ static int settle_one(PyObject *self, PyObject *task) {
     if (seconds_of(GET(task, Task, deadline), &deadline) < 0 ||
         seconds_of(GET(task, Task, timer_at), &timer_at) < 0)
         return -1;
-    if (deadline < timer_at) {
-        PyObject *wakes = PyObject_CallMethodOneArg(self, native.name._arm, task);
-        int failed = wakes == NULL ? -1 : 0;
-        if (wakes == Py_True)
-            failed = wake(self);
-        Py_XDECREF(wakes);
-        if (failed < 0)
-            return -1;
-    }
+    if (deadline < timer_at &&
+        done(PyObject_CallMethodOneArg(self, native.name._set_timer, task)) < 0)
+        return -1;
     int attached = TRUTH(task, Task, attached);
     if (attached == 0)
         return done(PyObject_CallMethodOneArg(self, native.name._put_back, task));
     return attached < 0 ? -1 : 0;
 }
 
-/* With the lock: as `_settle`, of a poller that needs no rearming. */
+/* With the lock: as `settle`, of a poller that needs no rearming. */
 static int settle(PyObject *self, PyObject *worker) {
     PyObject *parked = HOLD(worker, Worker, parked);
     Py_ssize_t left = parked == NULL ? -1 : PyObject_Size(parked);
@@ -69,35 +63,57 @@ static Py_ssize_t count_of(PyObject *deque) {
     return count;
 }
 
-static Py_ssize_t count_ready(PyObject *self) { return count_of(HOLD(self, Scheduler, _ready)); }
+static Py_ssize_t count_ready(PyObject *self) { return count_of(HOLD(self, RunQueue, _ready)); }
+
+/* What a run queue works with, each of its class or below; held over a look. */
+typedef struct {
+    PyObject *table, *deadlines, *timer;
+} Parts;
+
+static int hold_parts(PyObject *self, Parts *parts) {
+    parts->table = HOLD(self, RunQueue, _table);
+    parts->deadlines = parts->table == NULL ? NULL : HOLD(self, RunQueue, _deadlines);
+    parts->timer = parts->deadlines == NULL ? NULL : HOLD(self, RunQueue, _watchdog_timer);
+    return parts->timer == NULL || TAKES(parts->table, TaskTable) < 0 ||
+                   TAKES(parts->deadlines, Deadlines) < 0 ||
+                   TAKES(parts->timer, WatchdogTimer) < 0
+               ? -1
+               : 0;
+}
+
+static void drop_parts(Parts *parts) {
+    Py_XDECREF(parts->table);
+    Py_XDECREF(parts->deadlines);
+    Py_XDECREF(parts->timer);
+}
 
 /* With the lock: milliseconds that the look may wait, rounded up; -1: for ever; -2: raised. */
-static int may_wait(PyObject *self) {
+static int may_wait(PyObject *self, const Parts *parts) {
     Py_ssize_t ready = count_ready(self);
-    int closing = ready < 0 ? -1 : ready > 0 ? 0 : TRUTH(self, Scheduler, _closing);
+    int closing = ready < 0 ? -1 : ready > 0 ? 0 : TRUTH(parts->table, TaskTable, closing);
     if (closing < 0)
         return -2;
     if (ready > 0)
         return 0;
     if (closing) {
-        PyObject *tasks = GET(self, Scheduler, _tasks);
+        PyObject *tasks = GET(parts->table, TaskTable, by_fd);
         if (tasks == NULL || takes(tasks, &PyDict_Type) < 0)
             return -2;
         if (PyDict_GET_SIZE(tasks) == 0)
             return 0;
     }
     double when, now;
-    if (seconds_of(GET(self, Scheduler, _next_timer), &when) < 0)
+    if (seconds_of(GET(parts->deadlines, Deadlines, _next), &when) < 0)
         return -2;
     if (isinf(when))
         return -1;
-    if (read_clock(GET(self, Scheduler, _clock), &now) < 0)
+    if (read_clock(GET(parts->deadlines, Deadlines, _clock), &now) < 0)
         return -2;
     double left = ceil((when - now) * 1000);
     return !(left > 0) ? 0 : left >= INT_MAX ? INT_MAX : (int)left;
 }
 
-/* With the lock: as `_absorb`, one event; whether it made its task ready. -1: it raised. */
+/* With the lock: as `absorb`, one event; whether it made its task ready. -1: it raised. */
 static int take_one(PyObject *tasks, PyObject *ready, int number, uint32_t bits) {
     PyObject *fd = PyLong_FromLong(number);
     PyObject *task = fd == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(tasks, fd));
@@ -128,9 +144,10 @@ static int take_one(PyObject *tasks, PyObject *ready, int number, uint32_t bits)
 
 /* With the lock: puts what the events made ready into the queue; the last descriptor of
    which that is so, or -1. -2: raised. */
-static int take_in(PyObject *self, const struct epoll_event *events, int count) {
-    PyObject *tasks = HOLD(self, Scheduler, _tasks);
-    PyObject *ready = tasks == NULL ? NULL : HOLD(self, Scheduler, _ready);
+static int take_in(PyObject *self, PyObject *table, const struct epoll_event *events,
+                   int count) {
+    PyObject *tasks = HOLD(table, TaskTable, by_fd);
+    PyObject *ready = tasks == NULL ? NULL : HOLD(self, RunQueue, _ready);
     int found = ready == NULL || takes(tasks, &PyDict_Type) < 0 ? -2 : -1;
     for (int index = 0; index < count && found != -2; index++) {
         int fd = events[index].data.fd;
@@ -142,66 +159,65 @@ static int take_in(PyObject *self, const struct epoll_event *events, int count) 
     return found;
 }
 
-/* With the lock: whether somebody must be rung for, as what begins is not watched; -1: raised. */
-static int must_ring(PyObject *self, Py_ssize_t waiting) {
+/* With the lock: as `WatchdogTimer.begin`, by an alarm; -1: raised. */
+static int must_ring(PyObject *timer, Py_ssize_t waiting) {
     if (waiting == 0)
         return 0;
-    int watching = TRUTH(self, Scheduler, _watching);
+    int watching = TRUTH(timer, WatchdogTimer, watching);
     if (watching != 0)
         return watching < 0 ? -1 : 0;
-    set(SLOT(self, Scheduler, _watching), Py_True);
-    PyObject *is_set = PyObject_CallMethodNoArgs(self, native.name._set_alarm);
+    set(SLOT(timer, WatchdogTimer, watching), Py_True);
+    PyObject *is_set = PyObject_CallMethodNoArgs(timer, native.name.arm);
     int alarm = is_set == NULL ? -1 : PyObject_IsTrue(is_set);
     Py_XDECREF(is_set);
     return alarm < 0 ? -1 : !alarm;
 }
 
-/* With the lock: as the rest of `_absorb`. What shall happen without it is left in `rings`,
-   `wakes` and `calls`. */
-static int absorb(PyObject *self, PyObject *worker, const struct epoll_event *events, int count,
-                  bool *rings, bool *wakes, bool *calls) {
+/* What shall happen without the lock. */
+typedef struct {
+    bool rings, wakes, calls;
+} Then;
+
+/* With the lock: as the rest of `absorb`. */
+static int absorb(PyObject *self, const Parts *parts, PyObject *worker,
+                  const struct epoll_event *events, int count, Then *then) {
     long sleepers, last, alone;
     double timer, now;
     set(SLOT(worker, Worker, looking), Py_False);
-    if (ADD(self, Scheduler, _sleepers, -1) < 0)
+    if (ADD(self, RunQueue, sleepers, -1) < 0)
         return -1;
-    int found = take_in(self, events, count);
-    if (found == -2 || whole(GET(self, Scheduler, _last_found), &last) < 0 ||
-        whole(GET(self, Scheduler, _alone), &alone) < 0)
+    int found = take_in(self, parts->table, events, count);
+    if (found == -2 || whole(GET(self, RunQueue, _last_found), &last) < 0 ||
+        whole(GET(self, RunQueue, _alone), &alone) < 0)
         return -1;
     alone = found >= 0 && found == last && count == 1 ? alone + 1 : 0;
-    if (put_number(SLOT(self, Scheduler, _alone), alone) < 0 ||
-        put_number(SLOT(self, Scheduler, _last_found), found) < 0 ||
-        seconds_of(GET(self, Scheduler, _next_timer), &timer) < 0)
+    if (put_number(SLOT(self, RunQueue, _alone), alone) < 0 ||
+        put_number(SLOT(self, RunQueue, _last_found), found) < 0 ||
+        seconds_of(GET(parts->deadlines, Deadlines, _next), &timer) < 0)
         return -1;
     if (!isinf(timer)) {
-        if (read_clock(GET(self, Scheduler, _clock), &now) < 0)
+        if (read_clock(GET(parts->deadlines, Deadlines, _clock), &now) < 0)
             return -1;
         if (timer <= now && done(PyObject_CallMethodNoArgs(self, native.name._fire)) < 0)
             return -1;
     }
-    Py_ssize_t waiting = count_ready(self), due = count_of(HOLD(self, Scheduler, _due));
-    int ring = waiting < 0 || due < 0 ? -1 : must_ring(self, waiting + due);
-    if (ring < 0 || whole(GET(self, Scheduler, _sleepers), &sleepers) < 0)
+    Py_ssize_t waiting = count_ready(self);
+    Py_ssize_t due = count_of(HOLD(parts->deadlines, Deadlines, _calls));
+    int ring = waiting < 0 || due < 0 ? -1 : must_ring(parts->timer, waiting + due);
+    if (ring < 0 || whole(GET(self, RunQueue, sleepers), &sleepers) < 0)
         return -1;
-    *calls = due > 0;
-    *rings = ring;
-    *wakes = sleepers > 0 && waiting > 1;
+    *then = (Then){.rings = ring, .wakes = sleepers > 0 && waiting > 1, .calls = due > 0};
     return 0;
 }
 
 /* Without the lock: what a look has found to do beside the queue. */
-static int follow(PyObject *self, bool rings, bool wakes, bool calls) {
-    if (rings) {
-        PyObject *ring = HOLD(self, Scheduler, _ring);
-        int failed = ring == NULL ? -1 : done(PyObject_CallNoArgs(ring));
-        Py_XDECREF(ring);
-        if (failed < 0)
-            return -1;
-    }
-    if (wakes && wake(self) < 0)
+static int follow(PyObject *self, const Parts *parts, Then then) {
+    if (then.rings && done(PyObject_CallMethodNoArgs(parts->timer, native.name.ring)) < 0)
         return -1;
-    return calls ? done(PyObject_CallMethodNoArgs(self, native.name._call_due)) : 0;
+    if (then.wakes && wake(self) < 0)
+        return -1;
+    return then.calls ? done(PyObject_CallMethodNoArgs(parts->deadlines, native.name.call_due))
+                      : 0;
 }
 
 static int epoll_of(PyObject *poller, int *number) {
@@ -213,27 +229,30 @@ static int epoll_of(PyObject *poller, int *number) {
     return failed;
 }
 
-/* With the lock, which goes: what must be known before the poller is asked. 0: it may be. */
-static int begin_look(PyObject *self, PyObject *worker, int *timeout) {
+/* With the lock: what must be known before the poller is asked. 0: it may be. */
+static int begin_look(PyObject *self, const Parts *parts, PyObject *worker, int *timeout) {
     int permit = settle(self, worker) < 0 ? -1 : TRUTH(worker, Worker, permit);
     if (permit <= 0)
         return permit < 0 ? -1 : 1; /* it was taken a moment ago */
-    *timeout = may_wait(self);
-    int stops = *timeout == -2 ? -1 : *timeout == 0 ? 0 : TRUTH(self, Scheduler, _alarm_may_stop);
+    *timeout = may_wait(self, parts);
+    int stops = *timeout == -2  ? -1
+                : *timeout == 0 ? 0
+                                : TRUTH(parts->timer, WatchdogTimer, may_stop);
     if (stops > 0)
-        stops = done(PyObject_CallMethodNoArgs(self, native.name._stop_alarm));
+        stops = done(PyObject_CallMethodNoArgs(parts->timer, native.name.disarm));
     if (stops < 0)
         return -1;
     set(SLOT(worker, Worker, looking), Py_True);
-    set(SLOT(self, Scheduler, _unlooked), native.zero);
-    return ADD(self, Scheduler, _sleepers, 1);
+    set(SLOT(self, RunQueue, _unlooked), native.zero);
+    return ADD(self, RunQueue, sleepers, 1);
 }
 
-/* The look of a scheduler, by its poller's epoll, with its lock. */
-static PyObject *look(PyObject *self, PyObject *worker, int epoll, PyObject *lock) {
+/* The look of a run queue, by its poller's epoll, with its lock. */
+static PyObject *look(PyObject *self, const Parts *parts, PyObject *worker, int epoll,
+                      PyObject *lock) {
     int timeout = 0;
     lock_wait(lock);
-    int first = begin_look(self, worker, &timeout);
+    int first = begin_look(self, parts, worker, &timeout);
     lock_release(lock);
     if (first < 0)
         return NULL;
@@ -255,12 +274,12 @@ static PyObject *look(PyObject *self, PyObject *worker, int epoll, PyObject *loc
     if (count >= 0 || wrong == EINTR) /* a signal is the main thread's */
         wrong = 0;
 
-    bool rings = false, wakes = false, calls = false;
+    Then then = {0};
     lock_wait(lock);
-    int failed = absorb(self, worker, events, count, &rings, &wakes, &calls);
+    int failed = absorb(self, parts, worker, events, count, &then);
     lock_release(lock);
     if (failed == 0)
-        failed = follow(self, rings, wakes, calls);
+        failed = follow(self, parts, then);
     if (failed == 0 && wrong != 0) {
         errno = wrong;
         PyErr_SetFromErrno(PyExc_OSError);
@@ -270,16 +289,18 @@ static PyObject *look(PyObject *self, PyObject *worker, int epoll, PyObject *loc
 }
 
 PyObject *native_look(PyObject *self, PyObject *worker) {
-    if (!is_exactly(self, native.its.Scheduler) || !is_exactly(worker, native.its.Worker))
+    if (!is_exactly(self, native.its.RunQueue) || !is_exactly(worker, native.its.Worker))
         return call2(native.its.look, self, worker);
-    PyObject *poller = HOLD(self, Scheduler, _poller);
-    PyObject *lock = poller == NULL ? NULL : HOLD(self, Scheduler, _lock), *result = NULL;
+    PyObject *poller = HOLD(self, RunQueue, _poller);
+    PyObject *lock = poller == NULL ? NULL : HOLD(self, RunQueue, lock), *result = NULL;
     int epoll;
     if (lock != NULL) {
+        Parts parts = {0};
         if (!is_exactly(poller, native.its.EpollPoller) || !Py_IS_TYPE(lock, &RLock_Type))
             result = call2(native.its.look, self, worker);
-        else if (epoll_of(poller, &epoll) == 0)
-            result = look(self, worker, epoll, lock);
+        else if (epoll_of(poller, &epoll) == 0 && hold_parts(self, &parts) == 0)
+            result = look(self, &parts, worker, epoll, lock);
+        drop_parts(&parts);
     }
     Py_XDECREF(lock);
     Py_XDECREF(poller);

@@ -14,14 +14,16 @@
     X(Task, timer_at) X(Task, wants_write)                                                     \
     X(Worker, looking) X(Worker, parked) X(Worker, permit) X(Worker, task) X(Worker, turn)     \
     X(Worker, waited)                                                                          \
-    X(Wanted, pool) X(Wanted, quick) X(Wanted, task) X(Wanted, worker)                         \
-    X(Scheduler, _alarm_may_stop) X(Scheduler, _alone) X(Scheduler, _batch) X(Scheduler, _bound) X(Scheduler, _clock)        \
-    X(Scheduler, _closing) X(Scheduler, _count) X(Scheduler, _due) X(Scheduler, _holders)      \
-    X(Scheduler, _idle)                                                                        \
-    X(Scheduler, _last_found) X(Scheduler, _lock) X(Scheduler, _next_timer)                    \
-    X(Scheduler, _poller) X(Scheduler, _ready) X(Scheduler, _ring) X(Scheduler, _sample_mask)  \
-    X(Scheduler, _sleepers) X(Scheduler, _tasks) X(Scheduler, _unlooked)                       \
-    X(Scheduler, _watching)                                                                    \
+    X(Wanted, affinity) X(Wanted, quick) X(Wanted, task) X(Wanted, worker)                     \
+    X(RunQueue, _alone) X(RunQueue, _batch) X(RunQueue, _deadlines) X(RunQueue, _last_found)   \
+    X(RunQueue, _poller) X(RunQueue, _ready) X(RunQueue, _table) X(RunQueue, _unlooked)        \
+    X(RunQueue, _watchdog_timer) X(RunQueue, lock) X(RunQueue, sleepers)                       \
+    X(TaskTable, by_fd) X(TaskTable, closing)                                                  \
+    X(Deadlines, _calls) X(Deadlines, _clock) X(Deadlines, _next)                              \
+    X(WatchdogTimer, may_stop) X(WatchdogTimer, watching)                                      \
+    X(Runner, _estimate) X(Runner, _queue) X(BlockingEstimate, sample_mask)                    \
+    X(Affinity, _permits) X(Affinity, _table) X(Affinity, _workers)                            \
+    X(Permits, _holders) X(Permits, _resting) X(Workers, _bound) X(Workers, count)             \
     X(Core, _state) X(Lifecycle, _clock) X(Lifecycle, _context) X(Lifecycle, _handler)                         \
     X(Lifecycle, _read_deadline) X(Lifecycle, _short_proves) X(Lifecycle, _socket)             \
     X(Lifecycle, _source) X(Lifecycle, _state) X(Lifecycle, read_timeout)                      \
@@ -33,7 +35,9 @@
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Task) X(Worker) X(Wanted) X(Queue) X(Scheduler) X(Core) X(Lifecycle) X(Socket)           \
+    X(Task) X(Worker) X(Wanted) X(Core) X(Lifecycle) X(Socket)                                 \
+    X(RunQueue) X(TaskTable) X(Deadlines) X(WatchdogTimer) X(Runner) X(BlockingEstimate)       \
+    X(Affinity) X(Permits) X(Workers)                                                          \
     X(TCPChannel)                                                                              \
     X(EpollPoller) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)            \
     X(make_way) X(monotonic) X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)     \
@@ -41,12 +45,11 @@
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
-    X(_after_data) X(_arm) X(_be_watched) X(_behind_unread) X(_broke_off) X(_call_due)         \
-    X(_came_early) X(_connection)                                                              \
+    X(_after_data) X(_behind_unread) X(_broke_off) X(_came_early) X(_connection)               \
     X(_drained_after) X(_end_of_stream) X(_epoll) X(_fire) X(_nothing_there) X(_put_back)      \
-    X(_raised) X(_receive_failed) X(_run_measured) X(_send) X(_set_alarm) X(_stay_alone)       \
-    X(_stop_alarm) X(_tell) X(_tell_arrival) X(_tell_sent) X(_without_permit) X(alert) X(close) X(recv) X(run)   \
-    X(send) X(wait_recv) X(wake)
+    X(_raised) X(_receive_failed) X(_send) X(_set_timer) X(_tell) X(_tell_arrival)             \
+    X(_tell_sent) X(after_run) X(alert) X(arm) X(begin_now) X(call_due) X(close) X(disarm)     \
+    X(recv) X(ring) X(run) X(send) X(stay_alone) X(wait_recv) X(wake)
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;
 #define DECLARE_OBJECT(name) PyObject *name;

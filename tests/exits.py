@@ -19,7 +19,8 @@ from thousand_island_sync import Socket, SocketClosed, events
 from thousand_island_sync._base.options import MISSING
 from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._connection.states import State
-from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.run_queue import RunQueue
+from thousand_island_sync._scheduler.runner import Runner
 from thousand_island_sync._scheduler.task import DONE
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
@@ -28,7 +29,7 @@ from thousand_island_sync.transports.tcp import TCPChannel
 #: Numbers that are no small ones, which Python has made already.
 HUGE = 1 << 40
 MOST, ALIKE, ROUNDS = 70, 16, 8
-CLASSES = [Lifecycle, Socket, TCPChannel, Scheduler, Worker, Busy.Runs, TLSChannel, _Sink]
+CLASSES = [Lifecycle, Socket, TCPChannel, RunQueue, Runner, Worker, Busy.Runs, TLSChannel, _Sink]
 
 #: What Python keeps of freed objects, it gives without an allocation: all of it is taken first.
 taken = []
@@ -135,16 +136,16 @@ class Scheduled(Busy):
 
     def __init__(self, **how):
         super().__init__(**how)
-        self.worker.turn = self.scheduler._sleepers = HUGE
-        self.scheduler._last_found = self.task.fd
+        self.worker.turn = self.queue.sleepers = HUGE
+        self.queue._last_found = self.task.fd
 
     def check(self):
-        yield from said("the lock is held", not self.scheduler._lock.locked())
+        yield from said("the lock is held", not self.queue.lock.locked())
 
 
 class Batch(Scheduled):
     def play(self):
-        self.scheduler._run_batch(self.worker)
+        self.runner.run_batch(self.worker)
 
 
 class Timed(Scheduled):
@@ -162,10 +163,10 @@ class Unpermitted(Scheduled):
         super().__init__()
         self.worker.permit = False
         self.task.verdict = HUGE
-        self.original, Scheduler._without_permit = Scheduler._without_permit, lambda *_: None
+        self.original, Runner.after_run = Runner.after_run, lambda *_: None
 
     def __exit__(self, *exc):
-        Scheduler._without_permit = self.original
+        Runner.after_run = self.original
         super().__exit__(*exc)
 
     play = Batch.play
@@ -174,10 +175,10 @@ class Unpermitted(Scheduled):
 class Look(Scheduled):
     def __init__(self):
         super().__init__(ready=False)
-        self.scheduler._next_timer = 1e9
+        self.queue._deadlines._next = 1e9
 
     def play(self):
-        self.scheduler._look(self.worker)
+        self.queue.look(self.worker)
 
 
 class LockMaking(contextlib.nullcontext):

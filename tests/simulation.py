@@ -18,19 +18,17 @@ from types import SimpleNamespace
 
 from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._base.waits import make_way
-from thousand_island_sync._scheduler import (
-    pool,
-    watch,
-    workers,
-)
+from thousand_island_sync._scheduler import blocking_estimate, stalls, workers
 from thousand_island_sync._scheduler import (
     scheduler as _scheduler,
 )
 from thousand_island_sync._scheduler import (
     worker as _worker,
 )
+from thousand_island_sync._scheduler.blocking_estimate import BlockingEstimate
+from thousand_island_sync._scheduler.permits import Permits
 from thousand_island_sync._scheduler.poller import READ
-from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.scheduler import Parts, Scheduler
 from thousand_island_sync._scheduler.task import AGAIN, PARK, Task
 from thousand_island_sync._scheduler.timers import Timer
 
@@ -286,8 +284,8 @@ class Stream(Task):
         return AGAIN if self.arrived else PARK
 
 
-class Simulated(Scheduler):
-    """C code asks the real clocks, of no class but the scheduler itself."""
+class Estimate(BlockingEstimate):
+    """C code asks the real clocks, for no class but the estimate itself."""
 
 
 class SimAlarm:
@@ -324,19 +322,26 @@ class World:
         )
         for module in (_worker, workers):
             monkeypatch.setattr(module, "threading", current)
-        monkeypatch.setattr(pool, "lock", lambda name: SimLock())
-        for module in (_scheduler, watch):
+        monkeypatch.setattr(_scheduler, "lock", lambda name: SimLock())
+        for module in (blocking_estimate, stalls):
             monkeypatch.setattr(module, "perf_counter", lambda: kernel.now)
             monkeypatch.setattr(module, "process_time", kernel.process_time)
-        monkeypatch.setattr(_scheduler, "thread_time", lambda: kernel.running.cpu)
-        monkeypatch.setattr(_scheduler, "voluntary_switches", lambda: kernel.running.switches)
-        monkeypatch.setattr(watch, "wants_processor", kernel.computes)
-        monkeypatch.setattr(watch, "processor_time", kernel.processor_time)
+        for name, value in (
+            ("thread_time", lambda: kernel.running.cpu),
+            ("voluntary_switches", lambda: kernel.running.switches),
+        ):
+            monkeypatch.setattr(blocking_estimate, name, value)
+        monkeypatch.setattr(stalls, "wants_processor", kernel.computes)
+        monkeypatch.setattr(stalls, "processor_time", kernel.processor_time)
         self.poller = SimPoller(kernel)
         self.edges: list = []
         self.hand_overs: list[float] = []
         self._bell: Waiter | None = None
         self._rung = False
+
+        class Simulated(Scheduler):
+            parts = Parts(estimate=Estimate, clock=lambda: kernel.now)
+
         self.scheduler = Simulated(
             self.poller,
             max_threads=max_threads,
@@ -344,15 +349,14 @@ class World:
             ring=self._ring,
             saturation=lambda *edge: self.edges.append((kernel.now, *edge)),
             permits=1,
-            clock=lambda: kernel.now,
         )
-        revoke = self.scheduler._revoke
+        revoke = Permits._revoke
 
-        def noted(worker):
+        def noted(permits, worker):
             self.hand_overs.append(kernel.now)
-            revoke(worker)
+            revoke(permits, worker)
 
-        monkeypatch.setattr(Scheduler, "_revoke", lambda scheduler, worker: noted(worker))
+        monkeypatch.setattr(Permits, "_revoke", noted)
         self.streams: list[Stream] = []
         self.looks = 0
         self._has_alarm = alarm

@@ -18,10 +18,12 @@ from pathlib import Path
 from tests.test_connection import World
 from thousand_island_sync import Handler
 from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._scheduler.affinity import Wanted
 from thousand_island_sync._scheduler.poller import EpollPoller
+from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.scheduler import Scheduler
-from thousand_island_sync._scheduler.staying import Wanted
 from thousand_island_sync._scheduler.task import Task
+from thousand_island_sync._scheduler.task_table import TaskTable
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync.socket import Socket
 from thousand_island_sync.transports.tcp import TCPChannel
@@ -82,7 +84,13 @@ VALUES = [
     ),
     *(lambda: (0, 0, 0, 0), lambda: ("a", "b", "c", "d"), lambda: int, threading.Lock),
     *(socket.socket, lambda: Task(0), lambda: Task.__new__(Task), lambda: Worker.__new__(Worker)),
-    *(lambda: Socket.__new__(Socket), lambda: Scheduler.__new__(Scheduler), Odd, Emptying),
+    *(
+        lambda: Socket.__new__(Socket),
+        lambda: RunQueue.__new__(RunQueue),
+        lambda: TaskTable.__new__(TaskTable),
+        Odd,
+        Emptying,
+    ),
     *(lambda: TCPChannel.__new__(TCPChannel), lambda: EpollPoller.__new__(EpollPoller)),
     *(lambda: Lifecycle.__new__(Lifecycle), lambda: Wanted.__new__(Wanted)),
 ]
@@ -160,20 +168,29 @@ class Busy(contextlib.AbstractContextManager):
         self.scheduler = Scheduler(
             EpollPoller(), max_threads=1, name="t", ring=lambda: None, saturation=lambda *_: None
         )
-        self.worker = Worker(self.scheduler)
-        self.scheduler._count = 1
-        self.scheduler._grant(self.worker)
+        self.queue, self.runner = self.scheduler._queue, self.scheduler._runner
+        self.permits = self.scheduler._permits
+        self.worker = self.permits.employ()
         self.task = self.Runs(self.ours.fileno())
         self.task.deadline = 1e9
         self.task.owned = True
-        self.scheduler._tasks[self.task.fd] = self.task
+        self.scheduler._table.add([self.task])
         self.scheduler.attach(self.task)
         self.theirs.sendall(b"x")
-        (self.scheduler._ready if ready else self.worker.parked).append(self.task)
-        self.poller = self.scheduler._poller
+        (self.queue._ready if ready else self.worker.parked).append(self.task)
+        self.poller = self.queue._poller
 
     def objects(self):
-        return {"Task": self.task, "Worker": self.worker, "Scheduler": self.scheduler}
+        return {
+            "Task": self.task,
+            "Worker": self.worker,
+            "RunQueue": self.queue,
+            "TaskTable": self.scheduler._table,
+            "Deadlines": self.queue._deadlines,
+            "WatchdogTimer": self.scheduler._watchdog_timer,
+            "Runner": self.runner,
+            "BlockingEstimate": self.scheduler._estimate,
+        }
 
     def __exit__(self, *exc):
         self.ours.close()
@@ -188,11 +205,19 @@ class Staying(Wired):
         super().__init__()
         self.busy = Busy()
         self.busy.task.blocks = True
-        self.wanted = Wanted(self.busy.scheduler, self.busy.worker, self.busy.task)
+        self.affinity = self.busy.runner._affinity
+        self.wanted = Wanted(self.affinity, self.busy.worker, self.busy.task)
         self.connection._clock = itertools.count(0, 10).__next__  # a callback takes ten seconds
 
     def objects(self):
-        return {**super().objects(), **self.busy.objects(), "Wanted": self.wanted}
+        return {
+            **super().objects(),
+            **self.busy.objects(),
+            "Wanted": self.wanted,
+            "Affinity": self.affinity,
+            "Permits": self.busy.permits,
+            "Workers": self.affinity._workers,
+        }
 
     def stay(self):
         self.connection.stay(float("inf"), self.wanted)
@@ -255,9 +280,9 @@ def entries():
         (Wired, lambda world: world.socket.send([b"x", b"y"])),
         (Waiting, lambda world: world.socket.recv(5)),
         (Waiting, lambda world: world.socket.recv()),
-        (Busy, lambda world: world.scheduler._run_batch(world.worker)),
-        (Busy, lambda world: world.scheduler._look(world.worker)),
-        (lambda: Busy(ready=False), lambda world: world.scheduler._look(world.worker)),
+        (Busy, lambda world: world.runner.run_batch(world.worker)),
+        (Busy, lambda world: world.queue.look(world.worker)),
+        (lambda: Busy(ready=False), lambda world: world.queue.look(world.worker)),
     ]
     if "tls" in sys.argv:
         wire = secure()
@@ -324,7 +349,7 @@ def main():
         for method in (
             *(world.connection.run, world.connection.stay, world.connection._become),
             *(world.socket.send, world.socket.recv),
-            *(world.busy.scheduler._run_batch, world.busy.scheduler._look),
+            *(world.busy.runner.run_batch, world.busy.queue.look),
         ):
             call_with(method)
     print(done, flush=True)

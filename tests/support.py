@@ -120,9 +120,10 @@ def received(server: ThousandIsland, count: int) -> bool:
 
 
 def watch_sleeps(server: ThousandIsland) -> bool:
-    """Whether the stall watch has looked, and waits to be told."""
+    """Whether the watchdog has looked, and waits to be told."""
     scheduler = server._run.scheduler
-    return scheduler._seen_turns >= 0 and not scheduler._watching
+    looked = scheduler._watchdog._stalls._pace.turns >= 0
+    return looked and not scheduler._watchdog_timer.watching
 
 
 def go_by(monkeypatch: Any, way: str) -> None:

@@ -1,4 +1,4 @@
-"""The alarm of the stall watch."""
+"""The alarm of the watchdog."""
 
 import os
 import select
@@ -90,13 +90,13 @@ def test_a_server_does_not_look_at_requests_that_come_one_by_one(serve, client, 
     assert answers(sock)
     assert eventually(at_rest)
     scheduler = server._run.scheduler
-    if scheduler._alarm is None or scheduler._permits > 1:
+    if scheduler._watchdog_timer._alarm is None or not scheduler._permits.is_one():
         pytest.skip("there is none, or nobody can tell that all wait again")
     monkeypatch.setattr(_alarm, "TICK", 60)  # for however long they take here
     monkeypatch.setattr(_alarm, "SPARSE_S", 0)
     before = len(looks)
     assert all(answers(sock) for _ in range(20))
-    assert eventually(lambda: not scheduler._watching)
+    assert eventually(lambda: not scheduler._watchdog_timer.watching)
     assert len(looks) == before
     assert scheduler.counts()[0] == 1
 
@@ -107,7 +107,7 @@ def test_but_at_those_that_follow_each_other_closely(serve, client, monkeypatch)
     server = serve(Echo)
     sock = client(server)
     assert all(answers(sock) for _ in range(20))
-    assert server._run.scheduler._watching  # the alarm is still set
+    assert server._run.scheduler._watchdog_timer.watching  # the alarm is still set
 
 
 @pytest.mark.parametrize("debug", ["0", "1"])

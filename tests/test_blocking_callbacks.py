@@ -1,6 +1,6 @@
 """Whichever callback blocks, in code that is not ours and unforeseen: nobody waits for it.
 
-It is the stall watch that finds out, and on a server at rest it sleeps: so whatever leads to a
+It is the watchdog that finds out, and on a server at rest it sleeps: so whatever leads to a
 callback must see to it that the watch looks. A server that checks itself looks so often that it
 would not be missed: all of this is asked of both kinds.
 """

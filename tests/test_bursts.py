@@ -15,6 +15,7 @@ from thousand_island_sync._base import starting
 from thousand_island_sync._base.signal_handlers import NotedSignals
 from thousand_island_sync._listener.acceptor import Acceptor
 from thousand_island_sync._scheduler import mending
+from thousand_island_sync._scheduler.rousing import Rousing
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync._server import changes
 from thousand_island_sync._server import status as _status
@@ -331,15 +332,16 @@ def test_threads_are_listed_without_the_lock(serve, client, monkeypatch):
     ended = threading.Thread(target=int)
     ended.start()
     ended.join()
-    dead = Worker(scheduler)
+    workers = scheduler._workers
+    dead = Worker(scheduler._permits)
     dead.permit = False
     with scheduler._lock:
-        scheduler._threads[dead] = ended
-        scheduler._count += 1
-    scheduler._put_right()
+        workers._threads[dead] = ended
+        workers.count += 1
+    scheduler._mending.put_right()
     assert held
     assert not any(held)
-    assert dead not in scheduler._threads
+    assert dead not in workers._threads
     assert answers(client(server))
 
 
@@ -446,8 +448,7 @@ def test_a_callback_in_which_our_code_breaks_off_is_not_taken_for_lost(serve, cl
     sock = client(server)
     echoes(sock)
     connection = next(one for one in server.connections() if one not in other)._lifecycle
-    scheduler = type(server._run.scheduler)
-    rouse, run, runs = scheduler._rouse_no_new_one, type(connection).run, []
+    rouse, run, runs = Rousing._rouse_no_new_one, type(connection).run, []
 
     def raises(self):
         if threading.get_ident() in in_post:
@@ -459,7 +460,7 @@ def test_a_callback_in_which_our_code_breaks_off_is_not_taken_for_lost(serve, cl
         runs.append(self)
         return run(self)
 
-    monkeypatch.setattr(scheduler, "_rouse_no_new_one", raises)
+    monkeypatch.setattr(Rousing, "_rouse_no_new_one", raises)
     sock.sendall(b"a")
     assert went_on.wait(5)
     monkeypatch.setattr(type(connection), "run", counts)

@@ -8,15 +8,15 @@ import logging
 import os
 import socket as stdlib_socket
 import threading
-from collections import deque
 
 import pytest
 
 from tests.support import Echo, echoes, eventually, watch_sleeps
 from thousand_island_sync import Close, Handler
 from thousand_island_sync._base import reports
-from thousand_island_sync._scheduler.scheduler import Scheduler
-from thousand_island_sync._scheduler.worker import Worker
+from thousand_island_sync._scheduler.poller import new_poller
+from thousand_island_sync._scheduler.run_queue import RunQueue
+from thousand_island_sync._scheduler.watchdog_timer import WatchdogTimer
 from thousand_island_sync._server import checked
 from thousand_island_sync._server.checked import CheckedConnection, CheckedScheduler
 
@@ -94,13 +94,13 @@ def test_a_watch_that_sleeps(serve, client, found, monkeypatch):
         def handle_connection(self, socket):
             release.wait(5)
 
-    monkeypatch.setattr(Scheduler, "_be_watched", lambda scheduler: None)
+    monkeypatch.setattr(WatchdogTimer, "begin_now", lambda timer: None)
     server = serve(Waits)
     assert eventually(lambda: watch_sleeps(server))
     client(server)
     assert eventually(lambda: found)
     release.set()
-    assert found[0] == "a thread with a permit runs a task, and the stall watch sleeps"
+    assert found[0] == "a thread with a permit runs a task, and the watchdog sleeps"
 
 
 def test_a_run_without_ownership_and_after_the_end(serve, client, found):
@@ -124,13 +124,13 @@ def test_a_lost_wake_up(serve, client, found, monkeypatch):
     sock = client(server)
     echoes(sock)
     lifecycle = parked(server)
-    absorb = Scheduler._absorb
+    absorb = RunQueue.absorb
 
     def forgetful(self, events, worker):
         absorb(self, [one for one in events if one[0] != lifecycle.fd], worker)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Scheduler, "_absorb", forgetful)
+        patched.setattr(RunQueue, "absorb", forgetful)
         sock.sendall(b"lost")
         assert eventually(lambda: found, 5)
     assert found[0].startswith(f"connection {lifecycle.id} has bytes that nobody was told of")
@@ -140,14 +140,24 @@ class _Books:
     """A scheduler's books, to be falsified; nothing runs."""
 
     def __init__(self):
-        self.scheduler = object.__new__(CheckedScheduler)
-        self.worker = Worker(self.scheduler)
-        self.scheduler._permits = 1
-        self.scheduler._broken = False
-        self.scheduler._free = 0
-        self.scheduler._holders = [self.worker]
-        self.scheduler._idle = []
-        self.scheduler._ready = deque()
+        scheduler = CheckedScheduler(
+            new_poller(),
+            max_threads=4,
+            name="t",
+            ring=lambda: None,
+            saturation=lambda *_: None,
+            permits=1,
+        )
+        self.poller = scheduler._queue._poller
+        self.queue, self.permits = scheduler._queue, scheduler._permits
+        self.workers, self.inspection = scheduler._workers, scheduler._inspection
+        self.worker = self.permits.employ()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.poller.close()
 
 
 class _Owned:
@@ -155,12 +165,12 @@ class _Owned:
 
 
 FALSE = {
-    "1 permits free, 1 held, of 1": lambda books: setattr(books.scheduler, "_free", 1),
-    "listed twice": lambda books: books.scheduler._holders.append(books.worker),
+    "1 permits free, 1 held, of 1": lambda books: setattr(books.permits, "_free", 1),
+    "listed twice": lambda books: books.permits._holders.append(books.worker),
     "does not know it": lambda books: setattr(books.worker, "permit", False),
-    "rests with a permit": lambda books: books.scheduler._idle.append(books.worker),
-    "queue twice": lambda books: books.scheduler._ready.extend([one := _Owned(), one]),
-    "nobody owns it": lambda books: books.scheduler._ready.append(
+    "rests with a permit": lambda books: books.permits._resting.append(books.worker),
+    "queue twice": lambda books: books.queue._ready.extend([one := _Owned(), one]),
+    "nobody owns it": lambda books: books.queue._ready.append(
         type("Loose", (), {"owned": False})()
     ),
 }
@@ -194,11 +204,11 @@ def test_a_second_owner_of_a_descriptor_is_found(how, serve, client, found):
 
 @pytest.mark.parametrize("says", FALSE)
 def test_false_books(says, found):
-    books = _Books()
-    books.scheduler._check_books()
-    assert found == []
-    FALSE[says](books)
-    books.scheduler._check_books()
+    with _Books() as books:
+        books.inspection.check_books()
+        assert found == []
+        FALSE[says](books)
+        books.inspection.check_books()
     assert any(says in one for one in found), found
 
 
@@ -210,17 +220,16 @@ def test_false_books(says, found):
 def test_a_ready_task_that_nobody_takes(idle, count, free, told, found, monkeypatch):
     time_now = 0.0
     monkeypatch.setattr(checked, "now", lambda: time_now)
-    books = _Books()
-    scheduler = books.scheduler
-    scheduler._head = (None, 0.0, 0)
-    scheduler._idle, scheduler._count, scheduler._bound = [books.worker] * idle, count, 4
-    scheduler._free = free
-    scheduler._ready = deque([_Owned()])
-    for _ in range(100):
-        scheduler._look_at_the_queue()
-        time_now += 0.02
-        if not 0.9 < time_now < 1.2:
-            assert bool(found) is (told and time_now > 1), time_now
-    scheduler._ready = deque()
-    scheduler._look_at_the_queue()
-    assert scheduler._head[2] == 0
+    with _Books() as books:
+        inspection, queue = books.inspection, books.queue
+        books.permits._resting, books.workers.count = [books.worker] * idle, count
+        books.permits._free = free
+        queue._ready.append(_Owned())
+        for _ in range(100):
+            inspection.look_at_the_queue()
+            time_now += 0.02
+            if not 0.9 < time_now < 1.2:
+                assert bool(found) is (told and time_now > 1), time_now
+        queue.clear()
+        inspection.look_at_the_queue()
+        assert inspection._head[2] == 0

@@ -90,7 +90,7 @@ def adopt():
 
 def watched(server):
     """The numbers in the server's poller, as the kernel has them (proc(5), fdinfo)."""
-    number = server._run.scheduler._poller.fileno()
+    number = server._run.scheduler._queue._poller.fileno()
     with open(f"/proc/self/fdinfo/{number}") as info:
         return [int(line.split()[1]) for line in info if line.startswith("tfd:")]
 

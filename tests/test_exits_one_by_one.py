@@ -39,83 +39,85 @@ def test_a_poller_that_fails_is_told_of_when_the_books_are_right_again():
     with Busy(ready=False) as world:
         os.dup2(ours, world.poller._epoll.fileno())
         with pytest.raises(OSError, match="Invalid argument"):
-            world.scheduler._look(world.worker)
+            world.queue.look(world.worker)
         assert not world.worker.looking
-        assert world.scheduler._sleepers == 0
-        assert not world.scheduler._lock.locked()
+        assert world.queue.sleepers == 0
+        assert not world.queue.lock.locked()
     os.close(ours)
     os.close(theirs)
 
 
 def test_a_clock_that_fails_leaves_the_lock_free():
     with Busy(ready=False) as world:
-        world.scheduler._next_timer = 0.0
-        world.scheduler._clock = breaks
+        world.queue._deadlines._next = 0.0
+        world.queue._deadlines._clock = breaks
         with pytest.raises(Broken):
-            world.scheduler._look(world.worker)
-        assert not world.scheduler._lock.locked()
+            world.queue.look(world.worker)
+        assert not world.queue.lock.locked()
 
 
-@pytest.mark.parametrize("name", ["_arm", "_put_back", "_fire", "_set_alarm", "_stop_alarm"])
+@pytest.mark.parametrize("name", ["_set_timer", "_put_back", "_fire", "arm", "disarm"])
 def test_a_step_of_a_look_that_fails_leaves_the_lock_free(name, monkeypatch):
     with Busy(ready=False) as world:
-        scheduler = world.scheduler
-        monkeypatch.setattr(type(scheduler), name, breaks)
+        queue, timer = world.queue, world.scheduler._watchdog_timer
+        monkeypatch.setattr(type(timer if name in ("arm", "disarm") else queue), name, breaks)
         world.task.timer_at = 2e9
         world.task.attached = name != "_put_back"
-        scheduler._alarm_may_stop = True
-        scheduler._next_timer = 0.0 if name == "_fire" else 1e9
-        if name == "_stop_alarm":
+        timer.may_stop = True
+        queue._deadlines._next = 0.0 if name == "_fire" else 1e9
+        if name == "disarm":
             world.worker.parked.clear()
         with contextlib.suppress(Broken):
-            scheduler._look(world.worker)
-            assert name == "_stop_alarm", "it was not called"
-        assert not scheduler._lock.locked()
+            queue.look(world.worker)
+            assert name == "disarm", "it was not called"
+        assert not queue.lock.locked()
 
 
-@pytest.mark.parametrize("name", ["_be_watched", "_without_permit", "_stay_alone", "_run_measured"])
+@pytest.mark.parametrize("name", ["begin_now", "after_run", "stay_alone", "run"])
 def test_a_step_of_a_batch_that_fails_is_passed_on(name, monkeypatch):
     with Busy() as world:
         scheduler, worker = world.scheduler, world.worker
-        monkeypatch.setattr(type(scheduler), name, breaks)
-        scheduler._watching = name != "_be_watched"
-        scheduler._alone = 1_000
-        if name == "_without_permit":
+        timer = scheduler._watchdog_timer
+        owner = {"begin_now": timer, "run": scheduler._estimate}.get(name, world.runner)
+        monkeypatch.setattr(type(owner), name, breaks)
+        timer.watching = name != "begin_now"
+        world.queue._alone = 1_000
+        if name == "after_run":
             worker.permit = False
-        world.task.blocks = name == "_run_measured"
+        world.task.blocks = name == "run"
         with pytest.raises(Broken):
-            scheduler._run_batch(worker)
-        assert not scheduler._lock.locked()
-        scheduler._holders[:] = []
+            world.runner.run_batch(worker)
+        assert not world.queue.lock.locked()
 
 
 def test_a_run_that_waited_makes_its_task_a_suspect(monkeypatch):
     monkeypatch.setattr(Busy.Runs, "run", lambda task: time.sleep(0.01) or 0)
     with Busy() as world:
-        world.worker.turn = world.scheduler._sample_mask  # the next is measured
-        world.scheduler._run_batch(world.worker)
+        world.worker.turn = world.scheduler._estimate.sample_mask  # the next is measured
+        world.runner.run_batch(world.worker)
         assert (world.task.blocks, world.task.sampled) == (True, False)
         assert list(world.worker.parked) == [world.task]
 
 
 def test_what_a_run_empties_is_missed_behind_it(monkeypatch):
     with Busy() as world:
-        monkeypatch.setattr(Busy.Runs, "run", lambda task: delattr(world.scheduler, "_batch") or 0)
+        monkeypatch.setattr(Busy.Runs, "run", lambda task: delattr(world.queue, "_batch") or 0)
         with pytest.raises(AttributeError, match="_batch"):
-            world.scheduler._run_batch(world.worker)
+            world.runner.run_batch(world.worker)
         assert list(world.worker.parked) == [world.task]
 
 
-@pytest.mark.parametrize("name", ["_tasks", "_next_timer"])
+@pytest.mark.parametrize("name", ["by_fd", "_next"])
 def test_a_look_that_cannot_tell_how_long_it_may_wait_leaves_the_lock_free(name):
     with Busy(ready=False) as world:
-        world.scheduler._closing = True
+        world.scheduler._table.closing = True
         world.task.timer_at = 0.0
-        setattr(world.scheduler, name, "something else")
+        owner = world.scheduler._table if name == "by_fd" else world.queue._deadlines
+        setattr(owner, name, "something else")
         with pytest.raises(TypeError):
-            world.scheduler._look(world.worker)
-        assert not world.scheduler._lock.locked()
-        assert world.scheduler._sleepers == 0
+            world.queue.look(world.worker)
+        assert not world.queue.lock.locked()
+        assert world.queue.sleepers == 0
 
 
 def test_a_scheduler_that_closes_and_has_no_task_waits_for_none():
@@ -123,35 +125,35 @@ def test_a_scheduler_that_closes_and_has_no_task_waits_for_none():
         world.theirs.close()
         world.ours.close()  # nothing will happen
         world.worker.parked.clear()
-        world.scheduler._tasks.clear()
-        world.scheduler._closing = True
-        assert world.scheduler._look(world.worker)
+        world.scheduler._table.remove(world.task)
+        world.scheduler._table.closing = True
+        assert world.queue.look(world.worker)
 
 
 def test_a_wake_up_that_fails_is_told_of_and_the_tasks_wait_in_the_queue():
     with Busy() as world:
-        scheduler = world.scheduler
+        queue = world.queue
         world.poller.wake = breaks
-        scheduler._ready.append(world.task)
-        scheduler._sleepers, scheduler._watching = 1, True
+        queue._ready.append(world.task)
+        queue.sleepers, world.scheduler._watchdog_timer.watching = 1, True
         with pytest.raises(Broken):
-            scheduler._look(world.worker)
-        assert len(scheduler._ready) == 2
-        assert scheduler._sleepers == 1
-        assert not scheduler._lock.locked()
+            queue.look(world.worker)
+        assert len(queue._ready) == 2
+        assert queue.sleepers == 1
+        assert not queue.lock.locked()
 
 
 def test_a_twin_waits_for_its_lock():
     looked = []
     with Busy(ready=False) as world:
         thread = threading.Thread(
-            target=lambda: looked.append(world.scheduler._look(world.worker)), daemon=True
+            target=lambda: looked.append(world.queue.look(world.worker)), daemon=True
         )
-        world.scheduler._lock.acquire()
+        world.queue.lock.acquire()
         thread.start()
         thread.join(0.05)
         assert looked == []
-        world.scheduler._lock.release()
+        world.queue.lock.release()
         thread.join(10)
         assert looked == [True]
 
@@ -220,7 +222,7 @@ def test_a_verdict_that_is_none_ends_the_run():
     with Busy() as world:
         world.task.verdict = "park"
         with pytest.raises(TypeError, match="takes int"):
-            world.scheduler._run_batch(world.worker)
+            world.runner.run_batch(world.worker)
 
 
 # ---- a socket ---------------------------------------------------------------------

@@ -29,7 +29,7 @@ from thousand_island_sync import (
     ThousandIslandError,
 )
 from thousand_island_sync._listener import accept_turns
-from thousand_island_sync._scheduler import pool
+from thousand_island_sync._scheduler import scheduler as _scheduler
 
 # ---- F1: how full it is ------------------------------------------------------------
 
@@ -457,14 +457,14 @@ def test_f14_as_many_permits_as_threads_can_run_at_once(gil, cores, permits, mon
     else:
         monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert pool.default_permits() == permits
+    assert _scheduler.default_permits() == permits
 
 
 @pytest.mark.parametrize("permits", [2, 8])
 def test_f14_with_several_permits_nothing_is_lost(permits, serve, monkeypatch):
     """As a free-threaded build has it: several threads poll and run, acceptors do not take
     turns. The servers of the tests check themselves meanwhile."""
-    for module in (pool, accept_turns):
+    for module in (_scheduler, accept_turns):
         monkeypatch.setattr(module, "default_permits", lambda: permits)
     server = serve(Echo, num_acceptors=4)
 

@@ -8,14 +8,14 @@ import pytest
 from tests.support import Echo, answers, eventually, receive
 from thousand_island_sync import Handler, events
 from thousand_island_sync._listener import accept_turns, acceptor
-from thousand_island_sync._scheduler import pool
+from thousand_island_sync._scheduler import scheduler as _scheduler
 
 
 @pytest.fixture(autouse=True)
 def one_thread_at_a_time(monkeypatch):
     """As with the GIL."""
     monkeypatch.setattr(accept_turns, "default_permits", lambda: 1)
-    monkeypatch.setattr(pool, "default_permits", lambda: 1)
+    monkeypatch.setattr(_scheduler, "default_permits", lambda: 1)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_an_inline_accept_is_closed_and_opened_again(serve, client):
         server.resume()
         assert answers(client(server))
     # The acceptor offers it once the client is handed over, who may be answered by then.
-    assert eventually(lambda: server._run.scheduler._doors == [inline_of(server)._task])
+    assert eventually(lambda: server._run.scheduler._table._uncounted == [inline_of(server)._task])
 
 
 def test_a_receiver_that_is_called_inline_may_stop_the_server(serve, client):
@@ -225,8 +225,8 @@ def test_an_inline_accept_that_is_added_after_its_close_is_forgotten(serve, clie
         assert go_on.wait(5)
         add(self, one)
 
-    add = type(scheduler).add_door
-    monkeypatch.setattr(type(scheduler), "add_door", add_late)
+    add = type(scheduler).add_uncounted
+    monkeypatch.setattr(type(scheduler), "add_uncounted", add_late)
     client(server).sendall(b"x")  # after the first client acceptors offer it
     assert come.wait(5)
     inline.close(0)  # it waits for nobody

@@ -27,8 +27,9 @@ from thousand_island_sync import (
 from thousand_island_sync._base import locks, waits
 from thousand_island_sync._connection import mailbox
 from thousand_island_sync._connection.mailbox import Mailbox
-from thousand_island_sync._scheduler import pool as _pool
+from thousand_island_sync._scheduler import scheduler as _scheduler
 from thousand_island_sync._scheduler import workers
+from thousand_island_sync._scheduler.rousing import Calls
 from thousand_island_sync._scheduler.timers import Timer
 
 pytestmark = pytest.mark.skipif(not locks.watched, reason="by the watch it is known who has one")
@@ -328,7 +329,7 @@ def test_who_has_a_lock_does_not_wait_for_the_schedulers(
     options = {"all": [], "counted": []}
     server = serve(Everyone, handler_options=options)
     if listener != "listens":
-        monkeypatch.setattr(server._run.scheduler, "_ring", lambda: None)
+        monkeypatch.setattr(server._run.scheduler._errands, "_ring", lambda: None)
     bystanders = Bystanders(server, client, options, 2)
     assert eventually(lambda: not bystanders.kept._lifecycle.owned)
     scheduler, taken, over = server._run.scheduler, threading.Event(), threading.Event()
@@ -391,7 +392,7 @@ def test_many_threads_post_at_once_each_with_a_lock(serve, client):
 def test_who_asks_starts_no_thread(serve, client, monkeypatch):
     """One that begins takes locks of the standard library's, which who was interrupted may have;
     so the listener's thread starts it."""
-    monkeypatch.setattr(_pool, "default_permits", lambda: 8)
+    monkeypatch.setattr(_scheduler, "default_permits", lambda: 8)
     options = {"all": [], "counted": []}
     server = serve(Everyone, handler_options=options)
     bystanders = Bystanders(server, client, options, 1)
@@ -401,16 +402,16 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
         begun.append(threading.get_ident())
         start(thread)
 
-    call_somebody = _pool.Pool._call_somebody
+    somebody = Calls.somebody
 
-    def rather_a_new_one(pool):
-        if pool._free:
-            pool._call_heir()
+    def rather_a_new_one(calls):
+        if calls._permits.are_free():
+            calls.heir()
         else:
-            call_somebody(pool)
+            somebody(calls)
 
     monkeypatch.setattr(workers, "start", noted)
-    monkeypatch.setattr(_pool.Pool, "_call_somebody", rather_a_new_one)
+    monkeypatch.setattr(Calls, "somebody", rather_a_new_one)
     for count in range(1, 8):
         bystanders.post()
         assert eventually(lambda count=count: len(options["counted"]) == count)

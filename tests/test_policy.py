@@ -7,8 +7,8 @@ import pytest
 
 from tests.simulation import World
 from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
+from thousand_island_sync._scheduler.stalls import _BUSY_LOOKS
 from thousand_island_sync._scheduler.tendency import HAND_OVER_COST, SAMPLE_EVERY
-from thousand_island_sync._scheduler.watch import _BUSY_LOOKS
 
 pytestmark = pytest.mark.heavy
 
@@ -55,7 +55,7 @@ def test_quick_callbacks_share_one_thread_and_nothing_is_handed_over(world):
     assert world.hand_overs == []
     assert world.scheduler.counts()[0] == 1
     assert longest_wait(world) < 0.001
-    assert world.scheduler.tendency.average < HAND_OVER_COST
+    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST
 
 
 def test_an_idle_server_is_not_looked_at(world):
@@ -174,7 +174,7 @@ def test_rare_slow_callbacks_hold_up_nobody_for_longer_than_the_stall_limit(slow
     assert callbacks(world) == 20 * 400
     assert longest_wait(world) <= STALL_LIMIT + 0.001
     assert not any(stream.blocks for stream in world.streams)
-    assert world.scheduler.tendency.average < HAND_OVER_COST
+    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST
 
 
 def test_a_connection_whose_callback_computed_for_long_makes_way_from_then_on(world):
@@ -188,7 +188,7 @@ def test_a_connection_whose_callback_computed_for_long_makes_way_from_then_on(wo
     assert heavy.blocks
     assert max(wait for _, wait in quick.waits) <= BUSY_LIMIT
     assert max(wait for when, wait in quick.waits if when > 0.2) < HAND_OVER_COST
-    assert world.scheduler.tendency.average < HAND_OVER_COST  # of others it says nothing
+    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST  # of others it says nothing
 
 
 def test_until_its_callbacks_are_quick_again(world):
@@ -237,13 +237,13 @@ def test_a_class_is_quick_again_though_those_that_blocked_have_gone(world):
     world.message(gone, 3.1, "block", 0.5)
     world.kernel.at(3.2, lambda: world._forget(gone))
     world.run_until(3.3)
-    assert world.scheduler.tendency.average > HAND_OVER_COST
+    assert world.scheduler._estimate.tendency.average > HAND_OVER_COST
     for step in range(300):
         for number, stream in enumerate(left):
             world.message(stream, 4 + step * 0.01 + number * 0.001, "compute", QUICK)
     world.run_until(8)
-    assert world.scheduler.tendency.average < HAND_OVER_COST
-    assert world.scheduler._sample_mask == SAMPLE_EVERY - 1
+    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST
+    assert world.scheduler._estimate.sample_mask == SAMPLE_EVERY - 1
 
 
 def test_connections_start_from_what_their_class_has_shown(world):

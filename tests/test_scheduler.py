@@ -12,9 +12,10 @@ from tests.test_poller import MAKERS
 from tests.test_trial import Bench
 from thousand_island_sync._base import waits
 from thousand_island_sync._base.clock import FOREVER, now
-from thousand_island_sync._scheduler import watch
+from thousand_island_sync._scheduler import stalls
 from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
-from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.run_queue import RunQueue
+from thousand_island_sync._scheduler.scheduler import Parts, Scheduler
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
 from thousand_island_sync._scheduler.tendency import HAND_OVER_COST, LONG
 from thousand_island_sync._scheduler.timers import Timer
@@ -69,14 +70,17 @@ def scheduler_of(request):
         """`patience`: seconds after which the watch looks though nobody has rung."""
         bell = threading.Semaphore(0)
         edges = []
-        scheduler = cls(
+
+        class Clocked(cls):
+            parts = cls.parts._replace(clock=clock)
+
+        scheduler = Clocked(
             MAKERS[request.param](),
             max_threads=max_threads,
             name="test",
             ring=bell.release,
             saturation=lambda *edge: edges.append(edge),
             permits=permits,
-            clock=clock,
         )
         scheduler.edges = edges
         over = threading.Event()
@@ -141,7 +145,7 @@ def test_quick_tasks_share_one_thread(scheduler_of):
     for _ in range(5):
         for pipe in pipes:
             assert ask(pipe) == b"x"
-    # One as a rule; where everything is slow (coverage, valgrind) the stall watch may step in.
+    # One as a rule; where everything is slow (coverage, valgrind) the watchdog may step in.
     assert scheduler.counts()[0] <= 3
 
 
@@ -181,15 +185,21 @@ def test_the_stall_watch_takes_the_permit_of_a_task_that_blocks(scheduler_of):
 def test_however_it_became_ready_and_though_the_watch_slept(how, scheduler_of):
     behind = []
 
-    class Looks(Scheduler):
-        def _look(self, worker):
-            looked = super()._look(worker)
+    class Queue(RunQueue):
+        def look(self, worker):
+            looked = super().look(worker)
             while behind:
                 behind.pop()()
             return looked
 
+    class Looks(Scheduler):
+        parts = Parts(queue=Queue)
+
     scheduler = scheduler_of(cls=Looks, patience=20)
     inside, go = threading.Event(), threading.Event()
+
+    def watchdog_sleeps():
+        return not scheduler._watchdog_timer.watching
 
     def sticks(pipe, data):
         if wanted:
@@ -199,7 +209,7 @@ def test_however_it_became_ready_and_though_the_watch_slept(how, scheduler_of):
     wanted = []
     stuck, quick = scheduler.pipe(sticks), scheduler.pipe(echo)
     assert ask(quick) == b"x"
-    assert eventually(lambda: not scheduler._watching and scheduler._sleepers)
+    assert eventually(lambda: watchdog_sleeps() and scheduler._queue.sleepers)
     wanted.append("now")
     if how == "an event":
         stuck.theirs.send(b"x")
@@ -207,7 +217,7 @@ def test_however_it_became_ready_and_though_the_watch_slept(how, scheduler_of):
         scheduler.make_ready(stuck)
     elif how == "behind a look":
         behind.append(lambda: scheduler.make_ready(stuck))
-        scheduler._poller.wake()
+        scheduler._queue._poller.wake()
     else:
         scheduler.start(Timer(now(), target=lambda: scheduler.make_ready(stuck)))
     try:
@@ -233,7 +243,7 @@ def test_a_task_that_tends_to_block_is_known_and_forgiven(scheduler_of):
         ask(pipe)
         return pipe.blocks
 
-    assert eventually(lambda: blocks() and scheduler.tendency.average > HAND_OVER_COST)
+    assert eventually(lambda: blocks() and scheduler._estimate.tendency.average > HAND_OVER_COST)
     assert scheduler.pipe(sometimes).blocks
     pipe.react = echo
     assert eventually(lambda: not blocks())
@@ -475,7 +485,7 @@ def test_the_watch_does_not_see_what_is_taken_back(scheduler_of, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        patched.setattr(scheduler, "_ring", ring)
+        patched.setattr(scheduler._watchdog_timer, "_ring", ring)
         with pytest.raises(RuntimeError, match="no handler thread can be started"):
             scheduler.pipe(echo)
     assert tried == ["test-handler-1"]
@@ -538,7 +548,7 @@ def test_a_watch_over_an_idle_scheduler_does_not_tick(scheduler_of):
     assert eventually(lambda: scheduler.tend() == float("inf"))
 
 
-# ---- the stall watch's policy, with a worker that only pretends ---------------
+# ---- the watchdog's policy, with a worker that only pretends ---------------
 
 
 @pytest.fixture
@@ -547,20 +557,32 @@ def watched(monkeypatch):
 
     It is never seen to have worked.
     """
-    monkeypatch.setattr(watch, "processor_time", lambda native_id: 0.0)
+    monkeypatch.setattr(stalls, "processor_time", lambda native_id: 0.0)
     scheduler = Scheduler(
         MAKERS["epoll"](), max_threads=1, name="test", ring=lambda: None, saturation=lambda *_: None
     )
-    worker = Worker(scheduler)
-    scheduler._count = 1
-    scheduler._grant(worker)
+    worker = scheduler._permits.employ()
     worker.task = Task(0)
     yield scheduler, worker
-    scheduler._poller.close()
+    scheduler._queue._poller.close()
+
+
+class PretendedClocks:
+    """Finds stalls as it is told how busy the processor was."""
+
+    def __init__(self, stalls, idle):
+        self._stalls, self._idle = stalls, idle
+
+    def was_idle(self):
+        return self._idle
+
+    def __getattr__(self, name):
+        return getattr(self._stalls, name)
 
 
 def processor(scheduler, busy):
-    scheduler._was_idle = lambda: not busy
+    stalled = scheduler._watchdog._stalls
+    scheduler._watchdog._stalls = PretendedClocks(stalled, idle=not busy)
 
 
 def test_it_looks_less_often_where_nothing_has_blocked_for_a_while(watched):
@@ -613,7 +635,7 @@ def test_and_at_once_again_where_something_may(watched):
     calm_down(scheduler, worker, 50)
     assert scheduler.tend() == TICK  # no turn since the last look
     calm_down(scheduler, worker, 50)
-    scheduler._sample_mask = 0  # the class tends to block
+    scheduler._estimate.sample_mask = 0  # the class tends to block
     worker.turn += 50
     assert scheduler.tend() == TICK
 
@@ -635,14 +657,14 @@ def test_a_callback_that_was_at_work_for_long_makes_way_the_next_time(watched, m
     scheduler, worker = watched
     processor(scheduler, busy=True)
     worked = iter([0.100, 0.100 + 2 * LONG])
-    monkeypatch.setattr(watch, "processor_time", lambda native_id: next(worked))
+    monkeypatch.setattr(stalls, "processor_time", lambda native_id: next(worked))
     for _ in range(5):
         assert not worker.task.blocks
         scheduler.tend()
     assert not worker.permit
     assert worker.task.blocks
     assert worker.task.sampled
-    assert scheduler.tendency.average == 0
+    assert scheduler._estimate.tendency.average == 0
 
 
 def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch):
@@ -650,7 +672,7 @@ def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch
     scheduler, worker = watched
     worker.native_id = 4711
     processor(scheduler, busy=False)
-    monkeypatch.setattr(watch, "wants_processor", [worker.native_id].__contains__)
+    monkeypatch.setattr(stalls, "wants_processor", [worker.native_id].__contains__)
     for _ in range(4):
         scheduler.tend()
         assert worker.permit
@@ -663,7 +685,7 @@ def test_a_trial_is_over_when_nobody_looks_any_more(watched):
     """It holds on to connections, which may end."""
     scheduler, worker = watched
     bench = Bench().to_trial()
-    scheduler._trial = bench.trial
+    scheduler._estimate._trial = bench.trial
     worker.looking, worker.task = True, None
     while scheduler.tend() != FOREVER:
         pass
@@ -686,9 +708,9 @@ def test_a_callback_that_ends_while_the_watch_looks_at_it(watched):
         def task(self, task):
             self._tasks = [task]
 
-    ending = Ending(scheduler)
+    ending = Ending(scheduler._permits)
     ending.task = worker.task
-    scheduler._holders[:] = [ending]
+    scheduler._permits._holders[:] = [ending]
     processor(scheduler, busy=False)
     ending.seen, ending.turn = 0, 0
     scheduler.tend()
@@ -717,5 +739,5 @@ def test_what_was_forgotten_in_the_queue_calls_no_thread_once_all_is_over(schedu
     go_on.set()
     assert eventually(lambda: not scheduler.threads())
     # The last thread has seen it in the queue: none was made for it.
-    assert forgotten in scheduler._ready
-    assert scheduler._made <= 2
+    assert forgotten in scheduler._queue._ready
+    assert scheduler._workers._made <= 2

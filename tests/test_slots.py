@@ -13,7 +13,8 @@ from thousand_island_sync import Socket
 from thousand_island_sync._base import compiled
 from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._scheduler.poller import EpollPoller
-from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.run_queue import RunQueue
+from thousand_island_sync._scheduler.runner import Runner
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync._server import twins
 from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
@@ -38,11 +39,12 @@ def test_a_stand_in_for_a_socket_lacks_attributes_and_nothing_worse():
 
 def test_what_was_never_made_lacks_attributes_and_nothing_worse():
     channel, worker = TLSChannel.__new__(TLSChannel), Worker.__new__(Worker)
-    scheduler, connection = Scheduler.__new__(Scheduler), Lifecycle.__new__(Lifecycle)
+    queue, connection = RunQueue.__new__(RunQueue), Lifecycle.__new__(Lifecycle)
+    runner = Runner.__new__(Runner)
     calls = [
         *(lambda: channel.recv(1), lambda: _Sink.__new__(_Sink).send(b"x", 0)),
         *(lambda: channel.sink().send(b"x", 0), channel.drained),
-        *(lambda: scheduler._look(worker), lambda: scheduler._run_batch(worker)),
+        *(lambda: queue.look(worker), lambda: runner.run_batch(worker)),
         *(connection.run, lambda: connection.stay(1.0, lambda _: True)),
         lambda: connection._become(None),
     ]
@@ -75,7 +77,7 @@ def test_no_slot_that_is_unset_or_holds_something_else_ends_the_interpreter():
 @in_c_only
 def test_a_twin_is_given_to_classes_that_have_its_slots_only():
     native = compiled.native
-    for name in ("run", "stay", "_become", "_run_batch", "_look", "send", "recv"):
+    for name in ("run", "stay", "_become", "run_batch", "look", "send", "recv"):
         with pytest.raises(TypeError, match=f"{name} is none of EpollPoller"):
             native.twin(EpollPoller, name, "")
     with pytest.raises(LookupError):

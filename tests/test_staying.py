@@ -13,10 +13,11 @@ from tests.support import eventually, receive
 from tests.test_connection import World
 from thousand_island_sync import Close, Continue, Handler
 from thousand_island_sync._connection.connection import Lifecycle
-from thousand_island_sync._scheduler import pool
+from thousand_island_sync._scheduler import scheduler as _scheduler
+from thousand_island_sync._scheduler.affinity import Affinity
 from thousand_island_sync._scheduler.poller import EpollPoller
+from thousand_island_sync._scheduler.run_queue import ALONE
 from thousand_island_sync._scheduler.scheduler import Scheduler
-from thousand_island_sync._scheduler.staying import ALONE, Staying
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
 
 ALWAYS, NEVER = (lambda duration: True), (lambda duration: False)
@@ -165,9 +166,10 @@ def scheduler():
 @contextlib.contextmanager
 def somebody_polls(scheduler):
     """As far as the policy can see."""
-    scheduler._holders.append(object())
+    holders = scheduler._permits._holders
+    holders.append(object())
     yield
-    scheduler._holders.clear()
+    holders.clear()
 
 
 def stays(scheduler, task, times):
@@ -177,12 +179,14 @@ def stays(scheduler, task, times):
         turn = 0
 
     taken = []
-    begin = scheduler._begin_stay
-    scheduler._begin_stay = lambda task: taken.append(begin(task)) or taken[-1]
-    for _ in range(times):
-        task.sampled = True
-        scheduler._stay(One(), task)
-    del scheduler._begin_stay
+    affinity = scheduler._runner._affinity
+    begin = affinity._begin
+    with pytest.MonkeyPatch.context() as patched:
+        counted = lambda _, task: taken.append(begin(task)) or taken[-1]  # noqa: E731
+        patched.setattr(type(affinity), "_begin", counted)
+        for _ in range(times):
+            task.sampled = True
+            affinity.go_on(One(), task)
     return sum(taken)
 
 
@@ -192,7 +196,7 @@ def silent(scheduler):
     with ours, theirs:
         task = Silent(ours.fileno())
         yield task
-        scheduler._poller.unregister(task.fd)
+        scheduler._queue._poller.unregister(task.fd)
 
 
 def test_stays_that_do_not_pay_become_rare_and_come_back(scheduler, silent):
@@ -216,15 +220,15 @@ def test_callbacks_that_do_not_block_after_all_end_it(scheduler, silent):
 def test_a_connection_that_is_only_suspected_of_blocking_is_not_stayed_with(scheduler, silent):
     silent.sampled = False
     with somebody_polls(scheduler):
-        assert not scheduler._begin_stay(silent)
+        assert not scheduler._runner._affinity._begin(silent)
 
 
 def test_nobody_stays_where_no_thread_is_to_spare_or_nobody_polls(scheduler, silent):
     assert stays(scheduler, silent, 10) == 0
     with somebody_polls(scheduler):
-        scheduler._count = scheduler._bound
+        scheduler._workers.count = scheduler._workers._bound
         assert stays(scheduler, silent, 10) == 0
-        scheduler._count = 0
+        scheduler._workers.count = 0
 
 
 # ---- a server ---------------------------------------------------------------
@@ -262,7 +266,7 @@ def test_a_handler_that_blocks_is_served_by_threads_that_stay(serve, client):
     scheduler = server._run.scheduler
     clients = [client(server) for _ in range(8)]
     talk_all(clients, 300)
-    assert scheduler._stays > 8
+    assert scheduler._runner._affinity._stays > 8
     # All that is left of it is over in no time: no thread is busy, all are parked again.
     assert eventually(lambda: server.info().busy_threads == 0)
     talk_all(clients, 3)
@@ -309,9 +313,9 @@ class Quick(Handler):
 def stayed(monkeypatch):
     """The steps of each stay with one that was alone (others may seem to block, where the
     machine is slow, and be stayed with for that). As with the GIL."""
-    monkeypatch.setattr(pool, "default_permits", lambda: 1)
+    monkeypatch.setattr(_scheduler, "default_permits", lambda: 1)
     steps = []
-    stay, stay_alone = Lifecycle.stay, Staying._stay_alone
+    stay, stay_alone = Lifecycle.stay, Affinity.stay_alone
     here = threading.local()
 
     def counted(connection, timeout, wanted):
@@ -323,15 +327,15 @@ def stayed(monkeypatch):
             if getattr(here, "alone", False):
                 steps.append(socket._recv_count - before)
 
-    def alone(scheduler, worker):
+    def alone(affinity, worker):
         here.alone = True
         try:
-            stay_alone(scheduler, worker)
+            return stay_alone(affinity, worker)
         finally:
             here.alone = False
 
     monkeypatch.setattr(Lifecycle, "stay", counted)
-    monkeypatch.setattr(Staying, "_stay_alone", alone)
+    monkeypatch.setattr(Affinity, "stay_alone", alone)
     return steps
 
 
@@ -345,7 +349,7 @@ def test_with_the_only_one_who_says_anything_a_thread_stays(stayed, serve, clien
 
 
 def test_nor_where_several_poll_as_it_is(stayed, serve, client, monkeypatch):
-    monkeypatch.setattr(pool, "default_permits", lambda: 2)
+    monkeypatch.setattr(_scheduler, "default_permits", lambda: 2)
     talk(client(serve(Quick)), 3 * ALONE)
     assert stayed == []
 

@@ -58,7 +58,7 @@ def test_an_exception_while_it_waits_for_work_costs_nobody(both, serve, client, 
     clients = [client(server, timeout=2) for _ in range(3)]
     assert all(answers(one) for one in clients)
     scheduler = server._run.scheduler
-    poller = scheduler._poller
+    queue, poller = scheduler._queue, scheduler._queue._poller
     for error in (OSError(errno.EBADF, "bad"), MemoryError(), OverflowError(), SystemExit()):
         raised = threading.Event()
 
@@ -66,14 +66,14 @@ def test_an_exception_while_it_waits_for_work_costs_nobody(both, serve, client, 
             needs_rearm = False
 
             def poll(self, timeout, error=error, raised=raised):
-                scheduler._poller = poller
+                queue._poller = poller
                 raised.set()
                 raise error
 
             def __getattr__(self, name):
                 return getattr(poller, name)
 
-        scheduler._poller = Raises()
+        queue._poller = Raises()
         poller.wake()
         assert raised.wait(2)
         assert all(answers(one) for one in clients)
@@ -217,7 +217,7 @@ def test_the_fallback_tells_of_a_descriptor_that_it_has_no_room_for(serve, clien
     echoes(other)
     echoes(sock)
     lifecycle = parked(server, sock)
-    known = server._run.scheduler._poller._selector.get_map()
+    known = server._run.scheduler._queue._poller._selector.get_map()
     assert eventually(lambda: lifecycle.fd in known)
     refused.add(lifecycle.fd)
     sock.sendall(b"x")
@@ -324,7 +324,7 @@ def test_g6_a_poller_whose_descriptor_was_lost_is_renewed(
     echoes(one)
     echoes(other)
     parked(server, one)
-    number = server._run.scheduler._poller.fileno()
+    number = server._run.scheduler._queue._poller.fileno()
     if used_again:
         strangers = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
         os.dup2(strangers, number)

@@ -351,7 +351,7 @@ def test_a_callback_that_stands_still_is_found_out(unchecked, serve, client):
     sock, other = client(server), client(server)
     for _ in range(3):
         assert exchange(other, b"o", 1) == b"o"
-    assert eventually(lambda: not server._run.scheduler._watching)
+    assert eventually(lambda: not server._run.scheduler._watchdog_timer.watching)
     sock.sendall(b"1")
     assert exchange(other, b"o", 1) == b"o"
     first.set()

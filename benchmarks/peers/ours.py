@@ -49,7 +49,7 @@ def _serve(announce: Announce, handler_cls: type[Handler]) -> None:
 
         chosen |= {"transport_cls": TLS, "transport_options": {"certfile": WORK.pem}}
     if WORK.slowed > 1:
-        # The stall watch looks by the clock: under valgrind it would for each few requests.
+        # The watchdog looks by the clock: under valgrind it would for each few requests.
         alarm.TICK *= WORK.slowed
         alarm.CALM_TICK *= WORK.slowed
     server = ThousandIsland(handler_cls=handler_cls, host=work.HOST, port=0, **chosen).start()

@@ -22,7 +22,7 @@ from typing import Any
 from .._base import descriptors, locks, waits
 from .._base.clock import FOREVER
 from .._base.wake_up import WakeUp
-from .._scheduler.pool import default_permits
+from .._scheduler.permits import default_permits
 
 
 class SharedWakeUp(WakeUp):

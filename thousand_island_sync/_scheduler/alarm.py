@@ -1,4 +1,4 @@
-"""The stall watch's alarm clock: set when a thread begins to run what came, stopped when that
+"""The watchdog's alarm clock: set when a thread begins to run what came, stopped when that
 thread waits again.
 
 The facts. Where requests come one by one with pauses between, waking the watch for each of them,
@@ -16,7 +16,7 @@ from typing import Any
 from .._base import descriptors
 from .._base.compiled import timer_open, timer_set
 
-#: Seconds between two looks of the stall watch: where it has reason to suspect anything,
+#: Seconds between two looks of the watchdog: where it has reason to suspect anything,
 #: and where nothing has blocked for a while. Each look costs two thread switches; at the
 #: short interval that was a tenth of the CPU of a server under PINGs.
 TICK, CALM_TICK = 0.002, 0.008

@@ -13,7 +13,7 @@ which threads live, what each runs, which of them know that they hold a permit. 
 owned and is nowhere is put into the queue again, every parked one is run once, for its edge may
 have been lost, and every thread that rests looks at the world anew. It is slow, one look at
 every connection, and never wrong to do. Where not even that comes to its end (`_broken` is
-still set), the stall watch does it, and it looks for threads that have died.
+still set), the watchdog does it, and it looks for threads that have died.
 
 A task that is owned is in the queue, or its worker runs it, or has it among those to be parked:
 but for a moment while it goes from one to the other. A worker in that moment says so by running
@@ -26,36 +26,109 @@ from __future__ import annotations
 import threading
 
 from .._base import locks, waits
-from .._base.clock import FOREVER
 from .._base.supervised import say
-from .staying import Staying
+from .errands import Errands
+from .permits import Permits
+from .registrations import Registrations
+from .rousing import Rousing
+from .run_queue import RunQueue
+from .task import Task
+from .task_table import TaskTable
+from .watchdog_timer import WatchdogTimer
 from .worker import Worker
+from .workers import Workers
 
 
-class Mending(Staying):
-    """Makes good what was broken off. Thread: any, without the lock, unless it says so."""
+def _tell_of_the_loss() -> None:
+    say(
+        "somebody else closed the descriptor that this server waits with; it goes on with a new"
+        " one. Look for a close of a number that is not the closer's own",
+        None,
+    )
 
-    __slots__ = ()
 
-    def _recover(self, worker: Worker, error: BaseException) -> None:
+class Mending:
+    """Makes good what was broken off. Thread: any, without the lock, unless it says so.
+
+    Args:
+        watchdog_timer: rings for the watchdog, which does it if this thread cannot.
+        errands: for what is logged once no lock is held.
+    """
+
+    __slots__ = (
+        "_errands",
+        "_permits",
+        "_queue",
+        "_registrations",
+        "_rousing",
+        "_table",
+        "_watchdog_timer",
+        "_workers",
+        "needed",
+    )
+
+    def __init__(self, watchdog_timer: WatchdogTimer, errands: Errands) -> None:
+        self._watchdog_timer = watchdog_timer
+        self._errands = errands
+        #: Something was broken off, and the watchdog shall put it right.
+        self.needed = False
+        self._queue: RunQueue
+        self._table: TaskTable
+        self._permits: Permits
+        self._workers: Workers
+        self._rousing: Rousing
+        self._registrations: Registrations
+
+    def serve(
+        self,
+        queue: RunQueue,
+        table: TaskTable,
+        permits: Permits,
+        workers: Workers,
+        rousing: Rousing,
+        registrations: Registrations,
+    ) -> None:
+        """Whose books it makes anew. Before any other call."""
+        self._queue, self._table, self._permits = queue, table, permits
+        self._workers, self._rousing = workers, rousing
+        self._registrations = registrations
+
+    # ---- who has met the exception ------------------------------------------------------
+
+    def recover(self, worker: Worker, error: BaseException) -> None:
         """Something of ours raised, or an asynchronous exception came. Thread: the worker's."""
         locks.release_all()
-        self._broken = True
-        self._unlooked = 0  # what is ready goes first: the next look may fail as well
+        self.needed = True
         if isinstance(error, OSError):
-            self._renew_poller()
+            self._registrations.renew()
         self._stop_short(worker)
-        self._make_good()
-        self._hand_over(worker)  # a handler of the log's may take its time
+        self.make_good()
+        self._permits.hand_over(worker)  # a handler of the log's may take its time
         self._break_off(worker, error)
+
+    def make_good(self) -> None:
+        """An exception has ended something of ours before its end, that may have asked for
+        anything of the scheduler."""
+        self.needed = True
+        try:
+            self._watchdog_timer.ring()
+        finally:
+            self.put_right()
+
+    def poller_was_lost(self) -> None:
+        """It is a new one, with nothing in it. With the lock."""
+        for task in self._table.each():
+            task.attached = False
+        self.needed = True
+        self._errands.leave(_tell_of_the_loss)
 
     def _stop_short(self, worker: Worker) -> None:
         """From now on its `task` is what it was stopped in, if it was stopped in any."""
-        with self._lock:
+        with self._rousing.lock:
             worker.looking = False
-            if worker in self._idle:
-                self._idle.remove(worker)
-            if worker.task in worker.parked or worker.task in self._ready:
+            self._permits.rise(worker)
+            ready = self._queue.snapshot() or []
+            if worker.task in worker.parked or worker.task in ready:
                 worker.task = None  # it was done with it
 
     def _break_off(self, worker: Worker, error: BaseException | None) -> None:
@@ -76,98 +149,65 @@ class Mending(Staying):
             say("while breaking off", another)
         worker.task = None
 
-    def _put_right(self) -> None:
-        with self._lock:
-            seem_dead = {one: self._threads[one] for one in self._threads if self._seems_dead(one)}
+    # ---- the books ------------------------------------------------------------------------
+
+    def put_right(self) -> None:
+        """Makes good what an exception has left half done."""
+        self._bury_the_dead()
+        calls = self._rousing.calls
+        with self._rousing.lock:
+            all_found = self._find_the_lost()
+            workers = self._workers.all()
+            self._workers.recount()
+            self._permits.true_up(workers)
+            sleepers = sum(worker.looking for worker in workers)
+            self._queue.look_at_all(sleepers)
+            self._watchdog_timer.looks(again=True)  # it is rung for
+            if self._queue.has_ready():
+                calls.somebody()
+        for worker in workers:
+            worker.ring()
+        self._registrations.wake(sleepers)
+        self._rousing.wake_called()
+        if all_found:
+            self.needed = False
+        self._watchdog_timer.ring()
+
+    def _bury_the_dead(self) -> None:
+        seem_dead = self._workers.that_seem_dead()
         # Without the lock: this one is the standard library's, and who was interrupted under it
         # may wait for ours. One that just starts is not alive for a moment, but listed.
         listed = set(threading.enumerate()) if seem_dead else set()
-        with self._lock:
-            dead = self._take_out_the_dead(
-                [one for one, thread in seem_dead.items() if thread not in listed]
+        with self._rousing.lock:
+            dead = self._workers.take_out_the_dead(
+                [one for one, thread in seem_dead.items() if thread not in listed],
+                self._rousing.calls,
             )
         for worker in dead:
             say("a thread of the pool has died, and another takes over", None)
             self._stop_short(worker)
             self._break_off(worker, None)
-        with self._lock:
-            all_found = self._find_the_lost()
-            self._true_up()
-            self._look_at_all()
-            workers, sleepers = list(self._threads), self._sleepers
-            if self._ready:
-                self._call_somebody()
-        for worker in workers:
-            worker.ring()
-        for _ in range(sleepers):
-            self._poller.wake()
-        self._wake_called()
-        if all_found:
-            self._broken = False
-        self._ring()
-
-    def _seems_dead(self, worker: Worker) -> bool:
-        """With the lock. One that was never started does not; one that just starts may, for a
-        moment."""
-        thread = self._threads.get(worker)
-        return thread is not None and thread.ident is not None and not thread.is_alive()
-
-    def _take_out_the_dead(self, dead: list[Worker]) -> list[Worker]:
-        """With the lock: those of them who are there still. Who was employed and never started,
-        because who would have done it was interrupted, goes as well; if it is started yet, it
-        comes back (`_enlist`)."""
-        dead = [worker for worker in dead if worker in self._threads]
-        unborn = [
-            worker
-            for worker, thread in self._threads.items()
-            if thread.ident is None and worker not in self._called
-        ]
-        for worker in [*dead, *unborn]:
-            del self._threads[worker]
-            worker.permit = False
-            self._settle(worker)
-        return dead
 
     def _find_the_lost(self) -> bool:
         """With the lock: puts tasks into the queue that are owned and nowhere. Whether there is
         none left; else somebody may just hold it in his hands."""
-        owned = [task for task in self._tasks.values() if task.owned]
-        resting, me = set(self._idle), waits.current_worker()
-        workers = [(worker, worker.turn) for worker in self._threads]
-        try:
-            here = set(self._ready)
-        except RuntimeError:  # without the GIL: another thread took one meanwhile
+        owned = [task for task in self._table.each() if task.owned]
+        me = waits.current_worker()
+        workers = [(worker, worker.turn) for worker in self._workers.all()]
+        ready = self._queue.snapshot()
+        if ready is None:
             return False
+        here: set[Task] = set(ready)
         sure = True
         for worker, _ in workers:
             task = worker.task
             here.update(worker.parked)
             if task is not None:
                 here.add(task)
-            elif not worker.looking and worker not in resting and worker is not me:
+            elif not worker.looking and not self._permits.rests(worker) and worker is not me:
                 sure = False  # but this thread knows of itself that it has nothing in its hands
         lost = [task for task in owned if task not in here]
         sure = sure and all(worker.turn == turn for worker, turn in workers)
         if sure:
-            self._ready.extend(lost)
+            self._queue.put_lost(lost)
         return sure or not lost
-
-    def _true_up(self) -> None:
-        """With the lock: counts and lists, by what the threads know themselves."""
-        workers = self._threads
-        self._count = len(workers)
-        self._holders = [worker for worker in workers if worker.permit]
-        self._free = self._permits - len(self._holders)
-        self._idle = [one for one in self._idle if one in workers and not one.permit]
-        self._sleepers = sum(worker.looking for worker in workers)
-
-    def _look_at_all(self) -> None:
-        """With the lock: every parked task is run, and has its timer set anew after that."""
-        for task in self._tasks.values():
-            self._drop_timer(task)
-            task.timer_at = FOREVER
-            if not task.owned:
-                task.owned = True
-                self._ready.append(task)
-        self._next_timer = self._timers.next()
-        self._watching, self._alarm_may_stop = True, False  # it is rung for

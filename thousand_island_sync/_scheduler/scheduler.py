@@ -1,4 +1,4 @@
-"""Who runs what: run permits, the ready queue, the pool of threads, the stall watch.
+"""Who runs what: run permits, the run queue, the threads, the watchdog.
 
 The facts. Between callbacks a connection needs no thread, only a place in the
 poller. A callback that does not block is cheapest when it runs straight from the
@@ -14,20 +14,20 @@ connections off the ready queue. There are as many as threads can run Python at 
 one with the GIL, the CPU count without. A thread keeps its permit from callback to
 callback, and gives it away before it waits, in one of three ways:
 
-1. It is about to wait in a call of ours (`_waits.give_way`): exact, and free of cost
+1. It is about to wait in a call of ours (`waits.give_way`): exact, and free of cost
    when nothing blocks.
 2. Its connection *tends* to block, or to compute for long (`tendency`): it gives the permit
    away before the callback starts.
-3. The stall watch finds it in one callback at two looks in a row, and takes it; at
+3. The watchdog finds it in one callback at two looks in a row, and takes it; at
    five, if the processor was busy meanwhile, or the thread only wants one. It looks
    every 2 ms while callbacks run, every 8 ms where nothing has blocked for a while, and
    not at all on an idle server, nor where requests come one by one and are quick: an
-   alarm that would wake it is stopped when they are over (`_scheduler.alarm`). Who runs what is
-   ready, whatever made it so, sees first that the watch looks or the alarm is set.
+   alarm that would wake it is stopped when they are over (`alarm`). Who runs what is
+   ready, whatever made it so, sees first that the watchdog looks or the alarm is set.
 
 A thread that gave its permit away finishes its callback without one. A permit that
 is given away goes to the idle thread that slept last (its cache is warm) or to a new
-one. At the bound it lies free: the listener's thread stands in (`tend`), polls and
+one. At the bound it lies free: the listener's thread stands in (`stand_in`), polls and
 keeps the deadlines, but runs nothing; the first thread to finish takes it up.
 
 Nothing depends on permits being exclusive. They decide how many threads take work,
@@ -39,149 +39,293 @@ just before a run is safe without the lock: whatever set it happened before the 
 looks at the descriptor.
 
 Only the owner closes a descriptor, after `forget` has taken it out of the poller and
-out of `_tasks`. A poll that was already under way may still report the number, now
+out of the table of tasks. A poll that was already under way may still report the number, now
 perhaps another task's: that one gets a run for nothing, which every task bears.
 
 No callback, receiver or log handler is ever called with the lock held.
+
+The objects. One lock guards the books of all of them; each has fields of its own:
+
+- `RunQueue`: what is ready, and the poller; beside it `TaskTable` (all tasks), `Registrations`
+  (what is in the poller), `Deadlines` (when a task is run though nothing came);
+- `Permits`: who may take work, who rests; `Rousing`: who is called for what has changed, and
+  is woken when the lock is free;
+- `Workers`: the threads; `Runner`: what each of them does; `Affinity`: one stays with a task;
+  `Mending`: what is done after an exception that nobody expected;
+- `BlockingEstimate`: which tasks tend to block;
+- `Watchdog`, with `Stalls`, `StandIn`, `Saturation`, and `WatchdogTimer`, which has it look;
+- `Requests` and `Errands`: what code may ask for that was interrupted anywhere.
 """
 
 from __future__ import annotations
 
-from threading import get_native_id
-from time import perf_counter, process_time, thread_time
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from .._base import locks
-from .._base import waits as _waits
-from .staying import ALONE
-from .task import AGAIN, Task
-from .tendency import HAND_OVER_COST, LONG, SAMPLE_EVERY, voluntary_switches
-from .watch import Watch
-from .worker import Worker
+from .._base.clock import Clock, now
+from .._base.locks import lock
+from .affinity import Affinity
+from .alarm import Alarm
+from .blocking_estimate import BlockingEstimate
+from .deadlines import Deadlines
+from .errands import Errands
+from .mending import Mending
+from .permits import Permits, default_permits
+from .poller import Poller
+from .registrations import Registrations
+from .requests import Requests
+from .rousing import Calls, Rousing
+from .run_queue import RunQueue
+from .runner import Runner
+from .saturation import Saturation, TellSaturation
+from .stalls import Stalls
+from .stand_in import StandIn
+from .task import Task
+from .task_table import TaskTable
+from .timers import Timer
+from .watchdog import Watchdog
+from .watchdog_timer import WatchdogTimer
+from .workers import Workers
 
-SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
+
+class NoInspection:
+    """Looks at nothing. A server that checks itself has one that does (`_server.checked`)."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        table: TaskTable,
+        permits: Permits,
+        workers: Workers,
+        watchdog_timer: WatchdogTimer,
+        mending: Mending,
+    ) -> None:
+        pass
+
+    def before_look(self) -> None:
+        """Before each look of the watchdog. Thread: its own, without the lock."""
+
+    def after_look(self, timeout: float) -> float:
+        """After each; gives the seconds until the next, as that has said or sooner."""
+        return timeout
 
 
-class Scheduler(Watch):
-    """See the module's essay. Every method may be called from any thread unless it says so."""
+class Parts(NamedTuple):
+    """What a scheduler is made of, where tests, or servers that check themselves, have others."""
 
-    def _work(self, worker: Worker) -> None:
-        """The life of a pool thread."""
-        try:
-            self._enlist(worker)
-            _waits.this_thread_is(worker)
-            worker.native_id = get_native_id()
-            while True:
-                try:
-                    self._serve(worker)
-                    break
-                except BaseException as error:
-                    self._recover(worker, error)
-        finally:
-            locks.release_all()
-            self._leave(worker)
+    queue: type[RunQueue] = RunQueue
+    permits: type[Permits] = Permits
+    workers: type[Workers] = Workers
+    estimate: type[BlockingEstimate] = BlockingEstimate
+    inspection: type[NoInspection] = NoInspection
+    clock: Clock = now
 
-    def _serve(self, worker: Worker) -> None:
-        """Until the thread shall end."""
-        while worker.permit or self._rest(worker):
-            if self._closing and not self._tasks:
-                break
-            # Where every task makes way for the next, each look would cost a GIL switch.
-            look = not self._ready or self._unlooked >= self._batch
-            if look and worker.permit and not self._look(worker):
-                continue
-            if self._left_over:
-                self._do_left_over()
-            self._run_batch(worker)
 
-    def _run_batch(self, worker: Worker) -> None:
-        """The hot path: runs what is ready now, at most 64, then it is time to look again.
+class Scheduler:
+    """See the module's essay. Every method may be called from any thread unless it says so.
 
-        Each line here is paid for every message. So what shall be parked is collected,
-        and settled with the lock taken once: nobody else looks at events meanwhile, or
-        settles it for us when taking the permit. Without the GIL others do look, and
-        the batches are short.
+    Args:
+        poller: reports ready descriptors; closed by the last thread.
+        max_threads: the bound of the pool.
+        name: prefix of the threads' names.
+        ring: wakes the thread that calls `tend`.
+        saturation: told when the pool is saturated and when it is relieved.
+        permits: how many there are; `None`: as many threads as can run Python at once.
+    """
+
+    parts = Parts()
+
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        max_threads: int,
+        name: str,
+        ring: Callable[[], None],
+        saturation: TellSaturation,
+        permits: int | None = None,
+    ) -> None:
+        clock = self.parts.clock
+        total = default_permits() if permits is None else permits
+        the_lock = self._lock = lock("scheduler")
+        timer = self._watchdog_timer = WatchdogTimer(ring, clock, the_lock, total == 1)
+        errands = self._errands = Errands(ring, poller.wake)
+        mending = self._mending = Mending(timer, errands)
+        rousing = Rousing(the_lock, errands, ring, poller.wake, mending.make_good)
+        table = self._table = TaskTable()
+        deadlines = Deadlines(clock)
+        registrations = Registrations(poller, the_lock, mending.poller_was_lost)
+        queue = self._queue = self.parts.queue(
+            poller, table, rousing, registrations, deadlines, timer
+        )
+        if total > 1:
+            queue.share()
+        workers = self._workers = self.parts.workers(max_threads, name, timer)
+        held = self._permits = self.parts.permits(total, the_lock, rousing, queue, workers.hire)
+        estimate = self._estimate = self.parts.estimate(the_lock)
+        affinity = Affinity(queue, table, held, workers, registrations, estimate)
+        self._runner = Runner(queue, workers, estimate, affinity, mending, errands)
+        rousing.serve(Calls(queue, table, held), workers)
+        workers.serve(queue, table, held, rousing, registrations, self._runner.work)
+        mending.serve(queue, table, held, workers, rousing, registrations)
+        self._registrations = registrations
+        self._requests: Any = Requests(rousing, queue, deadlines, errands)
+        self._watchdog = Watchdog(
+            Stalls(held, workers, estimate, table, queue, timer),
+            StandIn(queue, table, held, registrations, deadlines, timer),
+            Saturation(saturation, queue, held, workers, timer, the_lock),
+            workers,
+            mending,
+            rousing,
+        )
+        self._inspection = self.parts.inspection(queue, table, held, workers, timer, mending)
+
+    # ---- a task comes and goes ---------------------------------------------------------
+
+    def add(self, *tasks: Task) -> None:
+        """As `RunQueue.add`."""
+        self._estimate.introduce(tasks)
+        self._queue.add(tasks)
+
+    def add_uncounted(self, task: Task) -> None:
+        """Takes a task that is no connection, and is not counted as one that waits.
+
+        Raises:
+            RuntimeError: as for `add`.
         """
-        ready = self._ready
-        take, park, mask = ready.popleft, worker.parked.append, self._sample_mask
-        count = min(len(ready), self._batch)
-        if count and worker.permit and not self._watching:
-            self._be_watched()
-        for _ in range(count):
-            try:
-                task = take()
-            except IndexError:  # another thread was quicker
-                break
-            task.marked = False
-            worker.task = task
-            worker.turn = turn = worker.turn + 1
-            if turn & mask and not task.blocks:
-                verdict = task.run()
-            else:
-                verdict = self._run_measured(worker, task)
-            if worker.permit:
-                worker.task = None
-                if not verdict:  # PARK
-                    park(task)
-                elif verdict == AGAIN:
-                    ready.append(task)
-                continue
-            self._without_permit(worker, task, verdict)
-            return
-        worker.task = None
-        self._unlooked = self._batch
-        if self._alone >= ALONE:
-            self._stay_alone(worker)
+        with self._lock:
+            self._table.do_not_count(task)
+        self.add(task)
 
-    def _without_permit(self, worker: Worker, task: Task, verdict: int) -> None:
-        """After a run that ended without the permit: the thread takes no more work as it is."""
-        if not verdict and task.blocks:
-            verdict = self._stay(worker, task)
-        self._unlooked += 1  # about: it only says when to look again
-        self._put_away(worker, task, verdict)
+    def has(self, task: Task) -> bool:
+        """Whether it was added, and is not forgotten yet."""
+        return self._table.has(task)
 
-    def _run_measured(self, worker: Worker, task: Task) -> int:
-        """Runs a task that tends to block without a permit, and measures it.
+    def tasks(self) -> list[Task]:
+        with self._lock:
+            return self._table.all()
 
-        The clocks of the process and the thread are system calls; they are asked only
-        of a task that was seen to take long.
+    def forget(self, task: Task) -> None:
+        """The last word of a task, before its descriptor is closed. Thread: its owner, or
+        whoever knows that its next run will touch nothing."""
+        if self._queue.forget(task):
+            self._workers.dismiss()
+
+    def replace(self, task: Task, successor: Task) -> None:
+        """Another task takes over a descriptor and runs next. Thread: the task's owner."""
+        self._queue.replace(task, successor)
+
+    def release(self, task: Task) -> None:
+        """The task's descriptor is somebody else's from now on. The task stays, to be run once
+        more. Thread: any, and no step of it is under way that uses the descriptor."""
+        self._queue.release(task)
+
+    def runs(self, task: Task) -> bool:
+        """Whether a thread is in a step of this task, or was a moment ago."""
+        return self._workers.run(task)
+
+    # ---- its descriptor -----------------------------------------------------------------
+
+    def attach(self, task: Task) -> None:
+        """As `Registrations.attach`."""
+        self._registrations.attach(task)
+
+    def detach(self, task: Task) -> None:
+        """As `Registrations.detach`."""
+        self._registrations.detach(task)
+
+    def watch_writes(self, task: Task) -> None:
+        """Write edges, too, from now on. Thread: the task's owner."""
+        self._registrations.watch_writes(task)
+
+    # ---- it is run ------------------------------------------------------------------------
+
+    def make_ready(self, task: Task) -> None:
+        """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
+        self._requests.make_ready(task)
+
+    def make_all_ready(self) -> None:
+        """`make_ready` of every task, waking one thread for all of them."""
+        self._queue.make_all_ready()
+
+    def start(self, timer: Timer) -> None:
+        """Calls its target, which must be quick, on a thread of the pool in time."""
+        self._requests.start(timer)
+
+    def cancel(self, timer: Timer) -> None:
+        self._requests.cancel(timer)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Has the listener's thread call it, or the pool's (the other may be in a receiver): for
+        whoever must not wait. Thread: any, wherever it was interrupted."""
+        self._errands.leave(call)
+
+    # ---- the pool -------------------------------------------------------------------------
+
+    def counts(self) -> tuple[int, int, int]:
+        """Threads, busy threads, ready tasks that no thread has come to. O(1), without the
+        lock: about, where they change at this moment."""
+        return self._workers.count, self._workers.busy(), self._queue.waiting()
+
+    def attended(self) -> bool:
+        """Whether a thread looks at what comes, or will when its callback is over or is seen
+        to stand still. A hint: without the lock."""
+        return self._permits.are_held()
+
+    def threads(self) -> list[threading.Thread]:
+        return self._workers.threads()
+
+    def reinforce(self) -> None:
+        """Starts a thread beyond the bound if a ready task finds none (in a stop)."""
+        self._workers.reinforce()
+
+    def interrupted(self) -> None:
+        """Something of ours that may have asked for anything here was broken off."""
+        self._mending.make_good()
+
+    def close(self) -> None:
+        """No task will be added any more; threads end when the last task has."""
+        with self._lock:
+            over = self._table.close()
+        if over:
+            self._workers.dismiss()
+
+    def abandon(self, others: Any) -> list[Task]:
+        """In a forked child: nobody works here any more; `others` is asked instead.
+
+        Returns:
+            The tasks, which are the parent's.
         """
-        if not task.sampled and self.tendency.average > HAND_OVER_COST:
-            task.average, task.blocks = self.tendency.average, True
-        task.no_sample = worker.waited = False
-        # Where the class tends to block, one in so many is measured in full all the same:
-        # the connections that made it so may have gone, and nothing else would show it.
-        if not task.blocks and (self._sample_mask or worker.turn & (SAMPLE_EVERY - 1)):
-            # Not always the same place in a row of callbacks that repeats itself.
-            worker.turn += worker.turn >> SAMPLE_SHIFT & 1
-            switches, began = voluntary_switches(), perf_counter()
-            verdict = task.run()
-            long = perf_counter() - began > HAND_OVER_COST
-            told = not worker.waited and not task.no_sample
-            if long and told and voluntary_switches() != switches:
-                # A suspect: its next run is measured, and others make way for it.
-                task.blocks, task.sampled = True, False
-            return verdict
-        known = task.sampled and not task.doubtful
-        if task.blocks and known and worker.turn & (SAMPLE_EVERY - 1):
-            return task.run()
-        switches = voluntary_switches()
-        wall, process, thread = perf_counter(), process_time(), thread_time()
-        verdict = task.run()
-        worked = thread_time() - thread
-        if task.blocks and worked >= LONG:
-            task.sampled, task.doubtful = True, False
-        # Its waits in calls of ours were handed over for exactly.
-        elif not worker.waited and not task.no_sample:
-            at_least = at_most = 0.0
-            waits = voluntary_switches() - switches
-            if waits:
-                wall = perf_counter() - wall
-                at_least = wall - (process_time() - process)
-                at_most = wall - worked
-            with self._lock:
-                task.average = self.tendency.learn(task.average, at_least, at_most, waits)
-                task.blocks = task.average > HAND_OVER_COST
-                task.doubtful = at_least <= HAND_OVER_COST
-                task.sampled = True
-                self._sample_as_needed()
-        return verdict
+        for worker in self._workers.all():
+            worker.permit = False
+        self._queue.clear()
+        self._runner.abandon(others)
+        self._requests = others
+        return self._table.all()
+
+    # ---- the watchdog: the listener's thread -----------------------------------------------
+
+    def use_alarm(self, alarm: Alarm | None) -> None:
+        """Sets it from now on; `None`: rings. Thread: the listener's, which waits for it."""
+        with self._lock:
+            self._watchdog_timer.use(alarm)
+
+    def tend(self) -> float:
+        """One look of the watchdog, and standing in where no thread holds a permit.
+
+        Returns:
+            Seconds until the next look; `FOREVER`: when `ring` is called, or, if
+            `stand_in_fileno` is not `None`, when that is readable.
+
+        Thread: the listener's alone.
+        """
+        self._errands.run()
+        self._inspection.before_look()
+        return self._inspection.after_look(self._watchdog.look())
+
+    def stand_in_fileno(self) -> int | None:
+        """What the listener's thread waits for beside its bell. Thread: the listener's."""
+        return self._watchdog.stand_in_fileno()

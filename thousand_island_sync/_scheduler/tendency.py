@@ -1,7 +1,7 @@
 """Whether a handler tends to block: the policy that decides when to hand over early.
 
 A permit that is handed over after the fact costs the others up to two ticks of the
-stall watch; one that is handed over before a callback costs a thread switch. So the
+watchdog; one that is handed over before a callback costs a thread switch. So the
 second pays as soon as a callback usually blocks for longer than the switch takes.
 
 How long did a callback block? Its wall time less its thread's CPU time is the most
@@ -12,7 +12,7 @@ busy the others were; a low upper end proves the contrary; what lies between say
 nothing and is dropped, unless it is so short that a few GIL switches explain it.
 
 One that computes for long holds the others up as well as one that blocks. But no clock shows
-that as a wait; so if the stall watch had to take its permit, and its thread has used the
+that as a wait; so if the watchdog had to take its permit, and its thread has used the
 processor meanwhile, its connection makes way from then on, for as long as it works so long.
 
 And a thread that was preempted, or whose whole machine stood still, has not blocked, for

@@ -35,7 +35,7 @@ _NONE, _BEFORE, _SETTLING, _TRIAL = range(4)
 
 
 class Trial:
-    """Called with the scheduler's lock, which guards it, by the stall watch.
+    """Called with the scheduler's lock, which guards it, by the watchdog.
 
     Args:
         tendency: the handler class's.

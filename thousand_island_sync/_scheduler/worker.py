@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .task import Task
 
-if TYPE_CHECKING:
-    from .pool import Pool
+
+class _Permits(Protocol):
+    """What a worker needs of the permits."""
+
+    def hand_over(self, worker: Worker) -> None: ...
 
 
 class Worker:
     """A thread of the pool, and whether it holds a permit."""
 
     __slots__ = (
+        "_permits",
         "bell",
         "cpu_seen",
         "looking",
@@ -23,23 +27,22 @@ class Worker:
         "native_id",
         "parked",
         "permit",
-        "pool",
         "seen",
         "task",
         "turn",
         "waited",
     )
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    def __init__(self, permits: _Permits) -> None:
+        self._permits = permits
         self.permit = True
         self.task: Task | None = None
-        # It is in the poller. Changes under the lock: the stall watch goes by it.
+        # It is in the poller. Changes under the lock: the watchdog goes by it.
         self.looking = False
         # What it ran and what shall be parked: settled together, with the lock taken once.
         self.parked: deque[Task] = deque()
         self.turn = 0  # counts tasks run
-        self.seen = -1  # the turn in which the stall watch saw it last
+        self.seen = -1  # the turn in which the watchdog saw it last
         self.looks = 0  # further looks that found it in the same turn
         self.cpu_seen = 0.0  # its processor time at the first of them
         self.native_id = 0  # the kernel's number of the thread
@@ -48,7 +51,14 @@ class Worker:
         self.bell.acquire()
 
     def give_way(self) -> None:
-        self.pool._hand_over(self)
+        self._permits.hand_over(self)
+
+    def count_look(self) -> int:
+        """How many looks in a row before this one have found it in its present turn. Thread: the
+        watchdog's."""
+        self.looks = self.looks + 1 if self.turn == self.seen else 0
+        self.seen = self.turn
+        return self.looks
 
     def ring(self) -> None:
         """Ends its rest, or its next one if it does not rest: it looks at the world anew.

@@ -3,178 +3,279 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
 
 from .._base.starting import start
-from .._base.supervised import say
-from .pool import Pool
-from .task import Task
+from .permits import Permits
+from .registrations import Registrations
+from .rousing import Calls, Rousing
+from .run_queue import RunQueue
+from .task import AGAIN, PARK, Task
+from .task_table import TaskTable
+from .watchdog_timer import WatchdogTimer
 from .worker import Worker
 
 #: A thread that had nothing to do for this long ends.
 _IDLE_S = 30.0
 
 
-def _tell_of_the_loss() -> None:
-    say(
-        "somebody else closed the descriptor that this server waits with; it goes on with a new"
-        " one. Look for a close of a number that is not the closer's own",
-        None,
+class Workers:
+    """As many threads as are needed, up to the bound.
+
+    Args:
+        bound: the bound.
+        name: prefix of the threads' names.
+        watchdog_timer: rings for the watchdog.
+    """
+
+    __slots__ = (
+        "_bound",
+        "_lock",
+        "_made",
+        "_name",
+        "_permits",
+        "_queue",
+        "_registrations",
+        "_rousing",
+        "_table",
+        "_threads",
+        "_trying",
+        "_watchdog_timer",
+        "_work",
+        "count",
     )
 
+    def __init__(self, bound: int, name: str, watchdog_timer: WatchdogTimer) -> None:
+        self._bound = bound
+        self._name = name
+        self._watchdog_timer = watchdog_timer
+        self._threads: dict[Worker, threading.Thread] = {}
+        self._made = 0
+        self._trying = False  # the listener's thread tries to start one, and looks again anyway
+        #: Those that are about to start included.
+        self.count = 0
+        self._queue: RunQueue
+        self._table: TaskTable
+        self._permits: Permits
+        self._rousing: Rousing
+        self._registrations: Registrations
+        self._work: Callable[[Worker], None]
 
-class Workers(Pool):
-    """The pool's threads; as many as are needed, up to the bound."""
+    def serve(
+        self,
+        queue: RunQueue,
+        table: TaskTable,
+        permits: Permits,
+        rousing: Rousing,
+        registrations: Registrations,
+        work: Callable[[Worker], None],
+    ) -> None:
+        """What they work on. Before any other call.
 
-    __slots__ = ()
+        Args:
+            work: the life of a thread.
+        """
+        self._queue, self._table, self._permits = queue, table, permits
+        self._rousing, self._lock = rousing, rousing.lock
+        self._registrations = registrations
+        self._work = work
 
-    def _work(self, worker: Worker) -> None:
-        """The life of a pool thread."""
-        raise NotImplementedError
+    # ---- one begins -----------------------------------------------------------------
 
-    def close(self) -> None:
-        """No task will be added any more; threads end when the last task has."""
-        with self._lock:
-            self._closing = True
-            last = not self._tasks
-        if last:
-            self._dismiss()
-
-    def _employ(self) -> Worker | None:
-        if self._idle:
-            worker = self._idle.pop()
-        elif self._count < self._bound:
-            worker = Worker(self)
-            self._made += 1
-            name = f"{self._name}-handler-{self._made}"
-            self._threads[worker] = threading.Thread(
-                target=self._work, args=(worker,), name=name, daemon=True
-            )
-            self._count += 1
-        else:
+    def hire(self) -> Worker | None:
+        """With the lock: one more, which `wake` starts; `None`: that is the bound."""
+        if self.count >= self._bound:
             return None
-        self._grant(worker)
+        worker = Worker(self._permits)
+        self._made += 1
+        name = f"{self._name}-handler-{self._made}"
+        self._threads[worker] = threading.Thread(
+            target=self._work, args=(worker,), name=name, daemon=True
+        )
+        self.count += 1
         return worker
 
-    def _wake(self, heir: Worker, tasks: tuple[Task, ...] = ()) -> bool:
-        if heir.turn:
-            heir.ring()
+    def wake(self, worker: Worker, tasks: tuple[Task, ...] = ()) -> bool:
+        """Without the lock. False if it was a new one and could not be started, and `tasks`,
+        which were to be its first, are taken back, for there is no other thread."""
+        if worker.turn:
+            worker.ring()
             return True
-        heir.turn = 1
+        worker.turn = 1
         with self._lock:
-            thread = self._threads.get(heir)
+            thread = self._threads.get(worker)
         if thread is None:
             return True  # it was given up meanwhile
         try:
             start(thread)
         except RuntimeError:  # "can't start new thread": that is the bound, then
             with self._lock:
-                if self._threads.pop(heir, None) is not None:
-                    self._count -= 1
-                if heir.permit:
-                    self._revoke(heir)
+                self._strike_off(worker)
+                self._permits.drop_unstarted(worker)
                 # In the same moment, or the listener's thread sees them, and tries as well.
-                taken_back = not self._count and self._take_back(tasks)
-            if not self._standing_in:  # else it would ring for itself, and never wait
-                self._ring()
+                taken_back = not self.count and self._queue.take_back(tasks)
+            if not self._trying:  # else the listener's thread would ring for itself, always
+                self._watchdog_timer.ring()
             return not taken_back
-        self._ring()  # for the watch, if it dies before its first step
+        self._watchdog_timer.ring()  # for the watchdog, if it dies before its first step
         return True
 
-    def _take_back(self, tasks: tuple[Task, ...]) -> bool:
-        """With the lock, of tasks that no thread will run. Whether none has, and there are any."""
-        if any(task not in self._ready for task in tasks):
-            return False  # one that has come and gone
-        for task in tasks:
-            self._ready.remove(task)
-            del self._tasks[task.fd]
-        return bool(tasks)
-
-    def _enlist(self, worker: Worker) -> None:
+    def enlist(self, worker: Worker) -> None:
         """The first that its thread does. It is listed, unless it took so long to start that it
         was taken for lost."""
         with self._lock:
             if worker not in self._threads:
                 self._threads[worker] = threading.current_thread()
-                self._count = len(self._threads)
+                self.count = len(self._threads)
 
-    def _rest(self, worker: Worker) -> bool:
+    def reinforce(self) -> None:
+        """Starts a thread beyond the bound if a ready task finds none (in a stop)."""
+        with self._rousing as calls, self._lock:
+            if self._queue.has_ready() and self._permits.are_all_free():
+                self._bound = max(self._bound, self.count + 1)
+                calls.heir()
+
+    def try_again(self) -> None:
+        """A thread that could not be started before may start now. Thread: the listener's, where
+        it stands in."""
+        self._trying = True
+        try:
+            with self._rousing as calls, self._lock:
+                if self._queue.has_ready() and self._permits.are_free():
+                    calls.heir(else_listener=False)  # which would do this
+        finally:
+            self._trying = False
+
+    # ---- it rests, and ends -----------------------------------------------------------
+
+    def rest(self, worker: Worker, tends_to_block: bool) -> bool:
         """Waits for a permit, or finds a task it may run without; False: it shall end."""
-        with self._rousing, self._lock:
-            self._settle(worker)  # its permit may have been taken since its last task
+        with self._rousing as calls, self._lock:
+            self._queue.settle(worker)  # its permit may have been taken since its last task
             granted = worker.permit
             if granted:
                 return True
-            if self._closing and not self._tasks:
+            if self._table.is_over():
                 return False
-            if self._free:
-                self._grant(worker)
+            if self._permits.take_free(worker):
                 return True
-            if self._ready:
-                if not self._sample_mask:
+            if self._queue.has_ready():
+                if tends_to_block:
                     return True  # where callbacks tend to block it takes one more as it is
-                self._call_somebody()
-            self._idle.append(worker)
+                calls.somebody()
+            self._permits.rest(worker)
         rung = worker.bell.acquire(timeout=_IDLE_S)
         if rung and worker.permit:
             return True
         with self._lock:
-            if worker in self._idle:
-                self._idle.remove(worker)
-                return rung
-        return True
+            rested = self._permits.rise(worker)
+        return rung or not rested
 
-    def _leave(self, worker: Worker) -> None:
-        with self._rousing, self._lock:
-            if worker in self._idle:
-                self._idle.remove(worker)
+    def put_away(self, worker: Worker, task: Task, verdict: int) -> None:
+        """What a thread without a permit has run goes where its verdict says; the thread takes a
+        free permit, or calls who shall run what is ready. Thread: the worker's own."""
+        with self._rousing as calls, self._lock:
+            worker.task = None
+            if verdict == PARK:
+                worker.parked.append(task)
+            self._queue.settle(worker)
+            if verdict == AGAIN:
+                self._queue.run_again(task)
+            if not self._permits.take_free(worker) and self._queue.has_ready():
+                calls.somebody()
+
+    def leave(self, worker: Worker) -> None:
+        """Thread: the worker's own, which ends."""
+        with self._rousing as calls, self._lock:
+            self._permits.rise(worker)
             if worker.permit:
-                self._give_up(worker)
-            self._settle(worker)
-            if self._ready:
-                self._call_somebody()
-            if self._threads.pop(worker, None) is not None:
-                self._count -= 1
-            last = self._closing and not self._count and not self._tasks
-            others = self._closing and self._sleepers > 0
+                self._permits.give_up(calls, worker)
+            self._queue.settle(worker)
+            if self._queue.has_ready():
+                calls.somebody()
+            self._strike_off(worker)
+            over = self._table.is_over()
+            last = over and not self.count
+            others = self._table.closing and self._queue.sleepers > 0
         if last:
-            self._close_poller()
+            self._registrations.close()
         elif others:
-            self._poller.wake()  # each that leaves wakes the next
+            self._registrations.wake()  # each that leaves wakes the next
 
-    def _dismiss(self) -> None:
+    def dismiss(self) -> None:
         """Nothing is left to do: every thread may end, the last closes the poller."""
         with self._lock:
-            workers, sleepers = list(self._threads), self._sleepers
+            workers, sleepers = list(self._threads), self._queue.sleepers
         for worker in workers:
             worker.ring()
         if not workers:
-            self._close_poller()
-        for _ in range(sleepers):
-            self._poller.wake()
+            self._registrations.close()
+        self._registrations.wake(sleepers)
 
-    def _close_poller(self) -> None:
-        self._poller.close()  # twice is no harm, not at all would be
+    def _strike_off(self, worker: Worker) -> None:
+        """With the lock."""
+        if self._threads.pop(worker, None) is not None:
+            self.count -= 1
 
-    def _register(self, task: Task) -> None:
-        poller = self._poller
-        # One that is rearmed after each event is then told what to watch for.
-        write = task.wants_write if poller.needs_rearm else task.write_edges
-        try:
-            poller.register(task.fd, write=write)
-        except OSError:
-            if not self._renew_poller():
-                raise
-            poller.register(task.fd, write=write)
-            task.attached = True
+    # ---- asking -------------------------------------------------------------------------
 
-    def _renew_poller(self) -> bool:
-        """Where its descriptor was lost, all tasks are put into the new one as they park next,
-        which the watch has them do. Thread: any, with the lock or without."""
+    def busy(self) -> int:
+        """Threads that neither rest nor wait in the poller. Without the lock, a hint."""
+        return max(0, self.count - self._permits.resting() - self._queue.sleepers)
+
+    def at_bound(self) -> bool:
+        """Whether no other may be hired. Without the lock, a hint."""
+        return self.count >= self._bound
+
+    def are_done(self) -> bool:
+        """Whether nothing will come any more. Without the lock, a hint."""
+        return self._table.is_over()
+
+    def threads(self) -> list[threading.Thread]:
         with self._lock:
-            if not self._poller.renew():
-                return False
-            for task in self._tasks.values():
-                task.attached = False
-            self._broken = True
-        self.soon(_tell_of_the_loss)
-        return True
+            return list(self._threads.values())
+
+    def all(self) -> list[Worker]:
+        """With the lock."""
+        return list(self._threads)
+
+    def run(self, task: Task) -> bool:
+        """Whether one of them is in a step of this task, or was a moment ago. Thread: any."""
+        with self._lock:
+            return any(worker.task is task for worker in self._threads)
+
+    def turns(self) -> int:
+        """With the lock: tasks that the threads there are have run."""
+        return sum(worker.turn for worker in self._threads)
+
+    # ---- the dead --------------------------------------------------------------------
+
+    def seems_dead(self, worker: Worker) -> bool:
+        """With the lock. One that was never started does not; one that just starts may, for a
+        moment."""
+        thread = self._threads.get(worker)
+        return thread is not None and thread.ident is not None and not thread.is_alive()
+
+    def that_seem_dead(self) -> dict[Worker, threading.Thread]:
+        with self._lock:
+            return {one: self._threads[one] for one in self._threads if self.seems_dead(one)}
+
+    def take_out_the_dead(self, dead: Iterable[Worker], calls: Calls) -> list[Worker]:
+        """With the lock: those of them who are there still. Who was employed and never started,
+        because who would have done it was interrupted, goes as well; if it is started yet, it
+        comes back (`enlist`)."""
+        dead = [worker for worker in dead if worker in self._threads]
+        unborn = [
+            worker
+            for worker, thread in self._threads.items()
+            if thread.ident is None and not calls.has(worker)
+        ]
+        for worker in [*dead, *unborn]:
+            del self._threads[worker]
+            worker.permit = False
+            self._queue.settle(worker)
+        return dead
+
+    def recount(self) -> None:
+        """With the lock."""
+        self.count = len(self._threads)

@@ -9,7 +9,7 @@ in this mode every rule of the essay in `_scheduler.scheduler` that can be looke
 - what is in the ready queue is owned, and is there once;
 - a parked connection whose descriptor has bytes is run within a second;
 - what is ready does not wait while a permit is free and a thread could take it;
-- the stall watch does not sleep while a thread with a permit runs anything;
+- the watchdog does not sleep while a thread with a permit runs anything;
 - a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
 
 What is found is kept in `_reports.violations`, and logged as critical once no lock is held. The
@@ -30,9 +30,15 @@ from .._base.locks import nothing_held
 from .._base.reports import report, tell
 from .._connection.connection import Lifecycle
 from .._connection.states import State
-from .._scheduler.scheduler import Scheduler
+from .._scheduler.mending import Mending
+from .._scheduler.permits import Permits
+from .._scheduler.run_queue import RunQueue
+from .._scheduler.scheduler import NoInspection, Parts, Scheduler
 from .._scheduler.task import Task
+from .._scheduler.task_table import TaskTable
+from .._scheduler.watchdog_timer import WatchdogTimer
 from .._scheduler.worker import Worker
+from .._scheduler.workers import Workers
 
 _LOOK_S = 0.02
 #: What was seen waiting for this long, in at least so many looks, has been forgotten.
@@ -127,66 +133,103 @@ class CheckedConnection(Lifecycle):
         return self._state in (State.PARKED, State.HANDSHAKING) and not self._eof_told
 
 
-class CheckedScheduler(Scheduler):
-    """A scheduler that looks for what it may have forgotten."""
+# ---- the scheduler: where something is handed over -------------------------------
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+
+class CheckedQueue(RunQueue):
+    """A run queue that has its books checked as it parks."""
+
+    __slots__ = ("check",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        #: Called with the lock.
+        self.check: Callable[[], None] = lambda: None
+
+    def forget(self, task: Task) -> bool:
+        disturb()
+        last = super().forget(task)
+        disturb()
+        return last
+
+    def absorb(self, events: Any, worker: Worker | None) -> None:
+        disturb()
+        super().absorb(events, worker)
+        disturb()
+
+    def settle(self, worker: Worker) -> None:
+        disturb()
+        super().settle(worker)
+        self.check()
+
+
+class CheckedPermits(Permits):
+    __slots__ = ()
+
+    def hand_over(self, worker: Worker) -> None:
+        disturb()
+        super().hand_over(worker)
+        disturb()
+
+
+class CheckedWorkers(Workers):
+    __slots__ = ()
+
+    def wake(self, worker: Worker, tasks: tuple[Task, ...] = ()) -> bool:
+        disturb()
+        return super().wake(worker, tasks)
+
+    def put_away(self, worker: Worker, task: Task, verdict: int) -> None:
+        disturb()
+        super().put_away(worker, task, verdict)
+
+
+# ---- the scheduler: what must hold ---------------------------------------------------
+
+
+class Inspection(NoInspection):
+    """Looks for what a scheduler may have forgotten."""
+
+    __slots__ = (
+        "_head",
+        "_looked_at",
+        "_mending",
+        "_permits",
+        "_queue",
+        "_table",
+        "_waiting",
+        "_watchdog_timer",
+        "_workers",
+    )
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        table: TaskTable,
+        permits: Permits,
+        workers: Workers,
+        watchdog_timer: WatchdogTimer,
+        mending: Mending,
+    ) -> None:
+        self._queue = queue
+        self._table = table
+        self._permits = permits
+        self._workers = workers
+        self._watchdog_timer = watchdog_timer
+        self._mending = mending
         self._looked_at = 0.0
         # task -> (its runs, when it was first seen with bytes, how often it was)
         self._waiting: dict[Task, tuple[int, float, int]] = {}
         self._head: tuple[Task | None, float, int] = (None, 0.0, 0)
+        if isinstance(queue, CheckedQueue):
+            queue.check = self.check_books
 
-    # ---- where something is handed over ---------------------------------------
-
-    def make_ready(self, task: Task) -> None:
-        disturb()
-        super().make_ready(task)
-        disturb()
-
-    def forget(self, task: Task) -> None:
-        disturb()
-        super().forget(task)
-        disturb()
-
-    def _hand_over(self, worker: Worker) -> None:
-        disturb()
-        super()._hand_over(worker)
-        disturb()
-
-    def _wake(self, heir: Worker, tasks: tuple[Task, ...] = ()) -> bool:
-        disturb()
-        return super()._wake(heir, tasks)
-
-    def _absorb(self, events: Any, worker: Worker | None) -> None:
-        disturb()
-        super()._absorb(events, worker)
-        disturb()
-
-    def _put_away(self, worker: Worker, task: Task, verdict: int) -> None:
-        disturb()
-        super()._put_away(worker, task, verdict)
-
-    def _settle(self, worker: Worker) -> None:
-        disturb()
-        super()._settle(worker)
-        self._check_books()
-
-    # ---- what must hold -------------------------------------------------------
-
-    def _check_books(self) -> None:
+    def check_books(self) -> None:
         """With the lock."""
-        if self._broken:
+        if self._mending.needed:
             return  # they are false for a moment, and made anew
-        holders, idle = self._holders, self._idle
-        if self._free + len(holders) != self._permits or self._free < 0:
-            report(f"{self._free} permits free, {len(holders)} held, of {self._permits}")
-        if len({id(one) for one in holders}) != len(holders):
-            report("a thread is listed twice as holding a permit")
-        if not all(one.permit for one in holders):
-            report("a thread is listed as holding a permit, and does not know it")
-        if any(one.permit for one in idle):
-            report("a thread rests with a permit")
+        for fault in self._permits.faults():
+            report(fault)
         ready = self._snapshot()
         if len({id(one) for one in ready}) != len(ready):
             report("a task is in the ready queue twice")
@@ -194,37 +237,37 @@ class CheckedScheduler(Scheduler):
             report("a task is in the ready queue, and nobody owns it")
 
     def _snapshot(self) -> list[Task]:
-        """With the lock; but others take from the queue without it, and without the GIL
-        that happens in the middle of this."""
+        """With the lock."""
         while True:
-            try:
-                return list(self._ready)
-            except RuntimeError:
-                pass  # it was changed meanwhile
+            ready = self._queue.snapshot()
+            if ready is not None:
+                return ready
 
-    def tend(self) -> float:
-        with self._lock:
+    def before_look(self) -> None:
+        with self._queue.lock:
             self._look_whether_anybody_watches()
-        timeout = super().tend()
+
+    def after_look(self, timeout: float) -> float:
         if now() - self._looked_at >= _LOOK_S:
             self._looked_at = now()
-            with self._lock:
+            with self._queue.lock:
                 self._look_for_the_forgotten()
-                self._look_at_the_queue()
+                self.look_at_the_queue()
         tell()
         return min(timeout, _LOOK_S)
 
     def _look_whether_anybody_watches(self) -> None:
-        """With the lock. This mode looks so often that a watch that sleeps is not missed."""
-        running = any(one.task is not None and not one.looking for one in self._holders)
-        if running and not self._watching:
-            report("a thread with a permit runs a task, and the stall watch sleeps")
+        """With the lock. This mode looks so often that a watchdog that sleeps is not missed."""
+        holders = self._permits.holders()
+        running = any(one.task is not None and not one.looking for one in holders)
+        if running and not self._watchdog_timer.watching:
+            report("a thread with a permit runs a task, and the watchdog sleeps")
 
     def _look_for_the_forgotten(self) -> None:
         """With the lock, under which no parked descriptor can be closed."""
         parked = {
             task.fd: task
-            for task in self._tasks.values()
+            for task in self._table.each()
             if isinstance(task, CheckedConnection)
             and not task.owned
             and task.attached
@@ -245,15 +288,31 @@ class CheckedScheduler(Scheduler):
             if looks >= _PATIENT_LOOKS and now() - since >= _PATIENCE_S:
                 report(f"connection {task.id} has bytes that nobody was told of: a lost wake-up")
 
-    def _look_at_the_queue(self) -> None:
+    def look_at_the_queue(self) -> None:
         """With the lock."""
         ready = self._snapshot()
         head = ready[0] if ready else None
-        could = self._free > 0 and (bool(self._idle) or self._count < self._bound)
+        spare = self._permits.resting() > 0 or not self._workers.at_bound()
         known, since, looks = self._head
-        if head is None or head is not known or not could:
+        if head is None or head is not known or not (self._permits.are_free() and spare):
             self._head = (head, now(), 0)
             return
         self._head = (head, since, looks + 1)
         if looks >= _PATIENT_LOOKS and now() - since >= _PATIENCE_S:
             report("a ready task waits while a permit is free and a thread could take it")
+
+
+class CheckedScheduler(Scheduler):
+    """A scheduler that watches itself."""
+
+    parts = Parts(
+        queue=CheckedQueue,
+        permits=CheckedPermits,
+        workers=CheckedWorkers,
+        inspection=Inspection,
+    )
+
+    def make_ready(self, task: Task) -> None:
+        disturb()
+        super().make_ready(task)
+        disturb()

@@ -26,6 +26,7 @@ from .._connection.states import State
 from .._listener.connection_limit import ConnectionLimit
 from .._scheduler.scheduler import Scheduler
 from .._scheduler.task import Task
+from .._scheduler.timers import Timer
 from .._stream.core import _sending_turn
 from .._stream.handover import share
 from ..errors import ThousandIslandError
@@ -182,22 +183,23 @@ def _not_here(doing: str) -> ThousandIslandError:
 # ---- schedulers -------------------------------------------------------------
 
 
-class DeadScheduler(Scheduler):
-    """Nobody works for it any more. A thread that comes back to its loop ends the process."""
-
-    __slots__ = ()
+class Gone:
+    """Stands in for what a thread of the parent's comes back to: it ends the process. And for what
+    others ask of a scheduler, for which nobody works any more."""
 
     def _come_back(self, *_: Any) -> NoReturn:
         fork.end_child("a thread of the parent's")
 
-    _run_batch = _without_permit = _put_away = _stay_alone = _come_back  # type: ignore[assignment]
-    _look = _rest = _recover = _leave = _come_back  # type: ignore[assignment]
+    rest = put_away = leave = recover = stay_alone = go_on = _come_back
 
-    def make_ready(self, task: Task) -> None:
+    def make_ready(self, task: Task) -> NoReturn:
         raise _not_here("a connection")
 
-    def later(self, when: float, call: Callable[[], None]) -> NoReturn:
+    def start(self, timer: Timer) -> NoReturn:
         raise _not_here("post")
+
+    def cancel(self, timer: Timer) -> None:
+        pass  # it fires in no child
 
 
 # ---- the fork ---------------------------------------------------------------
@@ -269,13 +271,9 @@ def _abandon(run: Run) -> None:
     scheduler = getattr(run, "scheduler", None)
     if scheduler is None:
         return
-    for task in {*scheduler._tasks.values(), *run.limit.everybody()}:
+    for task in {*scheduler.abandon(Gone()), *run.limit.everybody()}:
         if isinstance(task, Lifecycle) and task is not _own.connection:
             _make_foreign(task)
-    scheduler._ready.clear()
-    for worker in scheduler._threads:
-        worker.permit = False
-    _become(scheduler, DeadScheduler)
 
 
 def _make_foreign(connection: Lifecycle) -> None:

@@ -21,13 +21,19 @@ from .._base.options import MISSING
 from .._connection.connection import STAY_STEPS, Lifecycle
 from .._connection.core import ConnectionCore
 from .._connection.states import TRANSITIONS, State
+from .._scheduler.affinity import Affinity, Wanted
+from .._scheduler.blocking_estimate import SAMPLE_SHIFT, BlockingEstimate
+from .._scheduler.deadlines import Deadlines
+from .._scheduler.permits import Permits
 from .._scheduler.poller import HANGUP, MOST, EpollPoller
-from .._scheduler.queue import Queue
-from .._scheduler.scheduler import SAMPLE_SHIFT, Scheduler
-from .._scheduler.staying import ALONE, Wanted
+from .._scheduler.run_queue import ALONE, RunQueue
+from .._scheduler.runner import Runner
 from .._scheduler.task import Task
+from .._scheduler.task_table import TaskTable
 from .._scheduler.tendency import HAND_OVER_COST
+from .._scheduler.watchdog_timer import WatchdogTimer
 from .._scheduler.worker import Worker
+from .._scheduler.workers import Workers
 from .._stream.core import SocketCore
 from .._stream.receiving import CHUNK, Receiving
 from .._stream.sending import JOINED_MOST, Sending
@@ -38,8 +44,15 @@ _GIVEN: dict[str, Any] = {
     "Task": Task,
     "Worker": Worker,
     "Wanted": Wanted,
-    "Queue": Queue,
-    "Scheduler": Scheduler,
+    "RunQueue": RunQueue,
+    "TaskTable": TaskTable,
+    "Deadlines": Deadlines,
+    "WatchdogTimer": WatchdogTimer,
+    "Runner": Runner,
+    "BlockingEstimate": BlockingEstimate,
+    "Affinity": Affinity,
+    "Permits": Permits,
+    "Workers": Workers,
     "Core": ConnectionCore,
     "Lifecycle": Lifecycle,
     "Socket": SocketCore,
@@ -71,8 +84,8 @@ TWINS: list[tuple[type, str, str]] = [
     (Lifecycle, "run", "($self, /)"),
     (Lifecycle, "stay", "($self, timeout, wanted, /)"),
     (ConnectionCore, "_become", "($self, state, /)"),
-    (Scheduler, "_run_batch", "($self, worker, /)"),
-    (Queue, "_look", "($self, worker, /)"),
+    (Runner, "run_batch", "($self, worker, /)"),
+    (RunQueue, "look", "($self, worker, /)"),
     (Sending, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
     (Receiving, "recv", "($self, /, length=65536, flags=0, *, timeout_ms=...)"),
 ]

@@ -25,29 +25,32 @@ waits for `STAY_S` at most.
 
 from __future__ import annotations
 
-from .queue import Queue
-from .task import AGAIN, PARK, Task
+from .blocking_estimate import BlockingEstimate
+from .permits import Permits
+from .registrations import Registrations
+from .run_queue import RunQueue
+from .task import PARK, Task
+from .task_table import TaskTable
 from .tendency import HAND_OVER_COST
 from .worker import Worker
+from .workers import Workers
 
 #: Seconds that a thread stays without bytes.
 STAY_S = 0.004
 #: Below this share of stays that end with bytes, one in `_TRY_EVERY` is tried.
 _PAYS, _TRY_EVERY = 0.5, 32
 _WEIGHT = 1 / 16
-#: Looks in a row that found one and the same connection ready and no other.
-ALONE = 64
 
 
 class Wanted:
     """Whether a thread that stays has something better to do: asked after each callback, by
-    threads that all want the GIL for it. In Python it took them 4 % of their rate, so its twin
-    is a part of that of `stay`."""
+    threads that all want the GIL for it. In Python it took them 4 % of their rate, so its
+    accelerator is a part of that of `stay`."""
 
-    __slots__ = ("pool", "quick", "task", "worker")
+    __slots__ = ("affinity", "quick", "task", "worker")
 
-    def __init__(self, pool: Queue, worker: Worker, task: Task) -> None:
-        self.pool, self.worker, self.task = pool, worker, task
+    def __init__(self, affinity: Affinity, worker: Worker, task: Task) -> None:
+        self.affinity, self.worker, self.task = affinity, worker, task
         self.quick = False  # a callback did not block after all
 
     def __call__(self, duration: float) -> bool:
@@ -56,105 +59,104 @@ class Wanted:
         if duration < HAND_OVER_COST:
             self.quick = True
             return True
-        # As `_wanted`, without the lock too, written out.
-        pool = self.pool
-        if not pool._holders or not self.task.blocks or pool._closing:
-            return True
-        return not pool._idle and pool._count >= pool._bound
+        return not self.task.blocks or self.affinity.wanted()
 
 
-class Staying(Queue):
+class Affinity:
     """Serving one connection as a thread per connection would, for a while."""
 
-    __slots__ = ()
+    __slots__ = (
+        "_estimate",
+        "_permits",
+        "_queue",
+        "_registrations",
+        "_share",
+        "_stays",
+        "_table",
+        "_workers",
+    )
 
-    def _stay(self, worker: Worker, task: Task) -> int:
+    def __init__(
+        self,
+        queue: RunQueue,
+        table: TaskTable,
+        permits: Permits,
+        workers: Workers,
+        registrations: Registrations,
+        estimate: BlockingEstimate,
+    ) -> None:
+        self._queue = queue
+        self._table = table
+        self._permits = permits
+        self._workers = workers
+        self._registrations = registrations
+        self._estimate = estimate
+        self._stays = 0  # how often a thread might have stayed
+        self._share = 1.0  # of the stays, those that brought bytes
+
+    def go_on(self, worker: Worker, task: Task) -> int:
         """Goes on with a task that was run without a permit and would be parked; the
         verdict that ends it. Thread: the worker's own."""
-        if not task.may_stay() or not self._begin_stay(task):
+        if not task.may_stay() or not self._begin(task):
             return PARK
         wanted = Wanted(self, worker, task)
         verdict, came = task.stay(STAY_S, wanted)
-        with self._lock:
-            self._stay_pays += (came - self._stay_pays) * _WEIGHT
+        with self._queue.lock:
+            self._share += (came - self._share) * _WEIGHT
             if wanted.quick:
-                task.average = self.tendency.learn(task.average, 0.0, 0.0)
-                task.blocks = task.average > HAND_OVER_COST
+                self._estimate.was_quick(task)
         if came:
             task.sampled = False  # the next run is measured: does it still block?
         if verdict == PARK:
             self._back_into_the_poller(task)
         return verdict
 
-    def _begin_stay(self, task: Task) -> bool:
-        with self._lock:
-            if not task.sampled or self._wanted():
+    def _begin(self, task: Task) -> bool:
+        with self._queue.lock:
+            if not task.sampled or self.wanted():
                 return False
             self._stays += 1
-            if self._stay_pays < _PAYS and self._stays % _TRY_EVERY:
+            if self._share < _PAYS and self._stays % _TRY_EVERY:
                 return False
-        self.detach(task)
+        self._registrations.detach(task)
         return True
 
     def _back_into_the_poller(self, task: Task) -> None:
-        # `_settle` would do it with the lock held, and the call drops the GIL.
+        # `settle` would do it with the lock held, and the call drops the GIL.
         try:
-            self._register(task)
-            task.attached = True
+            self._registrations.attach(task)
         except OSError:
             pass  # it will do it after all
 
-    def _stay_alone(self, worker: Worker) -> None:
-        """Stays with the only connection that has said anything for a while. Thread: the
-        worker's own, with a permit, when it has run what was ready."""
-        with self._lock:
-            self._alone = 0
-            parked = worker.parked
-            task = parked[0] if len(parked) == 1 else None
-            if task is None or task.fd != self._last_found or task.marked:
-                return
-            if self._permits > 1 or self._wanted() or not task.may_stay():
-                return
+    def stay_alone(self, worker: Worker) -> tuple[Task, int] | None:
+        """Stays with the only connection that has said anything for a while; that, and the verdict
+        that ends it. `None`: it does not pay. Thread: the worker's own, with a permit, when it has
+        run what was ready; then without."""
+        with self._queue.lock:
+            task = self._queue.take_alone(worker)
+            if task is None or not self._permits.is_one() or self.wanted() or not task.may_stay():
+                return None
             worker.task = task
-            parked.clear()
-        self.detach(task)
-        self._hand_over(worker)
-        heir = self._heir()
+            worker.parked.clear()
+        self._registrations.detach(task)
+        self._permits.hand_over(worker)
+        heir = self._permits.heir()
         turn = heir.turn if heir is not None else 0
 
         def wanted(duration: float) -> bool:
             worker.turn += 1
-            return heir is None or heir is not self._heir() or heir.turn != turn or self._wanted()
+            now = self._permits.heir()
+            return heir is None or heir is not now or heir.turn != turn or self.wanted()
 
         verdict, came = task.stay(STAY_S, wanted)
         while verdict == PARK and came and not wanted(0.0):
             verdict, came = task.stay(STAY_S, wanted)
         if verdict == PARK:
             self._back_into_the_poller(task)
-        self._put_away(worker, task, verdict)
+        return task, verdict
 
-    def _heir(self) -> Worker | None:
-        """Who holds the permit; without the lock, a hint."""
-        for holder in self._holders:
-            return holder
-        return None
-
-    def _put_away(self, worker: Worker, task: Task, verdict: int) -> None:
-        """What a thread without a permit has run goes where its verdict says; the thread takes a
-        free permit, or calls who shall run what is ready. Thread: the worker's own."""
-        with self._rousing, self._lock:
-            worker.task = None
-            if verdict == PARK:
-                worker.parked.append(task)
-            self._settle(worker)
-            if verdict == AGAIN:
-                self._ready.append(task)
-            if self._free and not worker.permit:
-                self._grant(worker)
-            elif self._ready:
-                self._call_somebody()
-
-    def _wanted(self) -> bool:
+    def wanted(self) -> bool:
         """Whether the thread has something better to do; without the lock, a hint."""
-        spare = bool(self._idle) or self._count < self._bound
-        return not spare or not self._holders or self._closing
+        if not self._permits.are_held() or self._table.closing:
+            return True
+        return not self._permits.resting() and self._workers.at_bound()

@@ -1,0 +1,164 @@
+"""Which tasks tend to block: what is known of each, and how it comes to be known.
+
+`tendency` has the reasons, and what a sample proves; `trial` doubts the whole. A task that tends to
+block is run by a thread that gives its permit away before the callback starts, and is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import perf_counter, process_time, thread_time
+from typing import Any
+
+from . import alarm
+from .task import Task
+from .tendency import HAND_OVER_COST, LONG, SAMPLE_EVERY, Tendency, voluntary_switches
+from .trial import Trial
+from .worker import Worker
+
+SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
+#: One callback in so many is looked at; where the class tends to block, each.
+_SOME, _EACH = SAMPLE_EVERY - 1, 0
+
+
+class BlockingEstimate:
+    """Of the tasks of one scheduler. Its lock guards this, unless a method takes it itself.
+
+    Args:
+        lock: the scheduler's.
+    """
+
+    __slots__ = ("_lock", "_trial", "sample_mask", "tendency")
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        #: Of the handler class.
+        self.tendency = Tendency()
+        self._trial = Trial(self.tendency)
+        #: A run is looked at if none of these bits is in its number.
+        self.sample_mask = _SOME
+
+    def looks_at_each(self) -> bool:
+        """Whether the class tends to block, so that every callback is looked at. A hint without
+        the lock."""
+        return self.sample_mask == _EACH
+
+    def introduce(self, tasks: Iterable[Task]) -> None:
+        """New ones, for all that is known, are as others of their class. Without the lock."""
+        average = self.tendency.average
+        for task in tasks:
+            task.average = average
+            task.blocks = average > HAND_OVER_COST
+
+    # ---- a run -----------------------------------------------------------------------
+
+    def run(self, worker: Worker, task: Task) -> int:
+        """Runs a task that tends to block, or whose turn it is to be looked at, and measures it.
+        Its verdict. Without the lock.
+
+        The clocks of the process and the thread are system calls; they are asked only
+        of a task that was seen to take long.
+        """
+        if not task.sampled and self.tendency.average > HAND_OVER_COST:
+            task.average, task.blocks = self.tendency.average, True
+        task.no_sample = worker.waited = False
+        # Where the class tends to block, one in so many is measured in full all the same:
+        # the connections that made it so may have gone, and nothing else would show it.
+        in_full = not worker.turn & _SOME
+        if not task.blocks and not (in_full and self.looks_at_each()):
+            return self._run_timed(worker, task)
+        if task.blocks and task.sampled and not task.doubtful and not in_full:
+            return task.run()
+        return self._run_measured(worker, task)
+
+    def _run_timed(self, worker: Worker, task: Task) -> int:
+        """Of one that is taken for quick."""
+        # Not always the same place in a row of callbacks that repeats itself.
+        worker.turn += worker.turn >> SAMPLE_SHIFT & 1
+        switches, began = voluntary_switches(), perf_counter()
+        verdict = task.run()
+        long = perf_counter() - began > HAND_OVER_COST
+        told = not worker.waited and not task.no_sample
+        if long and told and voluntary_switches() != switches:
+            # A suspect: its next run is measured, and others make way for it.
+            task.blocks, task.sampled = True, False
+        return verdict
+
+    def _run_measured(self, worker: Worker, task: Task) -> int:
+        switches = voluntary_switches()
+        wall, process, thread = perf_counter(), process_time(), thread_time()
+        verdict = task.run()
+        worked = thread_time() - thread
+        if task.blocks and worked >= LONG:
+            task.sampled, task.doubtful = True, False
+        # Its waits in calls of ours were handed over for exactly.
+        elif not worker.waited and not task.no_sample:
+            at_least = at_most = 0.0
+            waits = voluntary_switches() - switches
+            if waits:
+                wall = perf_counter() - wall
+                at_least = wall - (process_time() - process)
+                at_most = wall - worked
+            self._learn(task, at_least, at_most, waits)
+        return verdict
+
+    def _learn(self, task: Task, at_least: float, at_most: float, waits: int) -> None:
+        with self._lock:
+            task.average = self.tendency.learn(task.average, at_least, at_most, waits)
+            task.blocks = task.average > HAND_OVER_COST
+            task.doubtful = at_least <= HAND_OVER_COST
+            task.sampled = True
+            self._sample_as_needed()
+
+    # ---- what others have seen ------------------------------------------------------------
+
+    def suspect(self, task: Task, time_now: float) -> None:
+        """A callback stands still, and it is not for want of a processor.
+
+        It blocks, then, until its next run is measured; and so, for all that is known, do
+        others of its class. Else each of a burst of them would be found out by itself, two
+        looks later than the one before it.
+        """
+        task.blocks, task.sampled = True, False
+        self.tendency.learn(0.0, alarm.TICK, alarm.TICK)
+        self._trial.refute(time_now)
+        self._sample_as_needed()
+
+    def is_long(self, task: Task) -> None:
+        """A callback is at work, and has been for long.
+
+        The next one of its connection makes way for the others before it starts: to see this
+        one took five looks, and each waited for the GIL. A quick callback or two end that.
+        Of its class it says nothing.
+        """
+        task.average = 2 * HAND_OVER_COST
+        task.blocks = task.sampled = True
+        task.doubtful = False
+
+    def was_quick(self, task: Task) -> None:
+        """A callback did not block after all."""
+        task.average = self.tendency.learn(task.average, 0.0, 0.0)
+        task.blocks = task.average > HAND_OVER_COST
+
+    # ---- the trial ---------------------------------------------------------------------
+
+    def doubt(
+        self,
+        time_now: float,
+        cpu: float,
+        turns: Callable[[], int],
+        crowd: int,
+        tasks: Iterable[Task],
+    ) -> None:
+        """A look of the watchdog; as `Trial.look`."""
+        if self._trial.look(time_now, cpu, turns, crowd, tasks):
+            self._sample_as_needed()
+
+    def end_trial(self, time_now: float) -> None:
+        """Nobody looks again for a while, and it holds on to its tasks."""
+        if self._trial.refute(time_now):
+            self._sample_as_needed()
+
+    def _sample_as_needed(self) -> None:
+        tends = self.tendency.average > HAND_OVER_COST
+        self.sample_mask = _EACH if tends else _SOME

@@ -1,0 +1,102 @@
+"""When a parked task is run though nothing came for it, and what is called in time.
+
+The heap below it is in `timers`. A task has one timer at most; its deadline may move on meanwhile
+without it (`timers` has the reason), so a timer that fires early is put back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from .._base.clock import FOREVER, Clock
+from .task import Task
+from .timers import Timer, Timers
+
+
+class Deadlines:
+    """All under the scheduler's lock, unless it says otherwise.
+
+    Args:
+        clock: gives seconds.
+    """
+
+    __slots__ = ("_calls", "_clock", "_next", "_timers")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._timers = Timers()
+        self._next = FOREVER  # when the earliest of them fires, or sooner
+        self._calls: deque[Callable[[], None]] = deque()  # whose time has come
+
+    def start(self, timer: Timer) -> bool:
+        """Whether it is the next one: who waits until another time waits for too long."""
+        self._timers.put(timer)
+        return self._comes_first(timer.when)
+
+    def cancel(self, timer: Timer) -> None:
+        self._timers.cancel(timer)
+
+    def set(self, task: Task) -> bool:
+        """Sets the task's timer to its deadline; as `start`."""
+        if task.timer is not None:
+            self._timers.cancel(task.timer)
+        task.timer = self._timers.add(task.deadline, task, ordered=False)
+        task.timer_at = task.deadline
+        return self._comes_first(task.deadline)
+
+    def drop(self, task: Task) -> None:
+        """A task that is over must not be held by its timer."""
+        if task.timer is not None:
+            self._timers.cancel(task.timer)
+            task.timer = None
+
+    def drop_all(self, tasks: Iterable[Task]) -> None:
+        """The same; each has a new one when it parks next."""
+        for task in tasks:
+            self.drop(task)
+            task.timer_at = FOREVER
+        self._next = self._timers.next()
+
+    def left(self) -> float:
+        """Seconds until the next; 0: it is due; `FOREVER`: there is none. A hint without the
+        lock."""
+        if self._next == FOREVER:
+            return FOREVER
+        return max(0.0, self._next - self._clock())
+
+    def fire(self) -> list[Task]:
+        """Tasks that are parked and whose deadline is over; what else is due is left for
+        `call_due`. A deadline that was moved meanwhile goes back to sleep."""
+        over, time_now = [], self._clock()
+        for target in self._timers.due(time_now):
+            if not isinstance(target, Task):
+                self._calls.append(target)
+                continue
+            target.timer, target.timer_at = None, FOREVER
+            if target.owned:
+                continue  # it looks at its deadlines itself when it parks
+            if target.deadline > time_now:
+                self.set(target)
+            else:
+                over.append(target)
+        self._next = self._timers.next()
+        return over
+
+    def has_calls(self) -> bool:
+        return bool(self._calls)
+
+    def call_due(self) -> None:
+        """Without the lock. One that was left over by a thread that broke off is called, too."""
+        while True:
+            try:
+                call = self._calls.popleft()
+            except IndexError:
+                return
+            call()
+
+    def _comes_first(self, when: float) -> bool:
+        if when >= self._next:
+            return False
+        self._next = when
+        return True

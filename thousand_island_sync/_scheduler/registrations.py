@@ -1,0 +1,107 @@
+"""Which descriptors are in the poller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .poller import Poller
+from .task import Task
+
+
+class Registrations:
+    """Puts a task's descriptor into the poller and takes it out.
+
+    Args:
+        poller: reports ready descriptors.
+        lock: the scheduler's.
+        lost: called when the poller had lost its own descriptor and has a new one, in which
+            nothing is; with the lock or without.
+    """
+
+    __slots__ = ("_lock", "_lost", "_poller")
+
+    def __init__(self, poller: Poller, lock: Any, lost: Callable[[], None]) -> None:
+        self._poller = poller
+        self._lock = lock
+        self._lost = lost
+
+    def attach(self, task: Task) -> None:
+        """Puts a task's descriptor in. Thread: the task's owner.
+
+        Raises:
+            OSError: the poller has no room for it.
+        """
+        poller = self._poller
+        # One that is rearmed after each event is then told what to watch for.
+        write = task.wants_write if poller.needs_rearm else task.write_edges
+        try:
+            poller.register(task.fd, write=write)
+        except OSError:
+            if not self.renew():
+                raise
+            poller.register(task.fd, write=write)
+        task.attached = True  # not before: if that is broken off, nobody watches it
+
+    def detach(self, task: Task) -> None:
+        """Takes it out until it is parked again, so that what its own thread waits for does not
+        wake another. Thread: any that uses it."""
+        with self._lock:
+            attached, task.attached = task.attached, False
+        if attached:
+            self._poller.unregister(task.fd)
+
+    def take_out(self, fd: int) -> None:
+        """Thread: any, with the lock or without."""
+        self._poller.unregister(fd)
+
+    def put_back(self, task: Task) -> None:
+        """One that was taken out, or must be put back after each event. With the lock, which the
+        thread of `detach` needs as well.
+
+        Raises:
+            OSError: as for `attach`; it is not watched.
+        """
+        try:
+            if not task.attached:
+                self.attach(task)
+            else:
+                self._poller.rearm(task.fd, write=task.wants_write)
+        except OSError:
+            task.attached = False
+            raise
+
+    def refusal(self, task: Task) -> OSError:
+        """A poller that puts descriptors back on the thread that polls could not: why."""
+        task.attached = False
+        return self._poller.refusal(task.fd)
+
+    def watch_writes(self, task: Task) -> None:
+        """Write edges, too, from now on. Thread: the task's owner."""
+        task.write_edges = True
+        if task.attached and not self._poller.needs_rearm:
+            self._poller.modify(task.fd, write=True)
+
+    def renew(self) -> bool:
+        """Where its descriptor was lost, the poller gets a new one, into which the tasks are put
+        as they park next. Thread: any, with the lock or without."""
+        with self._lock:
+            if not self._poller.renew():
+                return False
+            self._lost()
+        return True
+
+    def wake(self, times: int = 1) -> None:
+        """As many threads that wait in the poller return from it. Thread: any."""
+        for _ in range(times):
+            self._poller.wake()
+
+    def fileno(self) -> int | None:
+        """What the poller can be waited for with, if with anything."""
+        try:
+            return self._poller.fileno()
+        except ValueError:
+            return None  # the last thread has just left, and closed it
+
+    def close(self) -> None:
+        self._poller.close()  # twice is no harm, not at all would be

@@ -1,0 +1,378 @@
+"""The run queue: what makes a task ready, and what parks it again.
+
+See the essay in `scheduler`. Every change of a task's ownership is here, under the lock: it
+becomes owned when it is put into the queue, and is given up in `settle`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from .deadlines import Deadlines
+from .poller import HANGUP, REFUSED, WRITE, Events, Poller
+from .registrations import Registrations
+from .rousing import Calls, Rousing
+from .task import Task
+from .task_table import TaskTable
+from .watchdog_timer import WatchdogTimer
+from .worker import Worker
+
+#: Looks in a row that found one and the same task ready and no other, until it is alone.
+ALONE = 64
+#: Tasks that a thread runs between two looks; where other threads look, too.
+_BATCH, _SHARED_BATCH = 64, 4
+
+
+class RunQueue:
+    """What is ready, and the poller that tells of the rest. All is guarded by the lock, but for
+    taking from what is ready.
+
+    Args:
+        poller: reports ready descriptors.
+        table: all tasks.
+        rousing: wakes who comes for what is put in; its lock guards all of this.
+        registrations: what is in the poller.
+        deadlines: when parked tasks are run though nothing came.
+        watchdog_timer: has the watchdog look at who runs them.
+    """
+
+    __slots__ = (
+        "_alone",
+        "_batch",
+        "_deadlines",
+        "_last_found",
+        "_poller",
+        "_ready",
+        "_registrations",
+        "_rousing",
+        "_table",
+        "_unlooked",
+        "_watchdog_timer",
+        "lock",
+        "run_again",
+        "sleepers",
+        "take",
+    )
+
+    def __init__(
+        self,
+        poller: Poller,
+        table: TaskTable,
+        rousing: Rousing,
+        registrations: Registrations,
+        deadlines: Deadlines,
+        watchdog_timer: WatchdogTimer,
+    ) -> None:
+        self._poller = poller
+        self._table = table
+        self._rousing = rousing
+        #: Guards the books of a scheduler.
+        self.lock = rousing.lock
+        self._registrations = registrations
+        self._deadlines = deadlines
+        self._watchdog_timer = watchdog_timer
+        self._ready: deque[Task] = deque()
+        self._batch = _BATCH
+        self._unlooked = 0  # tasks that were run since the last look
+        self._last_found = -1  # the descriptor that the last look made ready
+        self._alone = 0  # looks in a row that found that one and nothing else
+        #: Threads that wait in the poller.
+        self.sleepers = 0
+        #: Takes the next task; raises IndexError: there is none. Thread: one with a permit.
+        self.take: Callable[[], Task] = self._ready.popleft
+        #: Puts back what it took, last. Thread: the same, which goes on with it.
+        self.run_again: Callable[[Task], None] = self._ready.append
+
+    def share(self) -> None:
+        """Several threads take from it at once: each takes little. Before any other call."""
+        self._batch = _SHARED_BATCH
+
+    # ---- tasks come and go ----------------------------------------------------------
+
+    def put(self, calls: Calls, *tasks: Task) -> None:
+        """They are run soon, by whoever is called for it. With the lock."""
+        for task in tasks:
+            task.owned = True
+        self._ready.extend(tasks)
+        calls.somebody()
+
+    def add(self, tasks: tuple[Task, ...]) -> None:
+        """Takes new tasks; they are run as soon as a thread comes to them. Not in the poller
+        yet: what comes and goes in one run never is.
+
+        Raises:
+            RuntimeError: there is no thread and none can be started, or the queue is closed.
+                None of them was run, nor will be.
+        """
+        rousing, table = self._rousing, self._table
+        try:
+            with self.lock:
+                closing = table.closing
+                if not closing:
+                    table.add(tasks)
+                    self.put(rousing.calls, *tasks)
+        except BaseException:
+            rousing.broken_off()
+            raise
+        if closing:
+            raise RuntimeError("the server has stopped")
+        # As `with rousing` does; but here it is heard whether a thread could be started.
+        if rousing.calls and not rousing.rouse(tasks):
+            raise RuntimeError("no handler thread can be started")
+
+    def make_ready(self, calls: Calls, task: Task) -> None:
+        """Runs it soon, whatever its descriptor does, unless it is over. With the lock."""
+        if task.owned:
+            task.marked = True
+        elif self._table.has(task):
+            self.put(calls, task)
+
+    def make_all_ready(self) -> None:
+        """The same of every task, waking one thread for all of them."""
+        with self._rousing as calls, self.lock:
+            self._run_parked(mark=True)
+            if self._ready:
+                calls.somebody()
+
+    def _run_parked(self, mark: bool) -> None:
+        """With the lock, for one who sees that somebody comes."""
+        for task in self._table.each():
+            if not task.owned:
+                task.owned = True
+                self._ready.append(task)
+            elif mark:
+                task.marked = True
+
+    def forget(self, task: Task) -> bool:
+        """The last word of a task, before its descriptor is closed. Whether nothing will come any
+        more. Thread: its owner, or whoever knows that its next run will touch nothing."""
+        if task.attached:
+            self._poller.unregister(task.fd)
+        try:
+            with self.lock:
+                task.attached = False
+                self._table.remove(task)
+                if task.timer is not None:
+                    self._deadlines.drop(task)
+                return self._table.is_over()
+        except BaseException:
+            self._rousing.broken_off()
+            raise
+
+    def replace(self, task: Task, successor: Task) -> None:
+        """Another task takes over a descriptor and runs next. Thread: the task's owner."""
+        with self._rousing as calls, self.lock:
+            successor.attached, task.attached = task.attached, False
+            self._deadlines.drop(task)
+            self._table.replace(task, successor)
+            self.put(calls, successor)
+
+    def release(self, task: Task) -> None:
+        """The task's descriptor is somebody else's from now on. The task stays, to be run once
+        more. Thread: any, and no step of it is under way that uses the descriptor."""
+        with self.lock:
+            attached, task.attached = task.attached, False
+            fd = task.fd
+            self._table.take_descriptor(task)
+        if attached:
+            self._poller.unregister(fd)
+
+    def take_back(self, tasks: tuple[Task, ...]) -> bool:
+        """With the lock, of tasks that no thread will run. Whether none has, and there are any."""
+        if any(task not in self._ready for task in tasks):
+            return False  # one that has come and gone
+        for task in tasks:
+            self._ready.remove(task)
+            self._table.remove(task)
+        return bool(tasks)
+
+    # ---- asking: without the lock, a hint ---------------------------------------------
+
+    def has_ready(self) -> bool:
+        return bool(self._ready)
+
+    def waiting(self) -> int:
+        """Connections among the ready tasks; about, while another task is run."""
+        return max(0, len(self._ready) - self._table.owned_but_uncounted())
+
+    # ---- from an event to the queue ----------------------------------------------------
+
+    def look(self, worker: Worker) -> bool:
+        """Polls; waits only when nothing is ready. Fires the timers that are due.
+
+        `False`: the permit was taken a moment ago, and the worker must not look.
+        """
+        with self.lock:
+            self.settle(worker)
+            if not worker.permit:
+                return False
+            at_once = self._ready or self._table.is_over()
+            timeout = 0.0 if at_once else self._deadlines.left()
+            if timeout and self._watchdog_timer.may_stop:
+                self._watchdog_timer.disarm()
+            worker.looking = True
+            self._unlooked = 0
+            self.sleepers += 1
+        events: Events = []
+        try:
+            events = self._poller.poll(timeout)
+        finally:
+            self.absorb(events, worker)
+        return True
+
+    def poll_once(self) -> None:
+        """Looks without waiting, for the listener's thread.
+
+        Raises:
+            OSError, ValueError: the poller was just closed.
+        """
+        self.absorb(self._poller.poll(0), None)
+
+    def absorb(self, events: Events, worker: Worker | None) -> None:
+        """Puts what an event or a timer made ready into the queue.
+
+        `worker` is who looked, and will run one of them; `None`: the listener's thread.
+        """
+        deadlines, timer = self._deadlines, self._watchdog_timer
+        with self.lock:
+            if worker is not None:
+                worker.looking = False
+                self.sleepers -= 1
+            self._take_in(events)
+            if not deadlines.left():
+                self._fire()
+            due = deadlines.has_calls()
+            # The watchdog looks, or its alarm is set, before anything of it is run.
+            ring = not timer.watching and bool(self._ready or due)
+            if ring:
+                ring = timer.begin(by_alarm=worker is not None)
+            # Without the GIL others may sleep while there is work for several.
+            wake = self.sleepers > 0 and len(self._ready) > (worker is not None)
+        if ring:
+            timer.ring()
+        if wake:
+            self._poller.wake()
+        if due:
+            deadlines.call_due()
+
+    def _take_in(self, events: Events) -> None:
+        """With the lock: what a look has found."""
+        ready, find, hang_up, write = self._ready, self._table.by_fd.get, HANGUP, WRITE
+        found = -1
+        for fd, bits in events:
+            task = find(fd)
+            if task is None:
+                continue  # the wake-up, or just forgotten
+            if bits & hang_up:
+                task.hung_up = task.alert = True
+                if bits & REFUSED:
+                    task.unwatched(self._registrations.refusal(task))
+            if task.owned:
+                task.marked = True
+            elif bits != write or task.wants_write:
+                task.owned = True
+                ready.append(task)
+                found = fd
+        alone = found == self._last_found and found >= 0 and len(events) == 1
+        self._alone = self._alone + 1 if alone else 0
+        self._last_found = found
+
+    def _fire(self) -> None:
+        """With the lock: runs those whose deadline is over."""
+        for task in self._deadlines.fire():
+            task.owned = True
+            self._ready.append(task)
+
+    # ---- a batch, and back ---------------------------------------------------------------
+
+    def needs_a_look(self) -> bool:
+        # Where every task makes way for the next, each look would cost a GIL switch.
+        return not self._ready or self._unlooked >= self._batch
+
+    def begin_batch(self, worker: Worker) -> int:
+        """How many tasks the worker may run until the next look."""
+        count = min(len(self._ready), self._batch)
+        if count and worker.permit and not self._watchdog_timer.watching:
+            self._watchdog_timer.begin_now()
+        return count
+
+    def end_batch(self) -> bool:
+        """The next thing is a look. Whether one task has been alone for a while."""
+        self._unlooked = self._batch
+        return self._alone >= ALONE
+
+    def take_alone(self, worker: Worker) -> Task | None:
+        """With the lock: the only task that was ready for a while, if it is all that the worker
+        has run since. It is settled with the others unless the worker clears what it has parked."""
+        self._alone = 0
+        task = worker.parked[0] if len(worker.parked) == 1 else None
+        if task is None or task.fd != self._last_found or task.marked:
+            return None
+        return task
+
+    def settle(self, worker: Worker) -> None:
+        """With the lock: parks what the worker has run. What was marked goes on; who will not run
+        it then calls somebody."""
+        parked, ready, rearm = worker.parked, self._ready, self._poller.needs_rearm
+        while parked:
+            task = parked.popleft()
+            if task.marked:
+                ready.append(task)
+                continue
+            task.owned = False
+            if task.deadline < task.timer_at:
+                self._set_timer(task)
+            if rearm or not task.attached:
+                self._put_back(task)
+
+    def ran_one(self) -> None:
+        """One was run without a permit; about: it only says when to look again."""
+        self._unlooked += 1
+
+    def _set_timer(self, task: Task) -> None:
+        """With the lock: who sleeps may have to wake sooner."""
+        if self._deadlines.set(task) and self.sleepers > 0:
+            self._poller.wake()
+
+    def _put_back(self, task: Task) -> None:
+        """With the lock: a descriptor that was taken out, or must always be put back."""
+        if task.fd < 0 or not self._table.has(task):
+            return  # it has none any more, or was forgotten since it ran
+        try:
+            self._registrations.put_back(task)
+        except OSError as error:
+            # Nobody will see what comes for it, so its next run is its last. Else it would park
+            # again, and be run again, for as long as the poller has no room.
+            task.unwatched(error)
+            task.owned = True
+            self._ready.append(task)
+
+    # ---- mending, checking, a fork -----------------------------------------------------
+
+    def snapshot(self) -> list[Task] | None:
+        """With the lock: what is ready. `None`: it was changed meanwhile, as others take from it
+        without the lock, and without the GIL that happens in the middle of this."""
+        try:
+            return list(self._ready)
+        except RuntimeError:
+            return None
+
+    def put_lost(self, tasks: Iterable[Task]) -> None:
+        """With the lock: they are owned, and nobody had them."""
+        self._ready.extend(tasks)
+
+    def look_at_all(self, sleepers: int) -> None:
+        """With the lock: every parked task is run, and has its timer set anew after that.
+
+        Args:
+            sleepers: threads that wait in the poller, whatever was counted.
+        """
+        self.sleepers = sleepers
+        self._unlooked = 0  # what is ready goes first: the next look may fail as the last
+        self._deadlines.drop_all(self._table.each())
+        self._run_parked(mark=False)
+
+    def clear(self) -> None:
+        """In a forked child: what is ready is the parent's."""
+        self._ready.clear()

@@ -1,0 +1,127 @@
+"""The life of a thread of the pool: it looks, runs what is ready, rests. The essay is in
+`scheduler`."""
+
+from __future__ import annotations
+
+from threading import get_native_id
+from typing import Any
+
+from .._base import locks
+from .._base import waits as _waits
+from .affinity import Affinity
+from .blocking_estimate import BlockingEstimate
+from .errands import Errands
+from .mending import Mending
+from .run_queue import RunQueue
+from .task import AGAIN, Task
+from .worker import Worker
+from .workers import Workers
+
+
+class Runner:
+    """What each thread does, with its worker."""
+
+    __slots__ = (
+        "_affinity",
+        "_errands",
+        "_estimate",
+        "_mending",
+        "_queue",
+        "_workers",
+    )
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        workers: Workers,
+        estimate: BlockingEstimate,
+        affinity: Affinity,
+        mending: Mending,
+        errands: Errands,
+    ) -> None:
+        self._queue = queue
+        self._workers: Any = workers
+        self._estimate = estimate
+        self._affinity: Any = affinity
+        self._mending: Any = mending
+        self._errands = errands
+
+    def work(self, worker: Worker) -> None:
+        """The life of a pool thread."""
+        try:
+            self._workers.enlist(worker)
+            _waits.this_thread_is(worker)
+            worker.native_id = get_native_id()
+            while True:
+                try:
+                    self._serve(worker)
+                    break
+                except BaseException as error:
+                    self._mending.recover(worker, error)
+        finally:
+            locks.release_all()
+            self._workers.leave(worker)
+
+    def _serve(self, worker: Worker) -> None:
+        """Until the thread shall end."""
+        queue, errands = self._queue, self._errands
+        while worker.permit or self._workers.rest(worker, self._estimate.looks_at_each()):
+            if self._workers.are_done():
+                break
+            if worker.permit and queue.needs_a_look() and not queue.look(worker):
+                continue
+            if errands.left:
+                errands.run()
+            self.run_batch(worker)
+
+    def run_batch(self, worker: Worker) -> None:
+        """The hot path: runs what is ready now, at most 64, then it is time to look again.
+
+        Each line here is paid for every message. So what shall be parked is collected,
+        and settled with the lock taken once: nobody else looks at events meanwhile, or
+        settles it for us when taking the permit. Without the GIL others do look, and
+        the batches are short.
+        """
+        queue, estimate = self._queue, self._estimate
+        take, park, mask = queue.take, worker.parked.append, estimate.sample_mask
+        for _ in range(queue.begin_batch(worker)):
+            try:
+                task = take()
+            except IndexError:  # another thread was quicker
+                break
+            task.marked = False
+            worker.task = task
+            worker.turn = turn = worker.turn + 1
+            if turn & mask and not task.blocks:
+                verdict = task.run()
+            else:
+                verdict = estimate.run(worker, task)
+            if worker.permit:
+                worker.task = None
+                if not verdict:  # PARK
+                    park(task)
+                elif verdict == AGAIN:
+                    queue.run_again(task)
+                continue
+            self.after_run(worker, task, verdict)
+            return
+        worker.task = None
+        if queue.end_batch():
+            self.stay_alone(worker)
+
+    def after_run(self, worker: Worker, task: Task, verdict: int) -> None:
+        """After a run that ended without the permit: the thread takes no more work as it is."""
+        if not verdict and task.blocks:
+            verdict = self._affinity.go_on(worker, task)
+        self._queue.ran_one()
+        self._workers.put_away(worker, task, verdict)
+
+    def stay_alone(self, worker: Worker) -> None:
+        """One task has been the only one for a while, and the thread may stay with it."""
+        stayed = self._affinity.stay_alone(worker)
+        if stayed is not None:
+            self._workers.put_away(worker, *stayed)
+
+    def abandon(self, others: Any) -> None:
+        """In a forked child: `others` stand in for what a thread comes back to."""
+        self._workers = self._affinity = self._mending = others

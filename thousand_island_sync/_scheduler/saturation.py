@@ -1,0 +1,70 @@
+"""Tells when a ready connection finds no thread, and when that is over."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .permits import Permits
+from .run_queue import RunQueue
+from .watchdog_timer import WatchdogTimer
+from .workers import Workers
+
+
+class TellSaturation(Protocol):
+    """Told by the listener's thread, which is in no lock."""
+
+    def __call__(self, saturated: bool, busy_threads: int, waiting: int, /) -> None: ...
+
+
+class Saturation:
+    """Thread: the listener's.
+
+    Args:
+        watchdog_timer: goes off each time while a connection waits.
+        lock: the scheduler's.
+    """
+
+    __slots__ = ("_lock", "_on", "_permits", "_queue", "_relief", "_tell", "_timer", "_workers")
+
+    def __init__(
+        self,
+        tell: TellSaturation,
+        queue: RunQueue,
+        permits: Permits,
+        workers: Workers,
+        watchdog_timer: WatchdogTimer,
+        lock: Any,
+    ) -> None:
+        self._tell = tell
+        self._queue = queue
+        self._permits = permits
+        self._workers = workers
+        self._timer = watchdog_timer
+        self._lock = lock
+        self._on = False
+        self._relief = 0  # looks in a row that found a thread to spare
+
+    def look(self) -> None:
+        """Without the lock."""
+        with self._lock:
+            waiting, busy = self._queue.waiting(), self._workers.busy()
+            changed = self._is_over(waiting) if self._on else self._begins(waiting)
+            if not changed:
+                return
+            saturated = self._on = not self._on
+            self._timer.insist(saturated)
+        self._tell(saturated, busy, waiting)
+
+    def _begins(self, waiting: int) -> bool:
+        return waiting > 0 and self._permits.are_all_free()
+
+    def _is_over(self, waiting: int) -> bool:
+        # A thread that rests proves nothing while the one with the permit stands still: what
+        # waits, waits for the next look to take it away.
+        moving = not any(worker.looks for worker in self._permits.holders())
+        spare = moving and (self._permits.resting() > 0 or self._queue.sleepers > 0)
+        self._relief = self._relief + 1 if spare else 0
+        if waiting and self._relief < 2:
+            return False
+        self._relief = 0
+        return True

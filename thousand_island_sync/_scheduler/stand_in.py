@@ -1,0 +1,69 @@
+"""Standing in: what the listener's thread does where no thread has a permit.
+
+All of them are in callbacks, and the permit lies free. Nobody else would see the events that wait;
+so it polls and keeps the deadlines, but runs nothing, and the first thread to finish takes over.
+"""
+
+from __future__ import annotations
+
+from .._base.clock import FOREVER
+from . import alarm
+from .deadlines import Deadlines
+from .permits import Permits
+from .registrations import Registrations
+from .run_queue import RunQueue
+from .task_table import TaskTable
+from .watchdog_timer import WatchdogTimer
+
+#: Between two looks while a ready connection waits for a thread.
+_SATURATED_TICK = 0.01
+
+
+class StandIn:
+    """Thread: the listener's."""
+
+    __slots__ = ("_deadlines", "_permits", "_queue", "_registrations", "_table", "_timer")
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        table: TaskTable,
+        permits: Permits,
+        registrations: Registrations,
+        deadlines: Deadlines,
+        watchdog_timer: WatchdogTimer,
+    ) -> None:
+        self._queue = queue
+        self._table = table
+        self._permits = permits
+        self._registrations = registrations
+        self._deadlines = deadlines
+        self._timer = watchdog_timer
+
+    def is_needed(self) -> bool:
+        """With the lock."""
+        return not self._permits.are_held() and not self._table.is_empty()
+
+    def poll(self) -> bool:
+        """Puts what has come into the queue. False: there is no poller any more."""
+        try:
+            self._queue.poll_once()
+        except (OSError, ValueError):
+            return False  # the last thread has just left, and closed it
+        return True
+
+    def next_look(self) -> float:
+        """With the lock. Seconds; `FOREVER`: when there is something to poll."""
+        # Whoever says here that it watches must come back: nobody rings meanwhile.
+        held, ready = self._permits.are_held(), self._queue.has_ready()
+        self._timer.looks(again=held or ready)
+        if held:
+            return alarm.TICK
+        if ready or self._registrations.fileno() is None:
+            return _SATURATED_TICK
+        left = self._deadlines.left()
+        return FOREVER if left == FOREVER else max(alarm.TICK, left)
+
+    def fileno(self) -> int | None:
+        """What is waited for, so that it can `poll`; `None`: it is not needed, or has none."""
+        return self._registrations.fileno()

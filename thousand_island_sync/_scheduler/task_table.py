@@ -1,0 +1,77 @@
+"""All tasks of a scheduler, by their descriptors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from .task import Task
+
+#: Of tasks whose descriptor is somebody else's: numbers that no descriptor has.
+_without_descriptor = itertools.count(-2, -1)
+
+
+class TaskTable:
+    """Changes under the scheduler's lock; asking is a hint without it."""
+
+    __slots__ = ("_uncounted", "by_fd", "closing")
+
+    def __init__(self) -> None:
+        #: For the run queue, which finds there what an event is for.
+        self.by_fd: dict[int, Task] = {}
+        self._uncounted: list[Task] = []  # those that are no connections
+        #: None will be added any more.
+        self.closing = False
+
+    def add(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            self.by_fd[task.fd] = task
+
+    def do_not_count(self, task: Task) -> None:
+        """It is no connection that waits when it is ready, from now on."""
+        if task not in self._uncounted:
+            self._uncounted.append(task)
+
+    def remove(self, task: Task) -> None:
+        """Harmless if it is not there."""
+        if self.by_fd.get(task.fd) is task:
+            del self.by_fd[task.fd]
+        if self._uncounted and task in self._uncounted:
+            self._uncounted.remove(task)
+
+    def replace(self, task: Task, successor: Task) -> None:
+        self.by_fd[task.fd] = successor
+
+    def take_descriptor(self, task: Task) -> None:
+        """The task stays, without one."""
+        if self.by_fd.get(task.fd) is task:
+            del self.by_fd[task.fd]
+            task.fd = next(_without_descriptor)
+            self.by_fd[task.fd] = task
+
+    def has(self, task: Task) -> bool:
+        """Whether it was added, and not removed yet."""
+        return self.by_fd.get(task.fd) is task
+
+    def all(self) -> list[Task]:
+        return list(self.by_fd.values())
+
+    def each(self) -> Iterable[Task]:
+        """The same without a copy, under the lock."""
+        return self.by_fd.values()
+
+    def is_empty(self) -> bool:
+        return not self.by_fd
+
+    def is_over(self) -> bool:
+        """Whether there is none, nor will be."""
+        return self.closing and not self.by_fd
+
+    def close(self) -> bool:
+        """None will be added any more. Whether it is over."""
+        self.closing = True
+        return not self.by_fd
+
+    def owned_but_uncounted(self) -> int:
+        """How many of the tasks that are run, or ready, are no connections."""
+        return sum(task.owned for task in self._uncounted)
