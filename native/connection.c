@@ -90,11 +90,11 @@ static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
     return call_with_size(self, native.name._after_data, result, size);
 }
 
-static PyObject *drained_after(PyObject *self, PyObject *socket, Py_ssize_t size) {
-    PyObject *channel = GET(socket, Socket, _channel);
-    if (channel == NULL)
+static PyObject *drained_after(PyObject *self, Py_ssize_t size) {
+    PyObject *source = GET(self, Lifecycle, _source);
+    if (source == NULL)
         return NULL;
-    int known = tls_drained(channel);
+    int known = tls_drained(source);
     if (known >= 0 && IS(self, Task, hung_up, Py_False))
         return PyLong_FromLong(known ? PARK : AGAIN);
     PyObject *drained = call_with_size(self, native.name._drained_after, NULL, size);
@@ -138,7 +138,7 @@ static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
             if (parks > 0)
                 verdict = PyLong_FromLong(PARK);
             else if (parks == 0)
-                verdict = drained_after(self, socket, size);
+                verdict = drained_after(self, size);
         }
     }
     Py_DECREF(result);

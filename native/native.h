@@ -85,7 +85,7 @@ extern Native native;
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
-/* Numbers that Python has too; the module tells its own, and `_server.twins` and `transports._tls.twins` compare. */
+/* Numbers that Python has too; the module tells its own, and `_server.twins` and `transports._tls.accelerator` compare. */
 enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, SAMPLE_SHIFT = 4 };
 enum { JOINED_MOST = 16384, HANGUP = 0x008 | 0x010 | 0x2000 };
 enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096 };
@@ -239,8 +239,9 @@ PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *native_send(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *native_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 /* tls.c */
-PyObject *bind_tls(PyObject *module, PyObject *arguments, PyObject *things);
-int tls_drained(PyObject *channel);
+PyObject *bind_tls(PyObject *module, PyObject *arguments);
+int add_tls_types(PyObject *module);
+int tls_drained(PyObject *source);
 /* batch.c */
 PyObject *native_run_batch(PyObject *self, PyObject *worker);
 /* loop.c */

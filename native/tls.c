@@ -1,210 +1,108 @@
-/* The twins of `TLSChannel.recv` and `_Sink.send`: of one record that came whole, and of what
-   goes out in one go. They call the functions of OpenSSL that `PrivateRecords` calls, but by
-   their addresses. Through pyOpenSSL each of them lets go of the GIL, which with 16 KiB takes
-   as long as the encryption, and where several threads send, the switches took more than all
-   encryption: for 64 MiB 20,000 of them. Here a small record, which is done in a microsecond or
-   two, keeps the GIL, and large ones let go of it once, the send(2) included. */
+/* The base types of `_tls.wire.Wire` and `_tls.stream.Stream`: their fields, and a short cut for
+   what a message pays for, a record that came whole, and what goes out in one go. The Python
+   beside them (`PythonWire`, `PythonStream`) has the same fields and goes the long way, as this
+   does with all else: `receive`, `transmit`, `go_on`, `refused`, `keep`, `failed`.
+
+   It calls the functions of OpenSSL that `PrivateRecords` calls, but by their addresses. Through
+   pyOpenSSL each of them lets go of the GIL, which with 16 KiB takes as long as the encryption,
+   and where several threads send, the switches took more than all encryption: for 64 MiB 20,000
+   of them. Here a small record, which is done in a microsecond or two, keeps the GIL, and large
+   ones let go of it once, the send(2) included. */
 
 #include "native.h"
 
 #include <errno.h>
+#include <structmember.h>
 #include <sys/socket.h>
-
-#define TLS_FIELDS(X)                                                                          \
-    X(Wire, _aligned) X(Wire, _held) X(Wire, _inside) X(Wire, _kernel_drained) X(Wire, _large) \
-    X(Wire, _lock) X(Wire, _owed) X(Wire, _records) X(Wire, _sock) X(Wire, _source)            \
-    X(Wire, recv_wants) X(TLSChannel, _reads_ended) X(PrivateRecords, _places) X(Sink, _channel)
-#define TLS_THINGS(X)                                                                          \
-    X(Wire) X(TLSChannel) X(PrivateRecords) X(Sink) X(recv) X(sink_send) X(READ)
-#define TLS_NAMES(X) X(_broke_off) X(_cut_short) X(_hold_back) X(_not_sealed) X(get)
 
 /* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
 typedef int (*OpenSSL)(void *of, void *bytes, int size);
-#define FUNCTIONS(X) X(ssl_read) X(ssl_write) X(bio_read) X(bio_write)
-#define DECLARE_FUNCTION(name) OpenSSL name;
 
+/* What `bind_tls` was given; nothing: there is no short cut. */
 static struct {
-    struct { TLS_FIELDS(DECLARE_FIELD) } at;
-    struct { TLS_THINGS(DECLARE_OBJECT) } its;
-    struct { TLS_NAMES(DECLARE_OBJECT) } name;
-    FUNCTIONS(DECLARE_FUNCTION)
+    OpenSSL ssl_read, ssl_write, bio_read, bio_write;
+    PyObject *part, *nothing, *whole, *some; /* of `_tls.states.Unread` */
 } tls;
 
-/* As `SLOT` and the others in native.h. */
-#define TLS_SLOT(object, class, slot)                                                          \
-    place_of_slot(object, tls.its.class, tls.at.class##__##slot)
-#define TLS_GET(object, class, slot) in_slot(object, *TLS_SLOT(object, class, slot), #slot)
-#define TLS_HOLD(object, class, slot) Py_XNewRef(TLS_GET(object, class, slot))
-#define TLS_IS(object, class, slot, value) (*TLS_SLOT(object, class, slot) == (value))
+typedef struct {
+    PyObject_HEAD
+    PyObject *sock, *source, *held;
+    char owed, kernel_drained, reads_ended, exposed;
+    unsigned char recv_wants, send_wants;
+} Wire;
 
-/* What encryption adds to a small record, and more. */
-enum { ADDED = 256 };
+typedef struct {
+    PyObject_HEAD
+    PyObject *lock, *wire, *unread;
+    PyObject *keeps; /* what keeps OpenSSL's objects where they are */
+    void *ssl, *in, *out;
+    char large;
+} Stream;
 
-/* Where OpenSSL's objects of a connection are; `known` keeps them there. */
-typedef struct { void *ssl, *in, *out; PyObject *known; } Places;
+static PyTypeObject *Wire_Type, *Stream_Type;
 
-/* With the lock: whether there are any; not before the handshake is over. */
-static bool find_places(PyObject *channel, Places *places) {
-    PyObject *records = *TLS_SLOT(channel, Wire, _records);
-    if (records == NULL || !is_exactly(records, tls.its.PrivateRecords))
-        return false;
-    PyObject *known = *TLS_SLOT(records, PrivateRecords, _places);
-    if (known == NULL || !PyTuple_CheckExact(known) || PyTuple_GET_SIZE(known) != 4)
-        return false;
-    for (Py_ssize_t which = 0; which < 3; which++)
-        if (!PyLong_CheckExact(PyTuple_GET_ITEM(known, which)))
-            return false;
-    places->ssl = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 0));
-    places->in = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 1));
-    places->out = PyLong_AsVoidPtr(PyTuple_GET_ITEM(known, 2));
-    PyErr_Clear(); /* a number that is no address */
-    if (places->ssl == NULL || places->in == NULL || places->out == NULL)
-        return false;
-    places->known = Py_NewRef(known);
-    return true;
-}
+/* `READ` and `WRITE`; what encryption adds to a small record, and more. */
+enum { WANTS_READ = 1, WANTS_WRITE = 4, ADDED = 256 };
 
-/* With the lock, with an error set: the channel is told of it if it is the system's, or if there
-   was no memory for a record, of which a part is lost. */
-static void broke_off(PyObject *channel) {
-    bool lost = PyErr_ExceptionMatches(PyExc_MemoryError);
-    if (!lost && !PyErr_ExceptionMatches(PyExc_OSError))
-        return;
-    PyObject *kind, *error, *traceback;
-    PyErr_Fetch(&kind, &error, &traceback);
-    PyErr_NormalizeException(&kind, &error, &traceback);
-    if (done(lost ? PyObject_CallMethodNoArgs(channel, tls.name._cut_short)
-                  : PyObject_CallMethodOneArg(channel, tls.name._broke_off, error)) < 0)
-        PyErr_Clear(); /* what is told of is worse */
-    PyErr_Restore(kind, error, traceback);
-}
+/* ---- a wire ---------------------------------------------------------------- */
 
-static void set_flag(PyObject **field, bool flag) { set(field, flag ? Py_True : Py_False); }
-
-/* With the lock: as `_fetch`, of bytes; `None`: nothing has come. */
-static PyObject *fetch(PyObject *self) {
+/* With the lock: as `PythonWire.fetch`. */
+static PyObject *fetch(Wire *self) {
+    PyObject *data, *source = Py_XNewRef(self->source);
+    if (source == NULL)
+        return unset((PyObject *)self, "source");
     int fd;
-    if (descriptor(TLS_GET(self, Wire, _source), &fd) < 0)
-        return NULL;
-    PyObject *data = receive_from(fd, LARGEST, MSG_DONTWAIT);
-    if (data == NULL)
-        return NULL;
-    if (data == Py_None) {
-        set(TLS_SLOT(self, Wire, _kernel_drained), Py_True);
-        set(TLS_SLOT(self, Wire, recv_wants), tls.its.READ);
-        return data;
-    }
-    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(data);
-    Py_ssize_t size = PyBytes_GET_SIZE(data);
-    bool whole = size > 5 && size == (bytes[3] << 8 | bytes[4]) + 5;
-    if (size > LARGE)
-        set(TLS_SLOT(self, Wire, _large), Py_True);
-    set_flag(TLS_SLOT(self, Wire, _kernel_drained), size < LARGEST);
-    set_flag(TLS_SLOT(self, Wire, _aligned), TLS_IS(self, Wire, _aligned, Py_True) && whole);
-    set_flag(TLS_SLOT(self, Wire, _inside), size > 0);
-    return data;
-}
-
-/* With the lock: what `length` bytes at most of what was fetched are, decrypted. */
-static PyObject *decrypt(PyObject *self, const Places *places, PyObject *fetched,
-                         Py_ssize_t length) {
-    Py_ssize_t size = PyBytes_GET_SIZE(fetched);
-    /* A whole record takes more than what is in it. */
-    Py_ssize_t most = TLS_IS(self, Wire, _aligned, Py_True) && size < RECORD ? size : RECORD;
-    PyObject *data = PyBytes_FromStringAndSize(NULL, most < length ? most : length);
-    if (data == NULL)
-        return NULL;
-    PyThreadState *here = size > LARGE ? PyEval_SaveThread() : NULL;
-    int count = 0, taken = tls.bio_write(places->in, PyBytes_AS_STRING(fetched), (int)size);
-    if (taken == size)
-        count = tls.ssl_read(places->ssl, PyBytes_AS_STRING(data), (int)PyBytes_GET_SIZE(data));
-    take_after_short_call(here);
-    if (taken != size) {
-        Py_DECREF(data);
-        return PyErr_NoMemory();
-    }
-    if (count > 0) {
-        if (_PyBytes_Resize(&data, count) == 0 && TLS_IS(self, Wire, _aligned, Py_True) &&
-            count < length)
-            set(TLS_SLOT(self, Wire, _inside), Py_False);
-        return data;
-    }
-    Py_DECREF(data);
-    return PyObject_CallMethod(self, "_read", "ni", length, count);
-}
-
-/* With the lock: of a channel that has nothing to see to first. */
-static PyObject *receive_record(PyObject *self, const Places *places, Py_ssize_t length) {
-    PyObject *fetched = fetch(self), *data;
-    if (fetched == NULL || fetched == Py_None)
-        return fetched;
-    if (PyBytes_GET_SIZE(fetched) == 0)
-        data = PyObject_CallMethodNoArgs(self, tls.name._cut_short);
-    else
-        data = decrypt(self, places, fetched, length);
-    Py_DECREF(fetched);
-    return data;
-}
-
-/* With the lock: whether the common case it is. What is unset is not. */
-static bool one_record_may_come(PyObject *self, Places *places) {
-    PyObject *source = *TLS_SLOT(self, Wire, _source);
-    return source != NULL && Py_IS_TYPE(source, native.socket_type) &&
-           TLS_IS(self, TLSChannel, _reads_ended, Py_False) &&
-           TLS_IS(self, Wire, _owed, Py_False) && TLS_IS(self, Wire, _inside, Py_False) &&
-           find_places(self, places);
-}
-
-static PyObject *tls_recv(PyObject *self, PyObject *const *args, Py_ssize_t count,
-                          PyObject *names) {
-    Py_ssize_t length = 0;
-    if (count > 0 && names == NULL && PyLong_CheckExact(args[0])) {
-        length = PyLong_AsSsize_t(args[0]);
-        if (length == -1)
+    if (!Py_IS_TYPE(source, native.socket_type)) {
+        data = PyObject_CallMethod(source, "recv", "ii", LARGEST, MSG_DONTWAIT);
+        if (data == NULL && PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
             PyErr_Clear();
+            data = Py_NewRef(Py_None);
+        }
+    } else {
+        data = descriptor(source, &fd) < 0 ? NULL : receive_from(fd, LARGEST, MSG_DONTWAIT);
     }
-    PyObject *lock = *TLS_SLOT(self, Wire, _lock);
-    if (length <= 0 || lock == NULL || !Py_IS_TYPE(lock, &RLock_Type))
-        return call_original(tls.its.recv, self, args, count, names);
-    Places places;
-    PyObject *data = NULL;
-    Py_INCREF(lock);
-    lock_wait(lock);
-    bool common = one_record_may_come(self, &places);
-    if (common) {
-        data = receive_record(self, &places, length);
-        Py_DECREF(places.known);
-        if (data == NULL)
-            broke_off(self);
+    if (data == Py_None) {
+        self->kernel_drained = 1;
+        self->recv_wants = WANTS_READ;
+    } else if (data != NULL && takes(data, &PyBytes_Type) < 0) {
+        Py_CLEAR(data);
+    } else if (data != NULL) { /* it may have been exposed meanwhile */
+        self->kernel_drained = PyBytes_GET_SIZE(data) < LARGEST && self->source == self->sock;
     }
-    lock_release(lock);
-    Py_DECREF(lock);
-    return common ? data : call_original(tls.its.recv, self, args, count, names);
+    Py_DECREF(source);
+    return data;
 }
 
-/* With the lock: what was sealed of `size` bytes of the caller's, and `sent` of it. */
-static PyObject *passed_on(PyObject *channel, const char *sealed, Py_ssize_t total,
-                           Py_ssize_t sent, Py_ssize_t size) {
-    if (sent == total)
-        return PyLong_FromSsize_t(size);
-    PyObject *rest = PyBytes_FromStringAndSize(sealed + sent, total - sent);
-    int failed = rest == NULL ? -1
-                              : done(PyObject_CallMethodOneArg(channel, tls.name._hold_back, rest));
-    Py_XDECREF(rest);
-    return failed < 0 ? NULL : PyLong_FromSsize_t(~size);
+static PyObject *wire_fetch(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    return fetch((Wire *)self);
 }
 
-/* With the lock: after a failure of OpenSSL's, of a send of which so many bytes went well. */
-static PyObject *not_sealed(PyObject *self, PyObject *records, int count, Py_ssize_t before) {
-    PyObject *failure = PyObject_CallMethod(records, "_failure", "in", count, before);
-    PyObject *result =
-        failure == NULL ? NULL : PyObject_CallMethodOneArg(self, tls.name._not_sealed, failure);
-    Py_XDECREF(failure);
-    return result;
+static int wire_init(Wire *self, PyObject *arguments, PyObject *names) {
+    PyObject *sock;
+    if (!PyArg_ParseTuple(arguments, "O", &sock))
+        return -1;
+    (void)names;
+    set(&self->sock, sock);
+    set(&self->source, sock);
+    set(&self->held, Py_None);
+    self->owed = self->kernel_drained = self->reads_ended = self->exposed = 0;
+    self->recv_wants = WANTS_READ;
+    self->send_wants = WANTS_WRITE;
+    return 0;
 }
 
-/* With the lock: how many of `size` bytes may be encrypted now, as `_surely_fits`. */
-static Py_ssize_t surely_fits(int fd, Py_ssize_t size) {
+/* With the lock: what was encrypted and found no room. Nothing was held before. */
+static int hold(Wire *self, const char *rest, Py_ssize_t size) {
+    PyObject *held = PyBytes_FromStringAndSize(rest, size);
+    if (held == NULL)
+        return -1;
+    put(&self->held, held);
+    self->send_wants = WANTS_WRITE;
+    return 0;
+}
+
+/* With the lock: how many of `size` bytes may be encrypted now, as `Wire.room_for`. */
+static Py_ssize_t room_for(int fd, Py_ssize_t size) {
     enum { SENDING = 2, ROOM = 3, QUEUED = 5, ALL = 9 };
     uint32_t found[ALL];
     socklen_t length = sizeof found;
@@ -216,20 +114,172 @@ static Py_ssize_t surely_fits(int fd, Py_ssize_t size) {
     return size < records * RECORD ? size : (Py_ssize_t)records * RECORD;
 }
 
-/* With the lock: more than one buffer of what OpenSSL has to say is held, and flushed next. */
-static PyObject *held_back(PyObject *channel, PyObject *records, const char *sealed,
-                           Py_ssize_t total, Py_ssize_t size) {
-    PyObject *held = passed_on(channel, sealed, total, 0, size);
-    PyObject *rest = held == NULL ? NULL : PyObject_CallMethodNoArgs(records, tls.name.get);
-    if (rest == NULL || done(PyObject_CallMethodOneArg(channel, tls.name._hold_back, rest)) < 0)
-        Py_CLEAR(held);
-    Py_XDECREF(rest);
-    return held;
+/* ---- a stream -------------------------------------------------------------- */
+
+static int stream_init(Stream *self, PyObject *arguments, PyObject *names) {
+    PyObject *lock, *wire;
+    if (!PyArg_ParseTuple(arguments, "O!O!", &RLock_Type, &lock, Wire_Type, &wire))
+        return -1;
+    (void)names;
+    set(&self->lock, lock);
+    set(&self->wire, wire);
+    return 0;
+}
+
+/* place(ssl, in, out, keeps): `Records.places`; place(): there are none. */
+static PyObject *stream_place(PyObject *object, PyObject *arguments) {
+    Stream *self = (Stream *)object;
+    unsigned long long ssl = 0, in = 0, out = 0;
+    PyObject *keeps = NULL;
+    if (PyTuple_GET_SIZE(arguments) > 0 &&
+        !PyArg_ParseTuple(arguments, "KKKO", &ssl, &in, &out, &keeps))
+        return NULL;
+    bool all = ssl != 0 && in != 0 && out != 0;
+    self->ssl = all ? (void *)ssl : NULL;
+    self->in = (void *)in;
+    self->out = (void *)out;
+    put(&self->keeps, Py_XNewRef(keeps));
+    Py_RETURN_NONE;
+}
+
+/* The wire and the lock of a stream, held; -1: it has none. */
+static int begin(Stream *self, Wire **wire, PyObject **lock) {
+    if (self->lock == NULL || self->wire == NULL) {
+        unset((PyObject *)self, self->lock == NULL ? "lock" : "wire");
+        return -1;
+    }
+    *lock = Py_NewRef(self->lock);
+    *wire = (Wire *)Py_NewRef(self->wire);
+    lock_wait(*lock);
+    return 0;
+}
+
+static void end(Wire *wire, PyObject *lock) {
+    lock_release(lock);
+    Py_DECREF(wire);
+    Py_DECREF(lock);
+}
+
+/* With the lock, with an error set: the stream is told of it if it is the system's, or if there
+   was no memory. */
+static void tell_failure(Stream *self) {
+    if (!PyErr_ExceptionMatches(PyExc_MemoryError) && !PyErr_ExceptionMatches(PyExc_OSError))
+        return;
+    PyObject *kind, *error, *traceback;
+    PyErr_Fetch(&kind, &error, &traceback);
+    PyErr_NormalizeException(&kind, &error, &traceback);
+    if (done(PyObject_CallMethod((PyObject *)self, "failed", "O", error)) < 0)
+        PyErr_Clear(); /* what is told of is worse */
+    PyErr_Restore(kind, error, traceback);
+}
+
+/* ---- receiving ------------------------------------------------------------- */
+
+/* With the lock: as `Stream._note`. */
+static void note(Stream *self, PyObject *fetched) {
+    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(fetched);
+    Py_ssize_t size = PyBytes_GET_SIZE(fetched);
+    bool whole = size > 5 && size == (bytes[3] << 8 | bytes[4]) + 5;
+    set(&self->unread, whole && self->unread == tls.nothing ? tls.whole : tls.some);
+    if (size > LARGE)
+        self->large = 1;
+}
+
+/* With the lock: what `length` bytes at most of what was fetched are, decrypted. */
+static PyObject *decrypt(Stream *self, PyObject *fetched, Py_ssize_t length) {
+    Py_ssize_t size = PyBytes_GET_SIZE(fetched);
+    /* A whole record takes more than what is in it. */
+    Py_ssize_t most = self->unread == tls.whole && size < RECORD ? size : RECORD;
+    PyObject *data = PyBytes_FromStringAndSize(NULL, most < length ? most : length);
+    if (data == NULL)
+        return NULL;
+    PyThreadState *here = size > LARGE ? PyEval_SaveThread() : NULL;
+    int count = 0, taken = tls.bio_write(self->in, PyBytes_AS_STRING(fetched), (int)size);
+    if (taken == size)
+        count = tls.ssl_read(self->ssl, PyBytes_AS_STRING(data), (int)PyBytes_GET_SIZE(data));
+    take_after_short_call(here);
+    if (taken == size && count > 0) {
+        if (_PyBytes_Resize(&data, count) == 0 && self->unread == tls.whole && count < length)
+            set(&self->unread, tls.nothing);
+        return data;
+    }
+    Py_DECREF(data);
+    if (taken != size)
+        return PyErr_NoMemory();
+    return PyObject_CallMethod((PyObject *)self, "go_on", "nOi", length, fetched, count);
+}
+
+/* With the lock: whether the common case it is. What is unset is not. */
+static bool one_record_may_come(Stream *self, Wire *wire) {
+    return self->ssl != NULL && (self->unread == tls.nothing || self->unread == tls.part) &&
+           self->unread != NULL && !wire->reads_ended && !wire->owed;
+}
+
+static PyObject *receive_record(Stream *self, Wire *wire, Py_ssize_t length) {
+    PyObject *fetched = fetch(wire), *data;
+    if (fetched == NULL || fetched == Py_None)
+        return fetched;
+    if (PyBytes_GET_SIZE(fetched) > 0) {
+        note(self, fetched);
+        data = decrypt(self, fetched, length);
+    } else {
+        data = PyObject_CallMethod((PyObject *)self, "go_on", "nOi", length, fetched, 0);
+    }
+    Py_DECREF(fetched);
+    return data;
+}
+
+/* recv(length, flags=0) */
+static PyObject *stream_recv(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    Stream *self = (Stream *)object;
+    if (count < 1 || count > 2)
+        return PyErr_Format(PyExc_TypeError, "recv takes length and flags");
+    Py_ssize_t length = PyLong_CheckExact(args[0]) ? PyLong_AsSsize_t(args[0]) : 0;
+    if (length == -1)
+        PyErr_Clear();
+    Wire *wire;
+    PyObject *lock, *data = NULL;
+    if (begin(self, &wire, &lock) < 0)
+        return NULL;
+    bool common = length > 0 && one_record_may_come(self, wire);
+    if (common) {
+        data = receive_record(self, wire, length);
+        if (data == NULL)
+            tell_failure(self);
+    }
+    end(wire, lock);
+    return common ? data : PyObject_CallMethod(object, "receive", "O", args[0]);
+}
+
+/* As `Stream.drained` where no question has to be asked; -1: that must be, or it is none. */
+int tls_drained(PyObject *source) {
+    if (tls.bio_write == NULL || !PyObject_TypeCheck(source, Stream_Type))
+        return -1;
+    Stream *self = (Stream *)source;
+    if (self->wire == NULL || self->large || self->ssl == NULL ||
+        (self->unread != tls.nothing && self->unread != tls.part))
+        return -1;
+    return ((Wire *)self->wire)->kernel_drained;
+}
+
+/* ---- sending --------------------------------------------------------------- */
+
+/* With the lock: of `size` bytes of the caller's `total` were sealed, and `sent` of those went
+   out. */
+static PyObject *sent_on(Stream *self, Wire *wire, const char *sealed, Py_ssize_t total,
+                         Py_ssize_t sent, Py_ssize_t room, Py_ssize_t size) {
+    int failed = 0;
+    if (total == room) /* there is more than a buffer of what OpenSSL has to say */
+        failed = done(PyObject_CallMethod((PyObject *)self, "keep", "y#", sealed, total));
+    else if (sent == total)
+        return PyLong_FromSsize_t(size);
+    else
+        failed = hold(wire, sealed + sent, total - sent);
+    return failed < 0 ? NULL : PyLong_FromSsize_t(~size);
 }
 
 /* With the lock: encrypts and sends `size` bytes, several records perhaps. */
-static PyObject *seal_and_send(PyObject *self, PyObject *channel, PyObject *records,
-                               const Places *places, int fd, char *bytes, Py_ssize_t size) {
+static PyObject *seal_and_send(Stream *self, Wire *wire, int fd, char *bytes, Py_ssize_t size) {
     Py_ssize_t room = size > LARGE ? BATCH * LARGEST : LARGE + ADDED, begun = 0, sent = 0;
     char few[LARGE + ADDED], *sealed = size > LARGE ? large_room(room) : few;
     if (sealed == NULL)
@@ -238,150 +288,183 @@ static PyObject *seal_and_send(PyObject *self, PyObject *channel, PyObject *reco
     PyThreadState *here = size > LARGE ? PyEval_SaveThread() : NULL;
     while (begun < size && count > 0) {
         Py_ssize_t left = size - begun;
-        count = tls.ssl_write(places->ssl, bytes + begun, (int)(left < RECORD ? left : RECORD));
+        count = tls.ssl_write(self->ssl, bytes + begun, (int)(left < RECORD ? left : RECORD));
         begun += count > 0 ? count : 0;
     }
     if (count > 0) {
-        total = tls.bio_read(places->out, sealed, (int)room);
+        total = tls.bio_read(self->out, sealed, (int)room);
+        assert(total > 0); /* SSL_write(3) puts out at once what it takes */
         if (here == NULL && total < room)
             here = let_go_unless_dear();
-        if (total > 0 && total < room) {
+        if (total < room) {
             sent = send(fd, sealed, total, MSG_DONTWAIT | MSG_NOSIGNAL);
             error = sent < 0 ? errno : 0;
         }
     }
     take_after_short_call(here);
     if (count <= 0)
-        return not_sealed(self, records, count, begun);
+        return PyObject_CallMethod((PyObject *)self, "refused", "in", count, begun);
     if (error == EAGAIN || error == EWOULDBLOCK) {
         sent = 0;
     } else if (error != 0) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    assert(total > 0); /* SSL_write(3) puts out at once what it takes */
-    if (total < room)
-        return passed_on(channel, sealed, total, sent, size);
-    return held_back(channel, records, sealed, total, size);
+    return sent_on(self, wire, sealed, total, sent, room, size);
 }
 
-/* With the lock: as `_Sink.send`, of bytes. `*common`: it was done here, or failed. */
-static PyObject *send_records(PyObject *self, PyObject *channel, Py_buffer *view, bool *common) {
-    Places places;
-    PyObject *sock = *TLS_SLOT(channel, Wire, _sock), *result = NULL;
-    if (sock == NULL || !Py_IS_TYPE(sock, native.socket_type) ||
-        !TLS_IS(channel, Wire, _held, Py_None) || !find_places(channel, &places))
-        return NULL;
-    *common = true;
+/* With the lock: as `Stream.transmit`, of bytes. */
+static PyObject *send_records(Stream *self, Wire *wire, Py_buffer *view) {
     int fd;
-    if (descriptor(sock, &fd) == 0) {
-        PyObject *records = Py_NewRef(*TLS_SLOT(channel, Wire, _records));
-        Py_ssize_t size = view->len;
+    Py_ssize_t size = view->len;
+    PyObject *result = NULL;
+    if (descriptor(wire->sock, &fd) == 0) {
         if (size > LARGE)
-            set(TLS_SLOT(channel, Wire, _large), Py_True);
+            self->large = 1;
         if (size > RECORD)
-            size = surely_fits(fd, size);
-        result = seal_and_send(self, channel, records, &places, fd, view->buf, size);
-        Py_DECREF(records);
+            size = room_for(fd, size);
+        result = seal_and_send(self, wire, fd, view->buf, size);
     }
     if (result == NULL)
-        broke_off(channel);
-    Py_DECREF(places.known);
+        tell_failure(self);
     return result;
 }
 
-static PyObject *sink_send(PyObject *self, PyObject *const *args, Py_ssize_t count,
-                           PyObject *names) {
-    PyObject *channel = *TLS_SLOT(self, Sink, _channel), *lock = NULL, *result = NULL;
-    bool common = count > 0 && names == NULL && channel != NULL &&
-                  is_exactly(channel, tls.its.TLSChannel) &&
-                  (PyBytes_CheckExact(args[0]) || PyMemoryView_Check(args[0]));
-    if (common)
-        lock = *TLS_SLOT(channel, Wire, _lock);
+/* send(data, flags=0) */
+static PyObject *stream_send(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    Stream *self = (Stream *)object;
+    if (count < 1 || count > 2)
+        return PyErr_Format(PyExc_TypeError, "send takes data and flags");
     Py_buffer view = {.obj = NULL};
-    if (lock == NULL || !Py_IS_TYPE(lock, &RLock_Type))
-        return call_original(tls.its.sink_send, self, args, count, names);
-    Py_INCREF(channel);
-    Py_INCREF(lock);
-    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+    if ((PyBytes_CheckExact(args[0]) || PyMemoryView_Check(args[0])) &&
+        PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         PyErr_Clear();
-    common = false;
-    if (view.obj != NULL && view.len > 0) {
-        lock_wait(lock);
-        result = send_records(self, channel, &view, &common);
-        lock_release(lock);
+    Wire *wire;
+    PyObject *lock, *result = NULL;
+    bool common = false;
+    if (begin(self, &wire, &lock) == 0) {
+        common = view.obj != NULL && view.len > 0 && self->ssl != NULL &&
+                 wire->held == Py_None && wire->sock != NULL &&
+                 Py_IS_TYPE(wire->sock, native.socket_type);
+        if (common)
+            result = send_records(self, wire, &view);
+        end(wire, lock);
     }
     if (view.obj != NULL)
         PyBuffer_Release(&view);
-    Py_DECREF(lock);
-    Py_DECREF(channel);
-    return common ? result : call_original(tls.its.sink_send, self, args, count, names);
+    if (common || PyErr_Occurred())
+        return result;
+    return PyObject_CallMethod(object, "transmit", "O", args[0]);
 }
 
-/* As `TLSChannel.drained` where no question has to be asked; -1: that must be. */
-int tls_drained(PyObject *channel) {
-    if (tls.bio_write == NULL || !is_exactly(channel, tls.its.TLSChannel) ||
-        !TLS_IS(channel, Wire, _inside, Py_False) || !TLS_IS(channel, Wire, _large, Py_False))
-        return -1;
-    PyObject *drained = *TLS_SLOT(channel, Wire, _kernel_drained);
-    return drained == Py_True ? 1 : drained == Py_False ? 0 : -1;
-}
+/* ---- the types ------------------------------------------------------------- */
 
-static PyMethodDef tls_twins[] = {
-    {"recv", (PyCFunction)(void (*)(void))tls_recv, METH_FASTCALL | METH_KEYWORDS,
-     "See `TLSChannel.recv`."},
-    {"send", (PyCFunction)(void (*)(void))sink_send, METH_FASTCALL | METH_KEYWORDS,
-     "See `_Sink.send`."},
+#define WIRE_OBJECTS(X) X(sock) X(source) X(held)
+#define STREAM_OBJECTS(X) X(lock) X(wire) X(unread) X(keeps)
+#define VISIT(field) Py_VISIT(self->field);
+#define CLEAR(field) Py_CLEAR(self->field);
+
+/* How the collector goes through it, and how it ends. */
+#define COLLECTED(Type, OBJECTS)                                                               \
+    static int Type##_traverse(Type *self, visitproc visit, void *arg) {                       \
+        Py_VISIT(Py_TYPE(self));                                                               \
+        OBJECTS(VISIT)                                                                         \
+        return 0;                                                                              \
+    }                                                                                          \
+    static int Type##_clear(Type *self) {                                                      \
+        OBJECTS(CLEAR)                                                                         \
+        return 0;                                                                              \
+    }                                                                                          \
+    static void Type##_dealloc(Type *self) {                                                   \
+        PyTypeObject *type = Py_TYPE(self);                                                    \
+        PyObject_GC_UnTrack(self);                                                             \
+        Type##_clear(self);                                                                    \
+        type->tp_free(self);                                                                   \
+        Py_DECREF(type);                                                                       \
+    }
+COLLECTED(Wire, WIRE_OBJECTS)
+COLLECTED(Stream, STREAM_OBJECTS)
+
+static PyMemberDef wire_members[] = {
+    {"sock", T_OBJECT_EX, offsetof(Wire, sock), READONLY, NULL},
+    {"source", T_OBJECT_EX, offsetof(Wire, source), 0, NULL},
+    {"held", T_OBJECT_EX, offsetof(Wire, held), 0, NULL},
+    {"owed", T_BOOL, offsetof(Wire, owed), 0, NULL},
+    {"kernel_drained", T_BOOL, offsetof(Wire, kernel_drained), 0, NULL},
+    {"reads_ended", T_BOOL, offsetof(Wire, reads_ended), 0, NULL},
+    {"exposed", T_BOOL, offsetof(Wire, exposed), 0, NULL},
+    {"recv_wants", T_UBYTE, offsetof(Wire, recv_wants), 0, NULL},
+    {"send_wants", T_UBYTE, offsetof(Wire, send_wants), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+static PyMethodDef wire_methods[] = {
+    {"fetch", wire_fetch, METH_NOARGS, "What has come, for OpenSSL."},
+    {NULL, NULL, 0, NULL},
+};
+static PyMemberDef stream_members[] = {
+    {"lock", T_OBJECT_EX, offsetof(Stream, lock), READONLY, NULL},
+    {"wire", T_OBJECT_EX, offsetof(Stream, wire), READONLY, NULL},
+    {"unread", T_OBJECT_EX, offsetof(Stream, unread), 0, NULL},
+    {"large", T_BOOL, offsetof(Stream, large), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+#define QUICKLY(function) (PyCFunction)(void (*)(void))function
+static PyMethodDef stream_methods[] = {
+    {"recv", QUICKLY(stream_recv), METH_FASTCALL, "recv($self, length, flags=0, /)\n--\n\n"},
+    {"send", QUICKLY(stream_send), METH_FASTCALL, "send($self, data, flags=0, /)\n--\n\n"},
+    {"place", stream_place, METH_VARARGS, "place($self, /, *places)\n--\n\n"},
+    {NULL, NULL, 0, NULL},
 };
 
-/* Lets go of what a `bind_tls` that failed had taken. */
-static PyObject *not_bound(void) {
-#define DROP_TLS_THING(thing) Py_CLEAR(tls.its.thing);
-    TLS_THINGS(DROP_TLS_THING)
-#define DROP_TLS_NAME(word) Py_CLEAR(tls.name.word);
-    TLS_NAMES(DROP_TLS_NAME)
-#define DROP_FUNCTION(function) tls.function = NULL;
-    FUNCTIONS(DROP_FUNCTION)
-    return NULL;
+#define SPEC(Type, called, fields, calls, begins)                                              \
+    static PyType_Slot Type##_slots[] = {                                                      \
+        {Py_tp_traverse, Type##_traverse}, {Py_tp_clear, Type##_clear},                        \
+        {Py_tp_dealloc, Type##_dealloc},   {Py_tp_members, fields},                            \
+        {Py_tp_methods, calls},            {Py_tp_init, begins},                                 \
+        {0, NULL}};                                                                            \
+    static PyType_Spec Type##_spec = {                                                         \
+        .name = "thousand_island_sync._native." called,                                         \
+        .basicsize = sizeof(Type),                                                             \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                \
+        .slots = Type##_slots};
+SPEC(Wire, "TLSWire", wire_members, wire_methods, wire_init)
+SPEC(Stream, "TLSStream", stream_members, stream_methods, stream_init)
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
+    if (*type == NULL)
+        *type = (PyTypeObject *)PyType_FromSpec(spec);
+    if (*type == NULL && !PyErr_Occurred()) /* CPython 3.11, without memory for the name */
+        PyErr_NoMemory();
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
 }
 
-/* bind_tls(**things): (the twin of `TLSChannel.recv`, that of `_Sink.send`). */
-PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
-    if (!PyArg_ParseTuple(arguments, "") || things == NULL)
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind_tls takes things");
+/* Both, for a module. Other interpreters of the process have the same. */
+int add_tls_types(PyObject *module) {
+    if (add_type(module, &Wire_spec, &Wire_Type) < 0)
+        return -1;
+    return add_type(module, &Stream_spec, &Stream_Type);
+}
+
+/* bind_tls((part, nothing, whole, some), (ssl_read, ssl_write, bio_read, bio_write)): from now on
+   there is a short cut. */
+PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    PyObject *part, *nothing, *whole, *some;
+    unsigned long long functions[4];
+    if (!PyArg_ParseTuple(arguments, "(OOOO)(KKKK)", &part, &nothing, &whole, &some, functions,
+                          functions + 1, functions + 2, functions + 3))
+        return NULL;
     if (native.missing == NULL || tls.bio_write != NULL)
         return PyErr_Format(PyExc_RuntimeError, "bind_tls: the module is taken");
-#define FIND_TLS_SLOT(class, slot)                                                             \
-    if (find_slot(things, #class, #slot, &tls.at.class##__##slot) < 0)                         \
-        return NULL;
-    TLS_FIELDS(FIND_TLS_SLOT)
-#define KEEP_TLS_THING(thing)                                                                  \
-    if ((tls.its.thing = find_thing(things, #thing)) == NULL)                                  \
-        return not_bound();
-    TLS_THINGS(KEEP_TLS_THING)
-#define KEEP_TLS_NAME(word)                                                                    \
-    if ((tls.name.word = PyUnicode_InternFromString(#word)) == NULL)                           \
-        return not_bound();
-    TLS_NAMES(KEEP_TLS_NAME)
-#define KEEP_FUNCTION(function)                                                                \
-    PyObject *at_##function = find_thing(things, #function);                                   \
-    if (at_##function == NULL)                                                                 \
-        return not_bound();                                                                    \
-    tls.function = (OpenSSL)PyLong_AsVoidPtr(at_##function);                                   \
-    Py_DECREF(at_##function);                                                                  \
-    if (tls.function == NULL) {                                                                \
-        if (!PyErr_Occurred())                                                                 \
-            PyErr_Format(PyExc_TypeError, "bind_tls: %s is nowhere", #function);               \
-        return not_bound();                                                                    \
-    }
-    FUNCTIONS(KEEP_FUNCTION)
-    PyTypeObject *channel = (PyTypeObject *)tls.its.TLSChannel;
-    PyTypeObject *sink = (PyTypeObject *)tls.its.Sink;
-    PyObject *both = NULL;
-    if (PyType_IsSubtype(channel, (PyTypeObject *)tls.its.Wire))
-        both = Py_BuildValue("(NN)", PyDescr_NewMethod(channel, tls_twins),
-                             PyDescr_NewMethod(sink, tls_twins + 1));
-    else
-        PyErr_Format(PyExc_TypeError, "bind_tls: TLSChannel is no Wire");
-    return both == NULL ? not_bound() : both;
+    for (int which = 0; which < 4; which++)
+        if (functions[which] == 0)
+            return PyErr_Format(PyExc_TypeError, "bind_tls: function %d is nowhere", which);
+    tls.part = Py_NewRef(part);
+    tls.nothing = Py_NewRef(nothing);
+    tls.whole = Py_NewRef(whole);
+    tls.some = Py_NewRef(some);
+    tls.ssl_read = (OpenSSL)functions[0];
+    tls.ssl_write = (OpenSSL)functions[1];
+    tls.bio_read = (OpenSSL)functions[2];
+    tls.bio_write = (OpenSSL)functions[3];
+    Py_RETURN_NONE;
 }

@@ -23,13 +23,16 @@ from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.runner import Runner
 from thousand_island_sync._scheduler.task import DONE
 from thousand_island_sync._scheduler.worker import Worker
-from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
+from thousand_island_sync.transports._tls.channel import TLSChannel
+from thousand_island_sync.transports._tls.stream import Stream
+from thousand_island_sync.transports._tls.wire import Wire
 from thousand_island_sync.transports.tcp import TCPChannel
 
 #: Numbers that are no small ones, which Python has made already.
 HUGE = 1 << 40
 MOST, ALIKE, ROUNDS = 70, 16, 8
-CLASSES = [Lifecycle, Socket, TCPChannel, RunQueue, Runner, Worker, Busy.Runs, TLSChannel, _Sink]
+CLASSES = [Lifecycle, Socket, TCPChannel, RunQueue, Runner, Worker, Busy.Runs]
+CLASSES += [TLSChannel, Stream, Wire]
 
 #: What Python keeps of freed objects, it gives without an allocation: all of it is taken first.
 taken = []

@@ -22,9 +22,6 @@ TODAY = {
         "_stream.receiving.Receiving": 52,
         "_stream.sendfile.SendingFiles": 48,
         "_stream.sending.Sending": 42,
-        "transports._tls.channel.TLSChannel": 53,
-        "transports._tls.handshake.Handshake": 49,
-        "transports._tls.wire.Wire": 39,
     },
     "private methods": {
         "socket.Socket": 56,
@@ -56,8 +53,6 @@ TODAY = {
         "_stream.sendfile.SendingFiles": 21,
         "_stream.sending.Sending": 21,
         "socket.Socket": 21,
-        "transports._tls.channel.TLSChannel": 24,
-        "transports._tls.handshake.Handshake": 21,
     },
     "depth": {
         "_connection.connection.Lifecycle": 5,
@@ -67,7 +62,6 @@ TODAY = {
         "_server.orphans.Foreign": 6,
         "_server.orphans.Orphan": 6,
         "socket.Socket": 3,
-        "transports._tls.channel.TLSChannel": 3,
     },
     "elsewhere": {
         "_connection.connection": 123,
@@ -81,9 +75,6 @@ TODAY = {
         "_stream.sendfile": 17,
         "_stream.sending": 42,
         "socket": 33,
-        "transports._tls.channel": 32,
-        "transports._tls.handshake": 27,
-        "transports.tls": 1,
     },
     "parameters": {
         "_connection.environment.Environment.__init__": 15,

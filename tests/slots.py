@@ -32,10 +32,12 @@ NATIVE = Path(__file__).resolve().parent.parent / "native"
 
 
 def slots_read():
-    """(class, slot) as the C has them."""
-    text = (NATIVE / "native.h").read_text() + (NATIVE / "tls.c").read_text()
-    lists = re.findall(r"#define (?:TLS_)?FIELDS\(X\)((?:.*\\\n)*.*\n)", text)
-    return re.findall(r"X\((\w+), (\w+)\)", "".join(lists))
+    """(class, slot) as the C has them: those of Python's, and members of its own types."""
+    text = "".join(path.read_text() for path in sorted(NATIVE.glob("*.[ch]")))
+    lists = re.findall(r"#define FIELDS\(X\)((?:.*\\\n)*.*\n)", text)
+    members = re.findall(r'\{"(\w+)", T_\w+, offsetof\((\w+), ', text)
+    found = re.findall(r"X\((\w+), (\w+)\)", "".join(lists))
+    return found + [(class_, member) for member, class_ in members]
 
 
 class Odd:
@@ -259,10 +261,8 @@ def secure():
 
         def objects(self):
             return {
-                "Wire": self.channel,
-                "TLSChannel": self.channel,
-                "PrivateRecords": self.channel._records,
-                "Sink": self.sink,
+                "Wire": self.channel._wire,
+                "Stream": self.channel._stream,
             }
 
     return Secure
@@ -314,10 +314,11 @@ def meddle(make, call, class_, slot, given):
         if isinstance(given, Odd):
             given.empty = lambda: delattr(changed, slot)
         if given is GONE:
-            with contextlib.suppress(AttributeError):
+            with contextlib.suppress(AttributeError, TypeError):
                 delattr(changed, slot)
-        else:
-            setattr(changed, slot, given)
+        else:  # members of a type in C take what they are for
+            with contextlib.suppress(AttributeError, TypeError, OverflowError):
+                setattr(changed, slot, given)
         play(world, call, f"{class_}.{slot} = {type(given).__name__}")
     if isinstance(given, socket.socket):
         given.close()

@@ -83,7 +83,7 @@ standard, sys.modules["socket"] = sys.modules["socket"], None
 refused(ImportError, "socket", native.bind, **right)
 sys.modules["socket"] = standard
 refused(RuntimeError, "`bind` comes first", native.twin, twins.Lifecycle, "run", "")
-refused(RuntimeError, "is taken", native.bind_tls, x=1)
+refused(RuntimeError, "is taken", native.bind_tls, (1, 2, 3, 4), (1, 2, 3, 4))
 refused(TypeError, "bind takes things", lambda: native.bind())
 refused(TypeError, "", native.bind, 1)
 for name in right:
@@ -103,23 +103,25 @@ assert without_memory(give) > 1
 assert give().__doc__ == "documentation"
 """
 BIND_TLS = """
-from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
-from thousand_island_sync.transports._tls.wire import Wire
 native.bind(**right)
-functions = {name: 1 for name in ("ssl_read", "ssl_write", "bio_read", "bio_write")}
-right = dict(Wire=Wire, TLSChannel=TLSChannel, PrivateRecords=records.PrivateRecords,
-             Sink=_Sink, READ=1, recv=TLSChannel.recv, sink_send=_Sink.send, **functions)
-refused(TypeError, "bind_tls takes things", lambda: native.bind_tls())
-for name in right:
-    refused(TypeError, f"bind: no {name}", native.bind_tls,
-            **{key: one for key, one in right.items() if key != name})
-refused(TypeError, "bio_read is nowhere", native.bind_tls, **{**right, "bio_read": 0})
-refused(TypeError, "", native.bind_tls, **{**right, "bio_read": "there"})
-slots = [slot for kind in Wire.__mro__ for slot in getattr(kind, "__slots__", ())]
-alike = type("Alike", (), {"__slots__": slots})
-refused(TypeError, "TLSChannel is no Wire", native.bind_tls, **{**right, "Wire": alike})
-native.bind_tls(**right)
-refused(RuntimeError, "is taken", native.bind_tls, **right)
+states, functions = (object(),) * 4, (1, 2, 3, 4)
+refused(TypeError, "", native.bind_tls)
+refused(TypeError, "", native.bind_tls, states[:3], functions)
+refused(TypeError, "", native.bind_tls, states, functions[:3])
+refused(TypeError, "", native.bind_tls, states, (1, 2, 3, "there"))
+refused(TypeError, "function 2 is nowhere", native.bind_tls, states, (1, 2, 0, 4))
+native.bind_tls(states, functions)
+refused(RuntimeError, "is taken", native.bind_tls, states, functions)
+refused(TypeError, "", native.TLSWire)
+refused(TypeError, "", native.TLSStream, native.RLock(), None)
+refused(TypeError, "", native.TLSStream, None, native.TLSWire(None))
+stream = native.TLSStream(native.RLock(), native.TLSWire(None))
+for call in (stream.recv, stream.send):
+    refused(TypeError, "takes", call)
+    refused(TypeError, "takes", call, 1, 2, 3)
+    refused(AttributeError, "", call, 1)
+refused(TypeError, "", stream.place, 1)
+refused(TypeError, "", stream.place, "here", 2, 3, None)
 """
 
 
@@ -152,7 +154,7 @@ def without_memory(number):  # in a child, for the types are made once in a proc
     sys.exit(met)
 
 if sys.version_info < (3, 13):  # whose own `dictresize` crashes as PyType_Ready calls it
-    met = [without_memory(number) for number in range(150)]
+    met = [without_memory(number) for number in range(300)]
     assert set(met) == {0, 1}, met
     assert met[-50:] == [0] * 50, met
 

@@ -17,7 +17,9 @@ from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.runner import Runner
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync._server import twins
-from thousand_island_sync.transports._tls.channel import TLSChannel, _Sink
+from thousand_island_sync.transports._tls.channel import TLSChannel
+from thousand_island_sync.transports._tls.stream import Stream as TLSStream
+from thousand_island_sync.transports._tls.wire import Wire as TLSWire
 
 in_c_only = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
 
@@ -40,10 +42,11 @@ def test_a_stand_in_for_a_socket_lacks_attributes_and_nothing_worse():
 def test_what_was_never_made_lacks_attributes_and_nothing_worse():
     channel, worker = TLSChannel.__new__(TLSChannel), Worker.__new__(Worker)
     queue, connection = RunQueue.__new__(RunQueue), Lifecycle.__new__(Lifecycle)
-    runner = Runner.__new__(Runner)
+    runner, stream = Runner.__new__(Runner), TLSStream.__new__(TLSStream)
     calls = [
-        *(lambda: channel.recv(1), lambda: _Sink.__new__(_Sink).send(b"x", 0)),
-        *(lambda: channel.sink().send(b"x", 0), channel.drained),
+        *(lambda: channel.recv(1), lambda: channel.sink().send(b"x", 0), channel.drained),
+        *(lambda: stream.recv(1), lambda: stream.send(b"x", 0), stream.drained),
+        *(TLSWire.__new__(TLSWire).fetch, TLSWire.__new__(TLSWire).flush),
         *(lambda: queue.look(worker), lambda: runner.run_batch(worker)),
         *(connection.run, lambda: connection.stay(1.0, lambda _: True)),
         lambda: connection._become(None),
@@ -56,7 +59,7 @@ def test_what_was_never_made_lacks_attributes_and_nothing_worse():
 @in_c_only
 def test_all_slots_are_known_to_the_test_below():
     assert len(slots_read()) > 60
-    assert ("TLSChannel", "_reads_ended") in slots_read()
+    assert ("Wire", "reads_ended") in slots_read()
 
 
 @in_c_only

@@ -9,7 +9,7 @@ from tests.support import eventually
 from tests.test_tls_wire import Pair
 from thousand_island_sync._server import twins
 from thousand_island_sync.transports._tls import records
-from thousand_island_sync.transports._tls.channel import TLSChannel
+from thousand_island_sync.transports._tls.stream import Stream
 
 pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
 
@@ -52,7 +52,7 @@ def test_a_read_that_breaks_off_amid_a_record_loses_nothing(pair, monkeypatch):
     pair.say(b"some bytes")
     pair.deliver(10)
     with monkeypatch.context() as broken:
-        broken.setattr(TLSChannel, "_read", breaks)
+        broken.setattr(Stream, "_read", breaks)
         with pytest.raises(Broken):
             pair.channel.recv(100)
     assert not pair.channel._lock.locked()
@@ -61,7 +61,7 @@ def test_a_read_that_breaks_off_amid_a_record_loses_nothing(pair, monkeypatch):
 
 
 def test_what_is_told_of_a_broken_socket_is_what_broke_it(pair, monkeypatch):
-    monkeypatch.setattr(TLSChannel, "_broke_off", breaks)
+    monkeypatch.setattr(Stream, "failed", breaks)
     pair.ours.close()
     with pytest.raises(OSError, match="Bad file"):
         pair.channel.recv(1)
@@ -72,22 +72,22 @@ def test_what_is_told_of_a_broken_socket_is_what_broke_it(pair, monkeypatch):
 
 def test_a_rest_of_records_that_cannot_be_had_is_an_error_of_the_send(pair, monkeypatch):
     much = b"z" * 200_000
-    assert records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
+    assert records._bio_write(pair.channel._stream._records._out, much, len(much)) == len(much)
     with monkeypatch.context() as broken:
-        broken.setattr(type(pair.channel._records), "get", breaks)
+        broken.setattr(type(pair.channel._stream._records), "get", breaks)
         with pytest.raises(Broken):
             pair.channel.sink().send(b"x", 0)
     assert not pair.channel._lock.locked()
-    assert pair.channel._held.startswith(b"z" * 1_000)
+    assert pair.channel._wire.held.startswith(b"z" * 1_000)
 
 
 @pytest.mark.parametrize("size", [1, 50_000])
 def test_more_than_a_buffer_of_records_is_held_and_goes_out(pair, size):
     """As after many answers of OpenSSL's own."""
     much = b"z" * 200_000
-    assert records._bio_write(pair.channel._records._out, much, len(much)) == len(much)
+    assert records._bio_write(pair.channel._stream._records._out, much, len(much)) == len(much)
     assert pair.channel.sink().send(b"x" * size, 0) < 0
-    assert pair.channel._held.startswith(b"z" * 1_000)
+    assert pair.channel._wire.held.startswith(b"z" * 1_000)
     came = b""
 
     def out():

@@ -486,7 +486,8 @@ def upgrade(slow, serve, client, authority):
 def waits(server):
     """Whether another thread waits for the end of the upgrade."""
     (one,) = server.connections()
-    return one._lifecycle._socket._channel._wait_for_hands != ()
+    handshake = one._lifecycle._socket._channel._handshake
+    return handshake is not None and handshake._waiting != ()
 
 
 @pytest.mark.parametrize("size", [1, 300_000])

@@ -205,8 +205,8 @@ def test_how_errors_are_made(change, serve, authority, secure, monkeypatch):
         finally:
             self._connection = self._connection._real
 
-    made = records.PrivateRecords._failure
-    monkeypatch.setattr(records.PrivateRecords, "_failure", failure)
+    made = records.PrivateRecords.failure
+    monkeypatch.setattr(records.PrivateRecords, "failure", failure)
     assert_does_without(said_of(proof.prove), serve, authority, secure)
     assert SSL.Connection._raise_ssl_error is real
 

@@ -53,7 +53,7 @@ def test_what_gives_neither_bytes_nor_a_reason_is_an_error():
     connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD))
     records = _tls_records.PrivateRecords(connection)
     connection._raise_ssl_error = lambda ssl, result: None
-    assert isinstance(records._failure(0), SSL.Error)
+    assert isinstance(records.failure(0), SSL.Error)
 
 
 def test_a_send_that_would_have_to_read_in_its_middle_is_an_error(way, monkeypatch):

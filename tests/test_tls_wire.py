@@ -17,6 +17,7 @@ from thousand_island_sync._base.unread import unread_bytes
 from thousand_island_sync.transports._tls import private
 from thousand_island_sync.transports._tls.channel import TLSChannel
 from thousand_island_sync.transports._tls.records import BATCH, LARGEST, RECORD
+from thousand_island_sync.transports._tls.wire import Wire
 from thousand_island_sync.transports.base import READ, WRITE
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -283,10 +284,13 @@ def test_a_send_that_is_held_does_not_keep_anybody_from_reading(pair):
 
 
 class Answers:
-    """Records of a peer that asks for an answer with every byte, as key updates do."""
+    """Records of a peer that asks for an answer with every byte, as key updates do; they take the
+    place of a channel's."""
 
-    def __init__(self, records):
-        self._records = records
+    def __init__(self, channel):
+        stream = channel._stream
+        self._records, stream._records = stream._records, self
+        stream.place()  # nor does the C read any
         self.asked = 0
         self._answers = b""
 
@@ -306,7 +310,7 @@ class Answers:
 def test_who_takes_no_answers_is_not_read_from(plain):
     """Or its answers would fill our memory."""
     fill(plain)
-    plain.channel._records = answers = Answers(plain.channel._records)
+    answers = Answers(plain.channel)
     plain.theirs.sendall(b"???")
     assert plain.channel.recv(10) is None
     assert plain.channel.recv_wants == WRITE
@@ -330,7 +334,7 @@ def test_a_connection_whose_answer_finds_no_room_waits_for_it(serve, authority, 
     (task,) = (one for one in server._run.scheduler.tasks() if hasattr(one, "_socket"))
     assert eventually(lambda: not task.owned)  # the step that has answered is over
     channel = task._socket._channel
-    channel._records = answers = Answers(channel._records)
+    answers = Answers(channel)
     answers._records = None
     held = b"?" * (4 << 20)
     answers.get = lambda: held if answers.asked == 1 else b""
@@ -338,19 +342,19 @@ def test_a_connection_whose_answer_finds_no_room_waits_for_it(serve, authority, 
     raw.settimeout(10)
     with raw:
         raw.sendall(b"?")
-        assert eventually(lambda: channel._owed and task.wants_write)
+        assert eventually(lambda: channel._wire.owed and task.wants_write)
         left = len(held)
         while left:
             left -= len(raw.recv(min(left, 1 << 20)))
-        assert eventually(lambda: not channel._owed and not task.wants_write)
+        assert eventually(lambda: not channel._wire.owed and not task.wants_write)
 
 
 def test_all_that_openssl_has_made_is_sent_however_much(pair):
     """A long chain of certificates, say."""
     data = bytes(range(256)) * 64
     for _ in range(3):
-        pair.channel._connection.send(data)
-    sealed = bytes(pair.channel._records.seal(data))
+        pair.channel._session._connection.send(data)
+    sealed = bytes(pair.channel._stream._records.seal(data))
     assert len(sealed) > 4 * len(data)
     pair.theirs.setblocking(True)
     pair._in.write(sealed)
@@ -359,7 +363,7 @@ def test_all_that_openssl_has_made_is_sent_however_much(pair):
 
 def test_several_records_are_encrypted_together_where_there_is_room(pair):
     data = bytes(range(256)) * 4_096  # 1 MiB
-    room = pair.channel._surely_fits(len(data))
+    room = pair.channel._wire.room_for(len(data))
     assert RECORD < room <= BATCH * RECORD
     assert room % RECORD == 0
     assert pair.channel.send(memoryview(data)) == room
@@ -373,7 +377,7 @@ def test_no_more_than_a_record_is_held_where_there_is_little_room(plain):
     data = memoryview(bytes(1 << 20))
     while not plain.channel.unfinished:
         plain.channel.send(data)
-    assert len(plain.channel._held) <= LARGEST
+    assert len(plain.channel._wire.held) <= LARGEST
 
 
 @pytest.mark.parametrize("told", [b"", bytes(20), OSError(92, "no such option")])
@@ -384,36 +388,32 @@ def test_where_the_kernel_does_not_tell_of_its_room_it_is_one_record(told):
                 raise told
             return told
 
-    class Held(TLSChannel):
-        def __init__(self):
-            self._sock = Silent()
-
-    assert Held()._surely_fits(1 << 20) == RECORD
+    assert Wire(Silent()).room_for(1 << 20) == RECORD
 
 
 # ---- memory -----------------------------------------------------------------------
 
 
 def test_the_memory_of_large_records_is_let_go_of(plain):
-    first = plain.channel._records._in
+    first = plain.channel._stream._records._in
     plain.say(bytes(10_000))
     plain.deliver()
     assert len(plain.channel.recv(65_536)) == 10_000
     assert plain.channel.drained()
-    assert plain.channel._records._in != first
-    second = plain.channel._records._in
+    assert plain.channel._stream._records._in != first
+    second = plain.channel._stream._records._in
     for _ in range(3):
         plain.say(b"small")
         plain.deliver()
         assert plain.channel.recv(65_536) == b"small"
         assert plain.channel.drained()
-    assert plain.channel._records._in == second
+    assert plain.channel._stream._records._in == second
     plain.channel.send(bytes(10_000))
     plain.say(b"small")
     plain.deliver()
     assert plain.channel.recv(65_536) == b"small"
     assert plain.channel.drained()
-    assert plain.channel._records._in != second
+    assert plain.channel._stream._records._in != second
     assert plain.heard() == bytes(10_000)
     plain.say(b"still there")
     plain.deliver()

@@ -226,6 +226,10 @@ class TCP(Transport):
     def channel(self, sock: socket.socket) -> Channel:
         if not self._inherits:
             self._set_own(sock)
+        return self.carrier(sock)
+
+    def carrier(self, sock: socket.socket) -> Channel:
+        """The channel for a socket on which everything is set."""
         return TCPChannel(sock)
 
     def _set_own(self, sock: socket.socket) -> None:

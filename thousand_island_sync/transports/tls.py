@@ -181,11 +181,11 @@ class TLS(TCP):
     def _build(self) -> Built:
         from OpenSSL import SSL
 
-        from ._tls import context, private, proof, twins
+        # All of it here, or the first client waits for the import.
+        from ._tls import accelerator, channel, context, private, proof  # noqa: F401
         from ._tls.hello import Policy, follow
 
-        # Here, or the first client waits for the import.
-        self._channel_cls = twins.TLSChannel
+        self._channel_cls = channel.TLSChannel
 
         sni = self.options["sni"]
         names = self._names(sni) if is_mapping(sni) else {}
@@ -240,8 +240,7 @@ class TLS(TCP):
 
     # ---- channels -------------------------------------------------------------
 
-    def channel(self, sock: socket.socket) -> Channel:
-        self._set_own(sock)
+    def carrier(self, sock: socket.socket) -> Channel:
         return self._channel_cls(sock, self.now().context)
 
     def upgrade(self, sock: socket.socket, old: Channel) -> Channel:

@@ -22,11 +22,11 @@ def set_groups(context: SSL.Context, groups: bytes) -> bool:
     if names is None:
         return False
     try:
-        private.check_context(names.ffi, context)
+        pointer = private.check_context(names.ffi, context)
     except Unexpected as error:
         private.do_without(error)
         return False
-    done = bool(names.set_groups(context._context, groups))
+    done = bool(names.set_groups(pointer, groups))
     if not done:
         names.clear_errors()  # or the next call finds them
     return done
@@ -38,8 +38,8 @@ def resumed(connection: SSL.Connection) -> bool | None:
     if names is None:
         return None
     try:
-        private.check_connection(names.ffi, connection)
+        ssl, _, _ = private.check_connection(names.ffi, connection)
     except Unexpected as error:
         private.do_without(error)
         return None
-    return bool(names.session_reused(connection._ssl))
+    return bool(names.session_reused(ssl))

@@ -101,16 +101,29 @@ def _compare(what: str, kind: str, known: str) -> None:
         raise Unexpected(f"{what} is {kind}, not {known}")
 
 
-def check_connection(ffi: Any, connection: Any) -> None:
-    """Raises Unexpected: it has not the pointers that are known here."""
+def check_connection(ffi: Any, connection: Any) -> tuple[Any, ...]:
+    """The pointers of `_POINTERS`.
+
+    Raises:
+        Unexpected: it has not those that are known here.
+    """
+    found = []
     for name, kind in _POINTERS.items():
-        _compare(f"SSL.Connection.{name}", type_of(ffi, getattr(connection, name, None)), kind)
+        pointer = getattr(connection, name, None)
+        _compare(f"SSL.Connection.{name}", type_of(ffi, pointer), kind)
+        found.append(pointer)
+    return tuple(found)
 
 
-def check_context(ffi: Any, context: Any) -> None:
-    """Raises Unexpected: it has not the pointer that is known here."""
+def check_context(ffi: Any, context: Any) -> Any:
+    """Its pointer.
+
+    Raises:
+        Unexpected: it has not the one that is known here.
+    """
     pointer = getattr(context, "_context", None)
     _compare("SSL.Context._context", type_of(ffi, pointer), _CONTEXT)
+    return pointer
 
 
 def place_of(ffi: Any, function: Any) -> int:

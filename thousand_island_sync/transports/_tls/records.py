@@ -75,8 +75,13 @@ class Records(Protocol):
     def empty(self) -> bool:
         """After a `read`: whether nothing is left of what was put. False if it cannot tell."""
 
-    def shrink(self) -> None:
-        """After a `get`, and when `empty`: lets go of the memory that large records took."""
+    def shrink(self) -> bool:
+        """After a `get`, and when `empty`: lets go of the memory that large records took. False if
+        it cannot."""
+
+    def places(self) -> tuple[Any, ...]:
+        """Where in memory OpenSSL keeps the session and its two buffers, and what keeps them
+        there, until the next `shrink`; `()`: nobody knows."""
 
 
 def _no_memory() -> MemoryError:
@@ -127,8 +132,11 @@ class PublicRecords:
     def empty(self) -> bool:
         return False
 
-    def shrink(self) -> None:
-        pass
+    def shrink(self) -> bool:
+        return False
+
+    def places(self) -> tuple[Any, ...]:
+        return ()
 
 
 def _place(pointer: Any) -> int:
@@ -154,15 +162,12 @@ def _buffer() -> Any:
 class PrivateRecords:
     """By OpenSSL's functions underneath. One thread at a time, as for all of a connection."""
 
-    __slots__ = ("_connection", "_in", "_out", "_places", "_ssl")
+    __slots__ = ("_connection", "_in", "_out", "_ssl")
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._ssl = connection._ssl
         self._in, self._out = connection._into_ssl, connection._from_ssl
-        #: Where these three are in memory, and what keeps them there, for the twins in C; not
-        #: before the handshake is over.
-        self._places: tuple[int, int, int, Any] | None = None
 
     def put(self, data: bytes) -> None:
         if _bio_write(self._in, data, len(data)) != len(data):
@@ -175,7 +180,7 @@ class PrivateRecords:
         buffer = _here.buffer or _buffer()
         count = _ssl_read(self._ssl, buffer, length if length < RECORD else RECORD)
         if count <= 0:
-            raise self._failure(count)
+            raise self.failure(count)
         found: bytes = _bytes_of(buffer, count)[:]
         return found
 
@@ -194,7 +199,7 @@ class PrivateRecords:
         count = _ssl_write(self._ssl, data, size)
         if count != size:
             if count <= 0:
-                raise self._failure(count)
+                raise self.failure(count)
             return self._seal_many(data, size, count)
         # For every message: `get`, but one call of Python's less.
         buffer = _here.buffer or _buffer()
@@ -209,7 +214,7 @@ class PrivateRecords:
             while done < size:
                 count = _ssl_write(self._ssl, start + done, min(RECORD, size - done))
                 if count <= 0:
-                    raise self._failure(count, done)
+                    raise self.failure(count, done)
                 done += count
         if size <= RECORD:
             return self.get()
@@ -231,19 +236,23 @@ class PrivateRecords:
             pointer = _here.pointer = _new("char**")
         return not _bio_held(self._in, pointer) and not _ssl_pending(self._ssl)
 
-    def shrink(self) -> None:
+    def shrink(self) -> bool:
         connection = self._connection
         new_in, new_out = _bio_new(_bio_memory()), _bio_new(_bio_memory())
         if not new_in or not new_out:
-            return
+            return False
         # It owns both from here on, and frees those that it had.
         _ssl_set_bio(self._ssl, new_in, new_out)
         connection._into_ssl, connection._from_ssl = new_in, new_out
         self._in, self._out = new_in, new_out
-        self._places = (_place(self._ssl), _place(new_in), _place(new_out), self._ssl)
+        return True
 
-    def _failure(self, result: int, done: int = 0) -> SSL.Error:
-        """`done`: bytes of the same send that were encrypted before."""
+    def places(self) -> tuple[Any, ...]:
+        return (_place(self._ssl), _place(self._in), _place(self._out), self._ssl)
+
+    def failure(self, result: int, done: int = 0) -> SSL.Error:
+        """What a call has met that gave `result`. `done`: bytes of the same send that were
+        encrypted before."""
         try:
             self._connection._raise_ssl_error(self._ssl, result)
         except SSL.WantReadError as error:

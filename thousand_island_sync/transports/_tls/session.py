@@ -1,0 +1,162 @@
+"""A connection of OpenSSL's: what it does for a handshake, what it knows, and how it ends.
+
+`close_notify` is said once and not waited for (RFC 8446, 6.1). An end of the stream without the
+peer's is reported as truncated, and the session is over both ways (`_tls.states`). All of it with
+the channel's lock held.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL import SSL
+
+from .hello import check, was_resumed
+from .reasons import Notes, explain, reasons
+from .records import Records, records_of
+from .states import AFTER, CLOSE_SENT, TRUNCATED, Ends, Event
+
+#: Errors after which a peer's stream goes on.
+_PASSING = {errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(frozen=True, slots=True)
+class TLSInfo:
+    """What the handshake agreed on."""
+
+    version: str
+    cipher: str | None
+    group: str | None
+    server_name: str | None
+    resumed: bool
+    alpn: str | None
+
+
+class Session:
+    """See the module's docstring.
+
+    Args:
+        context: for the connection.
+        notes: what OpenSSL's callbacks find on it, and leave there.
+
+    Attributes:
+        records: by which it reads and writes.
+    """
+
+    __slots__ = ("_connection", "_ends", "notes", "records")
+
+    records: Records
+
+    def __init__(self, context: SSL.Context, notes: Notes) -> None:
+        self.notes = notes
+        self._ends = Ends.OPEN
+        self.begin(context)
+
+    def begin(self, context: SSL.Context) -> None:
+        """With a new connection, from the client's first hello on."""
+        connection = SSL.Connection(context)
+        connection.set_app_data(self.notes)
+        connection.set_accept_state()
+        self._connection = connection
+        self.records = records_of(connection)
+
+    # ---- the handshake --------------------------------------------------------
+
+    def take(self, data: bytes) -> bool:
+        """The next bytes of the handshake; whether OpenSSL is done with it.
+
+        Raises:
+            SSL.Error: it failed.
+        """
+        self.records.put(data)
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        return True
+
+    def what_is_wrong(self) -> str | None:
+        """With a handshake that OpenSSL is content with, if anything."""
+        return check(self._connection, self.notes)
+
+    def why_refused(self, error: SSL.Error) -> str:
+        """Why a handshake failed, for a person."""
+        return explain(error, self._connection.get_certificate(as_cryptography=True))
+
+    def negotiated_protocol(self) -> str | None:
+        return self._connection.get_alpn_proto_negotiated().decode("latin-1") or None
+
+    def peer_certificate(self) -> Any:
+        return self._connection.get_peer_certificate(as_cryptography=True)
+
+    def tls_info(self, handshake_done: bool) -> TLSInfo:
+        connection = self._connection
+        known = self.notes.name
+        name = connection.get_servername() if known is None else known[0]
+        return TLSInfo(
+            version=connection.get_protocol_version_name(),
+            cipher=connection.get_cipher_name(),
+            group=connection.get_group_name(),
+            server_name=None if name is None else name.decode("latin-1"),
+            resumed=handshake_done and bool(was_resumed(connection, self.notes)),
+            alpn=self.negotiated_protocol(),
+        )
+
+    # ---- the end --------------------------------------------------------------
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the peer's stream ended without saying that it does."""
+        return self._ends in TRUNCATED
+
+    def send_close_notify(self) -> bool:
+        """Whether there is anything to be sent now: it is said once."""
+        if self._ends in CLOSE_SENT:
+            return False
+        self._happens(Event.SEND_CLOSE_NOTIFY)
+        try:
+            self._connection.shutdown()
+        except SSL.Error:
+            return False  # it broke off before
+        return True
+
+    def close_notify_read(self) -> None:
+        """The peer has ended the session, as it should."""
+        self._happens(Event.READ_CLOSE_NOTIFY)
+
+    def cut(self) -> None:
+        """The stream has ended and the session has not, or a part of a record is lost: the
+        session is over both ways."""
+        self._happens(Event.CUT)
+        self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+
+    def call_failed(self, error: OSError) -> None:
+        """A call has met the end of the stream. Whether the peer had said that it ends is known if
+        that was read; a read to come may still find it."""
+        ours = self._ends in CLOSE_SENT and error.errno == errno.EPIPE
+        if ours or error.errno in _PASSING:
+            return
+        if not self._connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
+            self._happens(Event.BREAK)
+
+    def why_not_written(self, error: SSL.Error) -> OSError:
+        """What a send raises that OpenSSL has refused."""
+        if isinstance(error, SSL.ZeroReturnError):
+            return OSError(errno.EPIPE, "the peer has ended the TLS session")
+        if self._ends in CLOSE_SENT:  # by another thread, a moment ago
+            return OSError(errno.EPIPE, "this side has ended the TLS session")
+        return protocol_error(error)
+
+    def _happens(self, event: Event) -> None:
+        self._ends = AFTER[self._ends, event]
+
+
+def protocol_error(error: SSL.Error) -> OSError:
+    """An error of OpenSSL's after the handshake, as one of the system's."""
+    said = "; ".join(filter(None, reasons(error)))
+    if not said:
+        # A session that broke off before, or a system call whose errno pyOpenSSL has lost.
+        return OSError(errno.ECONNRESET, "the TLS session has ended")
+    return OSError(errno.EPROTO, f"TLS: {said}")

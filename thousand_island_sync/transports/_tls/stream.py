@@ -1,0 +1,282 @@
+"""The bytes of a TLS connection once hands are shaken: what a message pays for.
+
+The facts. One SSL object bears one thread at a time. Decrypted bytes can wait in it while the
+poller is silent. `sendall` loses its place when it would have to wait. And a client may begin a
+renegotiation (TLS 1.2, where the context lets it), or ask for new keys (TLS 1.3): then a read has
+something to send, and a send has something to read.
+
+Our decision. The lock is held around each step, never around a wait; what is waited for is left
+in the wire's `recv_wants` and `send_wants`. An answer that a read has led to goes out before the
+next read. A send that OpenSSL refuses until it has read fetches by itself what came: the poller
+will not tell the owner of that again, so it leaves word (`took_in`).
+
+Whether anything is left to read is known without asking where what came is one whole record, and
+was read whole (`_tls.states.Unread`); else OpenSSL and its memory are asked. Memory that a large
+record took is let go of before a connection is parked.
+
+`recv` and `send` have a short cut in C (`_native.TLSStream`, native/tls.c): of one record that
+came whole, and of what goes out in one go. It calls the functions of OpenSSL that `PrivateRecords`
+calls, by their addresses, and for all else `receive`, `transmit`, and what follows them.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL
+
+from ..._base.compiled import native
+from .records import RECORD, PrivateRecords, Records
+from .session import Session, protocol_error
+from .states import HANDSHAKE, NOTHING, PART, READABLE, SOME, WHOLE, Unread
+from .wire import Wire, is_whole_record
+
+#: Records from this size on leave memory behind that is worth letting go of, in bytes.
+LARGE = 4_096
+
+
+class PythonStream:
+    """The fields of a `Stream`, without a short cut; `_native.TLSStream` is its equal in C.
+
+    Attributes:
+        lock: the channel's.
+        wire: the socket.
+        unread: what OpenSSL holds of what was fetched.
+        large: it holds memory that is worth letting go of.
+    """
+
+    __slots__ = ("large", "lock", "unread", "wire")
+
+    def __init__(self, lock: Any, wire: Wire) -> None:
+        self.lock = lock
+        self.wire = wire
+        self.unread: Unread = HANDSHAKE
+        self.large = False
+
+    def place(self, *places: Any) -> None:
+        """`Records.places`, for the short cut; nothing: there is none."""
+
+    def recv(self, length: int, flags: int = 0) -> bytes | None:
+        """As `Channel.recv`."""
+        return self.receive(length)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As `Channel.sink` says."""
+        return self.transmit(data)
+
+    def receive(self, length: int) -> bytes | None:
+        raise NotImplementedError
+
+    def transmit(self, data: Any) -> int:
+        raise NotImplementedError
+
+
+if TYPE_CHECKING:
+    StreamCore = PythonStream
+else:
+    StreamCore = getattr(native, "TLSStream", PythonStream)
+
+
+class Stream(StreamCore):
+    """A connection's source and sink (`Channel.source`, `Channel.sink`).
+
+    Args:
+        lock: the channel's.
+        wire: the socket.
+        session: OpenSSL's connection, which may be another until `open`.
+    """
+
+    __slots__ = ("_records", "_session", "_took_in")
+
+    _records: Records
+
+    def __init__(self, lock: Any, wire: Wire, session: Session) -> None:
+        super().__init__(lock, wire)
+        self._session = session
+        self.unread = HANDSHAKE
+        self._took_in = False
+
+    def open(self) -> None:
+        """Hands are shaken. With the lock held."""
+        self._records = self._session.records
+        before = self.wire.pass_handshake()
+        if before:
+            self._records.put(before)
+        self.large = True  # the memory that the handshake took
+        self.unread = SOME if before else PART
+        self._let_go()
+
+    # ---- receiving ------------------------------------------------------------
+
+    def receive(self, length: int) -> bytes | None:
+        """All of a receive."""
+        with self.lock:
+            wire = self.wire
+            if wire.reads_ended or self.unread is HANDSHAKE:
+                return None  # the owner shakes hands, and may be in the user's `sni`
+            if wire.owed and not wire.flush_to_read():
+                return None
+            try:
+                return self._read(length, None)
+            except (OSError, MemoryError) as error:
+                self.failed(error)
+                raise
+
+    def go_on(self, length: int, fetched: bytes, count: int) -> bytes | None:
+        """The rest of a receive, after a fetch; with the lock held.
+
+        Args:
+            length: bytes at most.
+            fetched: `b""`: the stream has ended; else OpenSSL has it.
+            count: what SSL_read(3) gave, which is no bytes. (Not the error: its traceback leads to
+                who keeps it, a circle that holds the session.)
+        """
+        return self._read(length, count) if fetched else self._cut_short()
+
+    def _read(self, length: int, count: int | None) -> bytes | None:
+        while True:
+            try:
+                if count is not None:
+                    assert isinstance(self._records, PrivateRecords)
+                    raise self._records.failure(count)
+                if self.unread in READABLE:
+                    # The kernel was not looked at in this run, so it may hold more.
+                    self.wire.kernel_drained = False
+                    data = self._records.read(length)
+                else:
+                    fetched = self.wire.fetch()
+                    if not fetched:
+                        return None if fetched is None else self._cut_short()
+                    self._note(fetched)
+                    data = self._records.read(length, fetched)
+            except SSL.WantReadError:
+                count = None
+                self.unread = PART
+                if not self._answer():
+                    return None
+                continue
+            except SSL.ZeroReturnError:
+                self._session.close_notify_read()
+                return b""
+            except SSL.Error as error:
+                self.wire.push_last(self._records.get())
+                raise protocol_error(error) from error
+            if self.unread is WHOLE and len(data) < length:
+                self.unread = NOTHING
+            return data
+
+    def _note(self, fetched: bytes) -> None:
+        """What OpenSSL is about to hold: one whole record and nothing before it, then one read
+        takes all there is; or who knows what."""
+        alone = self.unread is NOTHING and is_whole_record(fetched)
+        self.unread = WHOLE if alone else SOME
+        if len(fetched) > LARGE:
+            self.large = True
+
+    def _answer(self) -> bool:
+        """Sends what reading has led to; `False` if some of it is held back."""
+        return self.wire.answer(self._records.get())
+
+    def _cut_short(self) -> bytes | None:
+        """The stream has ended, and the session has not. `None`: it was this side that ended
+        it."""
+        if self.wire.reads_ended:
+            return None
+        self._session.cut()
+        return b""
+
+    def failed(self, error: OSError | MemoryError) -> None:
+        """A call has raised it. Where there was no memory, a part of a record is lost. With the
+        lock held."""
+        if isinstance(error, OSError):
+            self._session.call_failed(error)
+        else:
+            self._cut_short()
+
+    def drained(self) -> bool:
+        """As `Channel.drained`."""
+        if self.unread not in READABLE and not self.large:  # no other thread sets the first
+            return self.wire.kernel_drained
+        with self.lock:
+            if self.unread in READABLE:
+                try:
+                    if not self._records.empty() or not self._answer():
+                        return False
+                except OSError:
+                    return False  # the next receive tells
+                self.unread = NOTHING
+            if self.large:
+                self._let_go()
+            return self.wire.kernel_drained
+
+    def _let_go(self) -> None:
+        """Of memory that is not needed any more, if nothing is in it."""
+        if self.unread in READABLE and not self._records.empty():
+            return
+        self.place()  # they end here
+        self._records.shrink()
+        self.place(*self._records.places())
+        self.large = False
+
+    # ---- sending --------------------------------------------------------------
+
+    def transmit(self, data: Any) -> int:
+        """All of a send."""
+        with self.lock:
+            wire = self.wire
+            try:
+                if wire.held is not None and not wire.flush():
+                    return 0
+                size = len(data)
+                if not size:
+                    return 0  # SSL_write(3) takes one byte or more
+                if self.unread is HANDSHAKE:
+                    return 0  # as above
+                if size > LARGE:
+                    self.large = True
+                    if size > RECORD:
+                        size = wire.room_for(size)
+                        data = memoryview(data)[:size]
+                try:
+                    sealed = self._records.seal(data)
+                except SSL.Error as error:
+                    return self._not_sealed(error)
+                return size if wire.push(sealed) else ~size
+            except (OSError, MemoryError) as error:
+                self.failed(error)
+                raise
+
+    def refused(self, count: int, done: int) -> int:
+        """The rest of a send of which SSL_write(3) has taken `done` bytes, and then has given
+        `count`; with the lock held."""
+        assert isinstance(self._records, PrivateRecords)
+        return self._not_sealed(self._records.failure(count, done))
+
+    def _not_sealed(self, error: SSL.Error) -> int:
+        if not isinstance(error, SSL.WantReadError):
+            raise self._session.why_not_written(error) from error
+        # A renegotiation, and the peer's part of it comes first.
+        if not self._answer():
+            return 0
+        fetched = self.wire.fetch_to_send()
+        if fetched is None:
+            return 0
+        if not fetched:
+            self._cut_short()
+            raise OSError(errno.EPIPE, "the peer has gone, in the middle of a handshake")
+        self._note(fetched)
+        self._records.put(fetched)
+        self._took_in = True
+        return 0
+
+    def keep(self, sealed: bytes) -> None:
+        """The rest of a send for which the C had no room: it is held, with what OpenSSL has
+        besides. With the lock held."""
+        self.wire.hold(sealed)
+        self.wire.hold(self._records.get())
+
+    def took_in(self) -> bool:
+        """As `Channel.took_in`."""
+        took_in, self._took_in = self._took_in, False
+        return took_in
