@@ -32,12 +32,14 @@ class Connection:
 class World:
     """Everything that the way in leads to. `fails` is called where something may be interrupted."""
 
+    current = "the transport"
+
     def __init__(self, limit=100):
         self.told, self.running = [], []
         self.fails = lambda where: None
         self.limit = ConnectionLimit(limit, 0, lambda *edge: self.told.append(edge))
         self.admission = Admission(
-            self, lambda: None, Connection, self.limit, self, AcceptorEvents("the server")
+            self, self, Connection, self.limit, self, AcceptorEvents("the server")
         )
 
     def made(self, connection):

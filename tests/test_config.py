@@ -221,10 +221,10 @@ def test_the_limits_are_taken():
 
 def test_a_host_of_none_is_not_given():
     server = ThousandIsland(handler_cls=Echo, host=None)
-    assert server._transport.current().options["host"] == "0.0.0.0"
+    assert server._transport.current.options["host"] == "0.0.0.0"
     options = {"host": "::1"}
     server = ThousandIsland(handler_cls=Echo, host=None, transport_options=options)
-    assert server._transport.current().options["host"] == "::1"
+    assert server._transport.current.options["host"] == "::1"
 
 
 def test_handlers_get_their_options(serve, client):
@@ -241,5 +241,5 @@ def test_handlers_get_their_options(serve, client):
 def test_the_default_host_is_every_ipv4_interface_and_the_default_port_4000():
     server = ThousandIsland(handler_cls=Echo)
     assert server._config.port == 4000
-    assert server._transport.current().options["host"] == "0.0.0.0"
+    assert server._transport.current.options["host"] == "0.0.0.0"
     assert socket.inet_aton("0.0.0.0") == bytes(4)

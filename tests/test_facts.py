@@ -131,7 +131,7 @@ def test_over_tls_and_with_prepared_options_too(folders, authority):
 def test_an_abstract_name_and_an_absolute_path_stay_as_they_are(folders):
     for host in ("unix:@name", "unix:/a/../b.sock"):
         server = ThousandIsland(handler_cls=Echo, host=host)
-        assert server._transport.current().options["host"] == host
+        assert server._transport.current.options["host"] == host
 
 
 def test_without_a_working_folder_a_relative_path_is_a_config_error(folders):

@@ -144,8 +144,8 @@ def test_a_reload_is_merged_over_what_was_prepared_as_it_holds_now(authority):
     )
     prepared.reload(verify="required", ca_certs=authority.chain)
     server.reload_transport(nodelay=False)
-    assert server._transport.current().options["verify"] == "required"
-    assert server._transport.current().options["host"] == "127.0.0.1"
+    assert server._transport.current.options["verify"] == "required"
+    assert server._transport.current.options["host"] == "127.0.0.1"
 
 
 def test_it_holds_over_tls_without_prepare(serve, authority, client):

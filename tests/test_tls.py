@@ -582,7 +582,7 @@ def test_d14_keys_and_passwords_are_shown_nowhere(serve, authority, record):
     locked = encrypted(authority.key, b"geheim")
     more = {"keyfile": locked, "password": "geheim"}
     server = tls(serve, authority, more=more)
-    texts = [repr(server), repr(server._transport.current()), repr(recorder.told)]
+    texts = [repr(server), repr(server._transport.current), repr(recorder.told)]
     texts.append(repr(TLS.prepare(certfile=authority.chain, **more)))
     texts.append(repr(SwitchTransport(TLS, more)))
     for text in texts:

@@ -47,7 +47,7 @@ class ThousandIsland:
     def __init__(self, *positional: Never, **options: Any) -> None:
         self._config = config(positional, options)
         self._transport = CurrentTransport(self._config.transport)
-        self._changes = Changes(self, self._config, self._transport.current)
+        self._changes = Changes(self, self._config, self._transport)
 
     def __repr__(self) -> str:
         return f"<ThousandIsland {self.name!r} {self._changes.status}>"

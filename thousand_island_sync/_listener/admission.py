@@ -56,12 +56,18 @@ class Pool(Protocol):
     def interrupted(self) -> None: ...
 
 
+class CurrentTransport(Protocol):
+    """Has the transport for new connections."""
+
+    current: Transport
+
+
 class Admission:
     """What all who accept clients for one run share. Thread: any.
 
     Args:
         env: what its connections share.
-        transport: gives the transport for new connections.
+        transport: has the transport for new connections.
         connection_cls: makes them.
         limit: counts them.
         pool: runs them.
@@ -71,7 +77,7 @@ class Admission:
     def __init__(
         self,
         env: Environment,
-        transport: Callable[[], Transport],
+        transport: CurrentTransport,
         connection_cls: type[Lifecycle],
         limit: ConnectionLimit,
         pool: Pool,
@@ -86,7 +92,7 @@ class Admission:
 
     def entrance(self, listener: socket.socket, acceptor_id: int = 0) -> Entrance:
         """For one who accepts its clients."""
-        return Entrance(self, listener, acceptor_id)
+        return Entrance(self, self._pool, listener, acceptor_id)
 
     def make(self, sock: socket.socket, address: Any, acceptor_id: int) -> Lifecycle:
         """An accepted client becomes a connection; it is not counted yet."""
@@ -94,7 +100,7 @@ class Admission:
             sock.settimeout(None)
         address = addresses.sharing_host(address)
         # Asked after the accept: who connects after a reload has its options.
-        return self._connection_cls(self._env, self._transport(), sock, address, acceptor_id)
+        return self._connection_cls(self._env, self._transport.current, sock, address, acceptor_id)
 
     def runs(self, connection: Lifecycle) -> bool:
         """Whether it was handed over, and has not ended."""
@@ -104,19 +110,19 @@ class Admission:
         """Who accepted was, in the middle of a hand-over perhaps."""
         self._pool.interrupted()
 
-    def hand_over(self, connections: list[Lifecycle]) -> None:
-        """They are counted, and are run from now on."""
+    def hand_over(self, connection: Lifecycle) -> None:
+        """It is counted, and is run from now on."""
         try:
-            self._pool.add(*connections)
+            self._pool.add(connection)
         except Exception as error:
-            for connection in connections:
-                self._refuse(connection, error)
+            self.turn_away([connection], error)
 
-    def _refuse(self, connection: Lifecycle, error: BaseException) -> None:
-        """Nobody can be found who runs it."""
-        self.limit.refused(connection)
-        connection.broke()
-        self.events.spawn_error(error, connection.acceptor_id, connection.peer_address)
+    def turn_away(self, connections: list[Lifecycle], error: BaseException) -> None:
+        """They are counted, and nobody can be found who runs them."""
+        for connection in connections:
+            self.limit.refused(connection)
+            connection.broke()
+            self.events.spawn_error(error, connection.acceptor_id, connection.peer_address)
 
     def refused(self, connection: Lifecycle, error: BaseException) -> None:
         """Its handler could not be made. Thread: the pool's."""
@@ -132,7 +138,7 @@ class Admission:
         try:
             self.limit.edges.tell()
             self.events.accepted(connection, waited_ns)
-            self.hand_over([connection])
+            self.hand_over(connection)
         finally:
             if isinstance(worker, waits.OwnThread):
                 worker.task = None
@@ -143,6 +149,7 @@ class Entrance:
 
     Args:
         admission: that of the run.
+        pool: runs the connections.
         listener: accepts without waiting.
         acceptor_id: in whose name.
     """
@@ -154,16 +161,22 @@ class Entrance:
         "_connections",
         "_edges",
         "_places",
+        "_pool",
         "_socks",
         "_taken",
+        "_tells",
     )
 
-    def __init__(self, admission: Admission, listener: socket.socket, acceptor_id: int) -> None:
+    def __init__(
+        self, admission: Admission, pool: Pool, listener: socket.socket, acceptor_id: int
+    ) -> None:
         self._admission = admission
+        self._pool = pool
         self._accept = _accepts_of(listener)
         self._acceptor_id = acceptor_id
         self._places = admission.limit.places()
         self._edges = admission.limit.edges
+        self._tells = False  # an edge of the limit is to be told
         self._taken = 0
         # Accepted, and made, in the same order; not handed over yet.
         self._socks: list[socket.socket] = []
@@ -218,7 +231,7 @@ class Entrance:
                 connections.append(make(sock, address, number))
         if connections:
             self._taken += len(connections)
-            places.become(number, connections)
+            self._tells = places.become(number, connections)
         elif places.count:
             places.give_back()
         return end
@@ -226,18 +239,21 @@ class Entrance:
     def hand_over(self) -> None:
         """What was taken in is run from now on. Receivers are called for the limit's edges, and
         only of somebody who listens since then."""
-        if self._connections:
-            self._admission.hand_over(self._connections)
-            self._forget()
-        self._edges.tell()
+        connections = self._connections
+        if connections:
+            try:
+                self._pool.add(*connections)
+            except Exception as error:
+                self._admission.turn_away(connections, error)
+            self._socks, self._connections = [], []
+        if self._tells:
+            self._tells = False
+            self._edges.tell()
 
     def introduce(self, waited_ns: int) -> None:
         """As `hand_over`, of one by one: receivers are told first."""
         for connection in self._connections:
             self._admission.introduce(connection, waited_ns)
-        self._forget()
-
-    def _forget(self) -> None:
         self._socks, self._connections = [], []
 
     def rescue(self) -> None:
@@ -252,8 +268,9 @@ class Entrance:
             if connection is None or not admission.limit.knows(connection):
                 connection = self._make_again(sock)
             if connection is not None:
-                admission.hand_over([connection])
-        self._forget()
+                admission.hand_over(connection)
+        self._socks, self._connections = [], []
+        self._edges.tell()
 
     def _make_again(self, sock: socket.socket) -> Lifecycle | None:
         """A connection of a client that has none that counts; `None`: it is closed."""

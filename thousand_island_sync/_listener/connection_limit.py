@@ -272,9 +272,9 @@ class Places:
             if limit._waiters:
                 limit._changed.notify_all()
 
-    def become(self, acceptor_id: int, connections: Sequence[Counted]) -> None:
-        """They are these connections now, and what is left of them is given back. The edges
-        are to be told next."""
+    def become(self, acceptor_id: int, connections: Sequence[Counted]) -> bool:
+        """They are these connections now, and what is left of them is given back. Whether the
+        limit is reached by that: its edges are to be told, then."""
         limit = self._limit
         with limit._lock:
             known = limit._known
@@ -287,6 +287,8 @@ class Places:
             active = len(known)
             if active > limit.peak:
                 limit.peak = active
-            if active >= limit._limit and not limit._reached:
-                limit._reached = True
-                limit.edges.add(True, active, acceptor_id)
+            if active < limit._limit or limit._reached:
+                return False
+            limit._reached = True
+            limit.edges.add(True, active, acceptor_id)
+            return True

@@ -18,7 +18,6 @@ import contextlib
 import contextvars
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,9 +27,9 @@ from .._base.latch import Latch
 from .._base.patched import patched_by
 from .._base.supervised import say
 from ..errors import ListenError, ServerNotRunning, ThousandIslandError
-from ..transports.base import Transport
 from .asked import Asking, Caller, Change
 from .config import Config
+from .current_transport import CurrentTransport
 from .run import Run
 from .run_events import ListenerEvents
 from .status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
@@ -52,10 +51,10 @@ class Changes:
     Args:
         server: the `ThousandIsland`, which events name.
         config: its options.
-        transport: gives the transport for new connections.
+        transport: has the transport for new connections.
     """
 
-    def __init__(self, server: Any, config: Config, transport: Callable[[], Transport]) -> None:
+    def __init__(self, server: Any, config: Config, transport: CurrentTransport) -> None:
         self._server = server
         self._config = config
         self._transport = transport

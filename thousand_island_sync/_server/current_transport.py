@@ -13,16 +13,16 @@ class CurrentTransport:
 
     Args:
         transport: the one to begin with.
+
+    Attributes:
+        current: the transport; an attribute, as each accepted client asks for it.
     """
 
-    __slots__ = ("_lock", "_transport")
+    __slots__ = ("_lock", "current")
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+        self.current = transport
         self._lock = lock("server.reload")
-
-    def current(self) -> Transport:
-        return self._transport
 
     def reload(self, options: dict[str, Any]) -> None:
         """New connections get these options, merged over the present ones.
@@ -31,9 +31,9 @@ class CurrentTransport:
             ConfigError: they are bad, or belong to the listening socket; the old stay.
         """
         while True:
-            before = self._transport
+            before = self.current
             merged = before.merged(options)
             with self._lock:  # of two at once, the second is merged over the first
-                if self._transport is before:
-                    self._transport = merged
+                if self.current is before:
+                    self.current = merged
                     return

@@ -32,6 +32,7 @@ from ..transports.base import Transport
 from . import checked as _checked
 from . import orphans, twins
 from .config import Config
+from .current_transport import CurrentTransport
 from .run_events import ListenerEvents, PoolEvents
 from .stop import Stop
 
@@ -61,7 +62,7 @@ class Run:
     Args:
         server: the `ThousandIsland`, which the events name.
         config: its options.
-        transport: gives the transport for new connections.
+        transport: has the transport for new connections.
         context: what callbacks and receivers of a stop run in copies of.
         owner: is told of its end.
 
@@ -81,7 +82,7 @@ class Run:
         self,
         server: Any,
         config: Config,
-        transport: Callable[[], Transport],
+        transport: CurrentTransport,
         context: contextvars.Context,
         owner: Owner,
     ) -> None:
@@ -125,7 +126,7 @@ class Run:
 
         Thread: one that was made for it.
         """
-        transport = self._transport()
+        transport = self._transport.current
         with _listening(transport, port):
             try:
                 self._open_descriptors()
@@ -214,7 +215,7 @@ class Run:
 
         Thread: one that was made for it.
         """
-        transport = self._transport()
+        transport = self._transport.current
         with _listening(transport, port):
             self.listener.open(transport, port)
             with _threads("resume"):

@@ -9,7 +9,7 @@ from typing import Any
 from .. import events
 from .._base.clock import now_ns
 from .._telemetry.in_order import InOrder
-from ..transports.base import Transport
+from .current_transport import CurrentTransport
 
 
 class ListenerEvents:
@@ -17,12 +17,12 @@ class ListenerEvents:
 
     Args:
         server: the `ThousandIsland`, which the events name.
-        transport: gives the transport for new connections.
+        transport: has the transport for new connections.
     """
 
     __slots__ = ("_server", "_transport")
 
-    def __init__(self, server: Any, transport: Callable[[], Transport]) -> None:
+    def __init__(self, server: Any, transport: CurrentTransport) -> None:
         self._server = server
         self._transport = transport
 
@@ -56,7 +56,7 @@ class ListenerEvents:
             events.emit(signal, self._server, measurements, {"local_address": address})
 
     def _about_transport(self) -> dict[str, Any]:
-        transport = self._transport()
+        transport = self._transport.current
         return {"transport_cls": type(transport), "transport_options": transport.redacted()}
 
 
