@@ -1,7 +1,6 @@
 """The C built in another way, and tests with it, in a copy of the checkout.
 
-    python -m tests.instrumented asan <what pytest takes>
-    python -m tests.instrumented gcov <what pytest takes>
+    python -m tests.instrumented asan,gcov <what pytest takes>
 
 `asan`: with AddressSanitizer, UndefinedBehaviorSanitizer and the assertions, which see that no
 slot is read of an object whose class was not looked at. A finding ends its process, and is a
@@ -10,6 +9,8 @@ failure.
 `gcov`: counts what ran. A line of which a comment on it or above it says `never: why` cannot run:
 these are listed, and it is a fault if one did. Any other that did not is shown, and is a fault.
 Then come the figures of each file.
+
+Either of them may be left out.
 """
 
 import gzip
@@ -26,21 +27,22 @@ ROOT = Path(__file__).resolve().parent.parent
 _LEFT = shutil.ignore_patterns(".git", ".tox", "build", "*.so", "*.egg-info", "__pycache__")
 
 _SANITIZED = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+#: For the compiler, and for the linker.
 FLAGS = {
-    "asan": (f"-g -UNDEBUG {_SANITIZED}", "-fsanitize=address,undefined"),
-    "gcov": ("-g -O0 -DNDEBUG --coverage", "--coverage"),
+    "asan": (f"-UNDEBUG {_SANITIZED}", "-fsanitize=address,undefined"),
+    "gcov": ("--coverage", "--coverage"),
 }
-#: A line that leaves because something went wrong.
 _NEVER = re.compile(r"never: (.*?) *\*/")
+#: A line that leaves because something went wrong.
 _EXIT = re.compile(r"return NULL|return -[12]|return RAISED|goto |not_bound|Py_CLEAR|= -1|failed")
 
 
-def build(folder, kind):
-    compile_, link = FLAGS[kind]
+def build(folder, kinds):
+    compile_, link = (" ".join(flags) for flags in zip(*map(FLAGS.get, kinds), strict=True))
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=folder,
-        env={**os.environ, "CFLAGS": compile_, "LDFLAGS": link},
+        env={**os.environ, "CFLAGS": f"-g -O0 {compile_}", "LDFLAGS": link},
         check=True,
     )
     if not list(Path(folder, "thousand_island_sync").glob("_native.*.so")):
@@ -55,13 +57,14 @@ def runtime(name):
     return found
 
 
-def environment(kind, findings):
-    if kind == "gcov":
-        return {**os.environ, "REQUIRE_NATIVE": "1"}
+def environment(folder, kinds, findings):
+    # Programs that tests run in other folders take this one's, not what is installed.
+    general = {**os.environ, "REQUIRE_NATIVE": "1", "PYTHONPATH": str(folder)}
+    if "asan" not in kinds:
+        return general
     said = f"log_path={findings / 'finding'}"
     return {
-        **os.environ,
-        "REQUIRE_NATIVE": "1",
+        **general,
         "LD_PRELOAD": runtime("libasan.so"),
         "ASAN_OPTIONS": f"detect_leaks=0:allow_user_segv_handler=1:{said}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:{said}",
@@ -69,19 +72,18 @@ def environment(kind, findings):
     }
 
 
-def tests(folder, kind, arguments, findings):
+def tests(folder, kinds, arguments, findings):
     """What pytest ends with; 1 if there was a finding."""
-    for name in ("pytest.ini", "tests"):
-        assert Path(folder, name).exists()
     code = subprocess.run(
         [sys.executable, "-m", "tests.side_by_side", *arguments],
         cwd=folder,
-        env=environment(kind, findings),
+        env=environment(folder, kinds, findings),
     ).returncode
     found = sorted(findings.glob("finding*"))
     for path in found:
         print(f"---- {path.name}", path.read_text(errors="replace"), sep="\n")
-    print(f"{kind}: {len(found)} findings")
+    if "asan" in kinds:
+        print(f"asan: {len(found)} findings")
     return code or (1 if found else 0)
 
 
@@ -143,16 +145,15 @@ def show(name, figures):
 
 
 def main(arguments):
-    kind, *rest = arguments
+    kinds = arguments[0].split(",")
     with tempfile.TemporaryDirectory() as place:
         folder, findings = Path(place, "checkout"), Path(place, "findings")
         shutil.copytree(ROOT, folder, ignore=_LEFT)
         findings.mkdir()
-        build(folder, kind)
-        code = tests(folder, kind, rest, findings)
-        if kind == "gcov":
-            code = code or (1 if report(folder) else 0)
-        return code
+        build(folder, kinds)
+        code = tests(folder, kinds, arguments[1:], findings)
+        faults = report(folder) if "gcov" in kinds else 0
+        return code or min(faults, 1)
 
 
 if __name__ == "__main__":

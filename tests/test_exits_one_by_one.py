@@ -143,6 +143,17 @@ def test_a_wake_up_that_fails_is_told_of_and_the_tasks_wait_in_the_queue():
         assert not queue.lock.locked()
 
 
+def test_a_ring_that_fails_is_told_of_and_the_task_waits_in_the_queue(monkeypatch):
+    with Busy() as world:
+        timer = world.scheduler._watchdog_timer
+        monkeypatch.setattr(type(timer), "arm", lambda timer: False)
+        monkeypatch.setattr(type(timer), "ring", breaks)
+        with pytest.raises(Broken):
+            world.queue.look(world.worker)
+        assert list(world.queue._ready) == [world.task]
+        assert not world.queue.lock.locked()
+
+
 def test_a_twin_waits_for_its_lock():
     looked = []
     with Busy(ready=False) as world:

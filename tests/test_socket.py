@@ -236,16 +236,23 @@ def test_flags(within):
 def test_g15_no_bytes_are_none_at_once_and_no_length_is_64_kib(within):
     """As of the standard library; the 64 KiB, too, where the callback has waited before."""
 
+    next_one = threading.Semaphore(0)
+
     def read(socket):
         nothing = socket.recv(0), socket.recv(0, timeout_ms=5)
+        next_one.release()
         first = socket.recv()
         socket.send(b"more")
-        second = [socket.recv(), socket.recv(0), socket.recv(), socket.recv(0)]
+        second = []
+        for _ in range(2):
+            next_one.release()
+            second += [socket.recv(), socket.recv(0)]
         return nothing, first, second
 
     def meanwhile(client):
         for data in (b"one", b"two", b"three"):
-            threading.Event().wait(0.05)
+            assert next_one.acquire(timeout=30)
+            threading.Event().wait(0.05)  # it waits for it
             client.sendall(data)
 
     nothing, first, second = within(read, meanwhile=meanwhile)
