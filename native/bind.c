@@ -76,9 +76,10 @@ static struct {
     PyObject **class;
 } twins[] = {
 #define QUICKLY(function) (PyCFunction)(void (*)(void))function
-    {{"run", native_run, METH_NOARGS, NULL}, &native.its.Lifecycle},
-    {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, &native.its.Lifecycle},
-    {{"_become", native_become, METH_O, NULL}, &native.its.Core},
+    {{"run", native_run, METH_NOARGS, NULL}, &native.its.Connection},
+    {{"receive", native_run, METH_NOARGS, NULL}, &native.its.Connection},
+    {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, &native.its.Connection},
+    {{"become", native_become, METH_O, NULL}, &native.its.Machine},
     {{"run_batch", native_run_batch, METH_O, NULL}, &native.its.Runner},
     {{"look", native_look, METH_O, NULL}, &native.its.RunQueue},
     {{"send", QUICKLY(native_send), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},

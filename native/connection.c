@@ -1,11 +1,16 @@
-/* The twins of `Lifecycle.run` and `Lifecycle.stay`. */
+/* The twins of `ConnectionTask.run` and `ConnectionTask.stay`: a step of its `Machine`. */
 
 #include "native.h"
 
 #include <sys/socket.h>
 
+/* What a step is made on; all held. */
+typedef struct {
+    PyObject *task, *machine, *callbacks, *socket;
+} Parts;
+
 /* What a non-blocking receive found: bytes, or `None` for nothing yet. NULL: it raised. */
-static PyObject *receive(PyObject *self, PyObject *source) {
+static PyObject *receive(PyObject *task, PyObject *source) {
     if (!Py_IS_TYPE(source, native.socket_type)) { /* TLS, or a test's */
         PyObject *arguments[] = {source, native.chunk, native.dontwait};
         PyObject *data = PyObject_VectorcallMethod(native.name.recv, arguments, 3, NULL);
@@ -16,7 +21,7 @@ static PyObject *receive(PyObject *self, PyObject *source) {
         return data;
     }
     int fd; /* only its owner closes it: this thread */
-    if (number_of(GET(self, Task, fd), &fd) < 0)
+    if (number_of(GET(task, Task, fd), &fd) < 0)
         return NULL;
     return receive_from(fd, CHUNK, MSG_DONTWAIT);
 }
@@ -45,9 +50,9 @@ static int count_received(PyObject *socket, Py_ssize_t size) {
 }
 
 /* `handle_data` in the connection's context. */
-static PyObject *deliver(PyObject *self, PyObject *data, PyObject *socket) {
-    PyObject *context = HOLD(self, Lifecycle, _context);
-    PyObject *handler = context == NULL ? NULL : HOLD(self, Lifecycle, _handler);
+static PyObject *deliver(PyObject *callbacks, PyObject *data, PyObject *socket) {
+    PyObject *context = HOLD(callbacks, Callbacks, _context);
+    PyObject *handler = context == NULL ? NULL : HOLD(callbacks, Callbacks, _handler);
     PyObject *result = NULL;
     if (lock_watch != NULL)
         tell_lock_watch(NULL, USERS_CODE);
@@ -60,20 +65,6 @@ static PyObject *deliver(PyObject *self, PyObject *data, PyObject *socket) {
     Py_XDECREF(handler);
     Py_XDECREF(context);
     return result;
-}
-
-/* Parks the connection, its deadline counted from `now`. */
-static int park(PyObject *self, double now) {
-    double timeout;
-    if (seconds_of(GET(self, Lifecycle, read_timeout), &timeout) < 0)
-        return -1;
-    PyObject *deadline = PyFloat_FromDouble(now + timeout);
-    if (deadline == NULL)
-        return -1;
-    set(SLOT(self, Lifecycle, _read_deadline), deadline);
-    put(SLOT(self, Task, deadline), deadline);
-    set(SLOT(self, Lifecycle, _state), native.its.PARKED);
-    return 0;
 }
 
 static PyObject *call_with_size(PyObject *self, PyObject *method, PyObject *more, Py_ssize_t size) {
@@ -90,12 +81,12 @@ static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
     return call_with_size(self, native.name._after_data, result, size);
 }
 
-static PyObject *drained_after(PyObject *self, Py_ssize_t size) {
-    PyObject *source = GET(self, Lifecycle, _source);
+static PyObject *drained_after(PyObject *task, PyObject *self, Py_ssize_t size) {
+    PyObject *source = GET(self, Machine, source);
     if (source == NULL)
         return NULL;
     int known = tls_drained(source);
-    if (known >= 0 && IS(self, Task, hung_up, Py_False))
+    if (known >= 0 && IS(task, Task, hung_up, Py_False))
         return PyLong_FromLong(known ? PARK : AGAIN);
     PyObject *drained = call_with_size(self, native.name._drained_after, NULL, size);
     int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
@@ -103,11 +94,48 @@ static PyObject *drained_after(PyObject *self, Py_ssize_t size) {
     return parks < 0 ? NULL : PyLong_FromLong(parks ? PARK : AGAIN);
 }
 
-/* The step from `data` on; `socket` and `data` are the caller's. */
-static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
+static void release(Parts *parts) {
+    Py_XDECREF(parts->machine);
+    Py_XDECREF(parts->callbacks);
+    Py_XDECREF(parts->socket);
+}
+
+/* The machine of a task; -1: it raised. `release` is to follow either way. */
+static int hold_machine(PyObject *task, Parts *parts) {
+    *parts = (Parts){task, HOLD(task, Connection, machine), NULL, NULL};
+    return parts->machine == NULL ? -1 : TAKES(parts->machine, Machine);
+}
+
+static int hold_the_rest(Parts *parts) {
+    if ((parts->callbacks = HOLD(parts->machine, Machine, _callbacks)) == NULL ||
+        TAKES(parts->callbacks, Callbacks) < 0 ||
+        (parts->socket = HOLD(parts->machine, Machine, socket)) == NULL)
+        return -1;
+    return TAKES(parts->socket, Socket);
+}
+
+/* Parks the connection, its deadline counted from `now`. */
+static int park(Parts *parts, double now) {
+    PyObject *callbacks = parts->callbacks;
+    double timeout;
+    if (seconds_of(GET(callbacks, Callbacks, read_timeout), &timeout) < 0)
+        return -1;
+    PyObject *deadline = PyFloat_FromDouble(now + timeout);
+    if (deadline == NULL)
+        return -1;
+    set(SLOT(callbacks, Callbacks, read_deadline), deadline);
+    put(SLOT(parts->task, Task, deadline), deadline);
+    set(SLOT(parts->machine, Machine, state), native.its.PARKED);
+    return 0;
+}
+
+/* `Machine.received`, of some bytes, which are the caller's. `staying`: the thread has no permit to
+   give away. */
+static PyObject *received(Parts *parts, PyObject *data, bool staying) {
+    PyObject *task = parts->task, *self = parts->machine, *socket = parts->socket;
     Py_ssize_t size = PyObject_Size(data); /* a user's transport may give other than bytes */
     PyObject *result, *whole = NULL;
-    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
+    set(SLOT(self, Machine, state), native.its.RUNNING);
     if (size < 0 || count_received(socket, size) < 0)
         return NULL;
     if (!IS(socket, Socket, _buffer, Py_None)) {
@@ -117,28 +145,29 @@ static PyObject *step(PyObject *self, PyObject *socket, PyObject *data) {
         data = whole;
     }
     if (heard(native.its.async_recv) &&
-        done(PyObject_CallMethodOneArg(self, native.name._tell_arrival, data)) < 0)
+        done(PyObject_CallMethodOneArg(parts->callbacks, native.name.tell_arrival, data)) < 0)
         goto failed;
-    int blocks = TRUTH(self, Task, blocks);
+    int blocks = staying ? 0 : TRUTH(task, Task, blocks);
     if (blocks > 0)
         blocks = done(PyObject_CallNoArgs(native.its.make_way));
     if (blocks < 0)
         goto failed;
-    result = deliver(self, data, socket);
+    result = deliver(parts->callbacks, data, socket);
     Py_CLEAR(whole);
     if (result == NULL)
         return handled(self, native.name._raised, native.handle_data);
     PyObject *verdict = NULL;
-    if (result != Py_None || !IS(self, Task, alert, Py_False)) {
+    if (result != Py_None || !IS(task, Task, alert, Py_False)) {
         verdict = after_data(self, result, size);
     } else {
         double now;
-        if (read_clock(GET(self, Lifecycle, _clock), &now) == 0 && park(self, now) == 0) {
-            int parks = size < CHUNK ? TRUTH(self, Lifecycle, _short_proves) : 0;
+        if (read_clock(GET(parts->callbacks, Callbacks, _clock), &now) == 0 &&
+            park(parts, now) == 0) {
+            int parks = size < CHUNK ? TRUTH(self, Machine, short_proves) : 0;
             if (parks > 0)
                 verdict = PyLong_FromLong(PARK);
             else if (parks == 0)
-                verdict = drained_after(self, size);
+                verdict = drained_after(task, self, size);
         }
     }
     Py_DECREF(result);
@@ -148,46 +177,48 @@ failed:
     return NULL;
 }
 
-/* The `Socket` of a connection, to be let go of; NULL: it raised. */
-static PyObject *socket_of(PyObject *self) {
-    PyObject *socket = HOLD(self, Lifecycle, _socket);
-    if (socket != NULL && TAKES(socket, Socket) < 0)
-        Py_CLEAR(socket);
-    return socket;
-}
-
-PyObject *native_run(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    if (!IS(self, Task, alert, Py_False) || !IS(self, Lifecycle, _state, native.its.PARKED))
-        return call1(native.its.run, self);
-    PyObject *source = HOLD(self, Lifecycle, _source);
-    PyObject *data = source == NULL ? NULL : receive(self, source);
+static PyObject *run_parked(Parts *parts) {
+    PyObject *self = parts->machine;
+    PyObject *source = HOLD(self, Machine, source);
+    PyObject *data = source == NULL ? NULL : receive(parts->task, source);
     Py_XDECREF(source);
     if (data == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_OSError))
             return NULL;
-        return handled(self, native.name._receive_failed, NULL);
+        return handled(self, native.name.receive_failed, NULL);
     }
     PyObject *verdict = NULL;
     int some = PyObject_IsTrue(data);
     if (some == 0) {
-        PyObject *method = data == Py_None ? native.name._nothing_there
+        PyObject *method = data == Py_None ? native.name.nothing_there
                                            : native.name._end_of_stream;
         verdict = PyObject_CallMethodNoArgs(self, method);
-    } else if (some > 0) {
-        PyObject *socket = socket_of(self);
-        if (socket != NULL)
-            verdict = step(self, socket, data);
-        Py_XDECREF(socket);
+    } else if (some > 0 && hold_the_rest(parts) == 0) {
+        verdict = received(parts, data, false);
     }
     Py_DECREF(data);
     return verdict;
 }
 
-/* `ConnectionCore._become`: five times for a connection that comes and goes. */
+PyObject *native_run(PyObject *task, PyObject *Py_UNUSED(ignored)) {
+    Parts parts;
+    PyObject *verdict = NULL;
+    if (hold_machine(task, &parts) == 0) {
+        if (!IS(task, Task, alert, Py_False) ||
+            !IS(parts.machine, Machine, state, native.its.PARKED))
+            verdict = call1(native.its.run, task);
+        else
+            verdict = run_parked(&parts);
+    }
+    release(&parts);
+    return verdict;
+}
+
+/* `Machine.become`: five times for a connection that comes and goes. */
 PyObject *native_become(PyObject *self, PyObject *state) {
-    if (IS(self, Core, _state, state))
+    if (IS(self, Machine, state, state))
         Py_RETURN_NONE;
-    PyObject *before = HOLD(self, Core, _state);
+    PyObject *before = HOLD(self, Machine, state);
     if (before == NULL)
         return NULL;
     PyObject *allowed = Py_XNewRef(PyDict_GetItemWithError(native.its.TRANSITIONS, before));
@@ -200,7 +231,7 @@ PyObject *native_become(PyObject *self, PyObject *state) {
         return NULL;
     if (may == 0)
         return call2(native.its.become, self, state); /* which says what is wrong */
-    set(SLOT(self, Core, _state), state);
+    set(SLOT(self, Machine, state), state);
     Py_RETURN_NONE;
 }
 
@@ -262,74 +293,65 @@ static int better_to_do(PyObject *wanted, double duration) {
 }
 
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */
-static bool stay_step(PyObject *self, PyObject *socket, PyObject *channel, PyObject *timeout,
-                      PyObject *wanted, PyObject **outcome) {
+static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObject *wanted,
+                      PyObject **outcome) {
+    PyObject *task = parts->task, *self = parts->machine;
     *outcome = NULL;
-    if (!IS(self, Task, alert, Py_False)) {
+    if (!IS(task, Task, alert, Py_False)) {
         *outcome = ended(PyLong_FromLong(AGAIN), true);
         return true;
     }
-    PyObject *data = wait_for(channel, timeout), *result = NULL;
+    PyObject *data = wait_for(channel, timeout), *verdict = NULL;
     bool ends = true;
     if (data == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OSError))
-            *outcome = ended(handled(self, native.name._receive_failed, NULL), true);
+            *outcome = ended(handled(self, native.name.receive_failed, NULL), true);
         return true;
     }
     if (data == Py_None) {
         Py_DECREF(data);
-        *outcome = ended(PyObject_CallMethodNoArgs(self, native.name._nothing_there), false);
+        *outcome = ended(PyObject_CallMethodNoArgs(self, native.name.nothing_there), false);
         return true;
     }
-    Py_ssize_t size = PyObject_Size(data);
+    PyObject *clock = GET(parts->callbacks, Callbacks, _clock);
     double began, over;
-    if (size < 0 || count_received(socket, size) < 0)
+    int some = PyObject_IsTrue(data);
+    if (some < 0)
         goto out;
-    if (size == 0 || !IS(self, Task, alert, Py_False) ||
-        !IS(socket, Socket, _buffer, Py_None)) {
-        *outcome = ended(PyObject_CallMethodOneArg(self, native.name._came_early, data), true);
-        goto out;
-    }
-    set(SLOT(self, Lifecycle, _state), native.its.RUNNING);
-    if (heard(native.its.async_recv) &&
-        done(PyObject_CallMethodOneArg(self, native.name._tell_arrival, data)) < 0)
-        goto out;
-    if (read_clock(GET(self, Lifecycle, _clock), &began) < 0)
-        goto out;
-    result = deliver(self, data, socket);
-    if (result == NULL) {
-        *outcome = ended(handled(self, native.name._raised, native.handle_data), true);
+    if (some == 0 || !IS(task, Task, alert, Py_False)) {
+        *outcome = ended(PyObject_CallMethodOneArg(self, native.name.came_early, data), true);
         goto out;
     }
-    if (result != Py_None || !IS(self, Task, alert, Py_False)) {
-        *outcome = ended(after_data(self, result, size), true);
+    if (read_clock(clock, &began) < 0 || (verdict = received(parts, data, true)) == NULL)
+        goto out;
+    if (!PyLong_CheckExact(verdict) || PyLong_AsLong(verdict) != PARK ||
+        !IS(task, Task, alert, Py_False)) {
+        *outcome = ended(Py_NewRef(verdict), true);
         goto out;
     }
-    if (read_clock(GET(self, Lifecycle, _clock), &over) < 0 || park(self, over) < 0)
+    if (read_clock(GET(parts->callbacks, Callbacks, _clock), &over) < 0)
         goto out;
-    if (size == CHUNK) {
-        *outcome = ended(PyLong_FromLong(AGAIN), true);
-        goto out;
-    }
     int leaves = better_to_do(wanted, over - began);
     if (leaves > 0)
         *outcome = ended(PyLong_FromLong(PARK), true);
     ends = leaves != 0;
 out:
-    Py_XDECREF(result);
+    Py_XDECREF(verdict);
     Py_DECREF(data);
     return ends;
 }
 
-PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+PyObject *native_stay(PyObject *task, PyObject *const *args, Py_ssize_t count) {
     if (count != 2)
         return PyErr_Format(PyExc_TypeError, "stay takes timeout and wanted");
-    PyObject *socket = socket_of(self), *outcome = NULL;
-    PyObject *channel = socket == NULL ? NULL : HOLD(socket, Socket, _channel);
+    Parts parts;
+    PyObject *outcome = NULL, *channel = NULL;
+    if (hold_machine(task, &parts) == 0 && hold_the_rest(&parts) == 0)
+        channel = HOLD(parts.socket, Socket, _channel);
     bool ends = channel == NULL;
     for (int left = STAY_STEPS; left > 0 && !ends; left--)
-        ends = stay_step(self, socket, channel, args[0], args[1], &outcome);
+        ends = stay_step(&parts, channel, args[0], args[1], &outcome);
     Py_XDECREF(channel);
-    Py_XDECREF(socket);
+    release(&parts);
     return ends ? outcome : ended(PyLong_FromLong(PARK), true);
 }

@@ -24,9 +24,10 @@
     X(Runner, _estimate) X(Runner, _queue) X(BlockingEstimate, sample_mask)                    \
     X(Affinity, _permits) X(Affinity, _table) X(Affinity, _workers)                            \
     X(Permits, _holders) X(Permits, _resting) X(Workers, _bound) X(Workers, count)             \
-    X(Core, _state) X(Lifecycle, _clock) X(Lifecycle, _context) X(Lifecycle, _handler)                         \
-    X(Lifecycle, _read_deadline) X(Lifecycle, _short_proves) X(Lifecycle, _socket)             \
-    X(Lifecycle, _source) X(Lifecycle, _state) X(Lifecycle, read_timeout)                      \
+    X(Connection, machine) X(Callbacks, _clock) X(Callbacks, _context)                         \
+    X(Callbacks, _handler) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
+    X(Machine, _callbacks) X(Machine, short_proves) X(Machine, socket) X(Machine, source)      \
+    X(Machine, state)                                                                          \
     X(Socket, _answered) X(Socket, _buffer) X(Socket, _bytes_received) X(Socket, _bytes_sent)  \
     X(Socket, _channel) X(Socket, _closed) X(Socket, _receiving) X(Socket, _recv_count)        \
     X(Socket, _send_count) X(Socket, _sending) X(Socket, _sink) X(Socket, _sock)               \
@@ -35,7 +36,8 @@
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Task) X(Worker) X(Wanted) X(Core) X(Lifecycle) X(Socket)                                 \
+    X(Task) X(Worker) X(Wanted) X(Connection) X(Machine) X(Callbacks)              \
+    X(Socket)                                                                                  \
     X(RunQueue) X(TaskTable) X(Deadlines) X(WatchdogTimer) X(Runner) X(BlockingEstimate)       \
     X(Affinity) X(Permits) X(Workers)                                                          \
     X(TCPChannel)                                                                              \
@@ -45,9 +47,9 @@
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
-    X(_after_data) X(_behind_unread) X(_broke_off) X(_came_early) X(_connection)               \
-    X(_drained_after) X(_end_of_stream) X(_epoll) X(_fire) X(_nothing_there) X(_put_back)      \
-    X(_raised) X(_receive_failed) X(_send) X(_set_timer) X(_tell) X(_tell_arrival)             \
+    X(_after_data) X(_behind_unread) X(_broke_off) X(came_early) X(_connection)               \
+    X(_drained_after) X(_end_of_stream) X(_epoll) X(_fire) X(nothing_there) X(_put_back)      \
+    X(_raised) X(receive_failed) X(_send) X(_set_timer) X(_tell) X(tell_arrival)             \
     X(_tell_sent) X(after_run) X(alert) X(arm) X(begin_now) X(call_due) X(close) X(disarm)     \
     X(recv) X(ring) X(run) X(send) X(stay_alone) X(wait_recv) X(wake)
 

@@ -17,8 +17,10 @@ import sys
 from tests.slots import Busy, Staying, Waiting, Wired, secure
 from thousand_island_sync import Socket, SocketClosed, events
 from thousand_island_sync._base.options import MISSING
-from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.callbacks import Callbacks
+from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.states import State
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.runner import Runner
 from thousand_island_sync._scheduler.task import DONE
@@ -31,8 +33,18 @@ from thousand_island_sync.transports.tcp import TCPChannel
 #: Numbers that are no small ones, which Python has made already.
 HUGE = 1 << 40
 MOST, ALIKE, ROUNDS = 70, 16, 8
-CLASSES = [Lifecycle, Socket, TCPChannel, RunQueue, Runner, Worker, Busy.Runs]
-CLASSES += [TLSChannel, Stream, Wire]
+CLASSES = [
+    ConnectionTask,
+    Machine,
+    Callbacks,
+    Socket,
+    TCPChannel,
+    RunQueue,
+    Runner,
+    Worker,
+    Busy.Runs,
+]
+CLASSES += [Busy.Runs, TLSChannel, Stream, Wire]
 
 #: What Python keeps of freed objects, it gives without an allocation: all of it is taken first.
 taken = []
@@ -119,7 +131,7 @@ class RunsMuch(Runs):
 
     def __init__(self):
         super().__init__()
-        self.connection._short_proves = False
+        self.connection.machine.short_proves = False
 
 
 class Stays(Staying):

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from tests.test_connection import World
 from thousand_island_sync import Handler
-from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.callbacks import Callbacks
+from thousand_island_sync._connection.machine import Machine
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.affinity import Wanted
 from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import RunQueue
@@ -94,7 +96,8 @@ VALUES = [
         Emptying,
     ),
     *(lambda: TCPChannel.__new__(TCPChannel), lambda: EpollPoller.__new__(EpollPoller)),
-    *(lambda: Lifecycle.__new__(Lifecycle), lambda: Wanted.__new__(Wanted)),
+    *(lambda: ConnectionTask.__new__(ConnectionTask), lambda: Machine.__new__(Machine)),
+    *(lambda: Callbacks.__new__(Callbacks), lambda: Wanted.__new__(Wanted)),
 ]
 
 
@@ -126,16 +129,17 @@ class Wired(World):
         self.theirs.shutdown(socket.SHUT_WR)
         self.theirs.settimeout(1)
         self.plain = TCPChannel(self.ours)
-        self.connection._source = self.ours
-        self.connection._short_proves = True
-        self.socket = self.connection._socket
+        self.connection.machine.source = self.ours
+        self.connection.machine.short_proves = True
+        self.socket = self.connection.machine.socket
         self.socket._use(self.plain)
 
     def objects(self):
         return {
             "Task": self.connection,
-            "Core": self.connection,
-            "Lifecycle": self.connection,
+            "Connection": self.connection,
+            "Machine": self.connection.machine,
+            "Callbacks": self.connection.machine._callbacks,
             "Socket": self.socket,
             "TCPChannel": self.plain,
         }
@@ -209,7 +213,8 @@ class Staying(Wired):
         self.busy.task.blocks = True
         self.affinity = self.busy.runner._affinity
         self.wanted = Wanted(self.affinity, self.busy.worker, self.busy.task)
-        self.connection._clock = itertools.count(0, 10).__next__  # a callback takes ten seconds
+        # A callback takes ten seconds.
+        self.connection.machine._callbacks._clock = itertools.count(0, 10).__next__
 
     def objects(self):
         return {
@@ -272,8 +277,8 @@ def entries():
     """(what it is called on, the call)"""
     made = [
         (Wired, lambda world: world.connection.run()),
-        (Wired, lambda world: world.connection._become(world.connection._state)),
-        (Wired, lambda world: world.connection._become(world.reactions)),
+        (Wired, lambda world: world.connection.machine.become(world.connection.machine.state)),
+        (Wired, lambda world: world.connection.machine.become(world.reactions)),
         (Staying, lambda world: world.stay()),
         (StayingItself, lambda world: world.stay()),
         (Wired, lambda world: world.socket.send(b"x")),
@@ -348,7 +353,7 @@ def main():
                 done += 1
     with Staying() as world:
         for method in (
-            *(world.connection.run, world.connection.stay, world.connection._become),
+            *(world.connection.run, world.connection.stay, world.connection.machine.become),
             *(world.socket.send, world.socket.recv),
             *(world.busy.runner.run_batch, world.busy.queue.look),
         ):

@@ -112,10 +112,15 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def task_of(connection: Any) -> Any:
+    """What the scheduler runs, of a connection that has not ended."""
+    return connection._inbox._link
+
+
 def received(server: ThousandIsland, count: int) -> bool:
     """Whether its one connection has received so many bytes."""
     return any(
-        one._lifecycle._socket.stats().bytes_received == count for one in server.connections()
+        task_of(one).machine.socket.stats().bytes_received == count for one in server.connections()
     )
 
 

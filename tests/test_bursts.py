@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.support import Echo, answers, busy_seconds, echoes, eventually, receive
+from tests.support import Echo, answers, busy_seconds, echoes, eventually, receive, task_of
 from thousand_island_sync import Handler, ThousandIsland, attach_logger, detach_logger, events
 from thousand_island_sync._base import starting
 from thousand_island_sync._base.signal_handlers import NotedSignals
@@ -447,7 +447,7 @@ def test_a_callback_in_which_our_code_breaks_off_is_not_taken_for_lost(serve, cl
     other += server.connections()
     sock = client(server)
     echoes(sock)
-    connection = next(one for one in server.connections() if one not in other)._lifecycle
+    connection = task_of(next(one for one in server.connections() if one not in other))
     rouse, run, runs = Rousing._rouse_no_new_one, type(connection).run, []
 
     def raises(self):
@@ -485,7 +485,7 @@ def test_a_log_handler_that_blocks_as_a_connection_breaks_off_holds_up_nobody_el
     for one in (broken, other):
         echoes(one)
     (connection,) = [
-        one._lifecycle for one in server.connections() if one.peername == broken.getsockname()
+        task_of(one) for one in server.connections() if one.peername == broken.getsockname()
     ]
 
     class Breaks(type(connection)):

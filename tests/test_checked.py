@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from tests.support import Echo, echoes, eventually, watch_sleeps
+from tests.support import Echo, echoes, eventually, task_of, watch_sleeps
 from thousand_island_sync import Close, Handler
 from thousand_island_sync._base import reports
 from thousand_island_sync._scheduler.poller import new_poller
@@ -36,8 +36,8 @@ def found(caplog):
 
 def the_only(server, scheduler=False):
     assert eventually(lambda: len(server.connections()) == 1)
-    lifecycle = server.connections()[0]._lifecycle
-    return lifecycle._env.pool if scheduler else lifecycle
+    lifecycle = task_of(server.connections()[0])
+    return lifecycle.env.pool if scheduler else lifecycle
 
 
 def parked(server):
@@ -56,7 +56,7 @@ def test_it_is_decided_when_a_server_starts(value, serve, client, monkeypatch):
     echoes(client(server))
     lifecycle = the_only(server)
     assert isinstance(lifecycle, CheckedConnection) is (value == "1")
-    assert isinstance(lifecycle._env.pool, CheckedScheduler) is (value == "1")
+    assert isinstance(lifecycle.env.pool, CheckedScheduler) is (value == "1")
 
 
 def test_nothing_is_found_where_nothing_is_wrong(serve, client, found):
@@ -109,12 +109,12 @@ def test_a_run_without_ownership_and_after_the_end(serve, client, found):
     echoes(sock)
     lifecycle = parked(server)
     if lifecycle._enter():
-        lifecycle._inside.release()
+        lifecycle._watch.inside.release()
     assert found == [f"connection {lifecycle.id} is run, and nobody owns it"]
     sock.close()
     assert eventually(lambda: server.info().active_connections == 0)
     if lifecycle._enter():
-        lifecycle._inside.release()
+        lifecycle._watch.inside.release()
     assert found[-1] == f"connection {lifecycle.id} is run after its end"
 
 

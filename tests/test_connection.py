@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thousand_island_sync import Close, Continue, Error, Handler, HandshakeError, SocketClosed
-from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._connection.environment import Environment
 from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK
 from thousand_island_sync.transports import Channel, Transport
 
@@ -133,7 +133,7 @@ class World:
     """One connection and everything around it."""
 
     def __init__(
-        self, *, handler_cls=Recorder, read_timeout=10.0, shakes=None, connection_cls=Lifecycle
+        self, *, handler_cls=Recorder, read_timeout=10.0, shakes=None, connection_cls=ConnectionTask
     ):
         self.time = 1_000.0
         self.stays = False
@@ -193,7 +193,7 @@ class World:
 
     @property
     def state(self):
-        return self.connection._state
+        return self.connection.machine.state
 
 
 @pytest.fixture
@@ -305,10 +305,10 @@ def end_by(world, cause):
         world.time += 3_600
         return world.run()
     if cause is Cause.SHUTDOWN:
-        world.connection.close_from_outside()
+        world.connection.inbox.close()
         return world.run()
     if cause is Cause.LOCAL:
-        world.connection._socket.close()
+        world.connection.machine.socket.close()
         return world.run()
     world.reactions["handle_data"] = Close()
     return world.run(b"x")
@@ -329,13 +329,13 @@ def test_whatever_ends_it_the_table_decides_the_last_callback(cause, world):
     assert world.ended == [world.connection]
     assert world.pool.forgotten == [world.connection]
     with pytest.raises(SocketClosed):
-        world.connection.post("x", 0)
+        world.connection.inbox.post("x", 0)
 
 
 @pytest.mark.parametrize("cause", [Cause.SHUTDOWN, Cause.LOCAL], ids=lambda cause: cause.name)
 def test_whatever_is_asked_during_a_callback_ends_it_afterwards(cause, world):
     def ask(socket):
-        end = world.connection.close_from_outside
+        end = world.connection.inbox.close
         (socket.close if cause is Cause.LOCAL else end)()
 
     world.reactions["handle_data"] = ask
@@ -348,7 +348,7 @@ def test_whatever_is_asked_during_a_callback_ends_it_afterwards(cause, world):
 def test_messages_come_one_a_step_between_the_bytes(world):
     world.run()
     for number in range(3):
-        world.connection.post(number, 0)
+        world.connection.inbox.post(number, 0)
     assert world.run(b"data") == PARK
     assert [what for name, what in world.calls if name == "handle_info"] == [0, 1, 2]
     assert world.calls[1] == ("handle_info", 0)
@@ -357,16 +357,16 @@ def test_messages_come_one_a_step_between_the_bytes(world):
 
 def test_delayed_messages_are_cancelled_with_the_connection(world):
     world.run()
-    world.connection.post("later", 5_000)
+    world.connection.inbox.post("later", 5_000)
     assert world.pool.timers[0].when == 1_005.0
-    assert world.connection.pending() == 1
+    assert world.connection.inbox.pending() == 1
     end_by(world, Cause.SHUTDOWN)
     assert world.pool.timers == []
 
 
 def test_a_delayed_message_arrives(world):
     world.run()
-    world.connection.post("later", 5_000)
+    world.connection.inbox.post("later", 5_000)
     world.pool.timers[0].target()
     assert world.run() == PARK
     assert world.calls[-1] == ("handle_info", "later")
@@ -375,7 +375,7 @@ def test_a_delayed_message_arrives(world):
 def test_a_stop_delivers_what_has_arrived_and_then_shuts_down(world):
     world.run()
     world.run(b"before")
-    world.connection.post("a message", 0)
+    world.connection.inbox.post("a message", 0)
     world.env.stopping = True
     world.connection.stop_begins()
     assert world.run(b"one", b"two") == DONE
@@ -424,7 +424,7 @@ def test_handle_eof_comes_once_and_then_no_read_timeout(world):
     assert world.run(b"") == PARK
     assert world.names().count("handle_eof") == 1
     assert world.connection.deadline == float("inf")
-    world.connection.post("still alive", 0)
+    world.connection.inbox.post("still alive", 0)
     assert world.run() == PARK
     assert world.names()[-1] == "handle_info"
 
@@ -489,17 +489,17 @@ def step_of(world, step):
         return world.run(b"data")
     if step == "data and post":
         # The message comes while a thread waits for the data.
-        return world.run(lambda: world.connection.post("message", 0) or b"data")
+        return world.run(lambda: world.connection.inbox.post("message", 0) or b"data")
     if step == "eof":
         return world.run(b"")
     if step == "reset":
         return world.run(ConnectionResetError(104, "reset"))
     if step == "post":
-        connection.post("message", 0)
+        connection.inbox.post("message", 0)
     elif step == "close":
-        connection.close_from_outside()
+        connection.inbox.close()
     elif step == "local":
-        connection._socket.close()
+        connection.machine.socket.close()
     elif step == "time":
         world.time += 4
     elif step == "cut":

@@ -23,6 +23,7 @@ from tests.support import (
     receive_all,
     reset,
     running,
+    task_of,
 )
 from thousand_island_sync import (
     TLS,
@@ -630,7 +631,7 @@ def test_between_callbacks(wire, adopt, record):
     client = wire.connect(server)
     echoes(client, b"x")
     socket = sockets.get(timeout=5)
-    assert eventually(lambda: not server.connections()[0]._lifecycle.owned)
+    assert eventually(lambda: not task_of(server.connections()[0]).owned)
     theirs = adopt(socket.detach())
     assert theirs.fileno() not in watched(server)
     assert eventually(lambda: server.info().active_connections == 0)

@@ -82,7 +82,7 @@ BIND = """
 standard, sys.modules["socket"] = sys.modules["socket"], None
 refused(ImportError, "socket", native.bind, **right)
 sys.modules["socket"] = standard
-refused(RuntimeError, "`bind` comes first", native.twin, twins.Lifecycle, "run", "")
+refused(RuntimeError, "`bind` comes first", native.twin, twins.ConnectionTask, "run", "")
 refused(RuntimeError, "is taken", native.bind_tls, (1, 2, 3, 4), (1, 2, 3, 4))
 refused(TypeError, "bind takes things", lambda: native.bind())
 refused(TypeError, "", native.bind, 1)
@@ -98,7 +98,7 @@ refused(TypeError, "takes dict", native.bind, **{**right, "async_recv": []})
 refused(TypeError, "must be real", native.bind, **{**right, "HAND_OVER_COST": "long"})
 native.bind(**right)
 refused(RuntimeError, "is taken", native.bind, **right)
-give = lambda: native.twin(twins.Lifecycle, "run", "documentation")
+give = lambda: native.twin(twins.ConnectionTask, "run", "documentation")
 assert without_memory(give) > 1
 assert give().__doc__ == "documentation"
 """

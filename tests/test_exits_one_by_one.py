@@ -13,7 +13,7 @@ import pytest
 from tests.slots import Broken, Busy, Quiet, Waiting, Wired, breaks
 from thousand_island_sync import Socket, SocketError, events
 from thousand_island_sync._base import compiled, waits
-from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._server import twins
 
@@ -173,7 +173,7 @@ def test_a_twin_waits_for_its_lock():
 
 
 def test_a_signal_that_fails_before_the_callback_ends_the_step(heard, monkeypatch):
-    monkeypatch.setattr(Lifecycle, "_tell_arrival", breaks)
+    monkeypatch.setattr(Callbacks, "tell_arrival", breaks)
     with Wired() as world, pytest.raises(Broken):
         world.connection.run()
     with Wired() as world, pytest.raises(Broken):
@@ -206,7 +206,7 @@ def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
 
     def run():  # on a thread that ends with its contexts
         with Wired() as world:
-            own = ctypes.py_object(world.connection._context)
+            own = ctypes.py_object(world.connection.machine._callbacks._context)
             world.connection.run()
             states.append(world.state)
         for one in (left[0], own):  # `Thread` looks, from Python 3.14 on
@@ -224,7 +224,7 @@ def test_a_callback_that_takes_its_channel_away_is_an_error(monkeypatch):
         monkeypatch.setattr(
             Quiet, "handle_data", lambda handler, data, sock: delattr(sock, "_channel")
         )
-        world.connection._short_proves = False
+        world.connection.machine.short_proves = False
         with pytest.raises(AttributeError, match="_channel"):
             world.connection.run()
 

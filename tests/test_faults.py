@@ -11,7 +11,17 @@ import threading
 
 import pytest
 
-from tests.support import Echo, Recorder, eventually, is_held, journal, receive, receive_all, reset
+from tests.support import (
+    Echo,
+    Recorder,
+    eventually,
+    is_held,
+    journal,
+    receive,
+    receive_all,
+    reset,
+    task_of,
+)
 from thousand_island_sync import (
     TCP,
     TLS,
@@ -29,7 +39,7 @@ from thousand_island_sync import (
 )
 from thousand_island_sync._base import waits
 from thousand_island_sync._base.unread import read_away, unread_bytes
-from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import Task
 from thousand_island_sync.transports import Channel
 
@@ -42,17 +52,15 @@ def test_a_bug_of_ours_costs_one_connection(serve, client, monkeypatch, caplog):
     for sock in (good, bad):  # past their first steps, which end by looking for bytes
         sock.sendall(b"x")
         assert receive(sock, 1) == b"x"
-    victim = next(
-        one._lifecycle for one in server.connections() if one.peername == bad.getsockname()
-    )
-    run = Lifecycle.run
+    victim = next(task_of(one) for one in server.connections() if one.peername == bad.getsockname())
+    run = ConnectionTask.run
 
     def broken(self):
         if self is victim:
             raise MemoryError
         return run(self)
 
-    monkeypatch.setattr(Lifecycle, "run", broken)
+    monkeypatch.setattr(ConnectionTask, "run", broken)
     bad.sendall(b"x")
     assert eventually(lambda: server.info().active_connections == 1)
     assert "a bug in thousand_island_sync" in caplog.text

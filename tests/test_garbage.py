@@ -14,7 +14,8 @@ import pytest
 
 from tests.support import Echo, answers, eventually, receive, reset
 from thousand_island_sync import Close, Error, Handler
-from thousand_island_sync._connection.ending import Ending
+from thousand_island_sync._connection.machine import Machine
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync.transports import Channel
 
 
@@ -166,16 +167,16 @@ def test_who_asks_for_the_handle_in_the_last_moment_gets_it(
     serve, client, uncollected, monkeypatch, keep
 ):
     """Any thread may, by `connections()`, between the end and the letting go."""
-    asked, let_go, broken = [], Ending._let_go_of_the_users, []
+    asked, over, broken = [], Machine.over, []
 
     def late(self):
-        handle = self.handle
+        handle = self._task.handle
         asked.append(handle if keep else None)
         del handle
-        let_go(self)
+        return over(self)
 
-    monkeypatch.setattr(Ending, "_let_go_of_the_users", late)
-    monkeypatch.setattr(Ending, "broke", lambda self: broken.append(self))
+    monkeypatch.setattr(Machine, "over", late)
+    monkeypatch.setattr(ConnectionTask, "broke", lambda self: broken.append(self))
     server = serve(Echo)
     sock = client(server)
     assert answers(sock)

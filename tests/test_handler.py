@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.support import Echo, eventually, journal, receive, receive_all, reset
+from tests.support import Echo, eventually, journal, receive, receive_all, reset, task_of
 from thousand_island_sync import (
     Close,
     ConfigError,
@@ -679,7 +679,7 @@ def test_close_from_outside_wakes_a_waiting_recv(serve, client):
     server = serve(Waits)
     client(server)
     connection = the_connection(server)
-    assert eventually(lambda: not connection._lifecycle.attached)
+    assert eventually(lambda: not task_of(connection).attached)
     connection.close()
     assert Waits.ended()
     assert Waits.names() == ["shutdown", "end"]

@@ -27,10 +27,10 @@ from thousand_island_sync import (
     SocketClosed,
     SwitchTransport,
 )
-from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._connection.environment import Environment
 from thousand_island_sync._connection.mailbox import Call
 from thousand_island_sync._connection.states import State
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._listener.connection_limit import ConnectionLimit
 from thousand_island_sync._scheduler.task import AGAIN, DONE
 
@@ -55,10 +55,10 @@ REACTIONS = {
     "raise": lambda world, it, sock: it.fail(),
     "socket.close": lambda world, it, sock: sock.close(),
     "detach": lambda world, it, sock: it.detach(sock),
-    "close from outside": lambda world, it, sock: it.connection.close_from_outside(),
+    "close from outside": lambda world, it, sock: it.connection.inbox.close(),
     "post to itself": lambda world, it, sock: it.post(),
     "post to another": lambda world, it, sock: world.others(it).post(),
-    "end another": lambda world, it, sock: world.others(it).connection.close_from_outside(),
+    "end another": lambda world, it, sock: world.others(it).connection.inbox.close(),
     "unread": lambda world, it, sock: sock.unread(b"half"),
     "send": lambda world, it, sock: sock.send(b"reply") and None,
     "upgrade": lambda world, it, sock: it.upgrade([True]),
@@ -108,7 +108,7 @@ class One:
         self.channel = Script()
         self.channel.shakes = shakes
         ours, self.theirs = socket.socketpair()
-        self.connection = Lifecycle(
+        self.connection = ConnectionTask(
             world.env, Scripted(self.channel), ours, (f"peer-{number}", number), 1
         )
         self.connection.attached = True
@@ -138,11 +138,11 @@ class One:
 
     def post(self):
         try:
-            self.connection.post(("posted", self.number), 0)
+            self.connection.inbox.post(("posted", self.number), 0)
         except MailboxFull:
             pass
         except SocketClosed:
-            ending = self.connection._state in (State.CLOSING, State.CLOSED)
+            ending = self.connection.machine.state in (State.CLOSING, State.CLOSED)
             self.world.must(ending, "a post refused by a connection that goes on")
 
     def detach(self, sock):
@@ -287,9 +287,12 @@ class Interleavings(RuleBasedStateMachine):
                 self.pool.make_ready(task)
             elif verdict == DONE:
                 one.done = True
-                assert task._state is State.CLOSED
+                assert task.machine.state is State.CLOSED
             else:
-                assert task._state in (State.PARKED, State.HANDSHAKING), (task._state, before)
+                assert task.machine.state in (State.PARKED, State.HANDSHAKING), (
+                    task.machine.state,
+                    before,
+                )
         raise AssertionError("it never parks")
 
     def to(self, number):
@@ -334,43 +337,45 @@ class Interleavings(RuleBasedStateMachine):
         one = self.to(number)
         for _ in range(count):
             try:
-                one.connection.post("message", 0)
+                one.connection.inbox.post("message", 0)
             except SocketClosed:
                 assert one.done
             except MailboxFull:
-                assert one.connection.pending() == 5
+                assert one.connection.inbox.pending() == 5
         self.run_all()
 
     @rule(number=numbers, delay_ms=st.sampled_from([1, 500, 5_000]))
     def posted_for_later(self, number, delay_ms):
         one = self.to(number)
         try:
-            one.connection.post("later", delay_ms)
+            one.connection.inbox.post("later", delay_ms)
         except SocketClosed:
             assert one.done
         except MailboxFull:
-            assert one.connection.pending() == 5
+            assert one.connection.inbox.pending() == 5
 
     @rule(number=numbers)
     def called(self, number):
         one = self.to(number)
         call = Call("question")
         try:
-            taken = one.connection._mailbox().put(call)
+            taken = one.connection.inbox._open("call")[1].put(call)
         except MailboxFull:
             return
+        except SocketClosed:
+            taken = False
         if not taken:
             assert one.done
             return
         one.results.append(call)
-        one.connection._left_something()
+        one.connection.look_again()
         self.run_all()
 
     @rule(number=numbers)
     def closed_from_outside(self, number):
         one = self.to(number)
         if not one.done:
-            one.connection.close_from_outside()
+            one.connection.inbox.close()
         self.run_all()
 
     @rule(number=numbers)
@@ -438,12 +443,12 @@ class Interleavings(RuleBasedStateMachine):
         finally:
             for one in self.all:
                 one.theirs.close()
-                one.connection._sock.close()
+                one.connection.client.sock.close()
             for one in self.pool.lingering:
                 one.broke()
 
     def check(self, one):
-        assert one.done, (one.number, one.connection._state, one.calls)
+        assert one.done, (one.number, one.connection.machine.state, one.calls)
         assert one.calls.count("handle_end") == 1
         assert one.calls[-1] == "handle_end"
         assert sum(name in LAST for name in one.calls) <= 1
@@ -469,7 +474,7 @@ class Interleavings(RuleBasedStateMachine):
                 and told.metadata["connection_id"] == one.connection.id
             ]
             assert closed == ["local_closed"]
-        assert one.connection.pending() == 0
+        assert one.connection.inbox.pending() == 0
         for call in one.results:
             assert call._done.acquire(blocking=False), "a call without an answer"
             assert call.result == "handle_call" or isinstance(call.error, SocketClosed)

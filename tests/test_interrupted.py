@@ -14,7 +14,7 @@ from collections import deque
 import pytest
 
 from tests.interruptions import Interrupter
-from tests.support import answers, echoes, eventually, receive, running
+from tests.support import answers, echoes, eventually, receive, running, task_of
 from thousand_island_sync import (
     TLS,
     Close,
@@ -331,7 +331,7 @@ def test_who_has_a_lock_does_not_wait_for_the_schedulers(
     if listener != "listens":
         monkeypatch.setattr(server._run.scheduler._errands, "_ring", lambda: None)
     bystanders = Bystanders(server, client, options, 2)
-    assert eventually(lambda: not bystanders.kept._lifecycle.owned)
+    assert eventually(lambda: not task_of(bystanders.kept).owned)
     scheduler, taken, over = server._run.scheduler, threading.Event(), threading.Event()
 
     def other():

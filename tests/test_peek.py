@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support import eventually, receive
+from tests.support import eventually, receive, task_of
 from thousand_island_sync import (
     TLS,
     Close,
@@ -272,7 +272,9 @@ def test_g16_initial_may_end_anywhere_in_a_record(first, serve, client, authorit
     peer = _InPieces(authority.client_context(), sock)
     hello = peer.hello()
     sock.sendall(hello[:first])
-    assert eventually(lambda: any(one._lifecycle._socket.secure for one in server.connections()))
+    assert eventually(
+        lambda: any(task_of(one).machine.socket.secure for one in server.connections())
+    )
     sock.sendall(hello[first:])
     peer.finish()
     assert peer.ask(b"whole") == b"secure whole"

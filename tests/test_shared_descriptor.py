@@ -21,6 +21,7 @@ from tests.support import (
     receive,
     receive_all,
     running,
+    task_of,
 )
 from thousand_island_sync import (
     TLS,
@@ -411,7 +412,7 @@ def test_another_connections_callback_has_not_the_owners_quick_way(serve, client
         threading.Event().wait(0.02)
         first.sendall(byte)
         assert got.get(timeout=5) == byte
-    assert eventually(lambda: not server.connections()[0]._lifecycle.owned)
+    assert eventually(lambda: not task_of(server.connections()[0]).owned)
     client(server)
     threading.Event().wait(0.02)
     first.sendall(b"c")

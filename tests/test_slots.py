@@ -11,7 +11,8 @@ import pytest
 from tests.slots import slots_read
 from thousand_island_sync import Socket
 from thousand_island_sync._base import compiled
-from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.machine import Machine
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.runner import Runner
@@ -41,7 +42,7 @@ def test_a_stand_in_for_a_socket_lacks_attributes_and_nothing_worse():
 
 def test_what_was_never_made_lacks_attributes_and_nothing_worse():
     channel, worker = TLSChannel.__new__(TLSChannel), Worker.__new__(Worker)
-    queue, connection = RunQueue.__new__(RunQueue), Lifecycle.__new__(Lifecycle)
+    queue, connection = RunQueue.__new__(RunQueue), ConnectionTask.__new__(ConnectionTask)
     runner, stream = Runner.__new__(Runner), TLSStream.__new__(TLSStream)
     calls = [
         *(lambda: channel.recv(1), lambda: channel.sink().send(b"x", 0), channel.drained),
@@ -49,7 +50,7 @@ def test_what_was_never_made_lacks_attributes_and_nothing_worse():
         *(TLSWire.__new__(TLSWire).fetch, TLSWire.__new__(TLSWire).flush),
         *(lambda: queue.look(worker), lambda: runner.run_batch(worker)),
         *(connection.run, lambda: connection.stay(1.0, lambda _: True)),
-        lambda: connection._become(None),
+        lambda: Machine.__new__(Machine).become(None),
     ]
     for call in calls:
         with pytest.raises(AttributeError):
@@ -80,14 +81,14 @@ def test_no_slot_that_is_unset_or_holds_something_else_ends_the_interpreter():
 @in_c_only
 def test_a_twin_is_given_to_classes_that_have_its_slots_only():
     native = compiled.native
-    for name in ("run", "stay", "_become", "run_batch", "look", "send", "recv"):
+    for name in ("run", "stay", "become", "run_batch", "look", "send", "recv"):
         with pytest.raises(TypeError, match=f"{name} is none of EpollPoller"):
             native.twin(EpollPoller, name, "")
     with pytest.raises(LookupError):
-        native.twin(Lifecycle, "walk", "")
+        native.twin(ConnectionTask, "walk", "")
     with pytest.raises(TypeError):
-        native.twin("Lifecycle", "run", "")
+        native.twin("ConnectionTask", "run", "")
     with pytest.raises(TypeError):
         Socket.send(object(), b"x")
     with pytest.raises(TypeError):
-        Lifecycle.run(object())
+        ConnectionTask.run(object())

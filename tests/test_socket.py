@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.support import Echo, eventually, receive, receive_all, reset, running
+from tests.support import Echo, eventually, receive, receive_all, reset, running, task_of
 from thousand_island_sync import (
     Close,
     Continue,
@@ -805,7 +805,8 @@ def test_a_close_from_another_thread_may_come_as_the_connection_ends(serve, clie
     sock = client(server)
     assert eventually(lambda: kept)
     connection, asked, ended = kept[0].connection, threading.Event(), threading.Event()
-    owner = type(connection._lifecycle)
+    task = task_of(connection)
+    owner = type(task)
     close_asked = owner.close_asked
 
     def late(self):
@@ -817,5 +818,5 @@ def test_a_close_from_another_thread_may_come_as_the_connection_ends(serve, clie
     with running(kept[0].close):
         assert asked.wait(5)
         sock.close()
-        assert eventually(lambda: connection.closed and connection._lifecycle._socket is None)
+        assert eventually(lambda: connection.closed and task.machine.socket is None)
         ended.set()

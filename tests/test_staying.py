@@ -12,7 +12,7 @@ import pytest
 from tests.support import eventually, receive
 from tests.test_connection import World
 from thousand_island_sync import Close, Continue, Handler
-from thousand_island_sync._connection.connection import Lifecycle
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler import scheduler as _scheduler
 from thousand_island_sync._scheduler.affinity import Affinity
 from thousand_island_sync._scheduler.poller import EpollPoller
@@ -42,7 +42,7 @@ def stay(world, *incoming, wanted=NEVER):
 def test_it_delivers_until_nothing_more_comes(world):
     assert stay(world, b"one", b"two") == (PARK, False)
     assert world.calls == [("handle_data", b"one"), ("handle_data", b"two")]
-    assert world.connection._socket.stats().bytes_received == 6
+    assert world.connection.machine.socket.stats().bytes_received == 6
 
 
 def test_it_ends_when_the_thread_is_wanted(world):
@@ -64,7 +64,8 @@ def test_each_callback_moves_the_read_deadline(world):
 
 def test_what_a_callback_returns_counts(world):
     world.reactions["handle_data"] = Continue(timeout_ms=500)
-    assert stay(world, b"one", b"two") == (PARK, True)
+    assert stay(world, b"one", b"two") == (PARK, False)
+    assert len(world.calls) == 2
     assert world.connection.deadline == world.time + 0.5
 
 
@@ -87,7 +88,7 @@ def test_a_reset(world):
 
 def test_a_message_that_comes_meanwhile_is_seen_and_no_byte_is_lost(world):
     def arrive():
-        world.connection.post("message", 0)
+        world.connection.inbox.post("message", 0)
         return b"data"
 
     verdict, _ = stay(world, arrive)
@@ -101,7 +102,7 @@ def test_bytes_that_came_with_a_message_are_read_by_its_callback(world):
     world.reactions["handle_info"] = lambda socket: read.append(socket.recv(2))
 
     def arrive():
-        world.connection.post("message", 0)
+        world.connection.inbox.post("message", 0)
         return b"data"
 
     verdict, _ = stay(world, arrive, b"more")
@@ -113,7 +114,7 @@ def test_bytes_that_came_with_a_message_are_read_by_its_callback(world):
 
 def test_unread_bytes_come_in_front(world):
     world.reactions["handle_data"] = lambda socket: None
-    world.connection._socket.unread(b"half ")
+    world.connection.machine.socket.unread(b"half ")
     verdict, _ = stay(world, b"a line")
     while verdict == AGAIN:
         verdict = world.connection.run()
@@ -122,7 +123,7 @@ def test_unread_bytes_come_in_front(world):
 
 def test_a_connection_that_gets_messages_is_not_stayed_with(world):
     assert world.connection.may_stay()
-    world.connection.post("message", 0)
+    world.connection.inbox.post("message", 0)
     world.run()
     assert not world.connection.may_stay()
 
@@ -315,11 +316,11 @@ def stayed(monkeypatch):
     machine is slow, and be stayed with for that). As with the GIL."""
     monkeypatch.setattr(_scheduler, "default_permits", lambda: 1)
     steps = []
-    stay, stay_alone = Lifecycle.stay, Affinity.stay_alone
+    stay, stay_alone = ConnectionTask.stay, Affinity.stay_alone
     here = threading.local()
 
     def counted(connection, timeout, wanted):
-        socket = connection._socket
+        socket = connection.machine.socket
         before = socket._recv_count
         try:
             return stay(connection, timeout, wanted)
@@ -334,7 +335,7 @@ def stayed(monkeypatch):
         finally:
             here.alone = False
 
-    monkeypatch.setattr(Lifecycle, "stay", counted)
+    monkeypatch.setattr(ConnectionTask, "stay", counted)
     monkeypatch.setattr(Affinity, "stay_alone", alone)
     return steps
 

@@ -19,6 +19,7 @@ from tests.support import (
     journal,
     receive,
     receive_all,
+    task_of,
 )
 from thousand_island_sync import Close, Handler
 from thousand_island_sync._base import locks
@@ -36,9 +37,7 @@ def both(request, monkeypatch):
 
 def connection_of(server, sock):
     """The connection of a client."""
-    (found,) = [
-        one._lifecycle for one in server.connections() if one.peername == sock.getsockname()
-    ]
+    (found,) = [task_of(one) for one in server.connections() if one.peername == sock.getsockname()]
     return found
 
 
@@ -260,7 +259,7 @@ class Interrupted(BaseException):
 
 
 def scheduler_lock(sock):
-    return sock.connection._lifecycle._env.pool._lock
+    return task_of(sock.connection).env.pool._lock
 
 
 def limit_lock(sock):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from tests.support import Echo, echoes, eventually, journal, receive, running
+from tests.support import Echo, echoes, eventually, journal, receive, running, task_of
 from tests.test_tls import Tells, tls, told
 from tests.test_tls_wire import Pair
 from thousand_island_sync import TLS, Handler, SocketClosed, SocketTimeout, SwitchTransport
@@ -384,8 +384,8 @@ def test_no_lock_of_ours_is_held_then(serve, authority, secure):
 
     def sni(name):
         (one,) = server.connections()
-        channel = one._lifecycle._socket._channel
-        for lock in (channel._lock, core._guard, one._lifecycle._socket._sending):
+        channel = task_of(one).machine.socket._channel
+        for lock in (channel._lock, core._guard, task_of(one).machine.socket._sending):
             free.append(lock.acquire(False))
             lock.release()
 
@@ -477,7 +477,7 @@ def upgrade(slow, serve, client, authority):
         server = serve(Upgrades, handler_options=options)
         sock = client(server)
         sock.sendall(b"STARTTLS")
-        eventually(lambda: any(one._lifecycle._socket.secure for one in server.connections()))
+        eventually(lambda: any(task_of(one).machine.socket.secure for one in server.connections()))
         return server, sock, options["done"]
 
     return begin
@@ -486,7 +486,7 @@ def upgrade(slow, serve, client, authority):
 def waits(server):
     """Whether another thread waits for the end of the upgrade."""
     (one,) = server.connections()
-    handshake = one._lifecycle._socket._channel._handshake
+    handshake = task_of(one).machine.socket._channel._handshake
     return handshake is not None and handshake._waiting != ()
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support import eventually, go_by
 from thousand_island_sync import TLS, Handler
 from thousand_island_sync._base import waits as _waits
-from thousand_island_sync._connection.core import ConnectionCore
+from thousand_island_sync._connection.task import ConnectionTask
 
 SSL = pytest.importorskip("OpenSSL.SSL")
 
@@ -129,9 +129,9 @@ def test_what_another_thread_sends_does_too_and_the_owner_is_told_of_what_it_rea
     connect, monkeypatch, when
 ):
     told = []
-    look_again = ConnectionCore.look_again
+    look_again = ConnectionTask.look_again
     monkeypatch.setattr(
-        ConnectionCore, "look_again", lambda self: (told.append(self), look_again(self))
+        ConnectionTask, "look_again", lambda self: (told.append(self), look_again(self))
     )
     waits = threading.Event()
     wait_for = _waits.wait_for

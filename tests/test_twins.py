@@ -19,8 +19,8 @@ from tests.support import Echo, eventually, exchange
 from tests.test_connection import World
 from thousand_island_sync import TLS, Close, Continue, Error, Handler, Socket, SocketTimeout, events
 from thousand_island_sync._base import compiled
-from thousand_island_sync._connection.connection import Lifecycle
 from thousand_island_sync._connection.states import State
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._server import twins
 from thousand_island_sync._stream.receiving import CHUNK
 
@@ -149,7 +149,7 @@ def test_what_a_socket_takes_is_told_to_who_asks(name, takes):
 # ---- a step, both ways --------------------------------------------------------
 
 
-class Slow(Lifecycle):
+class Slow(ConnectionTask):
     """A connection without twins."""
 
     __slots__ = ()
@@ -205,7 +205,7 @@ def told(steps, connection_cls):
     with World(connection_cls=connection_cls) as world:
         connection = world.connection
         world.run()
-        socket = connection._socket
+        socket = connection.machine.socket
         for arrival, reaction, how in steps:
             world.reactions["handle_data"] = reaction
             if arrival is not None:
@@ -235,7 +235,7 @@ def told(steps, connection_cls):
 @settings(max_examples=400, deadline=None)
 @given(STEPS)
 def test_a_step_is_the_same_in_c_and_in_python(steps):
-    assert told(steps, Lifecycle) == told(steps, Slow)
+    assert told(steps, ConnectionTask) == told(steps, Slow)
 
 
 # ---- nothing is kept ------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_step_is_the_same_in_c_and_in_python(steps):
 
 def kept(play, rounds=300):
     """References and memory blocks more, for each time it is played, of what is shared."""
-    shared = [State.PARKED, State.RUNNING, None, True, False, Slow, Lifecycle]
+    shared = [State.PARKED, State.RUNNING, None, True, False, Slow, ConnectionTask]
     shared += [events.handler_async_recv, events.socket_send]
     counts = []
     for _ in range(3):
@@ -263,7 +263,7 @@ def test_no_reference_is_kept(arrival, how, caplog):
 
     def play():
         for reaction in REACTIONS:
-            told([(arrival, reaction, how), (b"more", None, how)], Lifecycle)
+            told([(arrival, reaction, how), (b"more", None, how)], ConnectionTask)
 
     assert max(kept(play, 20)) < 1
 

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from ._connection.connection import Lifecycle
+
+class Facts(Protocol):
+    """What is known of a connection, during its life and afterwards."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def server(self) -> Any: ...
+    @property
+    def peername(self) -> Any: ...
+    @property
+    def sockname(self) -> Any: ...
+    @property
+    def accepted_at_ns(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def peer_shown(self) -> str: ...
+
+
+class Leaves(Protocol):
+    """Where messages, calls and the wish for an end are left for a connection."""
+
+    def post(self, message: Any, delay_ms: float) -> None: ...
+    def call(self, message: Any, timeout_ms: float | None) -> Any: ...
+    def pending(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class Connection:
@@ -14,49 +38,50 @@ class Connection:
     Handles hash and compare by identity; a connection has one.
     """
 
-    __slots__ = ("__weakref__", "_lifecycle")
+    __slots__ = ("__weakref__", "_facts", "_inbox")
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, inbox: Leaves, facts: Facts) -> None:
+        self._inbox = inbox
+        self._facts = facts
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<Connection {self.id} {self._lifecycle.peer_shown()} {state}>"
+        return f"<Connection {self.id} {self._facts.peer_shown()} {state}>"
 
     @property
     def id(self) -> str:
         """What the events call it; unique among all servers of the process."""
-        return self._lifecycle.id
+        return self._facts.id
 
     @property
     def server(self) -> Any:
         """The `ThousandIsland`."""
-        return self._lifecycle.server
+        return self._facts.server
 
     @property
     def peername(self) -> Any:
         """`(host, port)` of the peer; a Unix peer's path, as a rule `""`."""
-        return self._lifecycle.peername
+        return self._facts.peername
 
     @property
     def sockname(self) -> Any:
         """`(host, port)` on this side, or the Unix socket's path."""
-        return self._lifecycle.sockname
+        return self._facts.sockname
 
     @property
     def accepted_at_ns(self) -> int:
         """When it was accepted, on the clock of `time.monotonic_ns`."""
-        return self._lifecycle.accepted_at_ns
+        return self._facts.accepted_at_ns
 
     @property
     def closed(self) -> bool:
         """Whether it has ended."""
-        return self._lifecycle.closed
+        return self._facts.closed
 
     @property
     def pending(self) -> int:
         """How many messages and calls wait, those with a delay included."""
-        return self._lifecycle.pending()
+        return self._inbox.pending()
 
     def post(self, message: Any, delay_ms: float = 0) -> None:
         """Queues a message for `handle_info`.
@@ -72,7 +97,7 @@ class Connection:
 
         Thread: any.
         """
-        self._lifecycle.post(message, delay_ms)
+        self._inbox.post(message, delay_ms)
 
     def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
         """Runs `handle_call` in the connection and returns what it returns.
@@ -90,7 +115,7 @@ class Connection:
 
         Thread: any.
         """
-        return self._lifecycle.call(message, timeout_ms)
+        return self._inbox.call(message, timeout_ms)
 
     def close(self) -> None:
         """Ends the connection; its handler sees it as `handle_shutdown`. A read that
@@ -98,4 +123,4 @@ class Connection:
 
         Thread: any.
         """
-        self._lifecycle.close_from_outside()
+        self._inbox.close()

@@ -7,7 +7,7 @@ from typing import Any
 from .. import events
 from .._base import addresses
 from .._base.clock import now_ns
-from .._connection.connection import Lifecycle
+from .._connection.task import ConnectionTask
 from ..errors import ConnectionOverflow
 
 
@@ -45,17 +45,17 @@ class AcceptorEvents:
             metadata = {"acceptor_id": acceptor_id, "reason": reason}
             self._emit(events.acceptor_shutdown, measurements, metadata)
 
-    def accepted(self, connection: Lifecycle, waited_ns: int) -> None:
+    def accepted(self, connection: ConnectionTask, waited_ns: int) -> None:
         """A client is a connection, which does not run yet."""
         if events.acceptor_accept.receivers:
-            took = now_ns() - connection.accepted_at_ns
-            host, port = addresses.remote(connection.peer_address)
+            took = now_ns() - connection.client.accepted_at_ns
+            host, port = addresses.remote(connection.client.peer_address)
             self._emit(
                 events.acceptor_accept,
                 {"wait_time_ns": waited_ns, "startup_time_ns": took},
                 {
-                    "acceptor_id": connection.acceptor_id,
-                    "connection_id": connection.id,
+                    "acceptor_id": connection.client.acceptor_id,
+                    "connection_id": connection.client.id,
                     "remote_address": host,
                     "remote_port": port,
                 },

@@ -16,8 +16,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 from .._base import addresses, descriptors, waits
-from .._connection.connection import Lifecycle
 from .._connection.environment import Environment
+from .._connection.task import ConnectionTask
 from ..transports.base import Transport
 from .acceptor_events import AcceptorEvents, somebody_listens
 from .connection_limit import ConnectionLimit
@@ -51,8 +51,8 @@ class Rest(Enum):
 class Pool(Protocol):
     """What runs connections, as far as they are let in."""
 
-    def add(self, *tasks: Lifecycle) -> None: ...
-    def has(self, task: Lifecycle) -> bool: ...
+    def add(self, *tasks: ConnectionTask) -> None: ...
+    def has(self, task: ConnectionTask) -> bool: ...
     def interrupted(self) -> None: ...
 
 
@@ -78,7 +78,7 @@ class Admission:
         self,
         env: Environment,
         transport: CurrentTransport,
-        connection_cls: type[Lifecycle],
+        connection_cls: type[ConnectionTask],
         limit: ConnectionLimit,
         pool: Pool,
         events: AcceptorEvents,
@@ -94,7 +94,7 @@ class Admission:
         """For one who accepts its clients."""
         return Entrance(self, self._pool, listener, acceptor_id)
 
-    def make(self, sock: socket.socket, address: Any, acceptor_id: int) -> Lifecycle:
+    def make(self, sock: socket.socket, address: Any, acceptor_id: int) -> ConnectionTask:
         """An accepted client becomes a connection; it is not counted yet."""
         if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
             sock.settimeout(None)
@@ -102,7 +102,7 @@ class Admission:
         # Asked after the accept: who connects after a reload has its options.
         return self._connection_cls(self._env, self._transport.current, sock, address, acceptor_id)
 
-    def runs(self, connection: Lifecycle) -> bool:
+    def runs(self, connection: ConnectionTask) -> bool:
         """Whether it was handed over, and has not ended."""
         return self._pool.has(connection)
 
@@ -110,26 +110,30 @@ class Admission:
         """Who accepted was, in the middle of a hand-over perhaps."""
         self._pool.interrupted()
 
-    def hand_over(self, connection: Lifecycle) -> None:
+    def hand_over(self, connection: ConnectionTask) -> None:
         """It is counted, and is run from now on."""
         try:
             self._pool.add(connection)
         except Exception as error:
             self.turn_away([connection], error)
 
-    def turn_away(self, connections: list[Lifecycle], error: BaseException) -> None:
+    def turn_away(self, connections: list[ConnectionTask], error: BaseException) -> None:
         """They are counted, and nobody can be found who runs them."""
         for connection in connections:
             self.limit.refused(connection)
             connection.broke()
-            self.events.spawn_error(error, connection.acceptor_id, connection.peer_address)
+            self.events.spawn_error(
+                error, connection.client.acceptor_id, connection.client.peer_address
+            )
 
-    def refused(self, connection: Lifecycle, error: BaseException) -> None:
+    def refused(self, connection: ConnectionTask, error: BaseException) -> None:
         """Its handler could not be made. Thread: the pool's."""
-        self.events.spawn_error(error, connection.acceptor_id, connection.peer_address)
+        self.events.spawn_error(
+            error, connection.client.acceptor_id, connection.client.peer_address
+        )
         self.limit.refused(connection)
 
-    def introduce(self, connection: Lifecycle, waited_ns: int) -> None:
+    def introduce(self, connection: ConnectionTask, waited_ns: int) -> None:
         """Hands over one that is counted; the receivers of the event are told first. Thread: one
         of ours: a stop that a receiver calls must not wait for this connection."""
         worker = waits.current_worker()
@@ -180,7 +184,7 @@ class Entrance:
         self._taken = 0
         # Accepted, and made, in the same order; not handed over yet.
         self._socks: list[socket.socket] = []
-        self._connections: list[Lifecycle] = []
+        self._connections: list[ConnectionTask] = []
 
     def __bool__(self) -> bool:
         """Whether clients were taken in, and not handed over yet."""
@@ -272,7 +276,7 @@ class Entrance:
         self._socks, self._connections = [], []
         self._edges.tell()
 
-    def _make_again(self, sock: socket.socket) -> Lifecycle | None:
+    def _make_again(self, sock: socket.socket) -> ConnectionTask | None:
         """A connection of a client that has none that counts; `None`: it is closed."""
         try:
             address = sock.getpeername()

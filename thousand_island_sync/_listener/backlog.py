@@ -14,7 +14,7 @@ from typing import Any
 
 from .._base import descriptors, waits
 from .._base.own_threads import launch
-from .._connection.connection import Lifecycle
+from .._connection.task import ConnectionTask
 from .admission import Admission
 
 #: Threads that go on with a backlog while receivers wait.
@@ -34,7 +34,7 @@ class Backlog:
         self._admission = admission
         self._acceptor_id = acceptor_id
         self._name = f"{name}-backlog"
-        self._admitted: deque[tuple[socket.socket, Lifecycle]] = deque()
+        self._admitted: deque[tuple[socket.socket, ConnectionTask]] = deque()
         self._refused: deque[Any] = deque()  # their addresses
         self._helpers = 0
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from .._base.clock import FOREVER, now
 from .._base.locks import lock
+from .._connection.client import Client
 
 
 class Room(Enum):
@@ -29,7 +30,7 @@ class Counted(Protocol):
     """A connection, as far as it is counted."""
 
     @property
-    def acceptor_id(self) -> int: ...
+    def client(self) -> Client: ...
 
 
 class Edges:
@@ -156,7 +157,7 @@ class ConnectionLimit:
                     return
                 # The edge is told before the connection is gone: a stop waits for that.
                 self._reached = False
-                self.edges.add(False, self.active - 1, connection.acceptor_id)
+                self.edges.add(False, self.active - 1, connection.client.acceptor_id)
             self.edges.tell()
 
     def snapshot(self) -> list[Counted]:

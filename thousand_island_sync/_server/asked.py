@@ -20,7 +20,7 @@ from .._base.clock import FOREVER, now
 from .._base.latch import Latch
 from .._base.listen_errors import no_thread
 from .._base.own_threads import Launched, launch
-from .._connection.connection import Lifecycle
+from .._connection.task import ConnectionTask
 from ..errors import ThousandIslandError
 
 Tell = Callable[[], None]
@@ -220,7 +220,7 @@ class Asking:
             frame: the caller's.
         """
         worker = waits.current_worker()
-        users_code = worker is None or isinstance(worker.task, Lifecycle)
+        users_code = worker is None or isinstance(worker.task, ConnectionTask)
         while frame is not None:
             if frame.f_code is _ASKING and frame.f_locals.get("self") is self:
                 return False

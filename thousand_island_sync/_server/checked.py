@@ -28,8 +28,12 @@ from typing import Any
 from .._base.clock import now
 from .._base.locks import nothing_held
 from .._base.reports import report, tell
-from .._connection.connection import Lifecycle
+from .._connection.callbacks import Callbacks
+from .._connection.closing import Closing
+from .._connection.environment import Environment
+from .._connection.machine import Machine
 from .._connection.states import State
+from .._connection.task import ConnectionTask
 from .._scheduler.mending import Mending
 from .._scheduler.permits import Permits
 from .._scheduler.run_queue import RunQueue
@@ -58,16 +62,68 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-class CheckedConnection(Lifecycle):
+class _CheckedCallbacks(Callbacks):
+    """The user's code is run with no lock of ours."""
+
+    __slots__ = ()
+
+    def make(self, env: Environment) -> None:
+        nothing_held("a handler's __init__")
+        super().make(env)
+
+    def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
+        nothing_held(name)
+        return super().call(name, callback, *arguments)
+
+
+class _CheckedClosing(Closing):
+    """The descriptor is what it was."""
+
+    __slots__ = ()
+
+    def let_go(self) -> None:
+        task = self._task
+        assert isinstance(task, CheckedConnection)
+        client = task.client
+        fd = client.sock.fileno()
+        found, gone = _identity(fd), client.closed
+        super().let_go()
+        if not gone and not self.socket._detached and not task.is_still(found):
+            report(
+                f"connection {client.id} ends, and its descriptor {fd} is another one's by now or"
+                " closed: somebody has made a socket.socket(fileno=...) of it without detach(),"
+                " and closed that"
+            )
+
+
+class _CheckedMachine(Machine):
+    __slots__ = ()
+
+    callbacks_cls = _CheckedCallbacks
+    closing_cls = _CheckedClosing
+
+
+class _Watch:
+    """What is known of a connection that is watched."""
+
+    __slots__ = ("identity", "inside", "runs")
+
+    def __init__(self, fd: int) -> None:
+        self.inside = threading.Lock()
+        self.identity = _identity(fd)
+        self.runs = 0
+
+
+class CheckedConnection(ConnectionTask):
     """A connection that nobody may run beside its owner."""
 
-    __slots__ = ("_identity", "_inside", "runs")
+    __slots__ = ("_watch",)
+
+    machine_cls = _CheckedMachine
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._inside = threading.Lock()
-        self._identity = _identity(self.fd)
-        self.runs = 0
+        self._watch = _Watch(self.fd)
 
     def run(self) -> int:
         alone = self._enter()
@@ -75,7 +131,7 @@ class CheckedConnection(Lifecycle):
             return super().run()
         finally:
             if alone:
-                self._inside.release()
+                self._watch.inside.release()
 
     def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
         alone = self._enter()
@@ -86,51 +142,34 @@ class CheckedConnection(Lifecycle):
             return super().stay(timeout, wanted)
         finally:
             if alone:
-                self._inside.release()
-
-    def _begin(self) -> bool:
-        nothing_held("a handler's __init__")
-        return super()._begin()
-
-    def _callback(self, name: str, *message: Any) -> int | None:
-        nothing_held(name)
-        return super()._callback(name, *message)
-
-    def _deliver_message(self) -> int | None:
-        nothing_held("handle_call or handle_info")
-        return super()._deliver_message()
-
-    def _last_callback(self, name: str, *reason: Any) -> None:
-        nothing_held(name)
-        super()._last_callback(name, *reason)
-
-    def _let_go(self) -> None:
-        fd = self._sock.fileno()
-        found, gone = _identity(fd), self._gone
-        super()._let_go()
-        if not gone and found != self._identity and not self._socket._detached:
-            report(
-                f"connection {self.id} ends, and its descriptor {fd} is another one's by now or"
-                " closed: somebody has made a socket.socket(fileno=...) of it without detach(),"
-                " and closed that"
-            )
+                self._watch.inside.release()
 
     def _enter(self) -> bool:
-        self.runs += 1
-        alone = self._inside.acquire(blocking=False)
+        self._watch.runs += 1
+        alone = self._watch.inside.acquire(blocking=False)
         if not alone:
             report(f"connection {self.id} has two owners")
         if not self.owned:
             report(f"connection {self.id} is run, and nobody owns it")
-        if self._state is State.CLOSED:
+        if self.machine.state is State.CLOSED:
             report(f"connection {self.id} is run after its end")
         tell()
         return alone
 
     @property
+    def runs(self) -> int:
+        """How often it was run."""
+        return self._watch.runs
+
+    def is_still(self, identity: tuple[int, int] | None) -> bool:
+        """Whether that is the open file which its descriptor was at its begin."""
+        return identity == self._watch.identity
+
+    @property
     def wants_to_be_told(self) -> bool:
         """Whether bytes that arrive must lead to a run. After the peer's end they do not."""
-        return self._state in (State.PARKED, State.HANDSHAKING) and not self._eof_told
+        machine = self.machine
+        return machine.state in (State.PARKED, State.HANDSHAKING) and not machine.eof_told
 
 
 # ---- the scheduler: where something is handed over -------------------------------

@@ -20,9 +20,8 @@ from threading import get_ident
 from typing import Any, NoReturn, Protocol
 
 from .._base import descriptors, fork, waits
-from .._connection.connection import Lifecycle
-from .._connection.mailbox import Call
-from .._connection.states import State
+from .._connection.inbox import Inbox
+from .._connection.task import ConnectionTask
 from .._listener.connection_limit import ConnectionLimit
 from .._scheduler.scheduler import Scheduler
 from .._scheduler.task import Task
@@ -47,7 +46,7 @@ _parent = 0
 class _Own:
     """The connection whose callback has forked this process."""
 
-    connection: Lifecycle | None = None
+    connection: ConnectionTask | None = None
     thread = 0  # which one is in that callback
     counted = (0, 0)  # bytes sent and received at the fork
 
@@ -63,7 +62,25 @@ def know(run: Run) -> None:
 # ---- connections ------------------------------------------------------------
 
 
-class Orphan(Lifecycle):
+class _OrphansInbox(Inbox):
+    """Nothing that is left here finds anybody."""
+
+    __slots__ = ()
+
+    def post(self, message: Any, delay_ms: float = 0) -> None:
+        """What is posted is dropped with the child: no other callback will run here."""
+
+    def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
+        raise ThousandIslandError(
+            "call: from a callback of the same connection it would wait for itself;"
+            " call a method of the handler"
+        )
+
+    def pending(self) -> int:
+        return 0
+
+
+class Orphan(ConnectionTask):
     """The connection whose callback goes on in the child, with a `Socket` that is a copy.
 
     Whatever a connection does when a callback is over ends the process instead.
@@ -71,49 +88,30 @@ class Orphan(Lifecycle):
 
     __slots__ = ()
 
-    def _end(self, name: str, error: BaseException | None = None) -> NoReturn:
-        where = f"{self._env.handler_cls.__name__}.{name} of connection {self.id}"
-        fork.end_child(f"{where} with {self.peer_shown()}", error)
+    inbox_cls = _OrphansInbox
 
-    def _settle(self, result: object, name: str) -> NoReturn:
-        self._end(name)
-
-    def _raised(self, error: BaseException, name: str) -> NoReturn:
-        self._end(name, error)
-
-    def _call_raised(self, call: Call, error: BaseException) -> NoReturn:
-        self._end("handle_call", error)
-
-    def _log_error(self, error: BaseException, where: str) -> NoReturn:
-        self._end(where, error)
-
-    def _refuse(self, error: BaseException) -> NoReturn:
-        self._end("__init__", error)
-
-    def _become(self, state: State) -> NoReturn:
-        self._end(state.name)
-
-    def _tell_end(self, *_: Any) -> NoReturn:
-        self._end("a last callback")
-
-    _let_go = _tell_closed = _tell_end
+    def came_back(self, name: str, error: BaseException | None = None) -> NoReturn:
+        where = f"{self.env.handler_cls.__name__}.{name} of connection {self.id}"
+        fork.end_child(f"{where} with {self.client.peer_shown()}", error)
 
     def run(self) -> NoReturn:
-        self._end("run")
+        self.came_back("run")
 
     def stay(self, timeout: float, wanted: Callable[[float], bool]) -> NoReturn:
-        self._end("stay")
+        self.came_back("stay")
 
     def broke(self) -> NoReturn:
-        self._end("broke")
+        self.came_back("broke")
 
-    # ---- what its Socket and its handle may ask -------------------------------
+    # ---- what its Socket and its inbox may ask ------------------------------------
 
     def take_out(self) -> None:
         pass  # it is in no poller of ours
 
     def look_again(self) -> None:
         pass
+
+    end_soon = look_again  # with the callback
 
     def interrupt(self) -> int | None:
         return None
@@ -124,53 +122,46 @@ class Orphan(Lifecycle):
     def give_up(self) -> None:
         pass  # the child's copy is the caller's
 
-    def end_soon(self) -> None:
-        pass  # with the callback
-
     def close_asked(self) -> None:
         """Closes the copy; the parent's connection goes on. Thread: any of the child's."""
-        self._gone = True
-        socket = self._socket
+        client, socket = self.client, self.machine.socket
+        client.closed = True
         with socket._sending:
             if (socket._bytes_sent, socket._bytes_received) != _own.counted:
                 socket._channel.say_goodbye()  # the session is the child's, then
         reading = socket._receiving
         if reading is None or reading.acquire(False):
-            descriptors.close_copy(self._sock)
+            descriptors.close_copy(client.sock)
         # Else a thread of the child's is in a call; what it uses is closed with the process.
 
-    def close_from_outside(self) -> None:
-        self._asked = self._socket._interrupted = True
-
-    def post(self, message: Any, delay_ms: float) -> None:
-        """What is posted is dropped with the child: no other callback will run here."""
-
-    def call(self, message: Any, timeout_ms: float | None) -> Any:
-        raise ThousandIslandError(
-            "call: from a callback of the same connection it would wait for itself;"
-            " call a method of the handler"
-        )
-
-    def pending(self) -> int:
-        return 0
+    def end_from_outside(self) -> None:
+        self.machine.socket._interrupted = True
 
 
-class Foreign(Lifecycle):
-    """Another connection of the parent's. Facts still answer."""
+class _ForeignInbox(Inbox):
+    """Of another connection of the parent's."""
 
     __slots__ = ()
 
-    def post(self, message: Any, delay_ms: float) -> None:
+    def post(self, message: Any, delay_ms: float = 0) -> None:
         raise _not_here("post")
 
-    def call(self, message: Any, timeout_ms: float | None) -> Any:
+    def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
         raise _not_here("call")
 
-    def close_from_outside(self) -> None:
+    def close(self) -> None:
         raise _not_here("close")
 
     def pending(self) -> int:
         raise _not_here("pending")
+
+
+class Foreign(ConnectionTask):
+    """Another connection of the parent's. Facts still answer."""
+
+    __slots__ = ()
+
+    inbox_cls = _ForeignInbox
 
 
 def _not_here(doing: str) -> ThousandIslandError:
@@ -220,14 +211,14 @@ def _before() -> None:
     global _parent
     _parent = os.getpid()
     own = _whose_callback()
-    if own is not None and own._socket._channel.kernel_waits:
+    if own is not None and own.machine.socket._channel.kernel_waits:
         # Two processes have the descriptor now, and what one sets on it holds for both.
-        share(own._socket)
+        share(own.machine.socket)
 
 
 def _child() -> None:
     own = _whose_callback()
-    descriptors.abandon_all(None if own is None else own._sock)
+    descriptors.abandon_all(None if own is None else own.client.sock)
     worker = waits.current_worker()
     waits.forget_all()
     _own.connection, _own.thread = own, get_ident()
@@ -240,24 +231,30 @@ def _child() -> None:
         _go_on_alone(own)
 
 
-def _whose_callback() -> Lifecycle | None:
+def _whose_callback() -> ConnectionTask | None:
     """The connection whose callback the thread is in that has forked, if it is in one."""
     if _own.thread == get_ident() and _own.connection is not None:
         return _own.connection  # a child of a child
     task = waits.current_task()
-    if isinstance(task, Lifecycle) and getattr(task, "_socket", None) is not None:
+    if isinstance(task, ConnectionTask) and task.machine.socket is not None:
         return task
     return None
 
 
-def _go_on_alone(own: Lifecycle) -> None:
-    _know_id(own)
-    socket = own._socket
+def _go_on_alone(own: ConnectionTask) -> None:
+    own.client.known_to(_parent)
+    socket = own.machine.socket
     _own.counted = (socket._bytes_sent, socket._bytes_received)
     _become(own, Orphan)
+    _renew_inbox(own)
     own.alert = own.attached = True
     _renew(socket)
     socket._channel.renew()
+
+
+def _renew_inbox(connection: ConnectionTask) -> None:
+    if connection.known_inbox is not None:
+        _become(connection.inbox, connection.inbox_cls)
 
 
 def _renew(socket: Socket) -> None:
@@ -272,24 +269,18 @@ def _abandon(run: Run) -> None:
     if scheduler is None:
         return
     for task in {*scheduler.abandon(Gone()), *run.limit.everybody()}:
-        if isinstance(task, Lifecycle) and task is not _own.connection:
+        if isinstance(task, ConnectionTask) and task is not _own.connection:
             _make_foreign(task)
 
 
-def _make_foreign(connection: Lifecycle) -> None:
-    _know_id(connection)
+def _make_foreign(connection: ConnectionTask) -> None:
+    connection.client.known_to(_parent)
     _become(connection, Foreign)
-    socket = getattr(connection, "_socket", None)
+    _renew_inbox(connection)
+    socket: Socket | None = connection.machine.socket
     if socket is not None:
         socket._closed = True
         _renew(socket)
-
-
-def _know_id(connection: Lifecycle) -> None:
-    """The one that the parent calls it by."""
-    known = connection._id
-    if isinstance(known, int):
-        connection._id = f"{_parent:x}-{known:x}"
 
 
 fork.at_fork(before=_before, in_child=_child)

@@ -16,8 +16,8 @@ from .._base.clock import now, now_ns
 from .._base.listen_errors import listen_error, no_thread
 from .._base.own_threads import Teller
 from .._base.wake_up import WakeUp
-from .._connection.connection import Lifecycle
 from .._connection.environment import Environment
+from .._connection.task import ConnectionTask
 from .._listener.acceptor_events import AcceptorEvents
 from .._listener.acceptors import Acceptors
 from .._listener.admission import Admission
@@ -165,10 +165,10 @@ class Run:
             ring=self.thread.wake,
             saturation=self._pool_events.saturation,
         )
-        connection_cls = _checked.CheckedConnection if checked else Lifecycle
+        connection_cls = _checked.CheckedConnection if checked else ConnectionTask
         self.listener = self._make_listener(connection_cls)
 
-    def _make_listener(self, connection_cls: type[Lifecycle]) -> Listener:
+    def _make_listener(self, connection_cls: type[ConnectionTask]) -> Listener:
         config, limit, owner = self._config, self.limit, self._owner
         self._env = self._make_environment()
         self._admission = Admission(
@@ -247,7 +247,7 @@ class Run:
 
     def handles(self) -> list[Connection]:
         """The open connections, as users have them."""
-        return [one.handle for one in self.limit.snapshot() if isinstance(one, Lifecycle)]
+        return [one.handle for one in self.limit.snapshot() if isinstance(one, ConnectionTask)]
 
     # ---- for the stop ---------------------------------------------------------------
 
@@ -257,11 +257,11 @@ class Run:
 
     def has(self, task: object) -> bool:
         """Whether it is one of its connections."""
-        return isinstance(task, Lifecycle) and self.limit.knows(task)
+        return isinstance(task, ConnectionTask) and self.limit.knows(task)
 
-    def connections(self) -> list[Lifecycle]:
+    def connections(self) -> list[ConnectionTask]:
         """Those that its scheduler knows."""
-        return [task for task in self.scheduler.tasks() if isinstance(task, Lifecycle)]
+        return [task for task in self.scheduler.tasks() if isinstance(task, ConnectionTask)]
 
     def end_connections(self) -> None:
         """They learn of the stop, and end when they can; reads that wait are interrupted, where

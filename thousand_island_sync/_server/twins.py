@@ -18,9 +18,10 @@ from .._base import waits
 from .._base.clock import now
 from .._base.compiled import compare, native, warn_of_another_version
 from .._base.options import MISSING
-from .._connection.connection import STAY_STEPS, Lifecycle
-from .._connection.core import ConnectionCore
+from .._connection.callbacks import Callbacks
+from .._connection.machine import Machine
 from .._connection.states import TRANSITIONS, State
+from .._connection.task import STAY_STEPS, ConnectionTask
 from .._scheduler.affinity import Affinity, Wanted
 from .._scheduler.blocking_estimate import SAMPLE_SHIFT, BlockingEstimate
 from .._scheduler.deadlines import Deadlines
@@ -53,8 +54,9 @@ _GIVEN: dict[str, Any] = {
     "Affinity": Affinity,
     "Permits": Permits,
     "Workers": Workers,
-    "Core": ConnectionCore,
-    "Lifecycle": Lifecycle,
+    "Connection": ConnectionTask,
+    "Machine": Machine,
+    "Callbacks": Callbacks,
     "Socket": SocketCore,
     "TCPChannel": TCPChannel,
     "EpollPoller": EpollPoller,
@@ -81,9 +83,10 @@ _NUMBERS = {
 }
 #: What has a twin: the class, the method, and what it takes, for `inspect` and `help`.
 TWINS: list[tuple[type, str, str]] = [
-    (Lifecycle, "run", "($self, /)"),
-    (Lifecycle, "stay", "($self, timeout, wanted, /)"),
-    (ConnectionCore, "_become", "($self, state, /)"),
+    (ConnectionTask, "run", "($self, /)"),
+    (ConnectionTask, "receive", "($self, /)"),
+    (ConnectionTask, "stay", "($self, timeout, wanted, /)"),
+    (Machine, "become", "($self, state, /)"),
     (Runner, "run_batch", "($self, worker, /)"),
     (RunQueue, "look", "($self, worker, /)"),
     (Sending, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),

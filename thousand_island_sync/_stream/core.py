@@ -46,11 +46,12 @@ _PEER_HAS_GONE = {
 class Owner(Protocol):
     """What a `Socket` needs of its connection."""
 
-    read_timeout: float
     attached: bool
     #: Set when there is more to look at than the descriptor, once the callback returns.
     alert: bool
 
+    @property
+    def read_timeout(self) -> float: ...
     @property
     def handle(self) -> object: ...
     @property

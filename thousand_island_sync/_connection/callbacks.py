@@ -1,0 +1,293 @@
+"""Calling the handler of one connection, and what its callbacks return and raise, as two tables.
+
+A handler's methods run in the connection's own context, none of them under a lock of ours. What
+comes back is an `End`, or the connection goes on. The tables for users are in the documentation of
+`Handler`; where a connection goes from here is in those of `_connection.states`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .. import events
+from .._base import locks
+from .._base.clock import FOREVER, seconds
+from .._base.options import MISSING, Missing
+from ..errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
+from ..events import By
+from ..handler import IDLE, Close, Continue, Error, Handler, SwitchTransport
+from ..socket import Socket
+from .environment import Environment
+from .mailbox import Call
+from .result_error import result_error
+from .served import Served
+from .states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, Cause
+
+_log = logging.getLogger("thousand_island_sync")
+_NOTHING = contextvars.Context()
+
+#: What a callback returned -> why its connection ends. (`None` and `Continue` go on,
+#: `SwitchTransport` shakes hands once more, all else is the handler's error.)
+RETURNED: tuple[tuple[type, Cause], ...] = ((Close, BY_HANDLER), (Error, Cause.ERROR))
+
+#: What it let through of the errors that its own socket has raised -> why its connection ends; the
+#: first that fits. (An error of any other origin is the handler's.)
+RAISED: tuple[tuple[type[SocketError], Cause], ...] = (
+    (ServerStopping, BY_SHUTDOWN),
+    (SocketClosed, BY_PEER),
+    (SocketTimeout, Cause.TIMEOUT),
+    (SocketError, Cause.ERROR),
+)
+
+
+#: Callbacks after which the read timeout begins anew.
+_BEGIN_ANEW = ("handle_connection", "handle_data")
+
+
+class End(NamedTuple):
+    """Why a connection ends.
+
+    Attributes:
+        reason: what `handle_error` and the event get, if they do.
+        told: what has told of it already.
+    """
+
+    cause: Cause
+    reason: Any = None
+    told: By | None = None
+
+
+#: Of each cause the one without a reason: most are.
+PLAIN = {cause: End(cause) for cause in Cause}
+
+
+#: What follows from a callback; `None`: the connection goes on.
+Outcome = End | SwitchTransport | None
+
+
+class Callbacks:
+    """One handler, the context in which it is called, and the times that it gives its peer.
+    Thread: the connection's owner's.
+
+    Attributes:
+        read_deadline: when the peer must have said something. A receive that finds bytes wins.
+        read_timeout: seconds, where a callback gives no other.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_context",
+        "_handler",
+        "_total_deadline",
+        "_whose",
+        "read_deadline",
+        "read_timeout",
+    )
+
+    _handler: Handler
+
+    def __init__(self, whose: Served, env: Environment) -> None:
+        self._whose = whose
+        self._clock = env.clock
+        self._context = env.context.copy()
+        self.read_deadline = self._total_deadline = FOREVER
+        self.read_timeout = env.read_timeout
+
+    # ---- calling it -------------------------------------------------------------
+
+    def make(self, env: Environment) -> None:
+        """Makes the handler. Raises BaseException: whatever its `__init__` did."""
+        self._handler = self._context.run(env.handler_cls, env.handler_options)
+        if self._whose.alert:
+            self._whose.came_back("__init__")
+
+    def data(self, data: bytes, socket: Socket) -> object:
+        """`handle_data`, which is looked up each time: it may be set anew. What it returns, or
+        raises, as it is: see `returned` and `raised`."""
+        return self._context.run(self._handler.handle_data, data, socket)
+
+    def run(self, name: str, *arguments: Any) -> Outcome:
+        """One that is no last one; the socket is its last argument."""
+        callback = self.named(name)
+        if callback is None:
+            return self.returned(None, name, arguments[-1])
+        try:
+            result = self.call(name, callback, *arguments)
+        except BaseException as error:
+            return self.raised(error, name, arguments[-1])
+        return self.returned(result, name, arguments[-1])
+
+    def message(self, message: Any, socket: Socket) -> Outcome:
+        """`handle_info`; or `handle_call`: what that returns or raises goes to the caller."""
+        if not isinstance(message, Call):
+            return self.run("handle_info", message, socket)
+        try:
+            result = self.call("handle_call", self._handler.handle_call, message.message, socket)
+        except BaseException as error:
+            locks.release_all()
+            self._whose.came_back("handle_call", error)
+            message.finish(None, error)
+        else:
+            message.finish(result, None)
+        return self.returned(None, "handle_call", socket)
+
+    def last(self, name: str, *arguments: Any) -> None:
+        """One after which nothing more can go wrong: what it raises is logged."""
+        callback = getattr(self._handler, name)
+        if getattr(callback, "__func__", None) in IDLE:
+            return
+        try:
+            self.call(name, callback, *arguments)
+        except BaseException as error:
+            locks.release_all()
+            self._whose.came_back(name, error)
+            self.log(error, name)
+        else:
+            self._whose.came_back(name)
+
+    def named(self, name: str) -> Callable[..., Any] | None:
+        """A callback; `None`: it does nothing, as the handler has not said what."""
+        callback: Callable[..., Any] = getattr(self._handler, name)
+        return None if getattr(callback, "__func__", None) in IDLE else callback
+
+    def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
+        return self._context.run(callback, *arguments)
+
+    def forget(self) -> None:
+        """The handler perhaps leads back to its connection. In such circles a hundred short
+        connections were garbage of the collector's for each of its rounds: now the last one who
+        holds any of it frees it all."""
+        self._handler = self._whose = None  # type: ignore[assignment]
+        self._context = _NOTHING
+
+    # ---- the times ------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """The earlier one."""
+        return min(self.read_deadline, self._total_deadline)
+
+    @property
+    def has_total_deadline(self) -> bool:
+        """Whether there is one that holds however many bytes come."""
+        return self._total_deadline != FOREVER
+
+    @property
+    def total_is_over(self) -> bool:
+        return self._total_deadline != FOREVER and self._clock() >= self._total_deadline
+
+    def count_from(self, time_now: float) -> float:
+        """Bytes have come, and `handle_data` gives no times. The new deadline."""
+        self.read_deadline = deadline = time_now + self.read_timeout
+        return deadline
+
+    def wait_after_upgrade(self, timeout_ms: float | Missing | None) -> None:
+        """As `SwitchTransport` has it."""
+        given = self.read_timeout if timeout_ms is MISSING else seconds(timeout_ms)  # type: ignore[arg-type]
+        self.read_deadline = self._clock() + given
+
+    def expect_nothing(self) -> None:
+        """The peer has ended its side: it cannot be late."""
+        self.read_deadline = FOREVER
+
+    def _set_times(self, given: Continue, begins_anew: bool) -> None:
+        time_now, timeout = self._clock(), given.timeout_ms
+        if timeout is not MISSING:
+            limit = seconds(timeout)  # type: ignore[arg-type]
+            if given.persistent:
+                self.read_timeout = limit
+            self.read_deadline = time_now + limit
+        elif begins_anew:
+            self.read_deadline = time_now + self.read_timeout
+        if given.deadline_ms is not MISSING:
+            self._total_deadline = time_now + seconds(given.deadline_ms)  # type: ignore[arg-type]
+            self._whose.alert = self._whose.alert or self.has_total_deadline
+
+    # ---- what comes of it ---------------------------------------------------------
+
+    def returned(self, result: object, name: str, socket: Socket) -> Outcome:
+        """What follows from what a callback returned."""
+        whose = self._whose
+        if whose.alert:  # who asks for an end sets it, and so does who waits in the kernel
+            whose.came_back(name)
+            socket._waiter = 0
+            asked = whose.why_to_end()
+            if asked is not None:
+                return PLAIN[asked]
+        if result is None:
+            if name in _BEGIN_ANEW:
+                self.count_from(self._clock())
+            return None
+        if isinstance(result, Continue):
+            self._set_times(result, name in _BEGIN_ANEW)
+            return None
+        if isinstance(result, SwitchTransport):
+            return result
+        for kind, cause in RETURNED:
+            if isinstance(result, kind):
+                if kind is Error:
+                    return End(cause, result.reason)  # type: ignore[attr-defined]
+                return PLAIN[BY_PEER if name == "handle_eof" else cause]
+        error = result_error(f"{type(self._handler).__name__}.{name}", result)
+        self.log(error, name)
+        return End(Cause.ERROR, error, By.TRACEBACK)
+
+    def raised(self, error: BaseException, name: str, socket: Socket) -> End:
+        """The end that follows from what a callback raised."""
+        whose = self._whose
+        whose.came_back(name, error)
+        asked = whose.why_to_end()
+        if not (isinstance(error, SocketError) and error._origin is socket):
+            locks.release_all()
+            self.log(error, name)
+            return End(asked if asked is Cause.LOCAL else Cause.ERROR, error, By.TRACEBACK)
+        if asked is not None:
+            return End(asked)
+        if isinstance(error, SocketTimeout) and error._sending:
+            return End(Cause.ERROR, error)  # a peer who does not read, and no silence
+        cause = next(cause for kind, cause in RAISED if isinstance(error, kind))
+        return End(cause, error)
+
+    # ---- who is told ----------------------------------------------------------------
+
+    def log(self, error: BaseException, where: str) -> None:
+        whose = self._whose
+        try:
+            _log.error(
+                "%s.%s of connection %s with %s raised %s, on thread %s",
+                whose.env.handler_cls.__name__,
+                where,
+                whose.client.id,
+                whose.client.peer_shown(),
+                type(error).__name__,
+                threading.current_thread().name,
+                exc_info=error,
+            )
+        except BaseException:
+            pass  # a handler of the log's: `handle_error` and `handle_end` are to follow
+
+    def tell_start(self) -> None:
+        whose, client = self._whose, self._whose.client
+        events.emit(
+            events.handler_start,
+            whose.env.server,
+            {},
+            {
+                "connection_id": client.id,
+                "acceptor_id": client.acceptor_id,
+                **client.remote(),
+            },
+        )
+
+    def tell_arrival(self, data: bytes) -> None:
+        whose = self._whose
+        events.emit(
+            events.handler_async_recv,
+            whose.env.server,
+            {"data": data},
+            {"connection_id": whose.client.id},
+        )

@@ -1,0 +1,115 @@
+"""Who is at the other end: what is known of a connection, during its life and afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket as stdlib_socket
+from typing import Any
+
+from .._base import addresses
+from .._base.waits import hung_up
+from .._stream.core import _guard
+from .environment import Environment
+
+#: Seconds that a silent new connection gets at a stop, counted from its accept.
+_YOUNG_S = 0.2
+_serials = itertools.count(1)
+
+
+class Client:
+    """The facts of one connection. Thread: any.
+
+    Args:
+        env: what the connections of its run share.
+        sock: its descriptor.
+        peer_address: as `accept` gave it.
+        acceptor_id: who accepted it.
+
+    Attributes:
+        accepted_at: when, on the clock of its run.
+        closed: the connection has ended.
+    """
+
+    __slots__ = (
+        "_id",
+        "_sockname",
+        "accepted_at",
+        "acceptor_id",
+        "closed",
+        "env",
+        "peer_address",
+        "sock",
+    )
+
+    def __init__(
+        self, env: Environment, sock: stdlib_socket.socket, peer_address: Any, acceptor_id: int
+    ) -> None:
+        self.env = env
+        self.sock = sock
+        self.peer_address = peer_address
+        self.acceptor_id = acceptor_id
+        self.accepted_at = env.clock()
+        self.closed = False
+        self._id: str | int = next(_serials)  # its number, until it is asked for
+        self._sockname: Any = None  # once it was asked for
+
+    @property
+    def id(self) -> str:
+        known = self._id
+        return self.known_to(os.getpid()) if isinstance(known, int) else known
+
+    def known_to(self, pid: int) -> str:
+        """What a process calls it: a forked child goes by its parent's name for it."""
+        known = self._id
+        if isinstance(known, int):
+            known = self._id = f"{pid:x}-{known:x}"
+        return known
+
+    @property
+    def server(self) -> Any:
+        return self.env.server
+
+    @property
+    def accepted_at_ns(self) -> int:
+        return int(self.accepted_at * 1e9)
+
+    @property
+    def young_until(self) -> float:
+        """When a stop does not wait for its first bytes any more."""
+        return self.accepted_at + _YOUNG_S
+
+    @property
+    def peername(self) -> Any:
+        return addresses.pair(self.peer_address)
+
+    @property
+    def sockname(self) -> Any:
+        self.note_sockname()
+        return None if self._sockname is None else addresses.pair(self._sockname)
+
+    def note_sockname(self) -> None:
+        """While there is a descriptor to ask: it is a fact that outlives it."""
+        if self._sockname is None:
+            try:
+                with _guard:
+                    address = self.sock.getsockname()
+            except OSError:
+                return  # it has ended
+            self._sockname = addresses.sharing_host(address)
+
+    def has_left(self) -> bool:
+        """Whether the peer has reset what we still could send on, or closed a Unix socket."""
+        try:
+            error = self.sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR)
+            return error != 0 or hung_up(self.sock.fileno())
+        except OSError:
+            return True
+
+    def peer_shown(self) -> str:
+        return addresses.show(self.peer_address)
+
+    def remote(self) -> dict[str, Any]:
+        """As events have it."""
+        host, port = addresses.remote(self.peer_address)
+        return {"remote_address": host, "remote_port": port}

@@ -1,0 +1,191 @@
+"""What any thread may leave for a connection: messages, calls, the wish that it end.
+
+It is made when somebody first asks for the connection's handle, which for most connections
+nobody does, and its queue when the first message comes. It knows of its connection no more than
+`Link`, and of that nothing once the connection has ended.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import Any, Protocol
+
+from .._base import waits
+from .._base.clock import FOREVER, seconds
+from .._base.locks import process_lock
+from .._base.options import is_milliseconds
+from .._scheduler.timers import Timer
+from ..connection import Connection
+from ..errors import SocketClosed, SocketTimeout, ThousandIslandError
+from .client import Client
+from .mailbox import CLOSED as CLOSED_BOX
+from .mailbox import Call, Mailbox
+
+#: For what is made when first asked for. Nothing is called under it: nothing interrupts it then.
+making = process_lock("connection")
+
+
+class Link(Protocol):
+    """What an inbox needs of its connection. Thread: any."""
+
+    def look_again(self) -> None:
+        """Something was left: the connection is run."""
+
+    def end_from_outside(self) -> None:
+        """Reads that wait end, then the connection is run."""
+
+
+class Inbox:
+    """Holds what was left, until the connection's owner takes it.
+
+    Attributes:
+        asked: somebody wants the connection to end.
+    """
+
+    __slots__ = ("_client", "_handle", "_link", "_mail", "_over", "asked")
+
+    def __init__(self, link: Link, client: Client) -> None:
+        self._link: Link | None = link
+        self._client = client
+        self._mail: Mailbox | None = None
+        self._handle: Connection | weakref.ref[Connection] | None = None
+        self._over = False
+        self.asked = False
+
+    # ---- what a handle asks -----------------------------------------------------
+
+    def post(self, message: Any, delay_ms: float = 0) -> None:
+        if not is_milliseconds(delay_ms):
+            raise ValueError(f"post: delay_ms: got {delay_ms!r}, takes milliseconds, 0 or more")
+        link, mail = self._open("post")
+        if not delay_ms:
+            if not mail.put(message):
+                raise self._ended("post")
+            link.look_again()
+            return
+        timer = Timer(self._client.env.clock() + seconds(delay_ms))
+        timer.target = functools.partial(self._arrive, mail, timer, message)
+        if not mail.put_delayed(timer):
+            raise self._ended("post")
+        self._client.env.pool.start(timer)
+
+    def _arrive(self, mail: Mailbox, timer: Timer, message: Any) -> None:
+        link = self._link
+        if mail.arrive(timer, message) and link is not None:
+            link.look_again()
+
+    def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
+        if timeout_ms is not None and not is_milliseconds(timeout_ms):
+            raise ValueError(f"call: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
+        link = self._link
+        if link is not None and waits.current_task() is link:
+            raise ThousandIslandError(
+                "call: from a callback of the same connection it would wait for itself;"
+                " call a method of the handler, or post()"
+            )
+        call = Call(message)
+        link, mail = self._open("call")
+        if not mail.put(call):
+            raise self._ended("call")
+        link.look_again()
+        limit = seconds(timeout_ms)
+        if not call.wait(-1 if limit == FOREVER else limit):
+            mail.withdraw(call)
+            raise SocketTimeout(
+                110,
+                f"call: {self._client.peer_shown()}: no answer within {timeout_ms:g} ms",
+            )
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    def _open(self, doing: str) -> tuple[Link, Mailbox]:
+        link, mail = self._link, self._mail
+        if link is None:
+            raise self._ended(doing)
+        while mail is None:
+            made = Mailbox(self._client.env.max_pending)
+            with making:
+                self._mail = mail = made if self._mail is None else self._mail
+        return link, mail
+
+    def _ended(self, doing: str) -> SocketClosed:
+        who = self._client.peer_shown()
+        return SocketClosed(32, f"{doing}: the connection with {who} has ended")
+
+    def pending(self) -> int:
+        mail = self._mail
+        return 0 if mail is None else len(mail)
+
+    def close(self) -> None:
+        self.asked = True
+        link = self._link
+        if link is not None:
+            link.end_from_outside()
+
+    # ---- what the connection asks -----------------------------------------------
+
+    @property
+    def used(self) -> bool:
+        """Whether a message has come, now or before."""
+        return self._mail is not None
+
+    def waiting(self) -> int:
+        """Messages that could be taken now."""
+        mail = self._mail
+        return 0 if mail is None else mail.waiting()
+
+    def take(self) -> Any:
+        """The next one. Thread: the owner's. Raises IndexError: nothing waits."""
+        assert self._mail is not None
+        return self._mail.take()
+
+    def close_for_good(self) -> None:
+        """Drops what waits, and takes nothing more. Thread: the owner's, or that which has made
+        this at the end."""
+        with making:
+            mail, self._mail = self._mail, CLOSED_BOX
+        if mail is None or mail is CLOSED_BOX:
+            return
+        calls, timers = mail.close()
+        for timer in timers:
+            self._client.env.pool.cancel(timer)
+        for call in calls:
+            call.finish(None, self._ended("call"))
+
+    # ---- the handle ---------------------------------------------------------------
+
+    @property
+    def handle(self) -> Connection:
+        """The one `Connection`. Several threads may make it at once, and one thread in the middle
+        of its own making."""
+        while True:
+            before = self._handle
+            known = self._known_handle()
+            if known is not None:
+                return known
+            made = Connection(self, self._client)
+            reference = weakref.ref(made)
+            with making:
+                if self._handle is before:
+                    self._handle = reference if self._over else made
+
+    def _known_handle(self) -> Connection | None:
+        """It is held until the end, and is the same one then for as long as others hold it."""
+        handle = self._handle
+        return handle() if isinstance(handle, weakref.ref) else handle
+
+    def let_go(self) -> None:
+        """The connection has ended: the handle is there from now on for as long as others hold it,
+        and nothing leads from here to the connection. Thread: the owner's; another may be making
+        the handle at that moment."""
+        self._over = True
+        self._link = None
+        while True:
+            known = self._handle
+            loose = weakref.ref(known) if isinstance(known, Connection) else known
+            with making:
+                if self._handle is known:
+                    self._handle = loose
+                    return

@@ -1,0 +1,400 @@
+"""One connection: a state machine that is run in steps and says how it goes on.
+
+The facts. A connection belongs to one thread at a time, its owner: the one that runs
+it. What others want of it (a message, an end, a stop) they leave where the owner will
+look, then have the scheduler run it; they never act on it in place. `run` does one
+step, which is at most one message and one piece of data, and returns a verdict: park
+until an event or the deadline, run again, done. It knows no thread, so it is tested
+with a pool that is a list, a channel that is a script, and a clock that is a number.
+
+`alert` is the one flag that leads off the hot path. Whoever leaves something sets it
+afterwards; the owner clears it before it looks. So what is left is seen, at worst once
+too often. Where it goes and how it ends is in the tables of `_connection.states`, nowhere else.
+
+A read deadline that has passed is believed only after a receive found nothing: bytes
+win. The total deadline is looked at first: it holds however many bytes come.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from .. import events
+from .._base.waits import make_way
+from .._scheduler.task import AGAIN, DONE, PARK
+from .._stream.receiving import CHUNK
+from ..errors import SocketClosed
+from ..events import By
+from ..handler import SwitchTransport
+from ..socket import Socket
+from ..transports.base import WRITE, Source, Transport
+from .callbacks import Callbacks, End, Outcome
+from .closing import Closing
+from .drain import Drain
+from .environment import Environment
+from .handshake import Handshake, no_room_error
+from .served import Served
+from .states import (
+    BY_PEER,
+    BY_SHUTDOWN,
+    CLOSED,
+    CLOSING,
+    HANDSHAKING,
+    LAST_CALLBACK,
+    NEW,
+    PARKED,
+    RUNNING,
+    TRANSITIONS,
+    Cause,
+    State,
+)
+
+_async_recv = events.handler_async_recv
+_NONE: Any = None
+
+
+class Machine:
+    """Runs one connection from its first step to its last.
+
+    Args:
+        task: the connection, as the scheduler knows it.
+        env: what the connections of its run share.
+        transport: what it was accepted on.
+
+    Attributes:
+        short_proves: a receive of less than was asked for proves that there is no more.
+        no_room: the poller has no room for the descriptor: the next step ends it.
+        socket: `None` before the first step and after the last.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_closing",
+        "_drain",
+        "_env",
+        "_handshake",
+        "_task",
+        "eof_told",
+        "no_room",
+        "short_proves",
+        "socket",
+        "source",
+        "state",
+    )
+
+    callbacks_cls: ClassVar[type[Callbacks]] = Callbacks
+    closing_cls: ClassVar[type[Closing]] = Closing
+
+    source: Source
+    short_proves: bool
+
+    def __init__(self, task: Served, env: Environment, transport: Transport) -> None:
+        self._task, self._env = task, env
+        self._callbacks = self.callbacks_cls(task, env)
+        self.state = NEW
+        self._handshake = Handshake(task, self, transport)
+        self._closing: Closing | None = None
+        self._drain: Drain | None = None
+        self.eof_told = False
+        self.no_room: OSError | None = None
+        self.socket: Socket = _NONE
+
+    @property
+    def read_timeout(self) -> float:
+        return self._callbacks.read_timeout
+
+    # ---- what was received ------------------------------------------------------
+
+    def received(self, data: bytes | None, kept: bool = False) -> int:
+        """The verdict on what a receive found (`None`: nothing yet). Each line is paid for every
+        message. `kept`: it had been received before."""
+        if not data:
+            return self.nothing_there() if data is None else self._end_of_stream()
+        task, socket, callbacks = self._task, self.socket, self._callbacks
+        self.state = RUNNING
+        size = 0 if kept else len(data)
+        socket._bytes_received += size
+        socket._recv_count += not kept
+        if socket._buffer is not None:
+            data = socket._behind_unread(data)
+        if _async_recv.receivers:
+            callbacks.tell_arrival(data)
+        if task.blocks:
+            make_way()
+        try:
+            result = callbacks.data(data, socket)
+        except BaseException as error:
+            return self._raised(error, "handle_data")
+        if result is None and not task.alert:
+            task.deadline = callbacks.count_from(self._env.clock())
+            self.state = PARKED
+            if size < CHUNK and self.short_proves:
+                return PARK
+            return PARK if self._drained_after(size) else AGAIN
+        return self._after_data(result, size)
+
+    def _after_data(self, result: object, size: int) -> int:
+        """The verdict after `handle_data`, where it is not just to park. `size`: of what was
+        received for it; 0: it had been received before."""
+        outcome = self._callbacks.returned(result, "handle_data", self.socket)
+        if isinstance(outcome, End):
+            return self.finish(*outcome)
+        verdict = self._settle(outcome)
+        return self._go_on(size > 0 and self._drained_after(size)) if verdict is None else verdict
+
+    def _drained_after(self, size: int) -> bool:
+        """Whether nothing is left to receive: a short read proves it, but not where the
+        end of the stream came with it, nor where a channel keeps bytes of its own."""
+        if self._task.hung_up:
+            return False
+        channel = self.socket._channel
+        if channel.kernel_waits:
+            return size < CHUNK
+        return self.socket._closed or channel.drained()
+
+    def came_early(self, data: bytes) -> int:
+        """Received before the step that would ask for it."""
+        socket = self.socket
+        if data:
+            socket._bytes_received += len(data)
+            socket._recv_count += 1
+            socket._add_fresh(data)
+        else:
+            socket._eof = True
+        return self.step()
+
+    # ---- the other steps ------------------------------------------------------
+
+    def step(self) -> int:
+        task, callbacks = self._task, self._callbacks
+        task.no_sample = True
+        if self.state is NEW:
+            return self._handshake.first_step(callbacks)
+        if self.no_room is not None:
+            return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
+        if self.state is HANDSHAKING:
+            return self._handshake.step(callbacks)
+        # Cleared before looking: what is left from now on sets it again.
+        task.alert = callbacks.has_total_deadline or self._env.stopping
+        ending = task.why_to_end()
+        if ending is not None:
+            return self.finish(ending)
+        if callbacks.total_is_over:
+            return self.finish(Cause.TIMEOUT)
+        if self._mail_waits():
+            verdict = self._deliver_message()
+            if verdict is not None:
+                return verdict
+            if task.why_to_end() is Cause.LOCAL:
+                return self.finish(Cause.LOCAL)
+        return self._read()
+
+    def _read(self) -> int:
+        """Delivers what has arrived: what a call read and left over, or the next bytes."""
+        socket, task = self.socket, self._task
+        data: bytes | None = None if socket._buffer is None else socket._take_fresh()
+        kept = bool(data)
+        if not data:
+            if socket._eof:
+                return self._end_of_stream()
+            try:
+                data = socket._channel.recv(CHUNK)
+            except OSError as error:
+                return self.receive_failed(error)
+        if data:
+            task.no_sample = False
+            if self._env.stopping:
+                drain = self._drain = self._drain or Drain()
+                if not drain.takes(len(data)):
+                    return self.finish(BY_SHUTDOWN)
+            if kept or task.hung_up or self._mail_waits():
+                task.alert = True  # there is more to look at
+        return self.received(data, kept)
+
+    def nothing_there(self) -> int:
+        """A receive found nothing, so the deadlines are believed."""
+        task = self._task
+        task.no_sample = True  # no callback was run
+        time_now, deadline = self._env.clock(), self._callbacks.deadline
+        if time_now >= deadline:
+            return self.finish(Cause.TIMEOUT)
+        if self._mail_waits():
+            return self._go_on(False)
+        if self._env.stopping:
+            young_until = task.client.young_until
+            if self.socket._bytes_received or time_now >= young_until:
+                return self.finish(BY_SHUTDOWN)
+            self.become(PARKED)
+            task.deadline = min(young_until, deadline)
+            return PARK
+        # A TLS session that must answer before it reads on.
+        task.wants_write = self.socket._channel.recv_wants == WRITE
+        return self._park()
+
+    def _end_of_stream(self) -> int:
+        task, socket = self._task, self.socket
+        ending = task.why_to_end()
+        if ending is not None:
+            return self.finish(ending)  # it is we who ended the reads
+        socket._eof = True
+        if socket._channel.truncated or socket._was_reset:
+            return self.finish(BY_PEER)
+        if self.eof_told:
+            if task.client.has_left():
+                return self.finish(BY_PEER)
+            if self._mail_waits():
+                return self._go_on(False)
+            return self.finish(BY_SHUTDOWN) if self._env.stopping else self._park()
+        self.eof_told = True
+        verdict = self._callback("handle_eof")
+        return verdict if verdict is not None else self._go_on(True)
+
+    def receive_failed(self, error: OSError) -> int:
+        failure = self.socket._failed("receiving from", error)
+        if self.socket._cut or self._task.asked:
+            return self.finish(BY_SHUTDOWN)
+        if self.socket._closed:
+            return self.finish(Cause.LOCAL)
+        if isinstance(failure, SocketClosed):
+            return self.finish(BY_PEER)
+        return self.finish(Cause.ERROR, failure)
+
+    # ---- callbacks ------------------------------------------------------------
+
+    def _callback(self, name: str) -> int | None:
+        """Runs one that is not a last one; a verdict, or `None` to go on."""
+        self.become(RUNNING)
+        return self._settle(self._callbacks.run(name, self.socket))
+
+    def _deliver_message(self) -> int | None:
+        task = self._task
+        try:
+            message = task.inbox.take()
+        except IndexError:  # withdrawn meanwhile
+            return None
+        if self._drain is not None:
+            self._drain.count_message()
+        task.no_sample = False
+        self.become(RUNNING)
+        if task.blocks:
+            make_way()
+        return self._settle(self._callbacks.message(message, self.socket))
+
+    def _raised(self, error: BaseException, name: str) -> int:
+        return self.finish(*self._callbacks.raised(error, name, self.socket))
+
+    def _settle(self, outcome: Outcome) -> int | None:
+        """After a callback; a verdict if that ends or switches, else `None`, and the connection is
+        PARKED."""
+        if isinstance(outcome, End):
+            return self.finish(*outcome)
+        if isinstance(outcome, SwitchTransport):
+            return self._switch_transport(outcome)
+        if self.eof_told:
+            self._callbacks.expect_nothing()
+            if self.socket._write_shut:
+                return self.finish(BY_PEER)  # both directions have ended
+        self.become(PARKED)
+        return None
+
+    def _switch_transport(self, switch: SwitchTransport) -> int:
+        try:
+            upgrade = Handshake.of(self._task, self, switch)
+            end = upgrade.take_over(self.socket)
+        except Exception as error:
+            self._callbacks.log(error, "SwitchTransport")
+            end = End(Cause.ERROR, error, By.TRACEBACK)
+        if end is not None:
+            return self.finish(*end)
+        self._handshake = upgrade
+        return AGAIN
+
+    # ---- between callbacks ----------------------------------------------------
+
+    def _go_on(self, drained: bool) -> int:
+        """After a callback that ends nothing: is there more to look at?"""
+        socket, buffer = self.socket, self.socket._buffer
+        if (
+            not drained
+            or self._task.why_to_end() is not None
+            or (socket._eof and not self.eof_told)
+            or (buffer is not None and buffer.fresh)
+            or self._mail_waits()
+            or self._env.stopping
+        ):
+            self._task.alert = True
+            self.become(PARKED)
+            return AGAIN
+        return self._park()
+
+    def _mail_waits(self) -> bool:
+        inbox, drain = self._task.known_inbox, self._drain
+        if inbox is None or not inbox.waiting():
+            return False
+        return drain is None or drain.takes_messages()
+
+    def _park(self) -> int:
+        self.become(PARKED)
+        self._task.deadline = self._callbacks.deadline
+        return PARK
+
+    def stop_begins(self) -> None:
+        """Of what is posted, no more is delivered than waits now. Thread: any."""
+        inbox = self._task.known_inbox
+        self._drain = Drain(0 if inbox is None else inbox.waiting())
+
+    # ---- the way in -----------------------------------------------------------
+
+    def hands_shaken(self, name: str) -> int:
+        """The callback that follows, then the same step goes on: the first bytes have come, as a
+        rule."""
+        task = self._task
+        self._handshake = _NONE
+        self.become(RUNNING)
+        if self._env.stopping:
+            task.alert = True
+        if self._callbacks.named(name) is not None or task.alert:
+            verdict = self._settle(self._callbacks.run(name, self.socket))
+            if verdict is not None:
+                return verdict
+            if task.alert:
+                return self._go_on(False)
+        task.no_sample = False
+        self.become(PARKED)
+        return task.receive()
+
+    def become(self, state: State) -> None:
+        if state is not self.state:
+            assert state in TRANSITIONS[self.state], f"{self.state} -> {state}"
+            self.state = state
+
+    # ---- the way out ----------------------------------------------------------
+
+    def closing(self) -> Closing:
+        """Thread: the owner's."""
+        if self._closing is None:
+            made = self.closing_cls(self._task, self._env, self._callbacks, self.socket)
+            self._closing = made
+        return self._closing
+
+    def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
+        """The only other way out, once. As for `End`."""
+        closing = self._closing or self.closing()
+        if not self.socket._bytes_received:
+            cause = closing.seen_as(cause)
+        last = LAST_CALLBACK[self.state, cause]
+        self.become(CLOSING)
+        self._task.close_inbox()
+        closing.tell_all(last, cause, reason, told)
+        self.become(CLOSED)
+        self._env.ended(self._task)
+        return self.over()
+
+    def over(self) -> int:
+        """The socket, and perhaps the handler, lead back to here: it lets go of them."""
+        self.state = CLOSED
+        self._callbacks.forget()
+        if self._task.known_inbox is not None:
+            self._task.close_inbox()
+        self.socket = self.source = self._closing = self._handshake = self._task = _NONE
+        return DONE

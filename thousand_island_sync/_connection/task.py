@@ -1,0 +1,269 @@
+"""A connection, as everybody else sees it: the scheduler runs it, its `Socket` asks it, a stop
+and a handle reach it from other threads.
+
+None of them acts on it in place: they leave word, raise `alert`, and have it run. How it is run,
+and how it ends, is its machine's matter.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket as stdlib_socket
+import threading
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from .._base import waits
+from .._scheduler.task import AGAIN, PARK, Task
+from .._stream.receiving import CHUNK
+from ..socket import Socket
+from ..transports.base import Transport
+from .client import Client
+from .environment import Environment
+from .inbox import Inbox, making
+from .machine import Machine
+from .states import APART, BY_SHUTDOWN, CLOSED, CLOSING, PARKED, Cause
+
+#: Steps of a stay after which it is measured whether callbacks still block.
+STAY_STEPS = 256
+_DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
+#: Never set.
+_a_moment = threading.Event()
+
+
+class ConnectionTask(Task):
+    """See the module's docstring.
+
+    Args:
+        env: what the connections of this run share.
+        transport: what the client was accepted on.
+        sock: its descriptor.
+        peer_address: as `accept` gave it.
+        acceptor_id: who accepted it.
+    """
+
+    __slots__ = ("client", "known_inbox", "machine")
+
+    #: Others in a server that checks itself, and in a forked child.
+    machine_cls: ClassVar[type[Machine]] = Machine
+    inbox_cls: ClassVar[type[Inbox]] = Inbox
+
+    def __init__(
+        self,
+        env: Environment,
+        transport: Transport,
+        sock: stdlib_socket.socket,
+        peer_address: Any,
+        acceptor_id: int,
+    ) -> None:
+        Task.__init__(self, sock.fileno())
+        self.client = Client(env, sock, peer_address, acceptor_id)
+        self.known_inbox: Inbox | None = None
+        self.machine = self.machine_cls(self, env, transport)
+
+    # ---- what the scheduler asks ----------------------------------------------
+
+    def run(self) -> int:
+        machine = self.machine
+        if self.alert or machine.state is not PARKED:
+            return machine.step()
+        try:
+            data = machine.source.recv(CHUNK, _DONTWAIT)
+        except BlockingIOError:
+            return machine.nothing_there()
+        except OSError as error:
+            return machine.receive_failed(error)
+        return machine.received(data)
+
+    def receive(self) -> int:
+        """In the middle of a step: it goes on with what has come."""
+        return ConnectionTask.run(self)
+
+    def may_stay(self) -> bool:
+        machine = self.machine
+        unused = self.known_inbox is None or not self.known_inbox.used
+        return unused and not self.alert and machine.state is PARKED and machine.short_proves
+
+    def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
+        """`run` with a wait in the kernel, again and again. Other threads do the same at
+        this moment, and each holds the GIL for as long as these lines take: so they are few.
+        """
+        machine, clock = self.machine, self.client.env.clock
+        wait_recv = machine.socket._channel.wait_recv
+        for _ in range(STAY_STEPS):
+            if self.alert:
+                return AGAIN, True
+            try:
+                data = wait_recv(CHUNK, timeout)
+            except OSError as error:
+                return machine.receive_failed(error), True
+            if data is None:
+                return machine.nothing_there(), False
+            if self.alert or not data:
+                return machine.came_early(data), True
+            began = clock()
+            verdict = machine.received(data)
+            if verdict != PARK or self.alert:
+                return verdict, True
+            if wanted(clock() - began):
+                break
+        return PARK, True
+
+    def broke(self) -> None:
+        """A bug of ours: lets go of everything, without callbacks."""
+        self.close_inbox()
+        self.machine.closing().break_off()
+        self.machine.over()
+
+    def unwatched(self, error: OSError) -> None:
+        self.machine.no_room = error
+        self.alert = True
+
+    def stop_begins(self) -> None:
+        self.machine.stop_begins()
+        self.alert = True
+
+    # ---- its inbox, and the handle that holds it --------------------------------
+
+    @property
+    def inbox(self) -> Inbox:
+        """Made when first asked for, by whichever thread."""
+        inbox = self.known_inbox
+        while inbox is None:
+            made = self.inbox_cls(self, self.client)
+            with making:
+                if self.known_inbox is None:
+                    self.known_inbox = made
+                inbox = self.known_inbox
+                ended = self.machine.state in (CLOSING, CLOSED)
+            # Whoever ends it shows that first, then closes what inbox there is.
+            if ended:
+                inbox.close_for_good()
+            if self.machine.state is CLOSED:
+                inbox.let_go()
+        return inbox
+
+    @property
+    def handle(self) -> Any:
+        """The one `Connection` of this connection."""
+        return self.inbox.handle
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants it to end."""
+        inbox = self.known_inbox
+        return inbox is not None and inbox.asked
+
+    def close_inbox(self) -> None:
+        """Nobody may leave anything any more; once it has ended, nothing leads from there to it.
+        Thread: the owner's."""
+        with making:
+            inbox = self.known_inbox
+        if inbox is not None:
+            inbox.close_for_good()
+            if self.machine.state is CLOSED:
+                inbox.let_go()
+
+    # ---- what its Socket asks ---------------------------------------------------
+
+    @property
+    def env(self) -> Environment:
+        """What the connections of its run share."""
+        return self.client.env
+
+    @property
+    def id(self) -> str:
+        return self.client.id
+
+    @property
+    def peer_address(self) -> Any:
+        return self.client.peer_address
+
+    @property
+    def server(self) -> Any:
+        return self.env.server
+
+    @property
+    def stopping(self) -> bool:
+        return self.env.stopping
+
+    @property
+    def read_timeout(self) -> float:
+        return self.machine.read_timeout
+
+    @property
+    def send_timeout(self) -> float:
+        return self.env.send_timeout
+
+    @property
+    def max_unread(self) -> int:
+        return self.env.max_unread
+
+    def interrupt(self) -> int | None:
+        return self.env.interrupt
+
+    def take_out(self) -> None:
+        """Only the owner may: one that is parked must be told of events."""
+        if self.attached and waits.current_task() is self:
+            self.env.pool.detach(self)
+            self.alert = True  # the next step forgets how this callback waited
+
+    def let_step_end(self) -> None:
+        # In a callback the owner uses the descriptor by way of the socket alone, under its
+        # locks; CLOSING, it asks the socket first. In all other states it may receive.
+        if waits.current_task() is self:
+            return
+        waits.give_way()
+        while self.machine.state not in APART and self.env.pool.runs(self):
+            _a_moment.wait(0.001)
+
+    def give_up(self) -> None:
+        self.client.note_sockname()
+        self.env.pool.release(self)
+
+    def close_asked(self) -> None:
+        socket: Socket | None = self.machine.socket
+        if socket is None:
+            return  # it has ended since
+        if waits.current_task() is self:
+            self.alert = True
+            if not socket._is_inside():  # else it goes when the callback returns
+                self.machine.closing().let_go()
+            return
+        if not socket._shut_both(goodbye=True):
+            self.env.pool.soon(functools.partial(socket._shut_both, goodbye=True))
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Somebody has left something."""
+        self.alert = True
+        self.env.pool.make_ready(self)
+
+    end_soon = look_again
+
+    # ---- what others ask --------------------------------------------------------
+
+    def why_to_end(self) -> Cause | None:
+        """What somebody wants, if an end. Thread: the owner's."""
+        socket = self.machine.socket
+        if socket._closed:
+            return Cause.LOCAL
+        return BY_SHUTDOWN if self.asked or socket._cut else None
+
+    def cut_off(self) -> None:
+        """A stop has run out of time. Thread: any."""
+        socket: Socket | None = self.machine.socket
+        if socket is not None:
+            socket._cut_off()
+        self.look_again()
+
+    def end_from_outside(self) -> None:
+        """Its inbox was asked to close. Thread: any."""
+        socket: Socket | None = self.machine.socket
+        if socket is None or socket._interrupt_read():
+            self.look_again()
+        else:
+            self.env.pool.soon(self.end_from_outside)
+
+    def came_back(self, name: str, error: BaseException | None = None) -> None:
+        """A callback has returned or raised. In a forked child it ends there."""
