@@ -9,7 +9,6 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 UNIX_PREFIX = "unix:"
@@ -114,18 +113,24 @@ def resolve(host: str, port: int) -> tuple[int, Any]:
     return family, address
 
 
-@dataclass(frozen=True, slots=True)
 class SocketFile:
-    """A Unix socket's file that is ours: removed only while it still is."""
+    """A Unix socket's file that is ours: removed only while it still is.
 
-    path: str
-    device: int
-    inode: int
+    Args:
+        path: where it is.
+        found: what lstat(2) said of it.
+    """
+
+    __slots__ = ("_identity", "path")
+
+    def __init__(self, path: str, found: os.stat_result) -> None:
+        self.path = path
+        self._identity = (found.st_dev, found.st_ino)
 
     def remove(self) -> None:
         try:
             found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+            if (found.st_dev, found.st_ino) == self._identity:
                 os.unlink(self.path)
         except OSError:
             pass  # somebody else has removed it
@@ -186,7 +191,7 @@ def bind_unix(
         sock.bind(path)
         try:
             found = os.lstat(path)
-            ours = SocketFile(os.path.abspath(path), found.st_dev, found.st_ino)
+            ours = SocketFile(os.path.abspath(path), found)
         except BaseException:
             os.unlink(path)  # nobody else binds here meanwhile
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
@@ -22,7 +21,6 @@ MISSING = Missing()
 Check = Callable[[Any], bool]
 
 
-@dataclass(frozen=True, slots=True)
 class Option:
     """One option.
 
@@ -33,10 +31,14 @@ class Option:
         secret: whether its value must never be shown.
     """
 
-    default: Any
-    check: Check
-    takes: str
-    secret: bool = False
+    # Not a dataclass: those are made by the compiler, at each import.
+    __slots__ = ("check", "default", "secret", "takes")
+
+    def __init__(self, default: Any, check: Check, takes: str, secret: bool = False) -> None:
+        self.default = default
+        self.check = check
+        self.takes = takes
+        self.secret = secret
 
 
 def checked(

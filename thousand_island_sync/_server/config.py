@@ -65,7 +65,7 @@ at_home(OPTIONS, "belongs to ThousandIsland itself")
 _DEFAULT_PORT = 4000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Config:
     """Checked options; times in seconds. `transport` is the one the server starts with."""
 
