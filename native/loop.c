@@ -202,7 +202,7 @@ static int absorb(PyObject *self, const Parts *parts, PyObject *worker,
             return -1;
     }
     Py_ssize_t waiting = count_ready(self);
-    Py_ssize_t due = count_of(HOLD(parts->deadlines, Deadlines, _calls));
+    Py_ssize_t due = count_of(HOLD(parts->deadlines, Deadlines, calls));
     int ring = waiting < 0 || due < 0 ? -1 : must_ring(parts->timer, waiting + due);
     if (ring < 0 || whole(GET(self, RunQueue, sleepers), &sleepers) < 0)
         return -1;

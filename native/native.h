@@ -19,7 +19,7 @@
     X(RunQueue, _poller) X(RunQueue, _ready) X(RunQueue, _table) X(RunQueue, _unlooked)        \
     X(RunQueue, _watchdog_timer) X(RunQueue, lock) X(RunQueue, sleepers)                       \
     X(TaskTable, by_fd) X(TaskTable, closing)                                                  \
-    X(Deadlines, _calls) X(Deadlines, _clock) X(Deadlines, _next)                              \
+    X(Deadlines, calls) X(Deadlines, _clock) X(Deadlines, _next)                              \
     X(WatchdogTimer, may_stop) X(WatchdogTimer, watching)                                      \
     X(Runner, _estimate) X(Runner, _queue) X(BlockingEstimate, sample_mask)                    \
     X(Affinity, _permits) X(Affinity, _table) X(Affinity, _workers)                            \

@@ -165,7 +165,7 @@ class _Owned:
 
 
 FALSE = {
-    "1 permits free, 1 held, of 1": lambda books: setattr(books.permits, "_free", 1),
+    "1 permits free, 1 held, of 1": lambda books: setattr(books.permits, "free", 1),
     "listed twice": lambda books: books.permits._holders.append(books.worker),
     "does not know it": lambda books: setattr(books.worker, "permit", False),
     "rests with a permit": lambda books: books.permits._resting.append(books.worker),
@@ -223,7 +223,7 @@ def test_a_ready_task_that_nobody_takes(idle, count, free, told, found, monkeypa
     with _Books() as books:
         inspection, queue = books.inspection, books.queue
         books.permits._resting, books.workers.count = [books.worker] * idle, count
-        books.permits._free = free
+        books.permits.free = free
         queue._ready.append(_Owned())
         for _ in range(100):
             inspection.look_at_the_queue()

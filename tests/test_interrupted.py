@@ -405,7 +405,7 @@ def test_who_asks_starts_no_thread(serve, client, monkeypatch):
     somebody = Calls.somebody
 
     def rather_a_new_one(calls):
-        if calls._permits.are_free():
+        if calls._permits.free:
             calls.heir()
         else:
             somebody(calls)

@@ -21,13 +21,14 @@ class Deadlines:
         clock: gives seconds.
     """
 
-    __slots__ = ("_calls", "_clock", "_next", "_timers")
+    __slots__ = ("_clock", "_next", "_timers", "calls")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._timers = Timers()
         self._next = FOREVER  # when the earliest of them fires, or sooner
-        self._calls: deque[Callable[[], None]] = deque()  # whose time has come
+        #: Those whose time has come, for `call_due`.
+        self.calls: deque[Callable[[], None]] = deque()
 
     def start(self, timer: Timer) -> bool:
         """Whether it is the next one: who waits until another time waits for too long."""
@@ -59,11 +60,15 @@ class Deadlines:
         self._next = self._timers.next()
 
     def left(self) -> float:
-        """Seconds until the next; 0: it is due; `FOREVER`: there is none. A hint without the
-        lock."""
+        """Seconds until the next; `FOREVER`: there is none. A hint without the lock."""
         if self._next == FOREVER:
             return FOREVER
-        return max(0.0, self._next - self._clock())
+        left = self._next - self._clock()
+        return left if left > 0 else 0.0
+
+    def are_due(self) -> bool:
+        """Whether there is anything to `fire`."""
+        return self._next != FOREVER and self._next <= self._clock()
 
     def fire(self) -> list[Task]:
         """Tasks that are parked and whose deadline is over; what else is due is left for
@@ -71,7 +76,7 @@ class Deadlines:
         over, time_now = [], self._clock()
         for target in self._timers.due(time_now):
             if not isinstance(target, Task):
-                self._calls.append(target)
+                self.calls.append(target)
                 continue
             target.timer, target.timer_at = None, FOREVER
             if target.owned:
@@ -83,14 +88,11 @@ class Deadlines:
         self._next = self._timers.next()
         return over
 
-    def has_calls(self) -> bool:
-        return bool(self._calls)
-
     def call_due(self) -> None:
         """Without the lock. One that was left over by a thread that broke off is called, too."""
         while True:
             try:
-                call = self._calls.popleft()
+                call = self.calls.popleft()
             except IndexError:
                 return
             call()

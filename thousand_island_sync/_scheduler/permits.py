@@ -39,7 +39,7 @@ class Permits:
         hire: makes a worker, or `None`: there are as many as there may be.
     """
 
-    __slots__ = ("_free", "_hire", "_holders", "_lock", "_queue", "_resting", "_rousing", "_total")
+    __slots__ = ("_hire", "_holders", "_lock", "_queue", "_resting", "_rousing", "_total", "free")
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class Permits:
         queue: _Queue,
         hire: Callable[[], Worker | None],
     ) -> None:
-        self._total = self._free = total
+        self._total = total
+        #: How many no thread holds.
+        self.free = total
         self._lock = lock
         self._rousing = rousing
         self._queue = queue
@@ -78,7 +80,7 @@ class Permits:
 
     def take_free(self, worker: Worker) -> bool:
         """Gives it a free one if it has none. Whether it has got one."""
-        if worker.permit or not self._free:
+        if worker.permit or not self.free:
             return False
         self._grant(worker)
         return True
@@ -94,14 +96,14 @@ class Permits:
     def _grant(self, worker: Worker) -> None:
         self._holders.append(worker)
         worker.permit = True
-        self._free -= 1
+        self.free -= 1
 
     def _revoke(self, worker: Worker) -> None:
         """What the worker has run must not wait for its present task."""
         self._queue.settle(worker)
         worker.permit = False
         self._holders.remove(worker)
-        self._free += 1
+        self.free += 1
 
     # ---- resting ----------------------------------------------------------------
 
@@ -118,9 +120,6 @@ class Permits:
 
     # ---- asking: without the lock, a hint ------------------------------------------
 
-    def are_free(self) -> bool:
-        return self._free > 0
-
     def are_held(self) -> bool:
         """Whether a thread looks at what comes, or will when its callback is over or is seen
         to stand still."""
@@ -128,7 +127,7 @@ class Permits:
 
     def are_all_free(self) -> bool:
         """Whether no thread can take work, though there is a right to."""
-        return self._free > 0 and not self._holders
+        return self.free > 0 and not self._holders
 
     def is_one(self) -> bool:
         """Whether only one thread at a time takes work."""
@@ -156,13 +155,13 @@ class Permits:
         """Makes the books anew, by what the threads there are know themselves."""
         there = list(workers)
         self._holders = [worker for worker in there if worker.permit]
-        self._free = self._total - len(self._holders)
+        self.free = self._total - len(self._holders)
         self._resting = [one for one in self._resting if one in there and not one.permit]
 
     def faults(self) -> Iterator[str]:
         """What is wrong with the books."""
-        if self._free + len(self._holders) != self._total or self._free < 0:
-            yield f"{self._free} permits free, {len(self._holders)} held, of {self._total}"
+        if self.free + len(self._holders) != self._total or self.free < 0:
+            yield f"{self.free} permits free, {len(self._holders)} held, of {self._total}"
         if len({id(one) for one in self._holders}) != len(self._holders):
             yield "a thread is listed twice as holding a permit"
         if not all(one.permit for one in self._holders):

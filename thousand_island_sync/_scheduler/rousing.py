@@ -6,7 +6,7 @@ that looks, or runs what is ready, puts tasks there as they come: it goes on wit
 Both are given the `Calls` of a change, which is entered so, around the lock:
 
     with rousing as calls, lock:
-        queue.put(calls, task)
+        queue.put(calls, (task,))
 
 Both note there whom they call, with the lock; `Rousing` wakes them without it. What raises inside,
 as an asynchronous exception may between any two steps, is put right.
@@ -39,7 +39,8 @@ class _Table(Protocol):
 class _Permits(Protocol):
     """What is known here of the permits."""
 
-    def are_free(self) -> bool: ...
+    free: int
+
     def are_held(self) -> bool: ...
     def employ(self) -> Worker | None: ...
 
@@ -48,12 +49,13 @@ class _Workers(Protocol):
     """What is known here of the threads."""
 
     def wake(self, worker: Worker, tasks: tuple[Task, ...]) -> bool: ...
+    def dismiss(self) -> None: ...
 
 
 class Calls:
     """Who was called and is to be woken. With the lock, inside `Rousing`, but for taking."""
 
-    __slots__ = ("_heirs", "_listener", "_permits", "_queue", "_sleeper", "_table")
+    __slots__ = ("_heirs", "_listener", "_permits", "_queue", "_sleeper", "_table", "pending")
 
     def __init__(self, queue: _Queue, table: _Table, permits: _Permits) -> None:
         self._queue = queue
@@ -62,13 +64,16 @@ class Calls:
         self._heirs: deque[Worker] = deque()  # who got a permit
         self._sleeper = False  # one who waits in the poller
         self._listener = False  # the listener's thread, for there is no other
+        #: Somebody was called. It is set after that is noted, and cleared before that is looked at.
+        self.pending = False
 
     def somebody(self) -> None:
         """One who waits in the poller comes to what is ready, else who gets a free permit. Where
         all are held and nobody waits, one of the holders will look."""
         if self._queue.sleepers > 0:
             self._sleeper = True
-        elif self._permits.are_free():
+            self.pending = True
+        elif self._permits.free:
             self.heir()
 
     def heir(self, *, else_listener: bool = True) -> None:
@@ -79,18 +84,19 @@ class Calls:
         heir = self._permits.employ()
         if heir is not None:
             self._heirs.append(heir)
+            self.pending = True
         elif else_listener and not self._permits.are_held():
             self._listener = True
+            self.pending = True
 
     def for_timer(self, is_next: bool) -> None:
         """Somebody must look in time for a timer that was started, perhaps the next one now."""
         if is_next and self._queue.sleepers > 0:
             self._sleeper = True
+            self.pending = True
         elif not self._permits.are_held():
             self._listener = True
-
-    def __bool__(self) -> bool:
-        return self._sleeper or self._listener or bool(self._heirs)
+            self.pending = True
 
     def has(self, worker: Worker) -> bool:
         return worker in self._heirs
@@ -157,7 +163,7 @@ class Rousing:
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         if kind is not None:
             self.broken_off()
-        elif self.calls:
+        elif self.calls.pending:
             self.rouse()
 
     def if_free(self, change: Callable[[Calls], object]) -> bool:
@@ -181,17 +187,22 @@ class Rousing:
             self.broken_off()
             raise
 
+    def dismiss(self) -> None:
+        """Nothing will come any more: every thread may end. Without the lock."""
+        self._workers.dismiss()
+
     def _rouse_no_new_one(self) -> None:
         """As `rouse`, but no thread is started: one that begins takes locks of the standard
         library's, which who was interrupted may have."""
         if self.calls.start_a_thread():
             self._errands.leave(self.rouse)
-        else:
+        elif self.calls.pending:
             self.rouse()
 
     def wake_called(self, tasks: tuple[Task, ...] = ()) -> bool:
         """As `rouse`; what it raises is the caller's matter."""
         calls, started = self.calls, True
+        calls.pending = False
         if calls.take_sleeper():
             self._wake()
         while (heir := calls.take_heir()) is not None:

@@ -90,7 +90,7 @@ class RunQueue:
 
     # ---- tasks come and go ----------------------------------------------------------
 
-    def put(self, calls: Calls, *tasks: Task) -> None:
+    def put(self, calls: Calls, tasks: tuple[Task, ...]) -> None:
         """They are run soon, by whoever is called for it. With the lock."""
         for task in tasks:
             task.owned = True
@@ -110,15 +110,16 @@ class RunQueue:
             with self.lock:
                 closing = table.closing
                 if not closing:
-                    table.add(tasks)
-                    self.put(rousing.calls, *tasks)
+                    for task in tasks:
+                        table.by_fd[task.fd] = task
+                    self.put(rousing.calls, tasks)
         except BaseException:
             rousing.broken_off()
             raise
         if closing:
             raise RuntimeError("the server has stopped")
         # As `with rousing` does; but here it is heard whether a thread could be started.
-        if rousing.calls and not rousing.rouse(tasks):
+        if rousing.calls.pending and not rousing.rouse(tasks):
             raise RuntimeError("no handler thread can be started")
 
     def make_ready(self, calls: Calls, task: Task) -> None:
@@ -126,7 +127,7 @@ class RunQueue:
         if task.owned:
             task.marked = True
         elif self._table.has(task):
-            self.put(calls, task)
+            self.put(calls, (task,))
 
     def make_all_ready(self) -> None:
         """The same of every task, waking one thread for all of them."""
@@ -144,9 +145,9 @@ class RunQueue:
             elif mark:
                 task.marked = True
 
-    def forget(self, task: Task) -> bool:
-        """The last word of a task, before its descriptor is closed. Whether nothing will come any
-        more. Thread: its owner, or whoever knows that its next run will touch nothing."""
+    def forget(self, task: Task) -> None:
+        """The last word of a task, before its descriptor is closed. Thread: its owner, or
+        whoever knows that its next run will touch nothing."""
         if task.attached:
             self._poller.unregister(task.fd)
         try:
@@ -155,10 +156,12 @@ class RunQueue:
                 self._table.remove(task)
                 if task.timer is not None:
                     self._deadlines.drop(task)
-                return self._table.is_over()
+                over = self._table.closing and self._table.is_over()
         except BaseException:
             self._rousing.broken_off()
             raise
+        if over:
+            self._rousing.dismiss()
 
     def replace(self, task: Task, successor: Task) -> None:
         """Another task takes over a descriptor and runs next. Thread: the task's owner."""
@@ -166,7 +169,7 @@ class RunQueue:
             successor.attached, task.attached = task.attached, False
             self._deadlines.drop(task)
             self._table.replace(task, successor)
-            self.put(calls, successor)
+            self.put(calls, (successor,))
 
     def release(self, task: Task) -> None:
         """The task's descriptor is somebody else's from now on. The task stays, to be run once
@@ -207,7 +210,7 @@ class RunQueue:
             self.settle(worker)
             if not worker.permit:
                 return False
-            at_once = self._ready or self._table.is_over()
+            at_once = self._ready or (self._table.closing and self._table.is_over())
             timeout = 0.0 if at_once else self._deadlines.left()
             if timeout and self._watchdog_timer.may_stop:
                 self._watchdog_timer.disarm()
@@ -240,9 +243,9 @@ class RunQueue:
                 worker.looking = False
                 self.sleepers -= 1
             self._take_in(events)
-            if not deadlines.left():
+            if deadlines.are_due():
                 self._fire()
-            due = deadlines.has_calls()
+            due = bool(deadlines.calls)
             # The watchdog looks, or its alarm is set, before anything of it is run.
             ring = not timer.watching and bool(self._ready or due)
             if ring:

@@ -211,8 +211,7 @@ class Scheduler:
     def forget(self, task: Task) -> None:
         """The last word of a task, before its descriptor is closed. Thread: its owner, or
         whoever knows that its next run will touch nothing."""
-        if self._queue.forget(task):
-            self._workers.dismiss()
+        self._queue.forget(task)
 
     def replace(self, task: Task, successor: Task) -> None:
         """Another task takes over a descriptor and runs next. Thread: the task's owner."""

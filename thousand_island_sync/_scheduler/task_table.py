@@ -17,15 +17,11 @@ class TaskTable:
     __slots__ = ("_uncounted", "by_fd", "closing")
 
     def __init__(self) -> None:
-        #: For the run queue, which finds there what an event is for.
+        #: For the run queue, which adds new ones and finds there what an event is for.
         self.by_fd: dict[int, Task] = {}
         self._uncounted: list[Task] = []  # those that are no connections
         #: None will be added any more.
         self.closing = False
-
-    def add(self, tasks: Iterable[Task]) -> None:
-        for task in tasks:
-            self.by_fd[task.fd] = task
 
     def do_not_count(self, task: Task) -> None:
         """It is no connection that waits when it is ready, from now on."""

@@ -141,7 +141,7 @@ class Workers:
         self._trying = True
         try:
             with self._rousing as calls, self._lock:
-                if self._queue.has_ready() and self._permits.are_free():
+                if self._queue.has_ready() and self._permits.free:
                     calls.heir(else_listener=False)  # which would do this
         finally:
             self._trying = False
@@ -229,7 +229,7 @@ class Workers:
 
     def are_done(self) -> bool:
         """Whether nothing will come any more. Without the lock, a hint."""
-        return self._table.is_over()
+        return self._table.closing and self._table.is_over()
 
     def threads(self) -> list[threading.Thread]:
         with self._lock:

@@ -185,11 +185,10 @@ class CheckedQueue(RunQueue):
         #: Called with the lock.
         self.check: Callable[[], None] = lambda: None
 
-    def forget(self, task: Task) -> bool:
+    def forget(self, task: Task) -> None:
         disturb()
-        last = super().forget(task)
+        super().forget(task)
         disturb()
-        return last
 
     def absorb(self, events: Any, worker: Worker | None) -> None:
         disturb()
@@ -333,7 +332,7 @@ class Inspection(NoInspection):
         head = ready[0] if ready else None
         spare = self._permits.resting() > 0 or not self._workers.at_bound()
         known, since, looks = self._head
-        if head is None or head is not known or not (self._permits.are_free() and spare):
+        if head is None or head is not known or not (self._permits.free and spare):
             self._head = (head, now(), 0)
             return
         self._head = (head, since, looks + 1)
