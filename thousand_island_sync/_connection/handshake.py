@@ -231,7 +231,7 @@ def no_room_error(peer: str, error: OSError) -> SocketError:
     """The poller has no room for the descriptor (epoll_ctl(2): ENOSPC, ENOMEM)."""
     reason = SocketError(
         error.errno or 0,
-        f"waiting for {peer}: its descriptor finds no room in the poller:"
+        f"waiting for {peer}: the poller cannot take its descriptor:"
         f" {error.strerror or error}; raise fs.epoll.max_user_watches, or lower max_connections",
     )
     reason.__cause__ = error

@@ -118,8 +118,8 @@ class Acceptors:
             return
         self._told_at = now()
         error = ThousandIslandError(
-            "no acceptor serves: each died again and again, of what was logged, so nobody is"
-            " accepted; all are tried again every few seconds"
+            "no acceptor serves: each has died again and again, as the log says, so no client is"
+            " accepted; all are restarted every few seconds"
         )
         say(str(error), None)
         self._nobody(error)

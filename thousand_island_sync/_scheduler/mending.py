@@ -41,8 +41,8 @@ from .workers import Workers
 
 def _tell_of_the_loss() -> None:
     say(
-        "somebody else closed the descriptor that this server waits with; it goes on with a new"
-        " one. Look for a close of a number that is not the closer's own",
+        "another part of the program closed the descriptor that this server polls with; the server"
+        " goes on with a new one. Look for code that closes a descriptor which is not its own",
         None,
     )
 
@@ -139,14 +139,14 @@ class Mending:
             say("a thread of the pool was interrupted, and goes on", error)
             return
         say(
-            "a connection broke off; this is a bug in thousand_island_sync, or an exception"
-            " that another thread raised here",
+            "an unexpected exception ends a connection; it is a bug in thousand_island_sync, or"
+            " another thread raised it here",
             error,
         )
         try:
             task.broke()
         except BaseException as another:
-            say("while breaking off", another)
+            say("another exception, while that connection ended", another)
         worker.task = None
 
     # ---- the books ------------------------------------------------------------------------
