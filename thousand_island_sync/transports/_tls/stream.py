@@ -30,14 +30,14 @@ from ..._base.compiled import native
 from .records import RECORD, PrivateRecords, Records
 from .session import Session, protocol_error
 from .states import HANDSHAKE, NOTHING, PART, READABLE, SOME, WHOLE, Unread
-from .wire import Wire, is_whole_record
+from .wire import HEADER, Wire
 
 #: Records from this size on leave memory behind that is worth letting go of, in bytes.
 LARGE = 4_096
 
 
 class PythonStream:
-    """The fields of a `Stream`, without a short cut; `_native.TLSStream` is its equal in C.
+    """The fields of a `Stream`; `_native.TLSStream` is its equal in C, and has a short cut.
 
     Attributes:
         lock: the channel's.
@@ -56,20 +56,6 @@ class PythonStream:
 
     def place(self, *places: Any) -> None:
         """`Records.places`, for the short cut; nothing: there is none."""
-
-    def recv(self, length: int, flags: int = 0) -> bytes | None:
-        """As `Channel.recv`."""
-        return self.receive(length)
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        """As `Channel.sink` says."""
-        return self.transmit(data)
-
-    def receive(self, length: int) -> bytes | None:
-        raise NotImplementedError
-
-    def transmit(self, data: Any) -> int:
-        raise NotImplementedError
 
 
 if TYPE_CHECKING:
@@ -109,8 +95,8 @@ class Stream(StreamCore):
 
     # ---- receiving ------------------------------------------------------------
 
-    def receive(self, length: int) -> bytes | None:
-        """All of a receive."""
+    def receive(self, length: int, flags: int = 0) -> bytes | None:
+        """As `Channel.recv`: all of it."""
         with self.lock:
             wire = self.wire
             if wire.reads_ended or self.unread is HANDSHAKE:
@@ -169,10 +155,16 @@ class Stream(StreamCore):
     def _note(self, fetched: bytes) -> None:
         """What OpenSSL is about to hold: one whole record and nothing before it, then one read
         takes all there is; or who knows what."""
-        alone = self.unread is NOTHING and is_whole_record(fetched)
-        self.unread = WHOLE if alone else SOME
-        if len(fetched) > LARGE:
+        size = len(fetched)
+        if size > LARGE:
             self.large = True
+        # Its header tells how much of it follows.
+        alone = (
+            self.unread is NOTHING
+            and size > HEADER
+            and size == (fetched[3] << 8 | fetched[4]) + HEADER
+        )
+        self.unread = WHOLE if alone else SOME
 
     def _answer(self) -> bool:
         """Sends what reading has led to; `False` if some of it is held back."""
@@ -221,8 +213,8 @@ class Stream(StreamCore):
 
     # ---- sending --------------------------------------------------------------
 
-    def transmit(self, data: Any) -> int:
-        """All of a send."""
+    def transmit(self, data: Any, flags: int = 0) -> int:
+        """As `Sink.send` of a `Channel.sink`: all of it."""
         with self.lock:
             wire = self.wire
             try:
@@ -280,3 +272,7 @@ class Stream(StreamCore):
         """As `Channel.took_in`."""
         took_in, self._took_in = self._took_in, False
         return took_in
+
+    if TYPE_CHECKING or StreamCore is PythonStream:  # there is nothing shorter
+        recv = receive
+        send = transmit

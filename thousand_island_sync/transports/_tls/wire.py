@@ -46,7 +46,7 @@ _MEMINFO = 55
 _SENDING, _ROOM, _QUEUED = 2, 3, 5
 _numbers = struct.Struct("9I")
 #: Of a record: its kind, its version, and how much follows, in the last two bytes.
-_HEADER = 5
+HEADER = 5
 #: Of several buffers so many bytes are copied into one.
 _JOINED = 4 * RECORD
 
@@ -70,9 +70,9 @@ class RecordSource:
         """As `socket.recv`; `length` is not less than a header's."""
         header = b""
         if not self._left:
-            header = self._next(_HEADER - len(self._header), flags)
+            header = self._next(HEADER - len(self._header), flags)
             self._header += header
-            if len(self._header) < _HEADER:
+            if len(self._header) < HEADER:
                 return header
             self._left = self._header[3] << 8 | self._header[4]
             self._header = b""
@@ -191,13 +191,11 @@ class Wire(WireCore):
     # ---- what goes ------------------------------------------------------------
 
     def push(self, data: Any) -> bool:
-        """Sends what OpenSSL has made; `False` if some of it is held back.
+        """Sends what OpenSSL has made, which is something; `False` if some of it is held back.
 
         Raises:
             OSError: as send(2).
         """
-        if not len(data):
-            return True
         sent = 0
         if self.held is None:
             try:
@@ -210,17 +208,18 @@ class Wire(WireCore):
         return False
 
     def answer(self, data: Any) -> bool:
-        """As `push`, of what reading has led to: an alert, a key update."""
-        done = self.push(data)
+        """As `push`, of what reading has led to, if anything: an alert, a key update."""
+        done = not len(data) or self.push(data)
         if not done:
             self.owed = True
             self.recv_wants = WRITE
         return done
 
     def push_last(self, data: Any) -> None:
-        """As `push`, of something that the peer need not get."""
+        """As `push`, of something that the peer need not get, if anything."""
         try:
-            self.push(data)
+            if len(data):
+                self.push(data)
         except OSError:
             pass  # there is nobody to say it to
 
@@ -278,12 +277,6 @@ class Wire(WireCore):
         # In this order: an end that we made is not the peer's.
         self.reads_ended = True
         self.sock.shutdown(socket.SHUT_RD)
-
-
-def is_whole_record(data: bytes) -> bool:
-    """Whether it is one record, of a header and what follows, and nothing else."""
-    size = len(data)
-    return size > _HEADER and size == (data[3] << 8 | data[4]) + _HEADER
 
 
 def in_front(buffers: Sequence[memoryview]) -> Any:
