@@ -146,6 +146,7 @@ class Acceptor:
                     continue
                 asked = now_ns()
                 clients.wait()
+                # Who woke it may be somebody else's by now: the pool's, or another acceptor's.
                 if use.over or self._pool_attends() or not self._may_accept():
                     continue
                 self._accept(asked)

@@ -214,12 +214,15 @@ class Entrance:
             Why no more were taken: what `accept` raised, if it is not that nobody waits.
         """
         places, connections, admission = self._places, self._connections, self._admission
+        # Acceptors have reserved, and know who listens. The pool finds out with each look: it has
+        # other callbacks to run than to wait for a receiver.
         if not places.count and somebody_listens():
             return Rest.NO_PLACE
         accept, make, number = self._accept, admission.make, self._acceptor_id
         end: Rest | OSError = Rest.MORE
         with descriptors.thread.no_fork:
             for count in range(len(connections), most):
+                # For all who may come, with one hold of the lock; what is left over is given back.
                 if places.count == count and not places.reserve(most - count):
                     end = Rest.NO_PLACE
                     break
@@ -259,11 +262,14 @@ class Entrance:
         for connection in self._connections:
             self._admission.introduce(connection, waited_ns)
         self._socks, self._connections = [], []
+        self._tells = False
 
     def rescue(self) -> None:
         """Whoever used it was interrupted: what is not handed over yet is now."""
         admission, places = self._admission, self._places
         places.give_back()
+        # It may have come anywhere: before a socket was a connection, before that was counted, and
+        # after the pool had it, which may have ended it by now.
         made = {one.fd: one for one in self._connections}
         for sock in self._socks:
             connection = made.get(sock.fileno())

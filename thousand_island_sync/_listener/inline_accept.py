@@ -106,6 +106,7 @@ class InlineAccept:
 
     def offer(self, number: int) -> None:
         """Gives it to the pool, if that can have it. Thread: acceptor `number`'s."""
+        # First without the lock: it is asked after each client that an acceptor takes.
         if self._has_pool() or somebody_listens() or not self._limit.has_room():
             return
         if not self._scheduler.attended():
@@ -118,6 +119,7 @@ class InlineAccept:
             self._number = number
             self._entrance.in_the_name_of(number)
             self._state = State.POOL
+            # Either way it is run once, and looks at what came before the poller watched.
             if before is State.ACCEPTORS:
                 self._scheduler.make_ready(self._task)
                 return
@@ -142,6 +144,7 @@ class InlineAccept:
             if self._state is not State.POOL:
                 return PARK
             rest = self._entrance.take()
+        # From here on `close` need not wait: the listening socket is touched no more.
         self._entrance.hand_over()
         if rest is Rest.MORE:
             return AGAIN
