@@ -243,7 +243,7 @@ class ConnectionLimit:
 
 class Places:
     """What one who accepts clients has reserved, and has neither used nor given back yet. It
-    stays here if he is interrupted. Thread: his."""
+    stays here if he is interrupted. A part of the limit, under its lock. Thread: his."""
 
     __slots__ = ("_limit", "count")
 
