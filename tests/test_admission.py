@@ -1,6 +1,7 @@
 """The way in, without a server: places, who is interrupted in an entrance, and backlogs."""
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,8 +23,9 @@ class Connection:
     def __init__(self, env, transport, sock, address, acceptor_id):
         env.made(self)
         self.sock, self.fd = sock, sock.fileno()
-        self.peer_address, self.acceptor_id = address, acceptor_id
-        self.id, self.accepted_at_ns = str(self.fd), 0
+        self.client = SimpleNamespace(
+            peer_address=address, acceptor_id=acceptor_id, id=str(self.fd), accepted_at_ns=0
+        )
 
     def broke(self):
         self.sock.close()
@@ -129,7 +131,7 @@ def test_the_edges_of_the_limit_are_told_in_order_though_one_is_made_in_a_receiv
             assert told[-1][0], "it is told once this one has returned"
 
     class Counted:
-        acceptor_id = 3
+        client = SimpleNamespace(acceptor_id=3)
 
     one, two = Counted(), Counted()
     limit = ConnectionLimit(2, 0, tell)
@@ -163,7 +165,7 @@ def test_clients_are_taken_until_nobody_waits_there_is_no_place_or_it_is_enough(
         entrance.hand_over()
     assert entrance.take() is Rest.NO_PLACE
     assert len(world.running) == world.limit.active == 2 * BATCH + 5
-    assert {one.acceptor_id for one in world.running} == {7}
+    assert {one.client.acceptor_id for one in world.running} == {7}
     assert world.told == [(True, 2 * BATCH + 5, 7)]
 
 
