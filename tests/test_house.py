@@ -5,9 +5,11 @@ stands in `tests/house_today.py`, which may only become shorter. The limits are 
 functions that take another object's fields, nor by objects that hold fields for others.
 """
 
+import re
+
 import pytest
 
-from tests.house import FACES, LIMITS, PACKAGE, Package, figures
+from tests.house import FACES, LIMITS, PACKAGE, ROOT, Package, figures
 from tests.house_today import FOREIGN, TODAY
 
 HOUSE = Package()
@@ -102,3 +104,20 @@ def test_hardly_anything_reaches_into_another_object():
 
 def test_the_package_s_top_folder_is_what_users_see():
     assert len(list(PACKAGE.glob("*.py"))) <= 16
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/design.md", "docs/decisions.md", "docs/glossary.md", "CONTRIBUTING.md"]
+)
+def test_what_a_page_names_is_there(page):
+    """Files and folders of the package, the C, the tests and the documentation; objects by name."""
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"`((?:_|tests/|docs/|native/|transports/)[\w/.]*(?:/|\.\w+))`", text))
+    missing = {
+        name for name in named if not (PACKAGE / name).exists() and not (ROOT / name).exists()
+    }
+    assert not missing
+    classes = {one.rpartition(".")[2] for file in HOUSE.files.values() for one in file.classes}
+    objects = set(re.findall(r"^\| (?:`[^`]*`)? \| ([^|]*) \|", text, re.MULTILINE))
+    named = {name for row in objects for name in re.findall(r"`([A-Z]\w+)`", row)}
+    assert not named - classes
