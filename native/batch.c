@@ -24,8 +24,7 @@ static PyObject *run_timed(PyObject *worker, PyObject *task, long turn) {
     if (IS(worker, Worker, waited, Py_False) && IS(task, Task, no_sample, Py_False) &&
         voluntary_switches() != switches) {
         /* A suspect: its next run is measured, and others make way for it. */
-        set(SLOT(task, Task, blocks), Py_True);
-        set(SLOT(task, Task, sampled), Py_False);
+        set(SLOT(task, Task, classified), native.its.SUSPECT);
     }
     return verdict;
 }
@@ -43,10 +42,12 @@ static int run_one(const Batch *batch, PyObject *task, long *verdict) {
         put_number(SLOT(batch->worker, Worker, turn), ++turn) < 0)
         return -1;
     PyObject *said;
-    bool quick = IS(task, Task, blocks, Py_False);
-    if (quick && turn & batch->mask)
+    int blocks = BLOCKS(task);
+    if (blocks < 0)
+        return -1;
+    if (!blocks && turn & batch->mask)
         said = PyObject_CallMethodNoArgs(task, native.name.run);
-    else if (quick && batch->mask != 0 &&
+    else if (!blocks && batch->mask != 0 &&
              is_exactly(batch->estimate, native.its.BlockingEstimate))
         said = run_timed(batch->worker, task, turn);
     else

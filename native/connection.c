@@ -147,7 +147,7 @@ static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     if (heard(native.its.async_recv) &&
         done(PyObject_CallMethodOneArg(parts->callbacks, native.name.tell_arrival, data)) < 0)
         goto failed;
-    int blocks = staying ? 0 : TRUTH(task, Task, blocks);
+    int blocks = staying ? 0 : BLOCKS(task);
     if (blocks > 0)
         blocks = done(PyObject_CallNoArgs(native.its.make_way));
     if (blocks < 0)
@@ -289,7 +289,8 @@ static int better_to_do(PyObject *wanted, double duration) {
         set(SLOT(wanted, Wanted, quick), Py_True);
         return 1;
     }
-    return IS(task, Task, blocks, Py_False) ? 1 : is_wanted(affinity);
+    int blocks = BLOCKS(task);
+    return blocks <= 0 ? (blocks < 0 ? -1 : 1) : is_wanted(affinity);
 }
 
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */

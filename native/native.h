@@ -9,8 +9,8 @@
 
 /* The slots that are read and written here: (class, as it is given to `bind`; slot). */
 #define FIELDS(X)                                                                              \
-    X(Task, alert) X(Task, attached) X(Task, blocks) X(Task, deadline) X(Task, fd)             \
-    X(Task, hung_up) X(Task, marked) X(Task, no_sample) X(Task, owned) X(Task, sampled)        \
+    X(Task, alert) X(Task, attached) X(Task, classified) X(Task, deadline) X(Task, fd)             \
+    X(Task, hung_up) X(Task, marked) X(Task, no_sample) X(Task, owned)        \
     X(Task, timer_at) X(Task, wants_write)                                                     \
     X(Worker, looking) X(Worker, parked) X(Worker, permit) X(Worker, task) X(Worker, turn)     \
     X(Worker, waited)                                                                          \
@@ -41,7 +41,7 @@
     X(RunQueue) X(TaskTable) X(Deadlines) X(WatchdogTimer) X(Runner) X(BlockingEstimate)       \
     X(Affinity) X(Permits) X(Workers)                                                          \
     X(TCPChannel)                                                                              \
-    X(EpollPoller) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)            \
+    X(EpollPoller) X(UNKNOWN) X(QUICK) X(SUSPECT) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)            \
     X(make_way) X(monotonic) X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)     \
     X(HAND_OVER_COST) X(TRANSITIONS)
 
@@ -82,6 +82,8 @@ extern Native native;
 #define IS(object, class, slot, value) (*SLOT(object, class, slot) == (value))
 /* Whether it is true; -1: it raised. */
 #define TRUTH(object, class, slot) truth(object, *SLOT(object, class, slot), #slot)
+/* Whether a task is classified as blocking; -1: it raised. */
+#define BLOCKS(task) blocks_as(GET(task, Task, classified))
 /* Adds to a number; -1: it raised. */
 #define ADD(object, class, slot, more) add_to(object, SLOT(object, class, slot), #slot, more)
 
@@ -120,6 +122,11 @@ static inline PyObject *in_slot(PyObject *object, PyObject *value, const char *s
 
 static inline int truth(PyObject *object, PyObject *flag, const char *slot) {
     return flag == Py_True ? 1 : flag == Py_False ? 0 : odd_truth(object, flag, slot);
+}
+
+static inline int blocks_as(PyObject *classified) {
+    return classified == NULL ? -1
+                              : classified != native.its.UNKNOWN && classified != native.its.QUICK;
 }
 
 static inline bool is_exactly(PyObject *object, PyObject *class) {

@@ -272,7 +272,7 @@ class Stream(Task):
             return PARK
         when, kind, duration = self.arrived.popleft()
         kernel = self.world.kernel
-        if self.blocks:
+        if self.classified.blocks:
             make_way()
         ready = max(when, self._over_at)
         self.waits.append((ready, kernel.now - ready))

@@ -24,7 +24,7 @@ from thousand_island_sync._scheduler.affinity import Wanted
 from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.scheduler import Scheduler
-from thousand_island_sync._scheduler.task import Task
+from thousand_island_sync._scheduler.task import Classified, Task
 from thousand_island_sync._scheduler.task_table import TaskTable
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync.socket import Socket
@@ -210,7 +210,7 @@ class Staying(Wired):
     def __init__(self):
         super().__init__()
         self.busy = Busy()
-        self.busy.task.blocks = True
+        self.busy.task.classified = Classified.BLOCKING
         self.affinity = self.busy.runner._affinity
         self.wanted = Wanted(self.affinity, self.busy.worker, self.busy.task)
         # A callback takes ten seconds.

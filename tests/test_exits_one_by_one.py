@@ -15,6 +15,7 @@ from thousand_island_sync import Socket, SocketError, events
 from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.states import State
+from thousand_island_sync._scheduler.task import Classified
 from thousand_island_sync._server import twins
 
 pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
@@ -84,7 +85,7 @@ def test_a_step_of_a_batch_that_fails_is_passed_on(name, monkeypatch):
         world.queue._alone = 1_000
         if name == "after_run":
             worker.permit = False
-        world.task.blocks = name == "run"
+        world.task.classified = Classified.BLOCKING if name == "run" else Classified.QUICK
         with pytest.raises(Broken):
             world.runner.run_batch(worker)
         assert not world.queue.lock.locked()
@@ -95,7 +96,7 @@ def test_a_run_that_waited_makes_its_task_a_suspect(monkeypatch):
     with Busy() as world:
         world.worker.turn = world.scheduler._estimate.sample_mask  # the next is measured
         world.runner.run_batch(world.worker)
-        assert (world.task.blocks, world.task.sampled) == (True, False)
+        assert world.task.classified is Classified.SUSPECT
         assert list(world.worker.parked) == [world.task]
 
 
@@ -185,7 +186,7 @@ def test_a_thread_that_cannot_make_way_ends_the_step(monkeypatch):
         permit, give_way = True, breaks
 
     with Wired() as world:
-        world.connection.blocks = True
+        world.connection.classified = Classified.BLOCKING
         before = getattr(waits._here, "worker", None)
         waits._here.worker = Stubborn()
         try:

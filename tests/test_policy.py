@@ -88,7 +88,7 @@ def test_blocking_callbacks_run_side_by_side_once_that_is_known(world):
     assert callbacks(world) == 20 * 100
     assert longest_wait(world) <= STALL_LIMIT + 0.001
     assert longest_wait(world, since=0.1) <= 0.001
-    assert all(one.blocks for one in world.streams)
+    assert all(one.classified.blocks for one in world.streams)
     assert 10 <= world.scheduler.counts()[0] <= 21, "one for each, and one that polls"
 
 
@@ -106,7 +106,7 @@ def test_a_burst_of_first_slow_callbacks_waits_for_one_stall_and_not_for_each(wo
 def test_half_a_millisecond_is_blocking_too(world):
     end = feed(world, 20, 0.002, [("block", 0.0005)] * 300)
     world.run_until(end + 1)
-    assert all(one.blocks for one in world.streams)
+    assert all(one.classified.blocks for one in world.streams)
     assert longest_wait(world, since=0.2) <= 0.001
 
 
@@ -151,8 +151,8 @@ def test_quick_streams_beside_blocking_ones(world):
         for number, stream in enumerate(quick):
             world.message(stream, 0.0105 + step * 0.01 + number * 0.0005, "compute", QUICK)
     world.run_until(5)
-    assert all(stream.blocks for stream in slow)
-    assert not any(stream.blocks for stream in quick)
+    assert all(stream.classified.blocks for stream in slow)
+    assert not any(stream.classified.blocks for stream in quick)
     waits = [wait for stream in quick for when, wait in stream.waits if when > 0.5]
     assert max(waits) <= 2 * TICK
     assert sorted(waits)[len(waits) * 99 // 100] < 0.001
@@ -173,7 +173,7 @@ def test_rare_slow_callbacks_hold_up_nobody_for_longer_than_the_stall_limit(slow
     world.run_until(20)
     assert callbacks(world) == 20 * 400
     assert longest_wait(world) <= STALL_LIMIT + 0.001
-    assert not any(stream.blocks for stream in world.streams)
+    assert not any(stream.classified.blocks for stream in world.streams)
     assert world.scheduler._estimate.tendency.average < HAND_OVER_COST
 
 
@@ -185,7 +185,7 @@ def test_a_connection_whose_callback_computed_for_long_makes_way_from_then_on(wo
     for step in range(1_000):
         world.message(quick, 0.011 + step * 0.004, "compute", QUICK)
     world.run_until(10)
-    assert heavy.blocks
+    assert heavy.classified.blocks
     assert max(wait for _, wait in quick.waits) <= BUSY_LIMIT
     assert max(wait for when, wait in quick.waits if when > 0.2) < HAND_OVER_COST
     assert world.scheduler._estimate.tendency.average < HAND_OVER_COST  # of others it says nothing
@@ -198,9 +198,9 @@ def test_until_its_callbacks_are_quick_again(world):
     for step in range(2 * SAMPLE_EVERY):
         world.message(stream, 0.2 + step * 0.01, "compute", QUICK)
     world.run_until(0.19)
-    assert stream.blocks
+    assert stream.classified.blocks
     world.run_until(10)
-    assert not stream.blocks
+    assert not stream.classified.blocks
 
 
 def test_the_average_settles_both_ways(world):
@@ -213,7 +213,7 @@ def test_the_average_settles_both_ways(world):
         when = 0.01 + step * 0.01
         world.message(stream, when, kind, duration)
         world.message(other, when + 0.0001, "compute", QUICK)
-        world.kernel.at(when + 0.009, lambda: seen.append(stream.blocks))
+        world.kernel.at(when + 0.009, lambda: seen.append(stream.classified.blocks))
     world.run_until(5)
     assert seen[39] is True
     assert seen[99] is False
@@ -231,8 +231,8 @@ def test_a_class_is_quick_again_though_those_that_blocked_have_gone(world):
             kind, duration = ("block", 0.002) if step < 50 else ("compute", QUICK)
             world.message(stream, 0.01 + step * 0.01 + number * 0.001, kind, duration)
     world.run_until(3)
-    assert not any(stream.blocks for stream in left)
-    assert all(stream.sampled for stream in left)
+    assert not any(stream.classified.blocks for stream in left)
+    assert all(stream.classified.measured for stream in left)
     gone = world.stream()
     world.message(gone, 3.1, "block", 0.5)
     world.kernel.at(3.2, lambda: world._forget(gone))

@@ -241,10 +241,10 @@ def test_a_task_that_tends_to_block_is_known_and_forgiven(scheduler_of):
 
     def blocks():
         ask(pipe)
-        return pipe.blocks
+        return pipe.classified.blocks
 
     assert eventually(lambda: blocks() and scheduler._estimate.tendency.average > HAND_OVER_COST)
-    assert scheduler.pipe(sometimes).blocks
+    assert scheduler.pipe(sometimes).classified.blocks
     pipe.react = echo
     assert eventually(lambda: not blocks())
 
@@ -650,7 +650,7 @@ def test_how_long_it_waits_for_a_callback(busy, looks, watched):
     scheduler.tend()
     assert not worker.permit
     # Where the processor was busy, it may have waited for the GIL: no reason to suspect it.
-    assert worker.task.blocks is not busy
+    assert worker.task.classified.blocks is not busy
 
 
 def test_a_callback_that_was_at_work_for_long_makes_way_the_next_time(watched, monkeypatch):
@@ -659,11 +659,11 @@ def test_a_callback_that_was_at_work_for_long_makes_way_the_next_time(watched, m
     worked = iter([0.100, 0.100 + 2 * LONG])
     monkeypatch.setattr(stalls, "processor_time", lambda native_id: next(worked))
     for _ in range(5):
-        assert not worker.task.blocks
+        assert not worker.task.classified.blocks
         scheduler.tend()
     assert not worker.permit
-    assert worker.task.blocks
-    assert worker.task.sampled
+    assert worker.task.classified.blocks
+    assert worker.task.classified.measured
     assert scheduler._estimate.tendency.average == 0
 
 
@@ -678,7 +678,7 @@ def test_a_callback_that_wants_a_processor_is_not_suspected(watched, monkeypatch
         assert worker.permit
     scheduler.tend()
     assert not worker.permit
-    assert not worker.task.blocks
+    assert not worker.task.classified.blocks
 
 
 def test_a_trial_is_over_when_nobody_looks_any_more(watched):

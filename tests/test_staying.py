@@ -18,7 +18,7 @@ from thousand_island_sync._scheduler.affinity import Affinity
 from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import ALONE
 from thousand_island_sync._scheduler.scheduler import Scheduler
-from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
+from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Classified, Task
 
 ALWAYS, NEVER = (lambda duration: True), (lambda duration: False)
 
@@ -144,7 +144,7 @@ class Silent(Task):
 
     def __init__(self, fd):
         super().__init__(fd)
-        self.average, self.blocks, self.sampled = 1.0, True, True
+        self.average, self.classified = 1.0, Classified.BLOCKING
 
     def may_stay(self):
         return True
@@ -186,7 +186,8 @@ def stays(scheduler, task, times):
         counted = lambda _, task: taken.append(begin(task)) or taken[-1]  # noqa: E731
         patched.setattr(type(affinity), "_begin", counted)
         for _ in range(times):
-            task.sampled = True
+            if task.classified.blocks:
+                task.classified = Classified.BLOCKING
             affinity.go_on(One(), task)
     return sum(taken)
 
@@ -215,11 +216,11 @@ def test_callbacks_that_do_not_block_after_all_end_it(scheduler, silent):
         stays(scheduler, silent, 1)
         assert silent.average < 1e-3
         stays(scheduler, silent, 12)
-    assert not silent.blocks
+    assert not silent.classified.blocks
 
 
 def test_a_connection_that_is_only_suspected_of_blocking_is_not_stayed_with(scheduler, silent):
-    silent.sampled = False
+    silent.classified = Classified.SUSPECT
     with somebody_polls(scheduler):
         assert not scheduler._runner._affinity._begin(silent)
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from thousand_island_sync._scheduler.task import Task
+from thousand_island_sync._scheduler.task import Classified, Task
 from thousand_island_sync._scheduler.tendency import Tendency
 from thousand_island_sync._scheduler.trial import GAIN, LONGEST_PAUSE, PAUSE, SETTLE, WINDOW, Trial
 
@@ -21,7 +21,7 @@ class Bench:
         self.tendency.average = KNOWN
         self.tasks = [Task(number) for number in range(blocking + quick)]
         for task in self.tasks[:blocking]:
-            task.average, task.blocks, task.sampled = KNOWN, True, True
+            task.average, task.classified = KNOWN, Classified.BLOCKING
         self.trial = Trial(self.tendency)
         self.now = self.cpu = 0.0
         self.turns = 0.0
@@ -38,7 +38,7 @@ class Bench:
         return self
 
     def taken_for_blocking(self):
-        return sum(task.blocks for task in self.tasks)
+        return sum(task.classified.blocks for task in self.tasks)
 
     def to_trial(self):
         """Until it has begun and settled."""
@@ -51,7 +51,7 @@ def test_where_a_crowd_keeps_the_processor_busy_all_are_taken_for_quick():
     bench = Bench().run(WINDOW + 3 * LOOK)
     assert bench.taken_for_blocking() == 0
     assert bench.tendency.average == 0.0
-    assert all(task.average == 0.0 and not task.sampled for task in bench.tasks)
+    assert all(task.average == 0.0 and not task.classified.measured for task in bench.tasks)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_if_not_all_is_as_it_was():
     bench = Bench().to_trial().run(WINDOW + 3 * LOOK, rate=BEFORE)
     assert bench.taken_for_blocking() == 20
     assert bench.tendency.average == KNOWN
-    assert all(task.sampled and task.average == KNOWN for task in bench.tasks[:20])
-    assert not any(task.blocks for task in bench.tasks[20:])
+    assert all(task.classified.measured and task.average == KNOWN for task in bench.tasks[:20])
+    assert not any(task.classified.blocks for task in bench.tasks[20:])
 
 
 def test_if_far_fewer_end_it_is_over_early():
@@ -125,7 +125,7 @@ def test_a_success_starts_the_pauses_anew():
     bench.changes.clear()
     bench.to_trial().run(WINDOW + 3 * LOOK, rate=2 * BEFORE)
     for task in bench.tasks[:20]:
-        task.blocks = True
+        task.classified = Classified.BLOCKING
     bench.changes.clear()
     bench.run(PAUSE + WINDOW + 5 * LOOK)
     assert len(bench.changes) == 1

@@ -21,6 +21,7 @@ from thousand_island_sync import TLS, Close, Continue, Error, Handler, Socket, S
 from thousand_island_sync._base import compiled
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._connection.task import ConnectionTask
+from thousand_island_sync._scheduler.task import Classified
 from thousand_island_sync._server import twins
 from thousand_island_sync._stream.receiving import CHUNK
 
@@ -211,7 +212,7 @@ def told(steps, connection_cls):
             if arrival is not None:
                 world.channel.incoming.append(arrival)
             connection.alert = connection.alert or how == "alert"
-            connection.blocks = how == "blocks"
+            connection.classified = Classified.BLOCKING if how == "blocks" else Classified.QUICK
             world.env.stopping = world.env.stopping or how == "stopping"
             world.time += 11 if how == "later" else 1
             if how == "heard":

@@ -119,7 +119,7 @@ class Machine:
             data = socket._behind_unread(data)
         if _async_recv.receivers:
             callbacks.tell_arrival(data)
-        if task.blocks:
+        if task.classified.blocks:
             make_way()
         try:
             result = callbacks.data(data, socket)
@@ -276,7 +276,7 @@ class Machine:
             self._drain.count_message()
         task.no_sample = False
         self.become(RUNNING)
-        if task.blocks:
+        if task.classified.blocks:
             make_way()
         return self._settle(self._callbacks.message(message, self.socket))
 

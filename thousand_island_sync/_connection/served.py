@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from .._scheduler.task import Classified
 from .._stream.core import Owner
 from .client import Client
 from .environment import Environment
@@ -16,7 +17,7 @@ class Served(Owner, Protocol):
     of it."""
 
     fd: int
-    blocks: bool
+    classified: Classified
     deadline: float
     hung_up: bool
     no_sample: bool

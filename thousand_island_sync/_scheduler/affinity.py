@@ -59,7 +59,7 @@ class Wanted:
         if duration < HAND_OVER_COST:
             self.quick = True
             return True
-        return not self.task.blocks or self.affinity.wanted()
+        return not self.task.classified.blocks or self.affinity.wanted()
 
 
 class Affinity:
@@ -106,14 +106,14 @@ class Affinity:
             if wanted.quick:
                 self._estimate.was_quick(task)
         if came:
-            task.sampled = False  # the next run is measured: does it still block?
+            self._estimate.measure_next(task)  # does it still block?
         if verdict == PARK:
             self._back_into_the_poller(task)
         return verdict
 
     def _begin(self, task: Task) -> bool:
         with self._queue.lock:
-            if not task.sampled or self.wanted():
+            if not task.classified.measured or self.wanted():
                 return False
             self._stays += 1
             if self._share < _PAYS and self._stays % _TRY_EVERY:

@@ -11,12 +11,15 @@ from time import perf_counter, process_time, thread_time
 from typing import Any
 
 from . import alarm
-from .task import Task
+from .task import Classified, Task
 from .tendency import HAND_OVER_COST, LONG, SAMPLE_EVERY, Tendency, voluntary_switches
 from .trial import Trial
 from .worker import Worker
 
 SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
+UNKNOWN, QUICK = Classified.UNKNOWN, Classified.QUICK
+SUSPECT, DOUBTFUL, BLOCKING = Classified.SUSPECT, Classified.DOUBTFUL, Classified.BLOCKING
+
 #: One callback in so many is looked at; where the class tends to block, each.
 _SOME, _EACH = SAMPLE_EVERY - 1, 0
 
@@ -48,7 +51,8 @@ class BlockingEstimate:
         average = self.tendency.average
         for task in tasks:
             task.average = average
-            task.blocks = average > HAND_OVER_COST
+            if average > HAND_OVER_COST:
+                task.classified = SUSPECT
 
     # ---- a run -----------------------------------------------------------------------
 
@@ -59,15 +63,15 @@ class BlockingEstimate:
         The clocks of the process and the thread are system calls; they are asked only
         of a task that was seen to take long.
         """
-        if not task.sampled and self.tendency.average > HAND_OVER_COST:
-            task.average, task.blocks = self.tendency.average, True
+        if not task.classified.measured and self.tendency.average > HAND_OVER_COST:
+            task.average, task.classified = self.tendency.average, SUSPECT
         task.no_sample = worker.waited = False
         # Where the class tends to block, one in so many is measured in full all the same:
         # the connections that made it so may have gone, and nothing else would show it.
         in_full = not worker.turn & _SOME
-        if not task.blocks and not (in_full and self.looks_at_each()):
+        if not task.classified.blocks and not (in_full and self.looks_at_each()):
             return self._run_timed(worker, task)
-        if task.blocks and task.sampled and not task.doubtful and not in_full:
+        if task.classified.certain and not in_full:
             return task.run()
         return self._run_measured(worker, task)
 
@@ -81,7 +85,7 @@ class BlockingEstimate:
         told = not worker.waited and not task.no_sample
         if long and told and voluntary_switches() != switches:
             # A suspect: its next run is measured, and others make way for it.
-            task.blocks, task.sampled = True, False
+            task.classified = SUSPECT
         return verdict
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
@@ -89,8 +93,8 @@ class BlockingEstimate:
         wall, process, thread = perf_counter(), process_time(), thread_time()
         verdict = task.run()
         worked = thread_time() - thread
-        if task.blocks and worked >= LONG:
-            task.sampled, task.doubtful = True, False
+        if task.classified.blocks and worked >= LONG:
+            task.classified = BLOCKING
         # Its waits in calls of ours were handed over for exactly.
         elif not worker.waited and not task.no_sample:
             at_least = at_most = 0.0
@@ -105,9 +109,10 @@ class BlockingEstimate:
     def _learn(self, task: Task, at_least: float, at_most: float, waits: int) -> None:
         with self._lock:
             task.average = self.tendency.learn(task.average, at_least, at_most, waits)
-            task.blocks = task.average > HAND_OVER_COST
-            task.doubtful = at_least <= HAND_OVER_COST
-            task.sampled = True
+            if task.average <= HAND_OVER_COST:
+                task.classified = QUICK
+            else:
+                task.classified = BLOCKING if at_least > HAND_OVER_COST else DOUBTFUL
             self._sample_as_needed()
 
     # ---- what others have seen ------------------------------------------------------------
@@ -119,7 +124,7 @@ class BlockingEstimate:
         others of its class. Else each of a burst of them would be found out by itself, two
         looks later than the one before it.
         """
-        task.blocks, task.sampled = True, False
+        task.classified = SUSPECT
         self.tendency.learn(0.0, alarm.TICK, alarm.TICK)
         self._trial.refute(time_now)
         self._sample_as_needed()
@@ -132,13 +137,17 @@ class BlockingEstimate:
         Of its class it says nothing.
         """
         task.average = 2 * HAND_OVER_COST
-        task.blocks = task.sampled = True
-        task.doubtful = False
+        task.classified = BLOCKING
 
     def was_quick(self, task: Task) -> None:
         """A callback did not block after all."""
         task.average = self.tendency.learn(task.average, 0.0, 0.0)
-        task.blocks = task.average > HAND_OVER_COST
+        if task.average <= HAND_OVER_COST:
+            task.classified = QUICK
+
+    def measure_next(self, task: Task) -> None:
+        """Whatever is known of it, its next run tells more."""
+        task.classified = SUSPECT if task.classified.blocks else UNKNOWN
 
     # ---- the trial ---------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ class Runner:
             task.marked = False
             worker.task = task
             worker.turn = turn = worker.turn + 1
-            if turn & mask and not task.blocks:
+            if turn & mask and not task.classified.blocks:
                 verdict = task.run()
             else:
                 verdict = estimate.run(worker, task)
@@ -111,7 +111,7 @@ class Runner:
 
     def after_run(self, worker: Worker, task: Task, verdict: int) -> None:
         """After a run that ended without the permit: the thread takes no more work as it is."""
-        if not verdict and task.blocks:
+        if not verdict and task.classified.blocks:
             verdict = self._affinity.go_on(worker, task)
         self._queue.ran_one()
         self._workers.put_away(worker, task, verdict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from .._base.clock import FOREVER
@@ -14,6 +15,27 @@ if TYPE_CHECKING:
 PARK, AGAIN, DONE = 0, 1, 2
 
 
+class Classified(Enum):
+    """What is believed of a task's callbacks (`blocking_estimate`)."""
+
+    #: Quick, as far as is known; what its class does says more.
+    UNKNOWN = False, False, False
+    QUICK = False, True, False
+    #: It has taken long, or its class does: its next run is measured.
+    SUSPECT = True, False, False
+    #: It blocks, and the last sample did not show it: each run is measured.
+    DOUBTFUL = True, True, False
+    BLOCKING = True, True, True
+
+    def __init__(self, blocks: bool, measured: bool, certain: bool) -> None:
+        #: Its thread gives its permit away before it calls.
+        self.blocks = blocks
+        #: By what it has done itself.
+        self.measured = measured
+        #: Only one run in a while is measured.
+        self.certain = certain
+
+
 class Task:
     """What the scheduler runs. Its fields are the scheduler's, but for those that the
     task sets while it is run: `deadline`, `wants_write` and `alert`."""
@@ -22,15 +44,13 @@ class Task:
         "alert",
         "attached",
         "average",
-        "blocks",
+        "classified",
         "deadline",
-        "doubtful",
         "fd",
         "hung_up",
         "marked",
         "no_sample",
         "owned",
-        "sampled",
         "timer",
         "timer_at",
         "wants_write",
@@ -54,9 +74,7 @@ class Task:
         self.timer: Timer | None = None
         self.timer_at = FOREVER
         self.average = 0.0  # seconds that its callbacks block
-        self.blocks = False  # whether that is more than a hand-over costs
-        self.doubtful = False  # the last sample did not show it: measure every run
-        self.sampled = False  # whether the average is its own, not its class's
+        self.classified = Classified.UNKNOWN
         self.no_sample = False  # this run was no callback that tells anything
 
     def run(self) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .task import Task
+from .task import Classified, Task
 from .tendency import Tendency
 
 #: Seconds in which callbacks are counted, before and on trial, and to settle in between.
@@ -65,7 +65,7 @@ class Trial:
         self._pause = PAUSE
         # What was known of those on trial; empty if none are.
         self._average = 0.0
-        self._saved: list[tuple[Task, float]] = []
+        self._saved: list[tuple[Task, float, Classified]] = []
 
     def look(
         self,
@@ -114,19 +114,21 @@ class Trial:
         if not self._saved:
             return False
         self._tendency.average = max(self._average, self._tendency.average)
-        for task, average in self._saved:
-            task.average, task.blocks, task.sampled = average, True, True
+        for task, average, classified in self._saved:
+            task.average, task.classified = average, classified
         self._pause = min(_MORE * self._pause, LONGEST_PAUSE)
         self._rest(time_now)
         return True
 
     def _begin(self, tasks: Iterable[Task]) -> bool:
-        self._saved = [(task, task.average) for task in tasks if task.blocks]
+        self._saved = [
+            (task, task.average, task.classified) for task in tasks if task.classified.blocks
+        ]
         self._average = self._tendency.average
         if self._saved:
             self._tendency.average = 0.0
-        for task, _ in self._saved:
-            task.average, task.blocks, task.sampled = 0.0, False, False
+        for task, _, _ in self._saved:
+            task.average, task.classified = 0.0, Classified.UNKNOWN
         return bool(self._saved)
 
     def _rest(self, time_now: float) -> None:

@@ -29,7 +29,7 @@ from .._scheduler.permits import Permits
 from .._scheduler.poller import HANGUP, MOST, EpollPoller
 from .._scheduler.run_queue import ALONE, RunQueue
 from .._scheduler.runner import Runner
-from .._scheduler.task import Task
+from .._scheduler.task import Classified, Task
 from .._scheduler.task_table import TaskTable
 from .._scheduler.tendency import HAND_OVER_COST
 from .._scheduler.watchdog_timer import WatchdogTimer
@@ -60,6 +60,9 @@ _GIVEN: dict[str, Any] = {
     "Socket": SocketCore,
     "TCPChannel": TCPChannel,
     "EpollPoller": EpollPoller,
+    "UNKNOWN": Classified.UNKNOWN,
+    "QUICK": Classified.QUICK,
+    "SUSPECT": Classified.SUSPECT,
     "PARKED": State.PARKED,
     "RUNNING": State.RUNNING,
     "HAND_OVER_COST": HAND_OVER_COST,
