@@ -541,3 +541,19 @@ def test_c2_a_stop_costs_no_cpu_while_it_waits(serve, client):
     with stopping(server, 4_000):
         assert busy_seconds(1) < 0.1
         release.set()
+
+
+def test_a_stop_at_the_limit_counts_once_each_client_that_it_refuses(serve, client):
+    server = serve(
+        Echo,
+        max_connections=1,
+        num_listen_sockets=3,
+        num_acceptors=3,
+        transport_options={"reuse_port": True},
+    )
+    inside = client(server)
+    echoes(inside)
+    waiting = [client(server) for _ in range(24)]
+    server.stop(0)
+    assert all(receive_all(sock) == b"" for sock in waiting)
+    assert server.info().rejected_total == 24
