@@ -107,7 +107,7 @@ static int hold_machine(PyObject *task, Parts *parts) {
 }
 
 static int hold_the_rest(Parts *parts) {
-    if ((parts->callbacks = HOLD(parts->machine, Machine, _callbacks)) == NULL ||
+    if ((parts->callbacks = HOLD(parts->machine, Machine, callbacks)) == NULL ||
         TAKES(parts->callbacks, Callbacks) < 0 ||
         (parts->socket = HOLD(parts->machine, Machine, socket)) == NULL)
         return -1;

@@ -26,7 +26,7 @@
     X(Permits, _holders) X(Permits, _resting) X(Workers, _bound) X(Workers, count)             \
     X(Connection, machine) X(Callbacks, _clock) X(Callbacks, _context)                         \
     X(Callbacks, _handler) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
-    X(Machine, _callbacks) X(Machine, short_proves) X(Machine, socket) X(Machine, source)      \
+    X(Machine, callbacks) X(Machine, short_proves) X(Machine, socket) X(Machine, source)      \
     X(Machine, state)                                                                          \
     X(Socket, _answered) X(Socket, _buffer) X(Socket, _bytes_received) X(Socket, _bytes_sent)  \
     X(Socket, _channel) X(Socket, _closed) X(Socket, _receiving) X(Socket, _recv_count)        \

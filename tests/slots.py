@@ -139,7 +139,7 @@ class Wired(World):
             "Task": self.connection,
             "Connection": self.connection,
             "Machine": self.connection.machine,
-            "Callbacks": self.connection.machine._callbacks,
+            "Callbacks": self.connection.machine.callbacks,
             "Socket": self.socket,
             "TCPChannel": self.plain,
         }
@@ -214,7 +214,7 @@ class Staying(Wired):
         self.affinity = self.busy.runner._affinity
         self.wanted = Wanted(self.affinity, self.busy.worker, self.busy.task)
         # A callback takes ten seconds.
-        self.connection.machine._callbacks._clock = itertools.count(0, 10).__next__
+        self.connection.machine.callbacks._clock = itertools.count(0, 10).__next__
 
     def objects(self):
         return {

@@ -207,7 +207,7 @@ def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
 
     def run():  # on a thread that ends with its contexts
         with Wired() as world:
-            own = ctypes.py_object(world.connection.machine._callbacks._context)
+            own = ctypes.py_object(world.connection.machine.callbacks._context)
             world.connection.run()
             states.append(world.state)
         for one in (left[0], own):  # `Thread` looks, from Python 3.14 on

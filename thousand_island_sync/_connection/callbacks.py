@@ -32,7 +32,7 @@ _NOTHING = contextvars.Context()
 
 #: What a callback returned -> why its connection ends. (`None` and `Continue` go on,
 #: `SwitchTransport` shakes hands once more, all else is the handler's error.)
-RETURNED: tuple[tuple[type, Cause], ...] = ((Close, BY_HANDLER), (Error, Cause.ERROR))
+RETURNED: dict[type, Cause] = {Close: BY_HANDLER, Error: Cause.ERROR}
 
 #: What it let through of the errors that its own socket has raised -> why its connection ends; the
 #: first that fits. (An error of any other origin is the handler's.)
@@ -222,16 +222,19 @@ class Callbacks:
             if name in _BEGIN_ANEW:
                 self.count_from(self._clock())
             return None
+        kind = type(result)
+        if kind not in RETURNED:  # one of a subclass, perhaps
+            kind = next((one for one in RETURNED if isinstance(result, one)), kind)
+        cause = RETURNED.get(kind)
+        if cause is BY_HANDLER:
+            return PLAIN[BY_PEER if name == "handle_eof" else cause]
+        if cause is not None:
+            return End(cause, result.reason)  # type: ignore[attr-defined]
         if isinstance(result, Continue):
             self._set_times(result, name in _BEGIN_ANEW)
             return None
         if isinstance(result, SwitchTransport):
             return result
-        for kind, cause in RETURNED:
-            if isinstance(result, kind):
-                if kind is Error:
-                    return End(cause, result.reason)  # type: ignore[attr-defined]
-                return PLAIN[BY_PEER if name == "handle_eof" else cause]
         error = result_error(f"{type(self._handler).__name__}.{name}", result)
         self.log(error, name)
         return End(Cause.ERROR, error, By.TRACEBACK)

@@ -16,6 +16,7 @@ from .._base.clock import now_ns
 from .._base.unread import read_away, unread_bytes
 from .._stream.core import _guard
 from ..events import By, Told
+from ..handler import Handler
 from ..socket import Socket
 from .callbacks import Callbacks
 from .environment import Environment
@@ -25,7 +26,7 @@ from .states import BY_HANDLER, BY_PEER, REASON, Cause
 
 
 class Closing:
-    """Made when a connection begins to end, or its descriptor goes. Thread: its owner's."""
+    """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's."""
 
     __slots__ = ("_callbacks", "_env", "_task", "socket")
 
@@ -42,7 +43,7 @@ class Closing:
         probe, and that is counted."""
         socket = self.socket
         by_peer = cause is BY_PEER or (socket._eof and cause in (BY_HANDLER, Cause.LOCAL))
-        if not by_peer or socket._bytes_received or socket._channel.heard:
+        if not by_peer or socket._channel.heard:
             return cause
         self._env.probed()
         return BY_PEER if cause is BY_HANDLER else cause
@@ -96,7 +97,8 @@ class Closing:
         if client.closed:
             return
         client.closed = True
-        if task.known_inbox is not None or self._callbacks.named("handle_end") is not None:
+        cleans_up = self._env.handler_cls.handle_end is not Handler.handle_end
+        if cleans_up or task.known_inbox is not None:
             client.note_sockname()  # somebody may ask for it afterwards
         sock = client.sock
         quiet = socket._send_home()

@@ -13,10 +13,9 @@ from ..errors import HandlerResultError, HandshakeError, SocketError
 from ..events import By
 from ..handler import SwitchTransport
 from ..socket import Socket
-from ..transports.base import WRITE, Channel, EndedInSilence, Source, Transport
+from ..transports.base import WRITE, Channel, EndedInSilence, Transport
 from .callbacks import Callbacks, End
 from .closing import Closing
-from .environment import Environment
 from .served import Served
 from .states import BY_PEER, BY_SHUTDOWN, CLOSED, HANDSHAKING, Cause, State
 
@@ -24,10 +23,12 @@ from .states import BY_PEER, BY_SHUTDOWN, CLOSED, HANDSHAKING, Cause, State
 class Steps(Protocol):
     """What a handshake tells the machine that it belongs to."""
 
+    handshake: Handshake | None
     socket: Socket
-    source: Source
-    short_proves: bool
 
+    @property
+    def callbacks(self) -> Callbacks: ...
+    def use(self, channel: Channel) -> None: ...
     def become(self, state: State) -> None: ...
     def hands_shaken(self, name: str) -> int: ...
     def closing(self) -> Closing: ...
@@ -36,50 +37,34 @@ class Steps(Protocol):
 
 
 class Handshake:
-    """The steps of a connection until hands are shaken. Thread: its owner's.
+    """A connection's, while it waits for its peer. Thread: its owner's.
 
     Args:
         whose: the connection's.
         machine: the same.
-        transport: what it is to speak.
-        switch: what an upgrade was asked for with; `None`: the connection is new.
+        began: when, on the clock of its run.
     """
 
-    __slots__ = ("_began", "_dropped", "_machine", "_switch", "_transport", "_whose")
+    __slots__ = ("_began", "_dropped", "_machine", "_switch", "_whose")
 
-    def __init__(
-        self,
-        whose: Served,
-        machine: Steps,
-        transport: Transport,
-        switch: SwitchTransport | None = None,
-    ) -> None:
+    def __init__(self, whose: Served, machine: Steps, began: float) -> None:
         self._whose = whose
         self._machine = machine
-        self._transport = transport
-        self._switch = switch
+        self._began = began
+        self._switch: SwitchTransport | None = None  # what asked for it, if it is an upgrade
         self._dropped = 0  # bytes that were read before, and nobody has taken
-        self._began = 0.0
 
-    def step(self, callbacks: Callbacks) -> int:
-        """As far as it goes without waiting; a verdict."""
-        whose = self._whose
-        if whose.alert:
-            ending = whose.why_to_end()
-            if ending is not None:
-                return self._machine.finish(ending)
-        return self._advance(callbacks, whose.env)
-
-    def first_step(self, callbacks: Callbacks) -> int:
-        """Makes the handler, and shakes hands. Only who waits after it goes into the poller: of
-        short connections most have ended."""
-        whose, machine = self._whose, self._machine
-        client = whose.client
+    @classmethod
+    def begin(cls, whose: Served, machine: Steps, transport: Transport) -> int:
+        """The first step of a connection: makes the handler, and shakes hands. Where that takes no
+        time, as in plain, no handshake is made. Who waits goes into the poller: of short
+        connections most have ended."""
+        client, callbacks = whose.client, machine.callbacks
         env, sock = client.env, client.sock
         try:
-            channel = self._transport.channel(sock)
+            channel = transport.channel(sock)
             machine.socket = Socket(whose, sock, channel)
-            self._use(channel)
+            machine.use(channel)
             callbacks.make(env)
         except BaseException as error:
             locks.release_all()
@@ -90,49 +75,61 @@ class Handshake:
         env.opened(whose)
         if events.handler_start.receivers:
             callbacks.tell_start()
-        self._began = env.clock()
-        verdict = self.step(callbacks) if whose.alert else self._advance(callbacks, env)
+        began = env.clock()
+        if channel.kernel_waits and not whose.alert and not events.socket_handshake.receivers:
+            try:
+                if channel.handshake():
+                    callbacks.count_from(began)
+                    return machine.hands_shaken("handle_connection")
+            except HandshakeError as error:
+                return cls(whose, machine, began)._failed(error)
+            made = machine.handshake = cls(whose, machine, began)
+            verdict = made._wait(channel)
+        else:
+            made = machine.handshake = cls(whose, machine, began)
+            verdict = made.step()
         if verdict == PARK and not whose.attached:
             try:
                 env.pool.attach(whose)
             except OSError as error:
-                reason = no_room_error(whose.client.peer_shown(), error)
-                return machine.finish(Cause.ERROR, reason)
+                return machine.finish(Cause.ERROR, no_room_error(client.peer_shown(), error))
         return verdict
 
-    def _use(self, channel: Channel) -> None:
-        self._machine.source = channel.source()
-        self._machine.short_proves = channel.kernel_waits
-        # A plain socket waits for room within its sends only; a channel may between them.
-        if channel.kernel_waits:
-            self._whose.write_edges = False
-        else:
-            self._whose.env.pool.watch_writes(self._whose)
-
-    def _advance(self, callbacks: Callbacks, env: Environment) -> int:
+    def step(self) -> int:
+        """As far as it goes without waiting; a verdict."""
         whose, machine = self._whose, self._machine
-        channel = machine.socket._channel
+        if whose.alert:
+            ending = whose.why_to_end()
+            if ending is not None:
+                return machine.finish(ending)
+        channel, callbacks = machine.socket._channel, machine.callbacks
         try:
             done = channel.handshake()
         except HandshakeError as error:
-            if isinstance(error, EndedInSilence) and not machine.socket._bytes_received:
-                return machine.finish(BY_PEER)
-            error.args = (f"{whose.client.peer_shown()}: {error}",)
-            return self._failed(error, Cause.ERROR)
-        if done:
-            whose.wants_write = False
-            if events.socket_handshake.receivers:
-                self._tell_done()
-            if self._switch is None:
-                callbacks.count_from(env.clock())
-                return machine.hands_shaken("handle_connection")
-            callbacks.wait_after_upgrade(self._switch.timeout_ms)
-            return machine.hands_shaken("handle_upgrade")
+            return self._failed(error)
+        if not done:
+            return self._wait(channel)
+        whose.wants_write = False
+        if events.socket_handshake.receivers:
+            self._tell_done()
+        if self._switch is None:
+            callbacks.count_from(whose.env.clock())
+            return machine.hands_shaken("handle_connection")
+        callbacks.wait_after_upgrade(self._switch.timeout_ms)
+        return machine.hands_shaken("handle_upgrade")
+
+    def _wait(self, channel: Channel) -> int:
+        whose, env = self._whose, self._whose.env
         if env.stopping:
-            return machine.finish(BY_SHUTDOWN)
+            return self._machine.finish(BY_SHUTDOWN)
         deadline = self._began + env.handshake_timeout
         if env.clock() >= deadline:
-            return self._failed(self._too_late(), Cause.TIMEOUT)
+            limit = env.handshake_timeout * 1000
+            error = HandshakeError(
+                f"the handshake with {whose.client.peer_shown()} was not finished within"
+                f" {limit:g} ms (handshake_timeout_ms)"
+            )
+            return self._give_up(error, Cause.TIMEOUT)
         whose.wants_write = channel.recv_wants == WRITE
         whose.deadline = deadline
         return PARK
@@ -140,65 +137,62 @@ class Handshake:
     # ---- an upgrade -----------------------------------------------------------------
 
     @classmethod
-    def of(cls, whose: Served, machine: Steps, switch: SwitchTransport) -> Handshake:
-        """The one that a callback asks for.
+    def of(cls, whose: Served, machine: Steps, switch: SwitchTransport) -> Handshake | End:
+        """Puts the channel that a callback asks for into the place of the old one; a send that is
+        under way goes first, in plain.
 
         Raises:
             HandlerResultError: it names no transport.
-            Exception: whatever the transport makes of its options.
+            Exception: whatever the transport makes of its options, or of the connection.
         """
         kind = switch.transport_cls
         if not (isinstance(kind, type) and issubclass(kind, Transport)):
             raise HandlerResultError(
                 f"SwitchTransport: got {kind!r}, takes a Transport such as TLS"
             )
-        return cls(whose, machine, kind.of(switch.transport_options), switch)
-
-    def take_over(self, socket: Socket) -> End | None:
-        """Puts its channel into the place of the old one; a send that is under way goes first, in
-        plain. Raises Exception: whatever the transport does."""
-        timeout = self._whose.env.send_timeout
+        transport = kind.of(switch.transport_options)
+        socket, env = machine.socket, whose.env
         try:
-            socket._take_turn("SwitchTransport", timeout, now() + timeout)
+            socket._take_turn("SwitchTransport", env.send_timeout, now() + env.send_timeout)
         except SocketError as error:
             return End(Cause.ERROR, error)
         try:
             # First of all: who detaches from another thread goes by it.
-            self._machine.become(HANDSHAKING)
+            machine.become(HANDSHAKING)
             if socket._closed:
                 return End(Cause.LOCAL)
-            self._replace(socket)
+            made = cls(whose, machine, 0.0)
+            made._replace(socket, transport, switch)
         finally:
             socket._sending.release()
-        self._began = self._whose.env.clock()
-        return None
+        made._began = env.clock()
+        return made
 
-    def _replace(self, socket: Socket) -> None:
+    def _replace(self, socket: Socket, transport: Transport, switch: SwitchTransport) -> None:
         """Everything of the old transport that was read is dropped here (RFC 3207, 5). With the
         turn to send."""
-        switch, old = self._switch, socket._channel
-        assert switch is not None
-        channel = self._transport.upgrade(self._whose.client.sock, old)
+        old, self._switch = socket._channel, switch
+        channel = transport.upgrade(self._whose.client.sock, old)
         rest = channel.begin_with(switch.initial) if switch.initial else b""
         old.unlimit()
         if old.exposed:
             channel.expose()
         socket._use(channel)
-        self._use(channel)
+        self._machine.use(channel)
         self._dropped = socket._drop_read()
         if rest:
             socket._add_fresh(rest)
 
     # ---- what came of it --------------------------------------------------------------
 
-    def _too_late(self) -> HandshakeError:
-        limit = self._whose.env.handshake_timeout * 1000
-        return HandshakeError(
-            f"the handshake with {self._whose.client.peer_shown()} was not finished within"
-            f" {limit:g} ms (handshake_timeout_ms)"
-        )
+    def _failed(self, error: HandshakeError) -> int:
+        received = self._machine.socket._bytes_received
+        if isinstance(error, EndedInSilence) and not received:
+            return self._machine.finish(BY_PEER)
+        error.args = (f"{self._whose.client.peer_shown()}: {error}",)
+        return self._give_up(error, Cause.ERROR)
 
-    def _failed(self, error: HandshakeError, cause: Cause) -> int:
+    def _give_up(self, error: HandshakeError, cause: Cause) -> int:
         whose = self._whose
         if self._dropped:
             error.args = (

@@ -27,7 +27,7 @@ from ..errors import SocketClosed
 from ..events import By
 from ..handler import SwitchTransport
 from ..socket import Socket
-from ..transports.base import WRITE, Source, Transport
+from ..transports.base import WRITE, Channel, Source, Transport
 from .callbacks import Callbacks, End, Outcome
 from .closing import Closing
 from .drain import Drain
@@ -39,7 +39,6 @@ from .states import (
     BY_SHUTDOWN,
     CLOSED,
     CLOSING,
-    HANDSHAKING,
     LAST_CALLBACK,
     NEW,
     PARKED,
@@ -68,13 +67,13 @@ class Machine:
     """
 
     __slots__ = (
-        "_callbacks",
-        "_closing",
         "_drain",
         "_env",
-        "_handshake",
         "_task",
+        "_transport",
+        "callbacks",
         "eof_told",
+        "handshake",
         "no_room",
         "short_proves",
         "socket",
@@ -90,18 +89,14 @@ class Machine:
 
     def __init__(self, task: Served, env: Environment, transport: Transport) -> None:
         self._task, self._env = task, env
-        self._callbacks = self.callbacks_cls(task, env)
+        self.callbacks = self.callbacks_cls(task, env)
         self.state = NEW
-        self._handshake = Handshake(task, self, transport)
-        self._closing: Closing | None = None
+        self._transport = transport
+        self.handshake: Handshake | None = None
         self._drain: Drain | None = None
         self.eof_told = False
         self.no_room: OSError | None = None
         self.socket: Socket = _NONE
-
-    @property
-    def read_timeout(self) -> float:
-        return self._callbacks.read_timeout
 
     # ---- what was received ------------------------------------------------------
 
@@ -110,7 +105,7 @@ class Machine:
         message. `kept`: it had been received before."""
         if not data:
             return self.nothing_there() if data is None else self._end_of_stream()
-        task, socket, callbacks = self._task, self.socket, self._callbacks
+        task, socket, callbacks = self._task, self.socket, self.callbacks
         self.state = RUNNING
         size = 0 if kept else len(data)
         socket._bytes_received += size
@@ -136,7 +131,7 @@ class Machine:
     def _after_data(self, result: object, size: int) -> int:
         """The verdict after `handle_data`, where it is not just to park. `size`: of what was
         received for it; 0: it had been received before."""
-        outcome = self._callbacks.returned(result, "handle_data", self.socket)
+        outcome = self.callbacks.returned(result, "handle_data", self.socket)
         if isinstance(outcome, End):
             return self.finish(*outcome)
         verdict = self._settle(outcome)
@@ -166,14 +161,14 @@ class Machine:
     # ---- the other steps ------------------------------------------------------
 
     def step(self) -> int:
-        task, callbacks = self._task, self._callbacks
+        task, callbacks = self._task, self.callbacks
         task.no_sample = True
         if self.state is NEW:
-            return self._handshake.first_step(callbacks)
+            return Handshake.begin(task, self, self._transport)
         if self.no_room is not None:
             return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
-        if self.state is HANDSHAKING:
-            return self._handshake.step(callbacks)
+        if self.handshake is not None:
+            return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
         task.alert = callbacks.has_total_deadline or self._env.stopping
         ending = task.why_to_end()
@@ -215,7 +210,7 @@ class Machine:
         """A receive found nothing, so the deadlines are believed."""
         task = self._task
         task.no_sample = True  # no callback was run
-        time_now, deadline = self._env.clock(), self._callbacks.deadline
+        time_now, deadline = self._env.clock(), self.callbacks.deadline
         if time_now >= deadline:
             return self.finish(Cause.TIMEOUT)
         if self._mail_waits():
@@ -255,16 +250,15 @@ class Machine:
             return self.finish(BY_SHUTDOWN)
         if self.socket._closed:
             return self.finish(Cause.LOCAL)
-        if isinstance(failure, SocketClosed):
-            return self.finish(BY_PEER)
-        return self.finish(Cause.ERROR, failure)
+        gone = isinstance(failure, SocketClosed)
+        return self.finish(BY_PEER) if gone else self.finish(Cause.ERROR, failure)
 
     # ---- callbacks ------------------------------------------------------------
 
     def _callback(self, name: str) -> int | None:
         """Runs one that is not a last one; a verdict, or `None` to go on."""
         self.become(RUNNING)
-        return self._settle(self._callbacks.run(name, self.socket))
+        return self._settle(self.callbacks.run(name, self.socket))
 
     def _deliver_message(self) -> int | None:
         task = self._task
@@ -278,10 +272,10 @@ class Machine:
         self.become(RUNNING)
         if task.classified.blocks:
             make_way()
-        return self._settle(self._callbacks.message(message, self.socket))
+        return self._settle(self.callbacks.message(message, self.socket))
 
     def _raised(self, error: BaseException, name: str) -> int:
-        return self.finish(*self._callbacks.raised(error, name, self.socket))
+        return self.finish(*self.callbacks.raised(error, name, self.socket))
 
     def _settle(self, outcome: Outcome) -> int | None:
         """After a callback; a verdict if that ends or switches, else `None`, and the connection is
@@ -291,7 +285,7 @@ class Machine:
         if isinstance(outcome, SwitchTransport):
             return self._switch_transport(outcome)
         if self.eof_told:
-            self._callbacks.expect_nothing()
+            self.callbacks.expect_nothing()
             if self.socket._write_shut:
                 return self.finish(BY_PEER)  # both directions have ended
         self.become(PARKED)
@@ -299,14 +293,13 @@ class Machine:
 
     def _switch_transport(self, switch: SwitchTransport) -> int:
         try:
-            upgrade = Handshake.of(self._task, self, switch)
-            end = upgrade.take_over(self.socket)
+            outcome = Handshake.of(self._task, self, switch)
         except Exception as error:
-            self._callbacks.log(error, "SwitchTransport")
-            end = End(Cause.ERROR, error, By.TRACEBACK)
-        if end is not None:
-            return self.finish(*end)
-        self._handshake = upgrade
+            self.callbacks.log(error, "SwitchTransport")
+            outcome = End(Cause.ERROR, error, By.TRACEBACK)
+        if isinstance(outcome, End):
+            return self.finish(*outcome)
+        self.handshake = outcome
         return AGAIN
 
     # ---- between callbacks ----------------------------------------------------
@@ -329,13 +322,12 @@ class Machine:
 
     def _mail_waits(self) -> bool:
         inbox, drain = self._task.known_inbox, self._drain
-        if inbox is None or not inbox.waiting():
-            return False
-        return drain is None or drain.takes_messages()
+        waiting = inbox is not None and inbox.waiting() > 0
+        return waiting and (drain is None or drain.takes_messages())
 
     def _park(self) -> int:
         self.become(PARKED)
-        self._task.deadline = self._callbacks.deadline
+        self._task.deadline = self.callbacks.deadline
         return PARK
 
     def stop_begins(self) -> None:
@@ -345,16 +337,24 @@ class Machine:
 
     # ---- the way in -----------------------------------------------------------
 
+    def use(self, channel: Channel) -> None:
+        self.source = channel.source()
+        self.short_proves = channel.kernel_waits
+        # A plain socket waits for room within its sends only; a channel may between them.
+        if channel.kernel_waits:
+            self._task.write_edges = False
+        else:
+            self._env.pool.watch_writes(self._task)
+
     def hands_shaken(self, name: str) -> int:
-        """The callback that follows, then the same step goes on: the first bytes have come, as a
-        rule."""
+        """One callback, then the same step goes on: the first bytes have come, as a rule."""
         task = self._task
-        self._handshake = _NONE
+        self.handshake = None
         self.become(RUNNING)
         if self._env.stopping:
             task.alert = True
-        if self._callbacks.named(name) is not None or task.alert:
-            verdict = self._settle(self._callbacks.run(name, self.socket))
+        if self.callbacks.named(name) is not None or task.alert:
+            verdict = self._settle(self.callbacks.run(name, self.socket))
             if verdict is not None:
                 return verdict
             if task.alert:
@@ -372,14 +372,11 @@ class Machine:
 
     def closing(self) -> Closing:
         """Thread: the owner's."""
-        if self._closing is None:
-            made = self.closing_cls(self._task, self._env, self._callbacks, self.socket)
-            self._closing = made
-        return self._closing
+        return self.closing_cls(self._task, self._env, self.callbacks, self.socket)
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """The only other way out, once. As for `End`."""
-        closing = self._closing or self.closing()
+        closing = self.closing_cls(self._task, self._env, self.callbacks, self.socket)
         if not self.socket._bytes_received:
             cause = closing.seen_as(cause)
         last = LAST_CALLBACK[self.state, cause]
@@ -393,8 +390,8 @@ class Machine:
     def over(self) -> int:
         """The socket, and perhaps the handler, lead back to here: it lets go of them."""
         self.state = CLOSED
-        self._callbacks.forget()
+        self.callbacks.forget()
         if self._task.known_inbox is not None:
             self._task.close_inbox()
-        self.socket = self.source = self._closing = self._handshake = self._task = _NONE
+        self.socket = self.source = self.handshake = self._task = _NONE
         return DONE

@@ -189,7 +189,7 @@ class ConnectionTask(Task):
 
     @property
     def read_timeout(self) -> float:
-        return self.machine.read_timeout
+        return self.machine.callbacks.read_timeout
 
     @property
     def send_timeout(self) -> float:

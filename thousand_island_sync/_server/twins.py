@@ -102,7 +102,8 @@ def put_in() -> None:
     global in_c
     if native is None:
         return
-    originals.update({name.lstrip("_"): getattr(class_, name) for class_, name, _ in TWINS})
+    rows = [row for row in TWINS if row[1] != "receive"]  # which is `run`
+    originals.update({name.lstrip("_"): getattr(class_, name) for class_, name, _ in rows})
     try:
         native.bind(**_GIVEN, **originals)
         compare(_NUMBERS)
