@@ -19,7 +19,7 @@ static PyObject *run_timed(PyObject *worker, PyObject *task, long turn) {
     long switches = voluntary_switches();
     double began = seconds_now();
     PyObject *verdict = PyObject_CallMethodNoArgs(task, native.name.run);
-    if (verdict == NULL || seconds_now() - began <= native.hand_over_cost)
+    if (verdict == NULL || seconds_now() - began <= native.hand_off_cost)
         return verdict;
     if (IS(worker, Worker, waited, Py_False) && IS(task, Task, no_sample, Py_False) &&
         voluntary_switches() != switches) {

@@ -153,7 +153,7 @@ PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *t
     bool classes = poller != NULL;
     Py_XDECREF(poller);
     if (!classes || !are_dicts() || know_the_standard_library() < 0 ||
-        seconds_of(native.its.HAND_OVER_COST, &native.hand_over_cost) < 0)
+        seconds_of(native.its.HAND_OFF_COST, &native.hand_off_cost) < 0)
         return not_bound();
     native.missing = find_thing(things, "MISSING");
     if (native.missing == NULL)

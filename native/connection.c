@@ -285,7 +285,7 @@ static int better_to_do(PyObject *wanted, double duration) {
         return asked(wanted, duration);
     if (ADD(worker, Worker, turn, 1) < 0)
         return -1;
-    if (duration < native.hand_over_cost) {
+    if (duration < native.hand_off_cost) {
         set(SLOT(wanted, Wanted, quick), Py_True);
         return 1;
     }

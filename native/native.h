@@ -43,7 +43,7 @@
     X(TCPChannel)                                                                              \
     X(EpollPoller) X(UNKNOWN) X(QUICK) X(SUSPECT) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)            \
     X(make_way) X(monotonic) X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)     \
-    X(HAND_OVER_COST) X(TRANSITIONS)
+    X(HAND_OFF_COST) X(TRANSITIONS)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
@@ -66,7 +66,7 @@ typedef struct {
     PyObject *popleft, *append, *fileno, *epoll_fileno;
     PyTypeObject *socket_type;
     PyObject *missing, *zero, *dontwait, *quietly, *chunk, *handle_data;
-    double hand_over_cost;
+    double hand_off_cost;
 } Native;
 
 extern Native native;

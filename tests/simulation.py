@@ -310,7 +310,7 @@ class SimAlarm:
 class World:
     """A scheduler and its streams, in simulated time; a context manager.
 
-    `hand_overs` are the moments at which a permit changed hands. `alarm`: whether there is one.
+    `hand_offs` are the moments at which a permit changed hands. `alarm`: whether there is one.
     """
 
     def __init__(self, monkeypatch, max_threads=32, alarm=True):
@@ -335,7 +335,7 @@ class World:
         monkeypatch.setattr(stalls, "processor_time", kernel.processor_time)
         self.poller = SimPoller(kernel)
         self.edges: list = []
-        self.hand_overs: list[float] = []
+        self.hand_offs: list[float] = []
         self._bell: Waiter | None = None
         self._rung = False
 
@@ -353,7 +353,7 @@ class World:
         revoke = Permits._revoke
 
         def noted(permits, worker):
-            self.hand_overs.append(kernel.now)
+            self.hand_offs.append(kernel.now)
             revoke(permits, worker)
 
         monkeypatch.setattr(Permits, "_revoke", noted)

@@ -1,4 +1,4 @@
-"""The scheduler's policy, in simulated time: when permits are handed over, how long a ready
+"""The scheduler's policy, in simulated time: when permits are handed off, how long a ready
 connection waits, and that the average settles both ways."""
 
 import random
@@ -8,7 +8,7 @@ import pytest
 from tests.simulation import World
 from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
 from thousand_island_sync._scheduler.stalls import _BUSY_LOOKS
-from thousand_island_sync._scheduler.tendency import HAND_OVER_COST, SAMPLE_EVERY
+from thousand_island_sync._scheduler.tendency import HAND_OFF_COST, SAMPLE_EVERY
 
 pytestmark = pytest.mark.heavy
 
@@ -52,10 +52,10 @@ def test_quick_callbacks_share_one_thread_and_nothing_is_handed_over(world):
     end = feed(world, 20, 0.002, [("compute", QUICK)] * 200)
     world.run_until(end + 1)
     assert callbacks(world) == 20 * 200
-    assert world.hand_overs == []
+    assert world.hand_offs == []
     assert world.scheduler.counts()[0] == 1
     assert longest_wait(world) < 0.001
-    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST
+    assert world.scheduler._estimate.tendency.average < HAND_OFF_COST
 
 
 def test_an_idle_server_is_not_looked_at(world):
@@ -141,7 +141,7 @@ def test_streams_that_alternate(world):
 
 
 def test_quick_streams_beside_blocking_ones(world):
-    """The blocking ones are handed over, the quick ones never wait for them for long, and
+    """The blocking ones are handed off, the quick ones never wait for them for long, and
     stay quick themselves."""
     slow = [world.stream() for _ in range(5)]
     quick = [world.stream() for _ in range(10)]
@@ -174,7 +174,7 @@ def test_rare_slow_callbacks_hold_up_nobody_for_longer_than_the_stall_limit(slow
     assert callbacks(world) == 20 * 400
     assert longest_wait(world) <= STALL_LIMIT + 0.001
     assert not any(stream.classified.blocks for stream in world.streams)
-    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST
+    assert world.scheduler._estimate.tendency.average < HAND_OFF_COST
 
 
 def test_a_connection_whose_callback_computed_for_long_makes_way_from_then_on(world):
@@ -187,8 +187,8 @@ def test_a_connection_whose_callback_computed_for_long_makes_way_from_then_on(wo
     world.run_until(10)
     assert heavy.classified.blocks
     assert max(wait for _, wait in quick.waits) <= BUSY_LIMIT
-    assert max(wait for when, wait in quick.waits if when > 0.2) < HAND_OVER_COST
-    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST  # of others it says nothing
+    assert max(wait for when, wait in quick.waits if when > 0.2) < HAND_OFF_COST
+    assert world.scheduler._estimate.tendency.average < HAND_OFF_COST  # of others it says nothing
 
 
 def test_until_its_callbacks_are_quick_again(world):
@@ -237,12 +237,12 @@ def test_a_class_is_quick_again_though_those_that_blocked_have_gone(world):
     world.message(gone, 3.1, "block", 0.5)
     world.kernel.at(3.2, lambda: world._forget(gone))
     world.run_until(3.3)
-    assert world.scheduler._estimate.tendency.average > HAND_OVER_COST
+    assert world.scheduler._estimate.tendency.average > HAND_OFF_COST
     for step in range(300):
         for number, stream in enumerate(left):
             world.message(stream, 4 + step * 0.01 + number * 0.001, "compute", QUICK)
     world.run_until(8)
-    assert world.scheduler._estimate.tendency.average < HAND_OVER_COST
+    assert world.scheduler._estimate.tendency.average < HAND_OFF_COST
     assert world.scheduler._estimate.sample_mask == SAMPLE_EVERY - 1
 
 

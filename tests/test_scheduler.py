@@ -17,7 +17,7 @@ from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.scheduler import Parts, Scheduler
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
-from thousand_island_sync._scheduler.tendency import HAND_OVER_COST, LONG
+from thousand_island_sync._scheduler.tendency import HAND_OFF_COST, LONG
 from thousand_island_sync._scheduler.timers import Timer
 from thousand_island_sync._scheduler.worker import Worker
 
@@ -243,7 +243,7 @@ def test_a_task_that_tends_to_block_is_known_and_forgiven(scheduler_of):
         ask(pipe)
         return pipe.classified.blocks
 
-    assert eventually(lambda: blocks() and scheduler._estimate.tendency.average > HAND_OVER_COST)
+    assert eventually(lambda: blocks() and scheduler._estimate.tendency.average > HAND_OFF_COST)
     assert scheduler.pipe(sometimes).classified.blocks
     pipe.react = echo
     assert eventually(lambda: not blocks())

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import eventually
 from thousand_island_sync._scheduler.tendency import (
-    HAND_OVER_COST,
+    HAND_OFF_COST,
     Tendency,
     processor_time,
     voluntary_switches,
@@ -24,11 +24,11 @@ def run(samples, average=0.0):
 
 
 def test_a_handler_that_blocks_is_known_after_one_sample():
-    assert run([(5e-3, 5e-3)]) > HAND_OVER_COST
+    assert run([(5e-3, 5e-3)]) > HAND_OFF_COST
 
 
 def test_a_quick_handler_stays_quick():
-    assert run([(0.0, 2e-6)] * 100) < HAND_OVER_COST
+    assert run([(0.0, 2e-6)] * 100) < HAND_OFF_COST
 
 
 def test_waiting_for_the_gil_proves_nothing():
@@ -40,29 +40,29 @@ def test_many_waits_prove_nothing_unless_they_are_most_of_the_time():
     """Each wait for the GIL is one, and with it goes some time in which nobody runs."""
     tendency = Tendency()
     assert tendency.learn(0.0, 3e-3, 20e-3, waits=15) == 0.0
-    assert tendency.learn(0.0, 3e-3, 5e-3, waits=15) > HAND_OVER_COST
-    assert tendency.learn(0.0, 3e-3, 20e-3, waits=2) > HAND_OVER_COST
+    assert tendency.learn(0.0, 3e-3, 5e-3, waits=15) > HAND_OFF_COST
+    assert tendency.learn(0.0, 3e-3, 20e-3, waits=2) > HAND_OFF_COST
 
 
 def test_a_handler_that_has_stopped_blocking_is_quick_again_soon():
-    assert run([(0.0, 20e-6)] * 12, average=1e-3) < HAND_OVER_COST
+    assert run([(0.0, 20e-6)] * 12, average=1e-3) < HAND_OFF_COST
 
 
 def test_one_very_long_wait_is_forgotten_as_soon():
     long = run([(60.0, 60.0)])
-    assert run([(0.0, 20e-6)] * 6, average=long) < HAND_OVER_COST
+    assert run([(0.0, 20e-6)] * 6, average=long) < HAND_OFF_COST
 
 
 def test_connections_start_from_what_their_class_has_shown():
     tendency = Tendency()
     assert tendency.average == 0.0
     tendency.learn(0.0, 5e-3, 5e-3)
-    assert tendency.average > HAND_OVER_COST
+    assert tendency.average > HAND_OFF_COST
 
 
 def test_a_callback_that_did_not_wait_at_all_leaves_no_doubt():
-    assert run([(0.0, 0.0)] * 5, average=1e-3) < HAND_OVER_COST
-    assert run([(0.0, 20e-6)] * 5, average=1e-3) > HAND_OVER_COST
+    assert run([(0.0, 0.0)] * 5, average=1e-3) < HAND_OFF_COST
+    assert run([(0.0, 20e-6)] * 5, average=1e-3) > HAND_OFF_COST
 
 
 @pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="only Linux counts by thread")

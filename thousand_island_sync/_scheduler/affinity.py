@@ -31,7 +31,7 @@ from .registrations import Registrations
 from .run_queue import RunQueue
 from .task import PARK, Task
 from .task_table import TaskTable
-from .tendency import HAND_OVER_COST
+from .tendency import HAND_OFF_COST
 from .worker import Worker
 from .workers import Workers
 
@@ -56,7 +56,7 @@ class Wanted:
     def __call__(self, duration: float) -> bool:
         """Args: duration: seconds that the callback took."""
         self.worker.turn += 1
-        if duration < HAND_OVER_COST:
+        if duration < HAND_OFF_COST:
             self.quick = True
             return True
         return not self.task.classified.blocks or self.affinity.wanted()
@@ -139,7 +139,7 @@ class Affinity:
             worker.task = task
             worker.parked.clear()
         self._registrations.detach(task)
-        self._permits.hand_over(worker)
+        self._permits.hand_off(worker)
         heir = self._permits.heir()
         turn = heir.turn if heir is not None else 0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import alarm
 from .task import Classified, Task
-from .tendency import HAND_OVER_COST, LONG, SAMPLE_EVERY, Tendency, voluntary_switches
+from .tendency import HAND_OFF_COST, LONG, SAMPLE_EVERY, Tendency, voluntary_switches
 from .trial import Trial
 from .worker import Worker
 
@@ -51,7 +51,7 @@ class BlockingEstimate:
         average = self.tendency.average
         for task in tasks:
             task.average = average
-            if average > HAND_OVER_COST:
+            if average > HAND_OFF_COST:
                 task.classified = SUSPECT
 
     # ---- a run -----------------------------------------------------------------------
@@ -63,7 +63,7 @@ class BlockingEstimate:
         The clocks of the process and the thread are system calls; they are asked only
         of a task that was seen to take long.
         """
-        if not task.classified.measured and self.tendency.average > HAND_OVER_COST:
+        if not task.classified.measured and self.tendency.average > HAND_OFF_COST:
             task.average, task.classified = self.tendency.average, SUSPECT
         task.no_sample = worker.waited = False
         # Where the class tends to block, one in so many is measured in full all the same:
@@ -81,7 +81,7 @@ class BlockingEstimate:
         worker.turn += worker.turn >> SAMPLE_SHIFT & 1
         switches, began = voluntary_switches(), perf_counter()
         verdict = task.run()
-        long = perf_counter() - began > HAND_OVER_COST
+        long = perf_counter() - began > HAND_OFF_COST
         told = not worker.waited and not task.no_sample
         if long and told and voluntary_switches() != switches:
             # A suspect: its next run is measured, and others make way for it.
@@ -95,7 +95,7 @@ class BlockingEstimate:
         worked = thread_time() - thread
         if task.classified.blocks and worked >= LONG:
             task.classified = BLOCKING
-        # Its waits in calls of ours were handed over for exactly.
+        # Its waits in calls of ours were handed off for exactly.
         elif not worker.waited and not task.no_sample:
             at_least = at_most = 0.0
             waits = voluntary_switches() - switches
@@ -109,10 +109,10 @@ class BlockingEstimate:
     def _learn(self, task: Task, at_least: float, at_most: float, waits: int) -> None:
         with self._lock:
             task.average = self.tendency.learn(task.average, at_least, at_most, waits)
-            if task.average <= HAND_OVER_COST:
+            if task.average <= HAND_OFF_COST:
                 task.classified = QUICK
             else:
-                task.classified = BLOCKING if at_least > HAND_OVER_COST else DOUBTFUL
+                task.classified = BLOCKING if at_least > HAND_OFF_COST else DOUBTFUL
             self._sample_as_needed()
 
     # ---- what others have seen ------------------------------------------------------------
@@ -136,13 +136,13 @@ class BlockingEstimate:
         one took five looks, and each waited for the GIL. A quick callback or two end that.
         Of its class it says nothing.
         """
-        task.average = 2 * HAND_OVER_COST
+        task.average = 2 * HAND_OFF_COST
         task.classified = BLOCKING
 
     def was_quick(self, task: Task) -> None:
         """A callback did not block after all."""
         task.average = self.tendency.learn(task.average, 0.0, 0.0)
-        if task.average <= HAND_OVER_COST:
+        if task.average <= HAND_OFF_COST:
             task.classified = QUICK
 
     def measure_next(self, task: Task) -> None:
@@ -169,5 +169,5 @@ class BlockingEstimate:
             self._sample_as_needed()
 
     def _sample_as_needed(self) -> None:
-        tends = self.tendency.average > HAND_OVER_COST
+        tends = self.tendency.average > HAND_OFF_COST
         self.sample_mask = _EACH if tends else _SOME

@@ -103,7 +103,7 @@ class Mending:
             self._registrations.renew()
         self._stop_short(worker)
         self.make_good()
-        self._permits.hand_over(worker)  # a handler of the log's may take its time
+        self._permits.hand_off(worker)  # a handler of the log's may take its time
         self._break_off(worker, error)
 
     def make_good(self) -> None:

@@ -61,7 +61,7 @@ class Permits:
 
     # ---- giving and taking ------------------------------------------------------
 
-    def hand_over(self, worker: Worker) -> None:
+    def hand_off(self, worker: Worker) -> None:
         """Gives its permit away, if it has one. Thread: the worker's own, without the lock."""
         with self._rousing as calls, self._lock:
             if worker.permit:

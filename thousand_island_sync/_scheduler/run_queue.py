@@ -210,10 +210,14 @@ class RunQueue:
             self.settle(worker)
             if not worker.permit:
                 return False
+            # What is ready, this thread put there itself as it settled; or others did, who called
+            # nobody, since a thread with a permit was about to look.
             at_once = self._ready or (self._table.closing and self._table.is_over())
             timeout = 0.0 if at_once else self._deadlines.left()
             if timeout and self._watchdog_timer.may_stop:
                 self._watchdog_timer.disarm()
+            # From here on whoever makes something ready finds a sleeper, and wakes it: the poller
+            # keeps a wake-up that comes before the poll.
             worker.looking = True
             self._unlooked = 0
             self.sleepers += 1
@@ -272,7 +276,7 @@ class RunQueue:
                 if bits & REFUSED:
                     task.unwatched(self._registrations.refusal(task))
             if task.owned:
-                task.marked = True
+                task.marked = True  # its thread may have looked already: it runs again
             elif bits != write or task.wants_write:
                 task.owned = True
                 ready.append(task)
@@ -323,6 +327,7 @@ class RunQueue:
             if task.marked:
                 ready.append(task)
                 continue
+            # A mark that comes from now on finds it parked, and puts it into the queue.
             task.owned = False
             if task.deadline < task.timer_at:
                 self._set_timer(task)

@@ -4,18 +4,42 @@
 from __future__ import annotations
 
 from threading import get_native_id
-from typing import Any
+from typing import Protocol
 
 from .._base import locks
 from .._base import waits as _waits
-from .affinity import Affinity
 from .blocking_estimate import BlockingEstimate
 from .errands import Errands
-from .mending import Mending
 from .run_queue import RunQueue
 from .task import AGAIN, Task
 from .worker import Worker
-from .workers import Workers
+
+
+class Threads(Protocol):
+    """What a thread asks of all of them: `Workers`."""
+
+    def enlist(self, worker: Worker) -> None: ...
+    def rest(self, worker: Worker, tends_to_block: bool) -> bool: ...
+    def are_done(self) -> bool: ...
+    def put_away(self, worker: Worker, task: Task, verdict: int) -> None: ...
+    def leave(self, worker: Worker) -> None: ...
+
+
+class Stays(Protocol):
+    """Whether it stays with a task, and does: `Affinity`."""
+
+    def go_on(self, worker: Worker, task: Task) -> int: ...
+    def stay_alone(self, worker: Worker) -> tuple[Task, int] | None: ...
+
+
+class Recovers(Protocol):
+    """What is done after an exception: `Mending`."""
+
+    def recover(self, worker: Worker, error: BaseException) -> None: ...
+
+
+class ComesBackTo(Threads, Stays, Recovers, Protocol):
+    """All that a thread comes back to after a callback."""
 
 
 class Runner:
@@ -33,17 +57,17 @@ class Runner:
     def __init__(
         self,
         queue: RunQueue,
-        workers: Workers,
+        workers: Threads,
         estimate: BlockingEstimate,
-        affinity: Affinity,
-        mending: Mending,
+        affinity: Stays,
+        mending: Recovers,
         errands: Errands,
     ) -> None:
         self._queue = queue
-        self._workers: Any = workers
+        self._workers = workers
         self._estimate = estimate
-        self._affinity: Any = affinity
-        self._mending: Any = mending
+        self._affinity = affinity
+        self._mending = mending
         self._errands = errands
 
     def work(self, worker: Worker) -> None:
@@ -122,6 +146,6 @@ class Runner:
         if stayed is not None:
             self._workers.put_away(worker, *stayed)
 
-    def abandon(self, others: Any) -> None:
-        """In a forked child: `others` stand in for what a thread comes back to."""
-        self._workers = self._affinity = self._mending = others
+    def abandon(self, gone: ComesBackTo) -> None:
+        """In a forked child: `gone` stands in for what a thread comes back to."""
+        self._workers = self._affinity = self._mending = gone

@@ -3,10 +3,10 @@
 The facts. Between callbacks a connection needs no thread, only a place in the
 poller. A callback that does not block is cheapest when it runs straight from the
 poll loop, as on an event loop: handing each event to another thread costs a GIL
-hand-over, about half as much again as the whole request. But a callback that blocks
+hand-off, about half as much again as the whole request. But a callback that blocks
 on the poll loop stops everybody.
 
-What others do. Event loops forbid blocking. Thread pools pay a hand-over for each
+What others do. Event loops forbid blocking. Thread pools pay a hand-off for each
 event. Leader/followers pools do, too: the leader always gives its place away first.
 
 Our decision: *run permits*. A permit is the right to take work: to poll, and to run
@@ -61,7 +61,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from .._base.clock import Clock, now
 from .._base.locks import lock
@@ -77,7 +77,7 @@ from .registrations import Registrations
 from .requests import Requests
 from .rousing import Calls, Rousing
 from .run_queue import RunQueue
-from .runner import Runner
+from .runner import ComesBackTo, Runner
 from .saturation import Saturation, TellSaturation
 from .stalls import Stalls
 from .stand_in import StandIn
@@ -87,6 +87,18 @@ from .timers import Timer
 from .watchdog import Watchdog
 from .watchdog_timer import WatchdogTimer
 from .workers import Workers
+
+
+class Asked(Protocol):
+    """What interrupting code may ask for: `Requests`."""
+
+    def make_ready(self, task: Task) -> None: ...
+    def start(self, timer: Timer) -> None: ...
+    def cancel(self, timer: Timer) -> None: ...
+
+
+class Gone(ComesBackTo, Asked, Protocol):
+    """What stands in for all of it in a forked child."""
 
 
 class NoInspection:
@@ -172,7 +184,7 @@ class Scheduler:
         workers.serve(queue, table, held, rousing, registrations, self._runner.work)
         mending.serve(queue, table, held, workers, rousing, registrations)
         self._registrations = registrations
-        self._requests: Any = Requests(rousing, queue, deadlines, errands)
+        self._requests: Asked = Requests(rousing, queue, deadlines, errands)
         self._watchdog = Watchdog(
             Stalls(held, workers, estimate, table, queue, timer),
             StandIn(queue, table, held, registrations, deadlines, timer),
@@ -292,8 +304,8 @@ class Scheduler:
         if over:
             self._workers.dismiss()
 
-    def abandon(self, others: Any) -> list[Task]:
-        """In a forked child: nobody works here any more; `others` is asked instead.
+    def abandon(self, gone: Gone) -> list[Task]:
+        """In a forked child: nobody works here any more; `gone` is asked instead.
 
         Returns:
             The tasks, which are the parent's.
@@ -301,8 +313,8 @@ class Scheduler:
         for worker in self._workers.all():
             worker.permit = False
         self._queue.clear()
-        self._runner.abandon(others)
-        self._requests = others
+        self._runner.abandon(gone)
+        self._requests = gone
         return self._table.all()
 
     # ---- the watchdog: the listener's thread -----------------------------------------------

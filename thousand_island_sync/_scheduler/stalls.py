@@ -116,10 +116,12 @@ class Stalls:
         turns = sum(worker.turn for worker in holders)
         busy = [worker for worker in holders if not worker.looking]
         stalled = [self._look_at(worker, calls, idle) for worker in busy]
+        # Those that run something without a permit, also those from whom this look took it.
         crowd = self._workers.busy() - len(self._permits.holders())
         self._estimate.doubt(
             self._seen_at, self._seen_cpu, self._workers.turns, crowd, self._table.each()
         )
+        # A task may have been run between two looks, and a queue be left by one who was broken off.
         quiet = not busy and turns == self._pace.turns and not self._queue.has_ready()
         suspicious = any(stalled) or self._estimate.looks_at_each()
         tick = self._pace.next(turns, suspicious)

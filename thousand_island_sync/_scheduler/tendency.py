@@ -1,7 +1,7 @@
 """Whether a handler tends to block: the policy that decides when to hand over early.
 
-A permit that is handed over after the fact costs the others up to two ticks of the
-watchdog; one that is handed over before a callback costs a thread switch. So the
+A permit that is handed off after the fact costs the others up to two ticks of the
+watchdog; one that is handed off before a callback costs a thread switch. So the
 second pays as soon as a callback usually blocks for longer than the switch takes.
 
 How long did a callback block? Its wall time less its thread's CPU time is the most
@@ -62,8 +62,8 @@ def processor_time(native_id: int) -> float:
         return 0.0
 
 
-#: What a hand-over costs, in seconds: blocking for longer makes it worth while.
-HAND_OVER_COST = 50e-6
+#: What a hand-off costs, in seconds: blocking for longer makes it worth while.
+HAND_OFF_COST = 50e-6
 #: Seconds of the processor that make a callback long. It is the GIL's switch interval: whoever
 #: computes for longer is made to share it anyway, so making way for others costs no more.
 LONG = 5e-3
@@ -77,7 +77,7 @@ _WEIGHT_OF_NONE = 0.5
 #: A callback that waits so often waits for the GIL. Each time that takes a while in which
 #: nobody runs: from when it is let go to when the thread that waited for it is awake.
 _MANY_WAITS = 8
-_GIL_SWITCHES = 4 * HAND_OVER_COST
+_GIL_SWITCHES = 4 * HAND_OFF_COST
 
 
 class Tendency:
@@ -102,7 +102,7 @@ class Tendency:
         """
         if waits >= _MANY_WAITS and at_least < at_most / 2:
             return average
-        if at_least > HAND_OVER_COST:
+        if at_least > HAND_OFF_COST:
             sample = min(at_least, _CEILING)
         elif at_most <= _GIL_SWITCHES:
             sample = max(at_least, 0.0)

@@ -2,8 +2,8 @@
 
 A message that moves a deadline further away only stores the new time; the entry in
 the heap stays, fires at the old time, sees the new one and is put back. So the hot
-path touches no heap. What is cancelled stays in the heap as a husk that holds
-nothing; husks are swept out when they are the larger part, so 50,000 short
+path touches no heap. What is cancelled stays in the heap as a tombstone that holds
+nothing; tombstones are swept out when they are the larger part, so 50,000 short
 connections with a timeout of a minute cost no memory.
 
 Not locked: the scheduler's lock guards it.
@@ -38,7 +38,7 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []
-        self._husks = 0
+        self._tombstones = 0
         self._made = 0
 
     def add(self, when: float, target: Any, *, ordered: bool = True) -> Timer:
@@ -65,18 +65,18 @@ class Timers:
         timer.target = None
         if timer.number < 0:
             return
-        self._husks += 1
-        if self._husks > 64 and self._husks * 2 > len(self._heap):
+        self._tombstones += 1
+        if self._tombstones > 64 and self._tombstones * 2 > len(self._heap):
             kept = [entry for entry in self._heap if entry.target is not None]
             heapq.heapify(kept)
-            self._heap, self._husks = kept, 0
+            self._heap, self._tombstones = kept, 0
 
     def next(self) -> float:
         """When the earliest fires; `FOREVER` if there is none."""
         heap = self._heap
         while heap and heap[0].target is None:
             heapq.heappop(heap)
-            self._husks -= 1
+            self._tombstones -= 1
         return heap[0].when if heap else FOREVER
 
     def due(self, now: float) -> list[Any]:
@@ -89,4 +89,4 @@ class Timers:
         return targets
 
     def __len__(self) -> int:
-        return len(self._heap) - self._husks
+        return len(self._heap) - self._tombstones

@@ -12,7 +12,7 @@ from .task import Task
 class _Permits(Protocol):
     """What a worker needs of the permits."""
 
-    def hand_over(self, worker: Worker) -> None: ...
+    def hand_off(self, worker: Worker) -> None: ...
 
 
 class Worker:
@@ -51,7 +51,7 @@ class Worker:
         self.bell.acquire()
 
     def give_way(self) -> None:
-        self._permits.hand_over(self)
+        self._permits.hand_off(self)
 
     def count_look(self) -> int:
         """How many looks in a row before this one have found it in its present turn. Thread: the

@@ -204,9 +204,9 @@ class CheckedQueue(RunQueue):
 class CheckedPermits(Permits):
     __slots__ = ()
 
-    def hand_over(self, worker: Worker) -> None:
+    def hand_off(self, worker: Worker) -> None:
         disturb()
-        super().hand_over(worker)
+        super().hand_off(worker)
         disturb()
 
 

@@ -181,7 +181,7 @@ class Gone:
     def _come_back(self, *_: Any) -> NoReturn:
         fork.end_child("a thread of the parent's")
 
-    rest = put_away = leave = recover = stay_alone = go_on = _come_back
+    enlist = rest = are_done = put_away = leave = recover = stay_alone = go_on = _come_back
 
     def make_ready(self, task: Task) -> NoReturn:
         raise _not_here("a connection")

@@ -31,7 +31,7 @@ from .._scheduler.run_queue import ALONE, RunQueue
 from .._scheduler.runner import Runner
 from .._scheduler.task import Classified, Task
 from .._scheduler.task_table import TaskTable
-from .._scheduler.tendency import HAND_OVER_COST
+from .._scheduler.tendency import HAND_OFF_COST
 from .._scheduler.watchdog_timer import WatchdogTimer
 from .._scheduler.worker import Worker
 from .._scheduler.workers import Workers
@@ -65,7 +65,7 @@ _GIVEN: dict[str, Any] = {
     "SUSPECT": Classified.SUSPECT,
     "PARKED": State.PARKED,
     "RUNNING": State.RUNNING,
-    "HAND_OVER_COST": HAND_OVER_COST,
+    "HAND_OFF_COST": HAND_OFF_COST,
     "MISSING": MISSING,
     "TRANSITIONS": TRANSITIONS,
     "async_recv": events.handler_async_recv.receivers,
