@@ -60,6 +60,17 @@ def test_a_read_that_breaks_off_amid_a_record_loses_nothing(pair, monkeypatch):
     assert pair.channel.recv(100) == b"some bytes"
 
 
+def test_a_source_that_gives_no_bytes_is_refused(pair):
+    class Text:
+        def recv(self, length, flags):
+            return "text"
+
+    pair.channel._wire.source = Text()
+    with pytest.raises(TypeError, match="takes bytes"):
+        pair.channel.recv(10)
+    assert not pair.channel._lock.locked()
+
+
 def test_what_is_told_of_a_broken_socket_is_what_broke_it(pair, monkeypatch):
     monkeypatch.setattr(Stream, "failed", breaks)
     pair.ours.close()
