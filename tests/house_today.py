@@ -9,7 +9,6 @@ FOREIGN = 127
 
 TODAY = {
     "methods": {
-        "_server.checked.CheckedConnection": 34,
         "_stream.arrivals.Arrivals": 40,
         "_stream.core.SocketCore": 31,
         "_stream.receiving.Receiving": 52,
@@ -31,7 +30,6 @@ TODAY = {
         "socket.Socket.unread": 23,
     },
     "fields": {
-        "_connection.linger.Linger": 22,
         "_stream.arrivals.Arrivals": 21,
         "_stream.core.SocketCore": 21,
         "_stream.receiving.Receiving": 21,
@@ -43,7 +41,6 @@ TODAY = {
         "socket.Socket": 3,
     },
     "elsewhere": {
-        "_server.checked": 1,
         "_stream.arrivals": 49,
         "_stream.receiving": 70,
         "_stream.sendfile": 17,
@@ -51,7 +48,6 @@ TODAY = {
         "socket": 33,
     },
     "parameters": {
-        "_connection.environment.Environment.__init__": 15,
         "_stream.sending.Sending._send": 7,
     },
 }

@@ -81,7 +81,7 @@ def test_two_owners(serve, client, found, caplog):
     client(server).sendall(b"x")
     assert began.wait(5)
     lifecycle = the_only(server)
-    lifecycle._enter()  # what a second thread would do
+    lifecycle.watch.enter(lifecycle)  # what a second thread would do
     release.set()
     assert found == [f"connection {lifecycle.id} has two owners"]
     assert "test_two_owners" in caplog.text, "with what every thread is doing"
@@ -108,13 +108,13 @@ def test_a_run_without_ownership_and_after_the_end(serve, client, found):
     sock = client(server)
     echoes(sock)
     lifecycle = parked(server)
-    if lifecycle._enter():
-        lifecycle._watch.inside.release()
+    if lifecycle.watch.enter(lifecycle):
+        lifecycle.watch.leave()
     assert found == [f"connection {lifecycle.id} is run, and nobody owns it"]
     sock.close()
     assert eventually(lambda: server.info().active_connections == 0)
-    if lifecycle._enter():
-        lifecycle._watch.inside.release()
+    if lifecycle.watch.enter(lifecycle):
+        lifecycle.watch.leave()
     assert found[-1] == f"connection {lifecycle.id} is run after its end"
 
 

@@ -3,13 +3,14 @@ that is a list, a channel that is a script, and a clock that is a number."""
 
 import contextvars
 import socket
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thousand_island_sync import Close, Continue, Error, Handler, HandshakeError, SocketClosed
-from thousand_island_sync._connection.environment import Environment
+from thousand_island_sync._connection.environment import Environment, Handlers, Limits
 from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK
@@ -141,20 +142,18 @@ class World:
         self.reactions = {}
         self.probes = 0
         self.pool = Pool()
-        self.env = Environment(
-            server="the server",
-            handler_cls=handler_cls,
-            handler_options=self,
-            context=contextvars.copy_context(),
-            read_timeout=read_timeout,
-            send_timeout=5.0,
-            handshake_timeout=2.0,
-            max_pending=5,
-            clock=lambda: self.time,
+        census = SimpleNamespace(
             opened=self.opened.append,
             ended=self.ended.append,
             refused=lambda connection, error: self.refused.append(error),
             probed=self._probed,
+        )
+        self.env = Environment(
+            "the server",
+            Handlers(handler_cls, self, contextvars.copy_context()),
+            Limits(read_timeout, 5.0, 2.0, 5),
+            census,
+            lambda: self.time,
         )
         self.env.pool = self.pool
         self.channel = Script()

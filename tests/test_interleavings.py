@@ -10,6 +10,7 @@ import contextvars
 import logging
 import os
 import socket
+from types import SimpleNamespace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from thousand_island_sync import (
     SocketClosed,
     SwitchTransport,
 )
-from thousand_island_sync._connection.environment import Environment
+from thousand_island_sync._connection.environment import Environment, Handlers, Limits
 from thousand_island_sync._connection.mailbox import Call
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._connection.task import ConnectionTask
@@ -217,20 +218,18 @@ class Interleavings(RuleBasedStateMachine):
         )
         self.limit = ConnectionLimit(10, 0, lambda *edge: None)
         self.pool = Pool(self)
-        self.env = Environment(
-            server="the server",
-            handler_cls=Told,
-            handler_options=self,
-            context=contextvars.Context(),
-            read_timeout=10.0,
-            send_timeout=5.0,
-            handshake_timeout=2.0,
-            max_pending=5,
-            clock=lambda: self.time,
+        census = SimpleNamespace(
             opened=self.limit.opened,
             ended=self.limit.ended,
             refused=lambda connection, error: self.limit.refused(connection),
             probed=self.limit.count_probe,
+        )
+        self.env = Environment(
+            "the server",
+            Handlers(Told, self, contextvars.Context()),
+            Limits(10.0, 5.0, 2.0, 5),
+            census,
+            lambda: self.time,
         )
         self.env.pool = self.pool
         self.accept(shakes)

@@ -93,15 +93,15 @@ class Callbacks:
     def __init__(self, whose: Served, env: Environment) -> None:
         self._whose = whose
         self._clock = env.clock
-        self._context = env.context.copy()
+        self._context = env.handlers.new_context()
         self.read_deadline = self._total_deadline = FOREVER
-        self.read_timeout = env.read_timeout
+        self.read_timeout = env.limits.read_timeout
 
     # ---- calling it -------------------------------------------------------------
 
     def make(self, env: Environment) -> None:
         """Makes the handler. Raises BaseException: whatever its `__init__` did."""
-        self._handler = self._context.run(env.handler_cls, env.handler_options)
+        self._handler = env.handlers.make(self._context)
         if self._whose.alert:
             self._whose.came_back("__init__")
 
@@ -262,7 +262,7 @@ class Callbacks:
         try:
             _log.error(
                 "%s.%s of connection %s with %s raised %s, on thread %s",
-                whose.env.handler_cls.__name__,
+                whose.env.handlers.name,
                 where,
                 whose.client.id,
                 whose.client.peer_shown(),

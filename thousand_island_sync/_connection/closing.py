@@ -16,7 +16,6 @@ from .._base.clock import now_ns
 from .._base.unread import read_away, unread_bytes
 from .._stream.core import _guard
 from ..events import By, Told
-from ..handler import Handler
 from ..socket import Socket
 from .callbacks import Callbacks
 from .environment import Environment
@@ -28,12 +27,12 @@ from .states import BY_HANDLER, BY_PEER, REASON, Cause
 class Closing:
     """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's."""
 
-    __slots__ = ("_callbacks", "_env", "_task", "socket")
+    __slots__ = ("_callbacks", "_env", "socket", "task")
 
     def __init__(
         self, task: Served, env: Environment, callbacks: Callbacks, socket: Socket
     ) -> None:
-        self._task = task
+        self.task = task
         self._env = env
         self._callbacks = callbacks
         self.socket = socket
@@ -45,7 +44,7 @@ class Closing:
         by_peer = cause is BY_PEER or (socket._eof and cause in (BY_HANDLER, Cause.LOCAL))
         if not by_peer or socket._channel.heard:
             return cause
-        self._env.probed()
+        self._env.census.probed()
         return BY_PEER if cause is BY_HANDLER else cause
 
     def tell_all(self, last: str | None, cause: Cause, reason: Any, told: By | None) -> None:
@@ -66,7 +65,7 @@ class Closing:
         callbacks.last("handle_end", socket)
 
     def _tell_end(self, signal: Any, what: dict[str, Any], told: By | None) -> None:
-        client = self._task.client
+        client = self.task.client
         what["duration_ns"] = now_ns() - client.accepted_at_ns
         metadata: dict[str, Any] = {"connection_id": client.id}
         if told is not None:
@@ -84,7 +83,7 @@ class Closing:
                 "bytes_received": stats.bytes_received,
                 "recv_count": stats.recv_count,
             },
-            {"connection_id": self._task.client.id},
+            {"connection_id": self.task.client.id},
         )
 
     # ---- the descriptor -----------------------------------------------------------
@@ -92,13 +91,12 @@ class Closing:
     def let_go(self) -> None:
         """It is said goodbye to, taken out of the poller, closed or left to linger. Only the
         first call does anything."""
-        task, socket = self._task, self.socket
+        task, socket = self.task, self.socket
         client, pool = task.client, self._env.pool
         if client.closed:
             return
         client.closed = True
-        cleans_up = self._env.handler_cls.handle_end is not Handler.handle_end
-        if cleans_up or task.known_inbox is not None:
+        if self._env.handlers.clean_up or task.known_inbox is not None:
             client.note_sockname()  # somebody may ask for it afterwards
         sock = client.sock
         quiet = socket._send_home()
@@ -132,18 +130,18 @@ class Closing:
 
     def refuse(self, error: BaseException) -> None:
         """The handler could not be made."""
-        task, client = self._task, self._task.client
+        task, client = self.task, self.task.client
         task.came_back("__init__", error)
         self._callbacks.log(error, "__init__")
         client.closed = True
         task.close_inbox()
         self._env.pool.forget(task)
         descriptors.close(client.sock)
-        self._env.refused(task, error)
+        self._env.census.refused(task, error)
 
     def break_off(self) -> None:
         """A bug of ours: no goodbye, and no callbacks."""
-        task, client = self._task, self._task.client
+        task, client = self.task, self.task.client
         socket: Socket | None = self.socket
         quiet = client.closed or socket is None or socket._send_home()
         client.closed = True
@@ -151,7 +149,7 @@ class Closing:
             task.attached = False  # the number is somebody else's by now
         self._env.pool.forget(task)
         (descriptors.close if quiet else descriptors.leave)(client.sock)
-        self._env.ended(task)
+        self._env.census.ended(task)
 
 
 def _shut_writing(sock: stdlib_socket.socket) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._base.clock import Clock
@@ -28,46 +29,72 @@ class Pool(Protocol):
     def watch_writes(self, task: Any) -> None: ...
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may take: times in seconds, `max_unread` in bytes."""
+
+    read_timeout: float
+    send_timeout: float
+    handshake_timeout: float
+    max_pending: int | None
+    max_unread: int = 1_048_576
+
+
+class Handlers:
+    """Makes the handlers of one run, each with a context of its own.
+
+    Args:
+        cls: their class.
+        options: what each of them gets.
+        context: that of whoever has started the server, of which each gets a copy.
+    """
+
+    def __init__(self, cls: type[Handler], options: Any, context: contextvars.Context) -> None:
+        self._cls = cls
+        self._options = options
+        self.new_context = context.copy
+        self.name = cls.__name__
+        #: Whether they may ask for something after the end.
+        self.clean_up = cls.handle_end is not Handler.handle_end
+
+    def make(self, context: contextvars.Context) -> Handler:
+        """Raises BaseException: whatever its `__init__` did."""
+        return context.run(self._cls, self._options)
+
+
+class Census(Protocol):
+    """Keeps count of connections. Thread: the owner's of each."""
+
+    def opened(self, connection: Any, /) -> None: ...
+    def ended(self, connection: Any, /) -> None: ...
+    def refused(self, connection: Any, error: BaseException, /) -> None:
+        """Its handler could not be made."""
+
+    def probed(self) -> None:
+        """One has ended, on its peer's side, before its first byte."""
+
+
 class Environment:
     """What the connections of one run of a server share.
 
-    Times are seconds. `stopping` is set once, by the stop, before it makes the
-    connections ready; `interrupt` is the descriptor that ends waiting reads then.
+    `stopping` is set once, by the stop, before it makes the connections ready; `interrupt` is the
+    descriptor that ends waiting reads then.
     """
 
     def __init__(
         self,
-        *,
         server: Any,
-        handler_cls: type[Handler],
-        handler_options: Any,
-        context: contextvars.Context,
-        read_timeout: float,
-        send_timeout: float,
-        handshake_timeout: float,
-        max_pending: int | None,
+        handlers: Handlers,
+        limits: Limits,
+        census: Census,
         clock: Clock,
-        opened: Callable[[Any], None],
-        ended: Callable[[Any], None],
-        refused: Callable[[Any, BaseException], None],
-        probed: Callable[[], None],
         interrupt: int | None = None,
-        max_unread: int = 1_048_576,
     ) -> None:
         self.server = server
-        self.handler_cls = handler_cls
-        self.handler_options = handler_options
-        self.context = context
-        self.read_timeout = read_timeout
-        self.send_timeout = send_timeout
-        self.handshake_timeout = handshake_timeout
-        self.max_pending = max_pending
-        self.max_unread = max_unread
+        self.handlers = handlers
+        self.limits = limits
+        self.census = census
         self.clock = clock
-        self.opened = opened
-        self.ended = ended
-        self.refused = refused
-        self.probed = probed
         self.interrupt = interrupt
         self.stopping = False
         self.pool: Pool

@@ -72,7 +72,7 @@ class Handshake:
             machine.closing().refuse(error)
             return machine.over()
         machine.become(HANDSHAKING)
-        env.opened(whose)
+        env.census.opened(whose)
         if events.handler_start.receivers:
             callbacks.tell_start()
         began = env.clock()
@@ -122,9 +122,9 @@ class Handshake:
         whose, env = self._whose, self._whose.env
         if env.stopping:
             return self._machine.finish(BY_SHUTDOWN)
-        deadline = self._began + env.handshake_timeout
+        deadline = self._began + env.limits.handshake_timeout
         if env.clock() >= deadline:
-            limit = env.handshake_timeout * 1000
+            limit = env.limits.handshake_timeout * 1000
             error = HandshakeError(
                 f"the handshake with {whose.client.peer_shown()} was not finished within"
                 f" {limit:g} ms (handshake_timeout_ms)"
@@ -152,8 +152,9 @@ class Handshake:
             )
         transport = kind.of(switch.transport_options)
         socket, env = machine.socket, whose.env
+        timeout = env.limits.send_timeout
         try:
-            socket._take_turn("SwitchTransport", env.send_timeout, now() + env.send_timeout)
+            socket._take_turn("SwitchTransport", timeout, now() + timeout)
         except SocketError as error:
             return End(Cause.ERROR, error)
         try:

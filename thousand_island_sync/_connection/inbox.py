@@ -105,7 +105,7 @@ class Inbox:
         if link is None:
             raise self._ended(doing)
         while mail is None:
-            made = Mailbox(self._client.env.max_pending)
+            made = Mailbox(self._client.env.limits.max_pending)
             with making:
                 self._mail = mail = made if self._mail is None else self._mail
         return link, mail

@@ -39,6 +39,7 @@ from .states import (
     BY_SHUTDOWN,
     CLOSED,
     CLOSING,
+    HANDSHAKING,
     LAST_CALLBACK,
     NEW,
     PARKED,
@@ -69,10 +70,10 @@ class Machine:
     __slots__ = (
         "_drain",
         "_env",
+        "_eof_told",
         "_task",
         "_transport",
         "callbacks",
-        "eof_told",
         "handshake",
         "no_room",
         "short_proves",
@@ -83,7 +84,6 @@ class Machine:
 
     callbacks_cls: ClassVar[type[Callbacks]] = Callbacks
     closing_cls: ClassVar[type[Closing]] = Closing
-
     source: Source
     short_proves: bool
 
@@ -94,9 +94,14 @@ class Machine:
         self._transport = transport
         self.handshake: Handshake | None = None
         self._drain: Drain | None = None
-        self.eof_told = False
+        self._eof_told = False
         self.no_room: OSError | None = None
         self.socket: Socket = _NONE
+
+    @property
+    def listens(self) -> bool:
+        """Whether bytes that arrive must lead to a run. After the peer's end they do not."""
+        return self.state in (PARKED, HANDSHAKING) and not self._eof_told
 
     # ---- what was received ------------------------------------------------------
 
@@ -148,7 +153,7 @@ class Machine:
         return self.socket._closed or channel.drained()
 
     def came_early(self, data: bytes) -> int:
-        """Received before the step that would ask for it."""
+        """Before the step that would ask for it."""
         socket = self.socket
         if data:
             socket._bytes_received += len(data)
@@ -234,13 +239,13 @@ class Machine:
         socket._eof = True
         if socket._channel.truncated or socket._was_reset:
             return self.finish(BY_PEER)
-        if self.eof_told:
+        if self._eof_told:
             if task.client.has_left():
                 return self.finish(BY_PEER)
             if self._mail_waits():
                 return self._go_on(False)
             return self.finish(BY_SHUTDOWN) if self._env.stopping else self._park()
-        self.eof_told = True
+        self._eof_told = True
         verdict = self._callback("handle_eof")
         return verdict if verdict is not None else self._go_on(True)
 
@@ -284,7 +289,7 @@ class Machine:
             return self.finish(*outcome)
         if isinstance(outcome, SwitchTransport):
             return self._switch_transport(outcome)
-        if self.eof_told:
+        if self._eof_told:
             self.callbacks.expect_nothing()
             if self.socket._write_shut:
                 return self.finish(BY_PEER)  # both directions have ended
@@ -302,15 +307,13 @@ class Machine:
         self.handshake = outcome
         return AGAIN
 
-    # ---- between callbacks ----------------------------------------------------
-
     def _go_on(self, drained: bool) -> int:
         """After a callback that ends nothing: is there more to look at?"""
         socket, buffer = self.socket, self.socket._buffer
         if (
             not drained
             or self._task.why_to_end() is not None
-            or (socket._eof and not self.eof_told)
+            or (socket._eof and not self._eof_told)
             or (buffer is not None and buffer.fresh)
             or self._mail_waits()
             or self._env.stopping
@@ -384,7 +387,7 @@ class Machine:
         self._task.close_inbox()
         closing.tell_all(last, cause, reason, told)
         self.become(CLOSED)
-        self._env.ended(self._task)
+        self._env.census.ended(self._task)
         return self.over()
 
     def over(self) -> int:

@@ -193,11 +193,11 @@ class ConnectionTask(Task):
 
     @property
     def send_timeout(self) -> float:
-        return self.env.send_timeout
+        return self.env.limits.send_timeout
 
     @property
     def max_unread(self) -> int:
-        return self.env.max_unread
+        return self.env.limits.max_unread
 
     def interrupt(self) -> int | None:
         return self.env.interrupt

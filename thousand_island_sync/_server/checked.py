@@ -82,13 +82,13 @@ class _CheckedClosing(Closing):
     __slots__ = ()
 
     def let_go(self) -> None:
-        task = self._task
+        task = self.task
         assert isinstance(task, CheckedConnection)
         client = task.client
         fd = client.sock.fileno()
         found, gone = _identity(fd), client.closed
         super().let_go()
-        if not gone and not self.socket._detached and not task.is_still(found):
+        if not gone and not self.socket._detached and not task.watch.is_still(found):
             report(
                 f"connection {client.id} ends, and its descriptor {fd} is another one's by now or"
                 " closed: somebody has made a socket.socket(fileno=...) of it without detach(),"
@@ -106,35 +106,55 @@ class _CheckedMachine(Machine):
 class _Watch:
     """What is known of a connection that is watched."""
 
-    __slots__ = ("identity", "inside", "runs")
+    __slots__ = ("_identity", "_inside", "runs")
 
     def __init__(self, fd: int) -> None:
-        self.inside = threading.Lock()
-        self.identity = _identity(fd)
+        self._inside = threading.Lock()
+        self._identity = _identity(fd)
         self.runs = 0
+
+    def enter(self, connection: CheckedConnection) -> bool:
+        """Before a step; whether no other thread is in one: then `leave` follows it."""
+        self.runs += 1
+        alone = self._inside.acquire(blocking=False)
+        if not alone:
+            report(f"connection {connection.id} has two owners")
+        if not connection.owned:
+            report(f"connection {connection.id} is run, and nobody owns it")
+        if connection.machine.state is State.CLOSED:
+            report(f"connection {connection.id} is run after its end")
+        tell()
+        return alone
+
+    def leave(self) -> None:
+        self._inside.release()
+
+    def is_still(self, identity: tuple[int, int] | None) -> bool:
+        """Whether that is the open file which the descriptor was at the connection's begin."""
+        return identity == self._identity
 
 
 class CheckedConnection(ConnectionTask):
     """A connection that nobody may run beside its owner."""
 
-    __slots__ = ("_watch",)
+    __slots__ = ("watch",)
 
     machine_cls = _CheckedMachine
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._watch = _Watch(self.fd)
+        self.watch = _Watch(self.fd)
 
     def run(self) -> int:
-        alone = self._enter()
+        alone = self.watch.enter(self)
         try:
             return super().run()
         finally:
             if alone:
-                self._watch.inside.release()
+                self.watch.leave()
 
     def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
-        alone = self._enter()
+        alone = self.watch.enter(self)
         try:
             if self.attached:
                 report(f"connection {self.id} is stayed with, and is in the poller as well")
@@ -142,34 +162,7 @@ class CheckedConnection(ConnectionTask):
             return super().stay(timeout, wanted)
         finally:
             if alone:
-                self._watch.inside.release()
-
-    def _enter(self) -> bool:
-        self._watch.runs += 1
-        alone = self._watch.inside.acquire(blocking=False)
-        if not alone:
-            report(f"connection {self.id} has two owners")
-        if not self.owned:
-            report(f"connection {self.id} is run, and nobody owns it")
-        if self.machine.state is State.CLOSED:
-            report(f"connection {self.id} is run after its end")
-        tell()
-        return alone
-
-    @property
-    def runs(self) -> int:
-        """How often it was run."""
-        return self._watch.runs
-
-    def is_still(self, identity: tuple[int, int] | None) -> bool:
-        """Whether that is the open file which its descriptor was at its begin."""
-        return identity == self._watch.identity
-
-    @property
-    def wants_to_be_told(self) -> bool:
-        """Whether bytes that arrive must lead to a run. After the peer's end they do not."""
-        machine = self.machine
-        return machine.state in (State.PARKED, State.HANDSHAKING) and not machine.eof_told
+                self.watch.leave()
 
 
 # ---- the scheduler: where something is handed over -------------------------------
@@ -309,7 +302,7 @@ class Inspection(NoInspection):
             if isinstance(task, CheckedConnection)
             and not task.owned
             and task.attached
-            and task.wants_to_be_told
+            and task.machine.listens
         }
         before, self._waiting = self._waiting, {}
         if not parked:
@@ -319,9 +312,9 @@ class Inspection(NoInspection):
             poller.register(fd, select.POLLIN)
         for fd, _ in poller.poll(0):
             task = parked[fd]
-            runs, since, looks = before.get(task, (task.runs, now(), 0))
-            if runs != task.runs:
-                runs, since, looks = task.runs, now(), 0
+            runs, since, looks = before.get(task, (task.watch.runs, now(), 0))
+            if runs != task.watch.runs:
+                runs, since, looks = task.watch.runs, now(), 0
             self._waiting[task] = (runs, since, looks + 1)
             if looks >= _PATIENT_LOOKS and now() - since >= _PATIENCE_S:
                 report(f"connection {task.id} has bytes that nobody was told of: a lost wake-up")

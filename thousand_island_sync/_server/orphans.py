@@ -91,7 +91,7 @@ class Orphan(ConnectionTask):
     inbox_cls = _OrphansInbox
 
     def came_back(self, name: str, error: BaseException | None = None) -> NoReturn:
-        where = f"{self.env.handler_cls.__name__}.{name} of connection {self.id}"
+        where = f"{self.env.handlers.name}.{name} of connection {self.id}"
         fork.end_child(f"{where} with {self.client.peer_shown()}", error)
 
     def run(self) -> NoReturn:

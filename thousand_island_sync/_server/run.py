@@ -16,7 +16,7 @@ from .._base.clock import now, now_ns
 from .._base.listen_errors import listen_error, no_thread
 from .._base.own_threads import Teller
 from .._base.wake_up import WakeUp
-from .._connection.environment import Environment
+from .._connection.environment import Environment, Handlers, Limits
 from .._connection.task import ConnectionTask
 from .._listener.acceptor_events import AcceptorEvents
 from .._listener.acceptors import Acceptors
@@ -54,6 +54,17 @@ class Owner(Protocol):
 
     def finished(self, run: Run) -> None:
         """A stop has ended it."""
+
+
+class _Census:
+    """Keeps count of the connections of one run."""
+
+    def __init__(self, limit: ConnectionLimit, admission: Callable[[], Admission]) -> None:
+        self.opened, self.ended, self.probed = limit.opened, limit.ended, limit.count_probe
+        self._admission = admission
+
+    def refused(self, connection: ConnectionTask, error: BaseException, /) -> None:
+        self._admission().refused(connection, error)
 
 
 class Run:
@@ -184,23 +195,20 @@ class Run:
         )
 
     def _make_environment(self) -> Environment:
-        config, limit = self._config, self.limit
+        config = self._config
         env = Environment(
-            server=self._server,
-            handler_cls=config.handler_cls,
-            handler_options=config.handler_options,
-            context=self._context,
-            read_timeout=config.read_timeout,
-            send_timeout=config.send_timeout,
-            handshake_timeout=config.handshake_timeout,
-            max_pending=config.max_pending_messages,
-            max_unread=config.max_unread,
-            clock=now,
-            opened=limit.opened,
-            ended=limit.ended,
-            refused=lambda connection, error: self._admission.refused(connection, error),
-            probed=limit.count_probe,
-            interrupt=None if self._interrupt is None else self._interrupt.fileno(),
+            self._server,
+            Handlers(config.handler_cls, config.handler_options, self._context),
+            Limits(
+                config.read_timeout,
+                config.send_timeout,
+                config.handshake_timeout,
+                config.max_pending_messages,
+                config.max_unread,
+            ),
+            _Census(self.limit, lambda: self._admission),
+            now,
+            None if self._interrupt is None else self._interrupt.fileno(),
         )
         env.pool = self.scheduler
         return env
