@@ -502,27 +502,26 @@ began.wait(10)
 
 
 def test_c13_a_start_that_fails_leaves_nothing(tmp_path):
-    blocker = socket.create_server(("127.0.0.1", 0))
-    port = blocker.getsockname()[1]
-    before = set(os.listdir("/proc/self/fd"))
-    for options in (
-        {"host": "127.0.0.1", "port": port},
-        {
-            "host": "127.0.0.1",
-            "port": port,
-            "num_listen_sockets": 3,
-            "transport_options": {"reuse_port": True},
-        },
-        {"host": f"unix:{tmp_path}/missing/s"},
-    ):
-        server = ThousandIsland(handler_cls=Echo, **options)
-        with pytest.raises(ListenError):
-            server.start()
-        assert server.status == "new"
-        assert threading.active_count() == 1
-        assert set(os.listdir("/proc/self/fd")) == before
-    assert os.listdir(tmp_path) == []
-    blocker.close()
+    with socket.create_server(("127.0.0.1", 0)) as blocker:
+        port = blocker.getsockname()[1]
+        before, threads = set(os.listdir("/proc/self/fd")), set(threading.enumerate())
+        for options in (
+            {"host": "127.0.0.1", "port": port},
+            {
+                "host": "127.0.0.1",
+                "port": port,
+                "num_listen_sockets": 3,
+                "transport_options": {"reuse_port": True},
+            },
+            {"host": f"unix:{tmp_path}/missing/s"},
+        ):
+            server = ThousandIsland(handler_cls=Echo, **options)
+            with pytest.raises(ListenError):
+                server.start()
+            assert server.status == "new"
+            assert eventually(lambda: set(threading.enumerate()) <= threads)
+            assert set(os.listdir("/proc/self/fd")) == before
+        assert os.listdir(tmp_path) == []
     with ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=port) as server:
         assert server.local_port == port
 

@@ -340,6 +340,7 @@ def test_d9_a_peer_that_never_answers_does_not_hold_up_a_close(version, tls, aut
     assert sock.recv(1) == b"", "close_notify came: no error"
 
 
+@pytest.mark.memory
 def test_d10_an_idle_connection_takes_little(authority, tmp_path):
     (tmp_path / "chain.pem").write_bytes(authority.chain + authority.key)
     options = f"transport_options={{'certfile': '{tmp_path}/chain.pem'}}"
@@ -666,6 +667,7 @@ def test_d16_what_is_wrong_is_found_before_a_port_is_bound(change, authority):
     socket.create_server(("127.0.0.1", port)).close()
 
 
+@pytest.mark.memory
 def test_d8_a_thousand_reloads_take_no_memory(authority, tmp_path):
     """With clients connecting all the while; what is open goes on."""
     pairs = [
