@@ -90,18 +90,8 @@ static void drop_parts(Parts *parts) {
 /* With the lock: milliseconds that the look may wait, rounded up; -1: for ever; -2: raised. */
 static int may_wait(PyObject *self, const Parts *parts) {
     Py_ssize_t ready = count_ready(self);
-    int closing = ready < 0 ? -1 : ready > 0 ? 0 : TRUTH(parts->table, TaskTable, closing);
-    if (closing < 0)
-        return -2;
-    if (ready > 0)
-        return 0;
-    if (closing) {
-        PyObject *tasks = GET(parts->table, TaskTable, by_fd);
-        if (tasks == NULL || takes(tasks, &PyDict_Type) < 0)
-            return -2;
-        if (PyDict_GET_SIZE(tasks) == 0)
-            return 0;
-    }
+    if (ready != 0)
+        return ready < 0 ? -2 : 0;
     double when, now;
     if (seconds_of(GET(parts->deadlines, Deadlines, _next), &when) < 0)
         return -2;
@@ -247,10 +237,27 @@ static int begin_look(PyObject *self, const Parts *parts, PyObject *worker, int 
     return ADD(self, RunQueue, sleepers, 1);
 }
 
+/* Whether there is enough to run without a look; -1: raised. */
+static int has_enough(PyObject *self) {
+    long unlooked, most;
+    Py_ssize_t ready = count_ready(self);
+    if (ready <= 0)
+        return ready < 0 ? -1 : 0;
+    if (whole(GET(self, RunQueue, _unlooked), &unlooked) < 0 ||
+        whole(GET(self, RunQueue, _batch), &most) < 0)
+        return -1;
+    return unlooked < most;
+}
+
 /* The look of a run queue, by its poller's epoll, with its lock. */
 static PyObject *look(PyObject *self, const Parts *parts, PyObject *worker, int epoll,
                       PyObject *lock) {
-    int timeout = 0;
+    int timeout = 0, closing = TRUTH(parts->table, TaskTable, closing);
+    if (closing != 0) /* it may be over */
+        return closing < 0 ? NULL : call2(native.its.look, self, worker);
+    int enough = has_enough(self);
+    if (enough != 0)
+        return enough < 0 ? NULL : Py_NewRef(Py_True);
     lock_wait(lock);
     int first = begin_look(self, parts, worker, &timeout);
     lock_release(lock);

@@ -175,6 +175,7 @@ class Busy(contextlib.AbstractContextManager):
             EpollPoller(), max_threads=1, name="t", ring=lambda: None, saturation=lambda *_: None
         )
         self.queue, self.runner = self.scheduler._queue, self.scheduler._runner
+        self.queue._unlooked = 64  # the next thing is a look
         self.permits = self.scheduler._permits
         self.worker = self.permits.employ()
         self.task = self.Runs(self.ours.fileno())

@@ -202,10 +202,16 @@ class RunQueue:
     # ---- from an event to the queue ----------------------------------------------------
 
     def look(self, worker: Worker) -> bool:
-        """Polls; waits only when nothing is ready. Fires the timers that are due.
+        """Polls, unless there is enough to run; waits only when nothing is ready. Fires the timers
+        that are due.
 
-        `False`: the permit was taken a moment ago, and the worker must not look.
+        `False`: the permit was taken a moment ago, and the worker must not look; or all is over.
         """
+        if self._table.closing and self._table.is_over():
+            return False
+        # Where every task makes way for the next, each look would cost a GIL switch.
+        if self._ready and self._unlooked < self._batch:
+            return True
         with self.lock:
             self.settle(worker)
             if not worker.permit:
@@ -292,10 +298,6 @@ class RunQueue:
             self._ready.append(task)
 
     # ---- a batch, and back ---------------------------------------------------------------
-
-    def needs_a_look(self) -> bool:
-        # Where every task makes way for the next, each look would cost a GIL switch.
-        return not self._ready or self._unlooked >= self._batch
 
     def begin_batch(self, worker: Worker) -> int:
         """How many tasks the worker may run until the next look."""

@@ -89,11 +89,14 @@ class Runner:
     def _serve(self, worker: Worker) -> None:
         """Until the thread shall end."""
         queue, errands = self._queue, self._errands
-        while worker.permit or self._workers.rest(worker, self._estimate.looks_at_each()):
-            if self._workers.are_done():
-                break
-            if worker.permit and queue.needs_a_look() and not queue.look(worker):
-                continue
+        while True:
+            if worker.permit:
+                if not queue.look(worker):
+                    if self._workers.are_done():
+                        return
+                    continue  # the permit was taken
+            elif not self._workers.rest(worker, self._estimate.looks_at_each()):
+                return
             if errands.left:
                 errands.run()
             self.run_batch(worker)
