@@ -5,7 +5,8 @@ import contextlib
 import pytest
 
 from tests.slots import Broken, breaks
-from tests.support import eventually
+from tests.support import Echo, eventually
+from tests.test_tls import tls
 from tests.test_tls_wire import Pair
 from thousand_island_sync._server import twins
 from thousand_island_sync.transports._tls import records
@@ -69,6 +70,16 @@ def test_a_source_that_gives_no_bytes_is_refused(pair):
     with pytest.raises(TypeError, match="takes bytes"):
         pair.channel.recv(10)
     assert not pair.channel._lock.locked()
+
+
+def test_what_came_alone_is_known_to_be_all(serve, authority, secure, monkeypatch):
+    """The first record tells that one has ended; from then on nobody is asked."""
+    sock = secure(tls(serve, authority, Echo), authority.client_context())
+    for number in range(4):
+        if number == 2:
+            monkeypatch.setattr(Stream, "drained", breaks)
+        sock.sendall(b"x")
+        assert sock.recv(10) == b"x"
 
 
 def test_what_is_told_of_a_broken_socket_is_what_broke_it(pair, monkeypatch):

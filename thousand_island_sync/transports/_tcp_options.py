@@ -135,7 +135,7 @@ def set_inherited(sock: socket.socket, options: Mapping[str, Any]) -> None:
 
 def _set_given(sock: socket.socket, setting: Setting) -> None:
     if setting.option == "socket_options":
-        setting = setting._replace(option=_shown(setting))
+        setting = Setting(_shown(setting), *setting[1:])
     set_option(sock, *setting)
 
 
@@ -212,7 +212,7 @@ def _undone(setting: Setting) -> list[Setting]:
             value: Any = fresh.getsockopt(setting.level, setting.number, *([size] if size else []))
     except OSError:
         return []
-    return [setting._replace(value=value)]
+    return [Setting(*setting[:3], value)]
 
 
 def try_out(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
