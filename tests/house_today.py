@@ -5,7 +5,7 @@ class, a file or a function gets another name, its line here gets it, too.
 """
 
 #: How many uses of other objects' private names there are.
-FOREIGN = 127
+FOREIGN = 125
 
 TODAY = {
     "methods": {

@@ -294,6 +294,16 @@ def test_a_handler_that_cannot_be_made_is_refused(caplog):
         assert world.pool.forgotten == [world.connection]
 
 
+def test_one_that_is_broken_off_at_its_very_end_is_let_go_of(world):
+    """An exception may come between the last line of its last step and its return."""
+    world.run()
+    world.connection.inbox.post("never", 60_000)
+    assert end_by(world, Cause.SHUTDOWN) == DONE
+    world.connection.broke()
+    assert world.state is State.CLOSED
+    assert world.pool.timers == []
+
+
 def end_by(world, cause):
     """Ends a parked connection for a cause, from outside or through its peer."""
     if cause is Cause.PEER:

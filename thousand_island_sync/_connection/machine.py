@@ -373,9 +373,8 @@ class Machine:
 
     # ---- the way out ----------------------------------------------------------
 
-    def closing(self) -> Closing:
-        """Thread: the owner's."""
-        return self.closing_cls(self._task, self._env, self.callbacks, self.socket)
+    def closing(self, task: Served) -> Closing:
+        return self.closing_cls(task, self._env, self.callbacks, self.socket)
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """The only other way out, once. As for `End`."""
@@ -394,7 +393,8 @@ class Machine:
         """The socket, and perhaps the handler, lead back to here: it lets go of them."""
         self.state = CLOSED
         self.callbacks.forget()
-        if self._task.known_inbox is not None:
-            self._task.close_inbox()
+        task: Served | None = self._task
+        if task is not None and task.known_inbox is not None:
+            task.close_inbox()
         self.socket = self.source = self.handshake = self._task = _NONE
         return DONE

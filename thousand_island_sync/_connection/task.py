@@ -112,7 +112,7 @@ class ConnectionTask(Task):
     def broke(self) -> None:
         """A bug of ours: lets go of everything, without callbacks."""
         self.close_inbox()
-        self.machine.closing().break_off()
+        self.machine.closing(self).break_off()
         self.machine.over()
 
     def unwatched(self, error: OSError) -> None:
@@ -228,7 +228,7 @@ class ConnectionTask(Task):
         if waits.current_task() is self:
             self.alert = True
             if not socket._is_inside():  # else it goes when the callback returns
-                self.machine.closing().let_go()
+                self.machine.closing(self).let_go()
             return
         if not socket._shut_both(goodbye=True):
             self.env.pool.soon(functools.partial(socket._shut_both, goodbye=True))
