@@ -17,7 +17,7 @@ call that waits, and over nothing of the user's, and neither is a turn over what
 
 So what interrupting code may call reads facts without locks, and takes locks by `if_free` and
 `if_possible`: where one is not free, and this thread has any other, it is not waited for. A message
-is put in without; all else is left for the listener's thread (`Pool.soon`). Or the lock is one
+is put in without; all else is left for the listener's thread (`Scheduler.soon`). Or the lock is one
 under which nothing is called, so nobody is interrupted there.
 
 With `THOUSAND_ISLAND_DEBUG=1` when the package is imported, all of this is watched for each lock
