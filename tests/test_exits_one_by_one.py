@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import ctypes
+import itertools
 import os
 import socket
 import threading
@@ -10,12 +11,12 @@ import time
 
 import pytest
 
-from tests.slots import Broken, Busy, Quiet, Waiting, Wired, breaks
+from tests.slots import Broken, Busy, Quiet, Staying, Waiting, Wired, breaks
 from thousand_island_sync import Socket, SocketError, events
 from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.states import State
-from thousand_island_sync._scheduler.task import Classified
+from thousand_island_sync._scheduler.task import PARK, Classified
 from thousand_island_sync._server import twins
 
 pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
@@ -227,6 +228,54 @@ def test_a_callback_that_takes_its_channel_away_is_an_error(monkeypatch):
         world.connection.machine.short_proves = False
         with pytest.raises(AttributeError, match="_channel"):
             world.connection.run()
+
+
+def test_a_callback_that_takes_its_source_away_is_an_error(monkeypatch):
+    with Wired() as world:
+        machine = world.connection.machine
+        monkeypatch.setattr(Quiet, "handle_data", lambda *_: delattr(machine, "source"))
+        machine.short_proves = False
+        with pytest.raises(AttributeError, match="source"):
+            world.connection.run()
+
+
+class Puzzle:
+    """Bytes of a transport, of which nobody can say whether they are any."""
+
+    __bool__ = breaks
+
+
+@pytest.mark.parametrize("wrong", [Puzzle, breaks])
+def test_what_a_transport_gets_wrong_ends_a_stay(wrong):
+    with Staying() as world:
+        world.socket._use(world.channel)  # a transport's own
+        world.channel.incoming.append(wrong)
+        with pytest.raises(Broken):
+            world.stay()
+
+
+def test_an_end_that_fails_ends_a_stay(monkeypatch):
+    with Staying() as world:
+        monkeypatch.setattr(type(world.connection.machine), "came_early", breaks)
+        with pytest.raises(Broken):
+            world.connection.stay(float("inf"), lambda duration: False)
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 2])
+def test_a_clock_that_fails_ends_a_stay(read_before):
+    with Staying() as world:
+        times = itertools.chain(range(read_before), iter(breaks, None))
+        world.connection.machine.callbacks._clock = times.__next__
+        with pytest.raises(Broken):
+            world.connection.stay(float("inf"), lambda duration: True)
+
+
+def test_a_source_that_would_block_has_nothing_yet():
+    with Wired() as world:
+        world.connection.machine.source = world.channel
+        world.channel.incoming.append(BlockingIOError())
+        assert world.connection.run() == PARK
+        assert world.state is State.PARKED
 
 
 def test_a_verdict_that_is_none_ends_the_run():
