@@ -107,8 +107,12 @@ class Callbacks:
 
     def data(self, data: bytes, socket: Socket) -> object:
         """`handle_data`, which is looked up each time: it may be set anew. What it returns, or
-        raises, as it is: see `returned` and `raised`."""
-        return self._context.run(self._handler.handle_data, data, socket)
+        raises, as it is: see `returned` and `raised`. Where it gives no times, the read timeout
+        begins anew."""
+        result = self._context.run(self._handler.handle_data, data, socket)
+        if result is None:
+            self.read_deadline = self._clock() + self.read_timeout
+        return result
 
     def run(self, name: str, *arguments: Any) -> Outcome:
         """One that is no last one; the socket is its last argument."""
@@ -180,10 +184,9 @@ class Callbacks:
     def total_is_over(self) -> bool:
         return self._total_deadline != FOREVER and self._clock() >= self._total_deadline
 
-    def count_from(self, time_now: float) -> float:
-        """Bytes have come, and `handle_data` gives no times. The new deadline."""
-        self.read_deadline = deadline = time_now + self.read_timeout
-        return deadline
+    def count_from(self, time_now: float) -> None:
+        """The read timeout begins anew."""
+        self.read_deadline = time_now + self.read_timeout
 
     def wait_after_upgrade(self, timeout_ms: float | Missing | None) -> None:
         """As `SwitchTransport` has it."""

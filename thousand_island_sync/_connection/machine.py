@@ -126,7 +126,7 @@ class Machine:
         except BaseException as error:
             return self._raised(error, "handle_data")
         if result is None and not task.alert:
-            task.deadline = callbacks.count_from(self._env.clock())
+            task.deadline = callbacks.read_deadline
             self.state = PARKED
             if size < CHUNK and self.short_proves:
                 return PARK
