@@ -43,12 +43,6 @@ static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
     return receive_from(fd, CHUNK, 0);
 }
 
-static int count_received(PyObject *socket, Py_ssize_t size) {
-    if (ADD(socket, Socket, _bytes_received, size) < 0)
-        return -1;
-    return ADD(socket, Socket, _recv_count, 1);
-}
-
 /* `handle_data` in the connection's context. */
 static PyObject *deliver(PyObject *callbacks, PyObject *data, PyObject *socket) {
     PyObject *context = HOLD(callbacks, Callbacks, _context);
@@ -134,16 +128,12 @@ static int park(Parts *parts, double now) {
 static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     PyObject *task = parts->task, *self = parts->machine, *socket = parts->socket;
     Py_ssize_t size = PyObject_Size(data); /* a user's transport may give other than bytes */
-    PyObject *result, *whole = NULL;
+    PyObject *result;
     set(SLOT(self, Machine, state), native.its.RUNNING);
-    if (size < 0 || count_received(socket, size) < 0)
+    PyObject *whole = size < 0 ? NULL : socket_received(socket, data, size);
+    if (whole == NULL)
         return NULL;
-    if (!IS(socket, Socket, _buffer, Py_None)) {
-        whole = PyObject_CallMethodOneArg(socket, native.name._behind_unread, data);
-        if (whole == NULL)
-            return NULL;
-        data = whole;
-    }
+    data = whole;
     if (heard(native.its.async_recv) &&
         done(PyObject_CallMethodOneArg(parts->callbacks, native.name.tell_arrival, data)) < 0)
         goto failed;
@@ -348,7 +338,7 @@ PyObject *native_stay(PyObject *task, PyObject *const *args, Py_ssize_t count) {
     Parts parts;
     PyObject *outcome = NULL, *channel = NULL;
     if (hold_machine(task, &parts) == 0 && hold_the_rest(&parts) == 0)
-        channel = HOLD(parts.socket, Socket, _channel);
+        channel = socket_channel(parts.socket);
     bool ends = channel == NULL;
     for (int left = STAY_STEPS; left > 0 && !ends; left--)
         ends = stay_step(&parts, channel, args[0], args[1], &outcome);

@@ -28,16 +28,19 @@
     X(Callbacks, _handler) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
     X(Machine, callbacks) X(Machine, short_proves) X(Machine, socket) X(Machine, source)      \
     X(Machine, state)                                                                          \
-    X(Socket, _answered) X(Socket, _buffer) X(Socket, _bytes_received) X(Socket, _bytes_sent)  \
-    X(Socket, _channel) X(Socket, _closed) X(Socket, _receiving) X(Socket, _recv_count)        \
-    X(Socket, _send_count) X(Socket, _sending) X(Socket, _sink) X(Socket, _sock)               \
-    X(Socket, _waiter)                                                                         \
+    X(Socket, _reader) X(Socket, _writer)                                                      \
+    X(Duplex, channel) X(Duplex, connection) X(Duplex, sock) X(Duplex, state)                  \
+    X(Duplex, waiter)                                                                          \
+    X(Reader, _answered) X(Reader, _receiving) X(Reader, _stream) X(Reader, buffer)            \
+    X(Reader, bytes_received) X(Reader, recv_count)                                            \
+    X(Writer, _reader) X(Writer, _sending) X(Writer, _sink) X(Writer, _stream)                 \
+    X(Writer, bytes_sent) X(Writer, send_count)                                                \
     X(TCPChannel, _receive_timeout) X(TCPChannel, _sock)
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
     X(Task) X(Worker) X(Wanted) X(Connection) X(Machine) X(Callbacks)              \
-    X(Socket)                                                                                  \
+    X(Socket) X(Duplex) X(Reader) X(Writer) X(OPEN) X(CLOSED_STATE)                            \
     X(RunQueue) X(TaskTable) X(Deadlines) X(WatchdogTimer) X(Runner) X(BlockingEstimate)       \
     X(Affinity) X(Permits) X(Workers)                                                          \
     X(TCPChannel)                                                                              \
@@ -47,9 +50,9 @@
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
-    X(_after_data) X(_behind_unread) X(_broke_off) X(came_early) X(_connection)               \
+    X(_after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                \
     X(_drained_after) X(_end_of_stream) X(_epoll) X(_fire) X(nothing_there) X(_put_back)      \
-    X(_raised) X(receive_failed) X(_send) X(_set_timer) X(_tell) X(tell_arrival)             \
+    X(_raised) X(receive_failed) X(_set_timer) X(tell) X(tell_arrival)             \
     X(_tell_sent) X(after_run) X(alert) X(arm) X(begin_now) X(call_due) X(close) X(disarm)     \
     X(recv) X(ring) X(run) X(send) X(stay_alone) X(wait_recv) X(wake)
 
@@ -245,6 +248,10 @@ PyObject *native_run(PyObject *self, PyObject *ignored);
 PyObject *native_become(PyObject *self, PyObject *state);
 PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count);
 /* socket.c */
+/* Of a `Socket`: its `Reader` counts what the connection has received, and puts what was put back
+   in front of it; a new reference. */
+PyObject *socket_received(PyObject *socket, PyObject *data, Py_ssize_t size);
+PyObject *socket_channel(PyObject *socket);
 PyObject *native_send(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *native_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 /* tls.c */

@@ -1,4 +1,5 @@
-/* The twins of `Sending.send` and `Receiving.recv`. */
+/* The twins of `Socket.send` and `Socket.recv`: those of its `Writer` and its `Reader`, one call
+   less. */
 
 #include "native.h"
 
@@ -22,17 +23,56 @@ static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
     return *sent < 0 ? -1 : 0;
 }
 
-/* With the lock of sending, which goes: all went out, and is counted. */
-static PyObject *sent_all(PyObject *self, PyObject *lock, PyObject *given, Py_ssize_t sent) {
-    PyObject *received = HOLD(self, Socket, _bytes_received);
-    int failed = received == NULL || ADD(self, Socket, _bytes_sent, sent) < 0 ||
-                         ADD(self, Socket, _send_count, 1) < 0
-                     ? -1
-                     : 0;
+static PyObject *reader_of(PyObject *socket) {
+    PyObject *reader = GET(socket, Socket, _reader);
+    return reader != NULL && TAKES(reader, Reader) == 0 ? reader : NULL;
+}
+
+static PyObject *writer_of(PyObject *socket) {
+    PyObject *writer = GET(socket, Socket, _writer);
+    return writer != NULL && TAKES(writer, Writer) == 0 ? writer : NULL;
+}
+
+static PyObject *taken_stream(PyObject *stream) {
+    return stream != NULL && TAKES(stream, Duplex) == 0 ? stream : NULL;
+}
+
+/* As `Reader.count`. */
+static int count(PyObject *reader, Py_ssize_t size) {
+    if (ADD(reader, Reader, bytes_received, size) < 0)
+        return -1;
+    return ADD(reader, Reader, recv_count, 1);
+}
+
+PyObject *socket_received(PyObject *socket, PyObject *data, Py_ssize_t size) {
+    PyObject *reader = reader_of(socket);
+    if (reader == NULL)
+        return NULL;
+    if (IS(reader, Reader, buffer, Py_None))
+        return count(reader, size) < 0 ? NULL : Py_NewRef(data);
+    Py_INCREF(reader);
+    PyObject *whole = PyObject_CallMethodOneArg(reader, native.name.received, data);
+    Py_DECREF(reader);
+    return whole;
+}
+
+PyObject *socket_channel(PyObject *socket) {
+    PyObject *reader = reader_of(socket);
+    PyObject *stream = reader == NULL ? NULL : taken_stream(GET(reader, Reader, _stream));
+    return stream == NULL ? NULL : HOLD(stream, Duplex, channel);
+}
+
+/* With the turn to send, which goes: all went out, and is counted. */
+static PyObject *sent_all(PyObject *self, PyObject *turn, PyObject *given, Py_ssize_t sent) {
+    PyObject *reader = GET(self, Writer, _reader), *received = NULL;
+    if (reader != NULL && TAKES(reader, Reader) == 0)
+        received = HOLD(reader, Reader, bytes_received);
+    bool counted = received != NULL && ADD(self, Writer, bytes_sent, sent) == 0 &&
+                   ADD(self, Writer, send_count, 1) == 0;
     if (received != NULL)
-        put(SLOT(self, Socket, _answered), received);
-    lock_release(lock);
-    PyObject *length = failed < 0 ? NULL : PyLong_FromSsize_t(sent);
+        put(SLOT(reader, Reader, _answered), received);
+    lock_release(turn);
+    PyObject *length = counted ? PyLong_FromSsize_t(sent) : NULL;
     if (length != NULL && heard(native.its.socket_send) &&
         done(PyObject_CallMethodObjArgs(self, native.name._tell_sent, given, length, NULL)) < 0)
         Py_CLEAR(length);
@@ -64,48 +104,50 @@ static PyObject *one_piece(PyObject *given) {
     return joined;
 }
 
-/* With the lock of sending, which goes. `given`: what receivers are told of. */
-static PyObject *send_now(PyObject *self, PyObject *lock, PyObject *data, PyObject *given) {
-    PyObject *result = NULL;
+/* With the turn to send, which goes. `given`: what receivers are told of. */
+static PyObject *send_now(PyObject *self, PyObject *turn, PyObject *data, PyObject *given) {
+    PyObject *result = NULL, *stream = taken_stream(GET(self, Writer, _stream));
     Py_ssize_t sent = 0;
-    if (IS(self, Socket, _closed, Py_False)) {
-        PyObject *sink = HOLD(self, Socket, _sink);
+    if (stream == NULL) {
+        lock_release(turn);
+        return NULL;
+    }
+    if (IS(stream, Duplex, state, native.its.OPEN)) {
+        PyObject *sink = HOLD(self, Writer, _sink);
         int failed = sink == NULL ? -1 : push(sink, data, &sent);
         Py_XDECREF(sink);
         if (failed < 0) {
             bool system = PyErr_ExceptionMatches(PyExc_OSError);
-            lock_release(lock);
+            lock_release(turn);
             return system ? handled(self, native.name._broke_off, NULL) : NULL;
         }
     }
     if (sent == PyBytes_GET_SIZE(data)) {
-        result = sent_all(self, lock, given, sent);
+        result = sent_all(self, turn, given, sent);
     } else {
         /* Negative: all that was taken counts as sent, but a rest waits to be flushed. */
-        PyObject *taken = PyLong_FromSsize_t(sent >= 0 ? sent : ~sent);
-        if (taken != NULL)
-            result = PyObject_CallMethodObjArgs(self, native.name._send, data, taken, native.zero,
-                                                native.missing, Py_False, Py_True, given, NULL);
+        PyObject *already = PyLong_FromSsize_t(sent >= 0 ? sent : ~sent);
+        if (already != NULL)
+            result = PyObject_CallMethodObjArgs(self, native.name._send_rest, data, already, given,
+                                                NULL);
         if (result == NULL)
-            lock_release(lock); /* it is ours still if it was not even called */
-        Py_XDECREF(taken);
+            lock_release(turn); /* it is ours still if it was not even called */
+        Py_XDECREF(already);
     }
     return result;
 }
 
 PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
-    PyObject *lock = HOLD(self, Socket, _sending);
-    if (lock == NULL)
-        return NULL;
-    PyObject *data = count == 1 && names == NULL ? one_piece(args[0]) : NULL;
-    if (data == NULL || !Py_IS_TYPE(lock, &Lock_Type) || !lock_try(lock)) {
-        Py_XDECREF(data);
-        Py_DECREF(lock);
-        return PyErr_Occurred() ? NULL : call_original(native.its.send, self, args, count, names);
-    }
-    PyObject *result = send_now(self, lock, data, args[0]);
-    Py_DECREF(lock);
-    Py_DECREF(data);
+    PyObject *writer = Py_XNewRef(writer_of(self));
+    PyObject *turn = writer == NULL ? NULL : HOLD(writer, Writer, _sending), *result = NULL;
+    PyObject *data = turn != NULL && count == 1 && names == NULL ? one_piece(args[0]) : NULL;
+    if (data != NULL && Py_IS_TYPE(turn, &Lock_Type) && lock_try(turn))
+        result = send_now(writer, turn, data, args[0]);
+    else if (!PyErr_Occurred())
+        result = call_original(native.its.send, self, args, count, names);
+    Py_XDECREF(data);
+    Py_XDECREF(turn);
+    Py_XDECREF(writer);
     return result;
 }
 
@@ -118,24 +160,22 @@ static PyObject *waited(PyObject *self, Py_ssize_t length, double began, PyObjec
     return PyObject_CallMethod(self, "_waited", "ndi", length, began, met);
 }
 
-/* With the lock of receiving, which goes: a receive that waits in the kernel. */
-static PyObject *wait_again(PyObject *self, PyObject *lock, int fd, Py_ssize_t length) {
+/* With the turn to receive, which goes: a receive that waits in the kernel. */
+static PyObject *wait_again(PyObject *self, PyObject *turn, int fd, Py_ssize_t length) {
     double began = seconds_now();
     PyObject *data = receive_from(fd, length, 0);
     int met = errno;
     Py_ssize_t size = data == NULL || data == Py_None ? 0 : PyBytes_GET_SIZE(data);
-    int failed = size == 0 ? 0
-                           : ADD(self, Socket, _bytes_received, size) < 0 ||
-                                 ADD(self, Socket, _recv_count, 1) < 0;
-    lock_release(lock);
+    int failed = size == 0 ? 0 : count(self, size);
+    lock_release(turn);
     if (size == 0) {
         errno = met;
         PyObject *result = waited(self, length, began, data);
         Py_XDECREF(data);
         return result;
     }
-    if (failed || (heard(native.its.socket_recv) &&
-                   done(PyObject_CallMethodOneArg(self, native.name._tell, data)) < 0))
+    if (failed < 0 || (heard(native.its.socket_recv) &&
+                       done(PyObject_CallMethodOneArg(self, native.name.tell, data)) < 0))
         Py_CLEAR(data);
     return data;
 }
@@ -143,35 +183,42 @@ static PyObject *wait_again(PyObject *self, PyObject *lock, int fd, Py_ssize_t l
 /* A receive by the owner, which has waited in the kernel before: it waits there again. NULL
    without an exception: the Python code shall do it. */
 static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
-    PyObject *waiter = GET(self, Socket, _waiter), *sock, *lock;
-    if (waiter == NULL || (sock = GET(self, Socket, _sock)) == NULL ||
-        (lock = GET(self, Socket, _receiving)) == NULL || takes(waiter, &PyLong_Type) < 0)
+    PyObject *stream = taken_stream(GET(self, Reader, _stream)), *waiter, *sock, *turn;
+    if (stream == NULL || (waiter = GET(stream, Duplex, waiter)) == NULL ||
+        (sock = GET(stream, Duplex, sock)) == NULL ||
+        (turn = GET(self, Reader, _receiving)) == NULL || takes(waiter, &PyLong_Type) < 0)
         return NULL;
     unsigned long known = PyLong_AsUnsignedLong(waiter);
     if (known == (unsigned long)-1 && PyErr_Occurred())
         return NULL;
     if (known != PyThread_get_thread_ident() || length <= 0 || length > CHUNK ||
-        !Py_IS_TYPE(sock, native.socket_type) || !Py_IS_TYPE(lock, &Lock_Type))
+        !Py_IS_TYPE(sock, native.socket_type) || !Py_IS_TYPE(turn, &Lock_Type))
         return NULL;
     int fd;
     PyObject *data = NULL;
-    Py_INCREF(lock);
-    if (lock_try(lock)) {
+    Py_INCREF(turn);
+    if (lock_try(turn)) {
         if (descriptor(sock, &fd) < 0 || fd < 0)
-            lock_release(lock);
+            lock_release(turn);
         else
-            data = wait_again(self, lock, fd, length);
+            data = wait_again(self, turn, fd, length);
     }
-    Py_DECREF(lock);
+    Py_DECREF(turn);
     return data;
 }
 
 /* What `close` begins with, where there is no memory even to call it: nobody receives any more,
    and the connection's next step is its last. */
 static void close_without_memory(PyObject *self) {
-    set(SLOT(self, Socket, _closed), Py_True);
-    set(SLOT(self, Socket, _waiter), native.zero);
-    PyObject *connection = PyObject_GetAttr(self, native.name._connection);
+    PyObject *reader = reader_of(self);
+    PyObject *stream = reader == NULL ? NULL : taken_stream(GET(reader, Reader, _stream));
+    if (stream == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    set(SLOT(stream, Duplex, state), native.its.CLOSED_STATE);
+    set(SLOT(stream, Duplex, waiter), native.zero);
+    PyObject *connection = HOLD(stream, Duplex, connection);
     if (connection == NULL || PyObject_SetAttr(connection, native.name.alert, Py_True) < 0)
         PyErr_Clear(); /* a stand-in's, which has no steps */
     Py_XDECREF(connection);
@@ -194,7 +241,9 @@ PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, P
         Py_ssize_t length = count == 0 ? CHUNK : PyLong_AsSsize_t(args[0]);
         if (length == -1 && PyErr_Occurred())
             PyErr_Clear(); /* too large; it is negative, so the Python code gets it */
-        PyObject *data = receive_again(self, length);
+        PyObject *reader = Py_XNewRef(reader_of(self));
+        PyObject *data = reader == NULL ? NULL : receive_again(reader, length);
+        Py_XDECREF(reader);
         if (data == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
             close_after_loss(self);
         if (data != NULL || PyErr_Occurred())

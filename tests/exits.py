@@ -25,6 +25,7 @@ from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.runner import Runner
 from thousand_island_sync._scheduler.task import DONE
 from thousand_island_sync._scheduler.worker import Worker
+from thousand_island_sync._stream.states import CLOSED
 from thousand_island_sync.transports._tls.channel import TLSChannel
 from thousand_island_sync.transports._tls.stream import Stream
 from thousand_island_sync.transports._tls.wire import Wire
@@ -58,7 +59,7 @@ def take_free_ones():
 class Receives(Waiting):
     def __init__(self):
         super().__init__()
-        self.socket._bytes_received = self.socket._recv_count = HUGE
+        self.socket._reader.bytes_received = self.socket._reader.recv_count = HUGE
         self.heard = b""
 
     def play(self):
@@ -79,11 +80,13 @@ class ReceivesAlone(Receives):
 
     def __init__(self):
         super().__init__()
-        del self.socket._connection
+        del self.socket._stream.connection
 
     def check(self):
-        yield from said("the lock is held", not self.socket._receiving.locked())
-        yield from said("more is to be had", self.heard == b"some" or self.socket._closed)
+        yield from said("the lock is held", not self.socket._reader._receiving.locked())
+        yield from said(
+            "more is to be had", self.heard == b"some" or self.socket._stream.state is CLOSED
+        )
 
 
 class Sends(Wired):
@@ -91,13 +94,14 @@ class Sends(Wired):
 
     def __init__(self):
         super().__init__()
-        self.socket._bytes_sent = self.socket._send_count = self.socket._bytes_received = HUGE
+        self.socket._writer.bytes_sent = self.socket._writer.send_count = HUGE
+        self.socket._reader.bytes_received = HUGE
 
     def play(self):
         self.sent = self.socket.send(self.data)
 
     def check(self):
-        yield from said("the lock is held", not self.socket._sending.locked())
+        yield from said("the lock is held", not self.socket._writer._sending.locked())
         self.socket.send(b"more")
         heard = self.theirs.recv(100)
         yield from said("some bytes went out", heard in (b"some bytesmore", b"more"))
@@ -115,7 +119,7 @@ class Runs(Wired):
 
     def __init__(self):
         super().__init__()
-        self.socket._bytes_received = self.socket._recv_count = HUGE
+        self.socket._reader.bytes_received = self.socket._reader.recv_count = HUGE
 
     def play(self):
         self.connection.run()
@@ -137,7 +141,8 @@ class RunsMuch(Runs):
 class Stays(Staying):
     def __init__(self):
         super().__init__()
-        self.socket._bytes_received = self.socket._recv_count = self.busy.worker.turn = HUGE
+        self.socket._reader.bytes_received = self.socket._reader.recv_count = HUGE
+        self.busy.worker.turn = HUGE
 
     def play(self):
         self.stay()

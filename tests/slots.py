@@ -132,7 +132,7 @@ class Wired(World):
         self.connection.machine.source = self.ours
         self.connection.machine.short_proves = True
         self.socket = self.connection.machine.socket
-        self.socket._use(self.plain)
+        self.socket._stream.use(self.plain)
 
     def objects(self):
         return {
@@ -141,6 +141,9 @@ class Wired(World):
             "Machine": self.connection.machine,
             "Callbacks": self.connection.machine.callbacks,
             "Socket": self.socket,
+            "Duplex": self.socket._stream,
+            "Reader": self.socket._reader,
+            "Writer": self.socket._writer,
             "TCPChannel": self.plain,
         }
 
@@ -150,8 +153,8 @@ class Waiting(Wired):
 
     def __init__(self):
         super().__init__()
-        self.socket._reading()
-        self.socket._waiter = threading.get_ident()
+        self.socket._reader.turn()
+        self.socket._stream.waiter = threading.get_ident()
 
 
 class Busy(contextlib.AbstractContextManager):

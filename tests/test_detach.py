@@ -35,7 +35,8 @@ from thousand_island_sync import (
     SwitchTransport,
 )
 from thousand_island_sync._base import waits
-from thousand_island_sync._stream import handover
+from thousand_island_sync._stream.duplex import Duplex
+from thousand_island_sync._stream.states import GIVEN_AWAY
 
 LIMIT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO, 16)
 
@@ -332,15 +333,15 @@ def test_one_that_is_broken_off_closes_the_descriptor(at, wire, monkeypatch):
         return broken
 
     if at in ("the step", "the end"):
-        monkeypatch.setattr(type(socket._connection), "let_step_end", breaks())
+        monkeypatch.setattr(type(socket._stream.connection), "let_step_end", breaks())
     elif at == "the poller":
-        give_up = type(socket._connection).give_up
-        monkeypatch.setattr(type(socket._connection), "give_up", breaks(give_up))
+        give_up = type(socket._stream.connection).give_up
+        monkeypatch.setattr(type(socket._stream.connection), "give_up", breaks(give_up))
     elif at == "the number":
-        monkeypatch.setattr(handover, "_take_descriptor", breaks())
+        monkeypatch.setattr(Duplex, "take_descriptor", breaks())
     else:
-        take = handover._take_descriptor
-        monkeypatch.setattr(handover, "_take_descriptor", breaks(take))
+        take = Duplex.take_descriptor
+        monkeypatch.setattr(Duplex, "take_descriptor", breaks(take))
     with pytest.raises(Broken):
         socket.detach()
     over.set()
@@ -363,7 +364,7 @@ class _Stuck(Handler):
             except TimeoutError as error:
                 sent += error.bytes_sent
                 in_vain = 0 if error.bytes_sent else in_vain + 1
-        assert socket._channel.unfinished
+        assert socket._stream.channel.unfinished
         started.set()
         results.put((socket.detach(), sent))
 
@@ -544,7 +545,7 @@ def test_a_wrap_over_tls_gets_the_bare_descriptor(serve, secure, authority, tmp_
     sock = secure(server, authority.client_context())
     sock.sendall(b"wrap")
     socket = sockets.get(timeout=5)
-    assert eventually(lambda: socket._detached)
+    assert eventually(lambda: socket._stream.state in GIVEN_AWAY)
     sock.sendall(b"a record of the old session")
     assert isinstance(failed.get(timeout=5), OSError)
     other = secure(server, authority.client_context())
@@ -576,7 +577,7 @@ def test_g5_what_one_client_is_sent_never_arrives_at_another(serve, client, auth
     first = client(server)
     first.sendall(b"STARTTLS\n")
     socket = sockets.get(timeout=5)
-    assert eventually(lambda: socket._detached)
+    assert eventually(lambda: socket._stream.state in GIVEN_AWAY)
     first.sendall(b"this is no TLS")
     assert wrapped.wait(5)
     others = [client(server) for _ in range(5)]
@@ -677,7 +678,7 @@ def test_receives_that_wait_end_soon(who, wire, adopt, stopwatch):
             ended.put("over")
 
     def detach(socket):
-        assert eventually(lambda: is_held(socket._receiving))
+        assert eventually(lambda: is_held(socket._reader._receiving))
         given.put(socket.detach())
 
     sock = wire.connect(wire.serve(Waits))
@@ -701,7 +702,7 @@ def test_a_send_that_waits_gets_the_send_timeout(serve, client, adopt, record, s
                 given.put(caught.value.bytes_sent)
 
             with running(send):
-                assert eventually(lambda: is_held(socket._sending))
+                assert eventually(lambda: is_held(socket._writer._sending))
                 given.put(socket.detach())
 
     sock = client(serve(Sends, send_timeout_ms=300))

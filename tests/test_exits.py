@@ -196,7 +196,7 @@ def call(make, play, met):
 
 class Receives(Waiting):
     def begin(self):
-        self.socket._waiter = threading.get_ident()
+        self.socket._stream.waiter = threading.get_ident()
 
 class Sends(secure()):
     def begin(self):

@@ -12,12 +12,14 @@ import time
 import pytest
 
 from tests.slots import Broken, Busy, Quiet, Staying, Waiting, Wired, breaks
-from thousand_island_sync import Socket, SocketError, events
+from thousand_island_sync import SocketError, events
 from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._scheduler.task import PARK, Classified
 from thousand_island_sync._server import twins
+from thousand_island_sync._stream.reader import Reader
+from thousand_island_sync._stream.writer import Writer
 
 pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
 
@@ -223,10 +225,10 @@ def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
 def test_a_callback_that_takes_its_channel_away_is_an_error(monkeypatch):
     with Wired() as world:
         monkeypatch.setattr(
-            Quiet, "handle_data", lambda handler, data, sock: delattr(sock, "_channel")
+            Quiet, "handle_data", lambda handler, data, sock: delattr(sock._stream, "channel")
         )
         world.connection.machine.short_proves = False
-        with pytest.raises(AttributeError, match="_channel"):
+        with pytest.raises(AttributeError, match="channel"):
             world.connection.run()
 
 
@@ -248,7 +250,7 @@ class Puzzle:
 @pytest.mark.parametrize("wrong", [Puzzle, breaks])
 def test_what_a_transport_gets_wrong_ends_a_stay(wrong):
     with Staying() as world:
-        world.socket._use(world.channel)  # a transport's own
+        world.socket._stream.use(world.channel)  # a transport's own
         world.channel.incoming.append(wrong)
         with pytest.raises(Broken):
             world.stay()
@@ -294,7 +296,7 @@ def test_a_sink_without_room_is_waited_for():
             raise BlockingIOError
 
     with Wired() as world:
-        world.socket._sink = Full()
+        world.socket._writer._sink = Full()
         assert world.socket.send(b"x") == 1
         assert world.theirs.recv(10) == b"x"
 
@@ -306,15 +308,15 @@ def test_one_piece_of_a_list_is_sent_as_it_is():
 
 
 def test_a_receiver_that_cannot_be_told_frees_the_locks(heard, monkeypatch):
-    for name in ("_tell", "_tell_sent"):
-        monkeypatch.setattr(Socket, name, breaks)
+    monkeypatch.setattr(Reader, "tell", breaks)
+    monkeypatch.setattr(Writer, "_tell_sent", breaks)
     with Waiting() as world:
         with pytest.raises(Broken):
             world.socket.send(b"x")
-        assert not world.socket._sending.locked()
+        assert not world.socket._writer._sending.locked()
         with pytest.raises(Broken):
             world.socket.recv(4)
-        assert not world.socket._receiving.locked()
+        assert not world.socket._reader._receiving.locked()
 
 
 def test_a_socket_that_was_closed_beneath_is_the_pythons_to_tell_of():
@@ -322,7 +324,7 @@ def test_a_socket_that_was_closed_beneath_is_the_pythons_to_tell_of():
         world.ours.close()
         with pytest.raises(SocketError, match="Bad file"):
             world.socket.recv(4)
-        assert not world.socket._receiving.locked()
+        assert not world.socket._reader._receiving.locked()
 
 
 def test_functions_of_the_module_look_at_what_they_get():

@@ -379,7 +379,7 @@ def test_f13_errnos_of_a_peer_that_has_gone(number, serve, client, monkeypatch):
 
     class Sends(Handler):
         def handle_data(self, data, sock):
-            sock._sink = Gone()
+            sock._writer._sink = Gone()
             try:
                 sock.send(b"x")
             except SocketError as error:

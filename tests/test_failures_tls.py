@@ -442,7 +442,7 @@ def test_d9_a_send_that_comes_just_after_our_goodbye_meets_a_closed_socket(tls, 
 
     class Sends(Handler):
         def handle_data(self, data, socket):
-            socket._channel.say_goodbye()  # what a close by another thread does first
+            socket._stream.channel.say_goodbye()  # what a close by another thread does first
             for _ in range(2):
                 with pytest.raises(SocketClosed) as error:
                     socket.send(b"late")

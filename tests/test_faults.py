@@ -247,7 +247,7 @@ def test_a_send_waits_for_its_turn_no_longer_than_its_time(serve, client):
         def handle_connection(self, socket):
             first = threading.Thread(target=self.fill, args=(socket,))
             first.start()
-            assert eventually(lambda: is_held(socket._sending))
+            assert eventually(lambda: is_held(socket._writer._sending))
             try:
                 socket.send(b"x", timeout_ms=30)
             except SocketTimeout as error:

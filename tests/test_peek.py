@@ -52,7 +52,7 @@ def within(wire):
 
 
 def in_the_kernel(socket):
-    return unread_bytes(socket._sock)
+    return unread_bytes(socket._stream.sock)
 
 
 def test_what_is_peeked_comes_again(within):

@@ -226,7 +226,7 @@ def test_an_upgrade_leaves_no_time_limit_behind(shown, serve, client, authority)
 
         def handle_upgrade(self, socket):
             # What a library that asks select(2) depends on was asked for before.
-            seen.put((socket._channel.exposed, limit_on(socket.fileno())))
+            seen.put((socket._stream.channel.exposed, limit_on(socket.fileno())))
 
     sock = client(serve(StartTLS, handler_options=TLS.prepare(**authority.options)))
     threading.Event().wait(0.02)
@@ -318,7 +318,9 @@ class Pumped(Handler):
         thread.start()
         results.put(thread)
         two.wait(5)
-        assert eventually(lambda: is_held(socket._receiving))  # it waits again, with the lock
+        assert eventually(
+            lambda: is_held(socket._reader._receiving)
+        )  # it waits again, with the lock
         if how == "close":
             socket.close()
             return None
@@ -349,7 +351,7 @@ def test_a_send_that_is_under_way_goes_out_in_plain_before_an_upgrade(serve, cli
             thread = threading.Thread(target=socket.send, args=(plain,))
             thread.start()
             started.put(thread)
-            assert eventually(lambda: is_held(socket._sending))
+            assert eventually(lambda: is_held(socket._writer._sending))
             return SwitchTransport(TLS, self.options)
 
         def handle_data(self, data, socket):
@@ -381,11 +383,13 @@ def test_every_receive_that_waits_holds_the_lock_that_a_close_waits_for(serve, c
     sock = client(serve(Loops))
     socket = seen.get(timeout=5)
     for _ in range(4):
-        assert eventually(lambda: socket._receiving is not None and is_held(socket._receiving))
+        assert eventually(
+            lambda: socket._reader._receiving is not None and is_held(socket._reader._receiving)
+        )
         sock.sendall(b"x")
     sock.sendall(b".")
-    assert eventually(lambda: not is_held(socket._receiving))
-    assert eventually(lambda: socket._waiter == 0)
+    assert eventually(lambda: not is_held(socket._reader._receiving))
+    assert eventually(lambda: socket._stream.waiter == 0)
 
 
 def test_another_connections_callback_has_not_the_owners_quick_way(serve, client):
@@ -397,7 +401,7 @@ def test_another_connections_callback_has_not_the_owners_quick_way(serve, client
         def handle_connection(self, socket):
             if not sockets.empty():
                 other = sockets.get()
-                got.put((other._waiter, other.recv(1)))
+                got.put((other._stream.waiter, other.recv(1)))
                 return
             got.put(socket.recv(1))
             got.put(socket.recv(1))
@@ -427,7 +431,7 @@ def test_who_asks_for_it_waits_for_no_receive(who, wire, stopwatch):
     seen, ended = queue.SimpleQueue(), queue.SimpleQueue()
 
     def asks(socket):
-        assert eventually(lambda: is_held(socket._receiving))
+        assert eventually(lambda: is_held(socket._reader._receiving))
         seen.put(limit_on(socket.fileno()))
 
     class Waits(Handler):

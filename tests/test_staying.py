@@ -322,12 +322,12 @@ def stayed(monkeypatch):
 
     def counted(connection, timeout, wanted):
         socket = connection.machine.socket
-        before = socket._recv_count
+        before = socket._reader.recv_count
         try:
             return stay(connection, timeout, wanted)
         finally:
             if getattr(here, "alone", False):
-                steps.append(socket._recv_count - before)
+                steps.append(socket._reader.recv_count - before)
 
     def alone(affinity, worker):
         here.alone = True

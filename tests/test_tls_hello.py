@@ -15,7 +15,7 @@ from tests.support import Echo, echoes, eventually, journal, receive, running, t
 from tests.test_tls import Tells, tls, told
 from tests.test_tls_wire import Pair
 from thousand_island_sync import TLS, Handler, SocketClosed, SocketTimeout, SwitchTransport
-from thousand_island_sync._stream import core
+from thousand_island_sync._stream.turns import guard
 from thousand_island_sync.transports._tls import gaps
 from thousand_island_sync.transports._tls import hello as _tls_hello
 
@@ -384,8 +384,8 @@ def test_no_lock_of_ours_is_held_then(serve, authority, secure):
 
     def sni(name):
         (one,) = server.connections()
-        channel = task_of(one).machine.socket._channel
-        for lock in (channel._lock, core._guard, task_of(one).machine.socket._sending):
+        channel = task_of(one).machine.stream.channel
+        for lock in (channel._lock, guard, task_of(one).machine.stream.writer._sending):
             free.append(lock.acquire(False))
             lock.release()
 
@@ -486,7 +486,7 @@ def upgrade(slow, serve, client, authority):
 def waits(server):
     """Whether another thread waits for the end of the upgrade."""
     (one,) = server.connections()
-    handshake = task_of(one).machine.socket._channel._handshake
+    handshake = task_of(one).machine.stream.channel._handshake
     return handshake is not None and handshake._waiting != ()
 
 

@@ -333,7 +333,7 @@ def test_a_connection_whose_answer_finds_no_room_waits_for_it(serve, authority, 
     assert sock.recv(1) == b"x"
     (task,) = (one for one in server._run.scheduler.tasks() if hasattr(one, "machine"))
     assert eventually(lambda: not task.owned)  # the step that has answered is over
-    channel = task.machine.socket._channel
+    channel = task.machine.stream.channel
     answers = Answers(channel)
     answers._records = None
     held = b"?" * (4 << 20)

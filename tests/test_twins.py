@@ -23,7 +23,7 @@ from thousand_island_sync._connection.states import State
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import Classified
 from thousand_island_sync._server import twins
-from thousand_island_sync._stream.receiving import CHUNK
+from thousand_island_sync._stream.buffer import CHUNK
 
 PURE = os.environ.get("THOUSAND_ISLAND_PURE") == "1"
 POSSIBLE = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -222,7 +222,7 @@ def told(steps, connection_cls):
             else:
                 seen.append(connection.run())
             events.handler_async_recv.disconnect(receiver)
-            buffer = socket._buffer
+            buffer = socket._reader.buffer
             seen.append((world.state, connection.alert, connection.deadline, socket.stats()))
             seen.append(None if buffer is None else buffer.peek(100))
             if world.state is State.CLOSED:
@@ -373,7 +373,7 @@ class Fills(Handler):
         try:
             while len(left) < 20_000:
                 socket.send(b"x" * 1_000)
-                left.append(socket._channel.unfinished)
+                left.append(socket._stream.channel.unfinished)
         except SocketTimeout as error:
             self.options.append((len(left), any(left), error.bytes_sent))
             raise

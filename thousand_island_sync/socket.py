@@ -1,45 +1,18 @@
-"""`Socket`: what callbacks get, and what may be handed to a library that wants a
-blocking socket."""
+"""`Socket`: what callbacks get, and what may be handed to who wants a blocking socket."""
 
 from __future__ import annotations
 
-import io
 import socket as stdlib_socket
-import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
-from . import events
 from ._base import addresses
-from ._stream import core
-from ._stream.handover import hand_over, share
-from ._stream.receiving import Receiving
-from ._stream.sendfile import SendingFiles
-from .errors import NotSupported
-
-_RECEIVE_TIMEOUT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO)
-_HOW = {
-    "read": stdlib_socket.SHUT_RD,
-    "write": stdlib_socket.SHUT_WR,
-    "both": stdlib_socket.SHUT_RDWR,
-    stdlib_socket.SHUT_RD: stdlib_socket.SHUT_RD,
-    stdlib_socket.SHUT_WR: stdlib_socket.SHUT_WR,
-    stdlib_socket.SHUT_RDWR: stdlib_socket.SHUT_RDWR,
-}
-_HOW_NAMES = {
-    stdlib_socket.SHUT_RD: "read",
-    stdlib_socket.SHUT_WR: "write",
-    stdlib_socket.SHUT_RDWR: "both",
-}
-
-
-def _named(kind: type[IntEnum], value: int) -> int:
-    """It with its name, as the standard library says it, if it has one."""
-    try:
-        return kind(value)
-    except ValueError:
-        return value
+from ._base.options import MISSING, Missing
+from ._stream import descriptor, gather, raw_file
+from ._stream.buffer import CHUNK
+from ._stream.duplex import Duplex
+from ._stream.handover import HandOver, share
+from ._stream.sendfile import FileSending
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +25,194 @@ class Stats:
     send_count: int
 
 
-class Socket(Receiving, SendingFiles):
+class Socket:
     """A synchronous socket. Every call waits as long as it says and no longer; while it
     waits, another thread of the pool serves the other connections."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_reader", "_stream", "_writer")
+
+    def __init__(self, stream: Duplex) -> None:
+        self._stream = stream
+        self._reader = stream.reader
+        self._writer = stream.writer
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<Socket {self.connection_id} {self._who()} {state}>"
+        return f"<Socket {self.connection_id} {descriptor.described(self._stream)}>"
+
+    # ---- receiving ------------------------------------------------------------
+
+    def recv(
+        self, length: int = CHUNK, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
+    ) -> bytes:
+        """The next available bytes.
+
+        Args:
+            length: at most so many; not given: 64 KiB.
+            flags: as for `socket.recv`.
+            timeout_ms: milliseconds; not given: `settimeout`'s, or the read timeout.
+
+        Returns:
+            Bytes; `b""` at the end of the stream, or where `length` is 0.
+
+        Raises:
+            SocketTimeout: nothing came in time.
+            SocketClosed: the peer reset the connection, or it was closed here.
+            ServerStopping: the wait was ended by a stop or by `Connection.close()`.
+            SocketError: any other failure, with its errno.
+            NotSupported: a flag that the transport cannot honour.
+            ValueError: `length` is negative.
+
+        Thread: any, one at a time.
+        """
+        return self._reader.recv(length, flags, timeout_ms)
+
+    def recv_exactly(self, length: int, *, timeout_ms: float | Missing | None = MISSING) -> bytes:
+        """That many bytes, within `timeout_ms` in all.
+
+        Raises:
+            SocketClosed: the stream ended, or was reset, before; `.partial` has the rest.
+            SocketTimeout: what was read is kept for the next call.
+            ValueError: `length` is negative.
+            SocketError: as for `recv`.
+
+        Thread: any, one at a time.
+        """
+        return gather.recv_exactly(self._reader, length, timeout_ms)
+
+    def recv_until(
+        self,
+        delimiter: bytes,
+        limit: int = 65_536,
+        *,
+        timeout_ms: float | Missing | None = MISSING,
+    ) -> bytes:
+        """The bytes up to and including `delimiter`, within `timeout_ms` in all.
+
+        Args:
+            delimiter: one byte or more.
+            limit: how many bytes it may be, the delimiter among them.
+            timeout_ms: milliseconds.
+
+        Raises:
+            LimitExceeded: no delimiter within `limit`; the bytes stay readable.
+            SocketClosed: the stream ended, or was reset, before; `.partial` has the rest.
+            SocketTimeout: what was read is kept for the next call.
+            ValueError: an empty delimiter, or a limit below its length.
+            SocketError: as for `recv`.
+
+        Thread: any, one at a time.
+        """
+        return gather.recv_until(self._reader, delimiter, limit, timeout_ms)
+
+    def recv_into(
+        self,
+        buffer: Any,
+        nbytes: int = 0,
+        flags: int = 0,
+        *,
+        timeout_ms: float | Missing | None = MISSING,
+    ) -> int:
+        """The next available bytes into a writable buffer.
+
+        Args:
+            buffer: a writable bytes-like.
+            nbytes: at most so many; 0: as many as fit.
+            flags: as for `socket.recv_into`.
+            timeout_ms: as for `recv`.
+
+        Returns:
+            How many; 0 at the end of the stream.
+
+        Raises:
+            ValueError: `nbytes` is negative, or more than the buffer holds.
+            SocketError: as for `recv`.
+
+        Thread: any, one at a time.
+        """
+        return gather.recv_into(self._reader, buffer, nbytes, flags, timeout_ms)
+
+    def unread(self, data: Any) -> None:
+        """Puts bytes back in front: the next read sees them first.
+
+        What is still unread when a callback returns waits for new bytes and is
+        delivered in front of them.
+
+        Raises:
+            LimitExceeded: more than `max_unread` would be unread.
+            SocketClosed: the socket was closed here.
+            TypeError: not bytes-like.
+
+        Thread: any, one at a time.
+        """
+        self._reader.unread(data)
+
+    # ---- sending --------------------------------------------------------------
+
+    def send(
+        self, data: Any, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
+    ) -> int:
+        """Sends all of `data`.
+
+        After `settimeout` was given a number, and without `timeout_ms`, it is as
+        `socket.send` is: it may send a part, and raises only if nothing went out.
+
+        Args:
+            data: bytes-like, or an iterable of bytes-like.
+            flags: as for `socket.send`.
+            timeout_ms: milliseconds for all of it; not given: `settimeout`'s, or
+                `send_timeout_ms`.
+
+        Returns:
+            How many bytes.
+
+        Raises:
+            SocketTimeout: not all went out in time; `.bytes_sent` says how many did.
+            SocketClosed: the peer has gone, or the socket was closed here.
+            SocketError: any other failure, with its errno.
+            TypeError: `str`, or nothing bytes-like.
+            NotSupported: a flag that the transport cannot honour.
+
+        Thread: any; sends do not interleave inside one another.
+        """
+        return self._writer.send(data, flags, timeout_ms)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Sends all of `data`, whatever `settimeout` was given.
+
+        Raises:
+            SocketError: as for `send`.
+
+        Thread: any; sends do not interleave inside one another.
+        """
+        self._writer.sendall(data, flags)
+
+    def sendfile(self, file: Any, offset: int = 0, length: int | None = None) -> int:
+        """Sends a file, or a part of it.
+
+        Without TLS its pages go out as they are: what changes it before the peer has
+        received it may change what the peer receives (sendfile(2)).
+
+        Args:
+            file: a path, or a binary file object, whose position does not move.
+            offset: the first byte, counted from the file's start.
+            length: how many; `None`: to the end.
+
+        Returns:
+            How many bytes; fewer than `length` if the file ends early.
+
+        Raises:
+            OSError: the file's own errors, before any byte is sent; the connection
+                stays usable.
+            ValueError: a negative number.
+            TypeError: no path and no binary file.
+            SocketTimeout: not all went out within `send_timeout_ms`; see `.bytes_sent`.
+            SocketError: as for `send`.
+
+        Thread: any; holds the turn to send for the whole file.
+        """
+        return FileSending(self._stream, self._writer, file, offset, length).run()
+
+    # ---- both directions ------------------------------------------------------
 
     def shutdown(self, how: str | int) -> None:
         """Ends one direction, or both.
@@ -74,26 +226,35 @@ class Socket(Receiving, SendingFiles):
 
         Thread: any.
         """
-        chosen = _HOW.get(how)
-        if chosen is None:
-            raise ValueError(
-                f'shutdown: how: got {how!r}, takes "read", "write", "both" or SHUT_RD, ...'
-            )
-        with core._guard:
-            self._open("shutdown")
-            try:
-                self._channel.shutdown(chosen)
-            except OSError as cause:
-                raise self._failed("shutdown", cause) from cause
-            if chosen != stdlib_socket.SHUT_RD:
-                self._write_shut = True
-        if events.socket_shutdown.receivers:
-            events.emit(
-                events.socket_shutdown,
-                self._connection.server,
-                {"how": _HOW_NAMES[chosen]},
-                {"connection_id": self.connection_id},
-            )
+        descriptor.shutdown(self._stream, how)
+
+    def close(self) -> None:
+        """Closes the connection; idempotent. No last callback runs then.
+
+        Thread: any. The connection's own thread closes the descriptor, now or as soon
+        as it comes to it; another thread only ends the traffic.
+        """
+        self._stream.close()
+
+    def settimeout(self, value: float | None) -> None:
+        """Sets the default time of every later call here, in **seconds**; `None`: no limit.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        self._stream.settimeout(value)
+
+    def gettimeout(self) -> float | None:
+        """What `settimeout` was given, in seconds; `None` before."""
+        return self._stream.gettimeout()
+
+    def setblocking(self, flag: bool) -> None:
+        """`settimeout(None)` or `settimeout(0.0)`."""
+        self.settimeout(None if flag else 0.0)
+
+    def getblocking(self) -> bool:
+        """Whether calls wait."""
+        return self.gettimeout() != 0.0
 
     def makefile(
         self,
@@ -109,67 +270,47 @@ class Socket(Receiving, SendingFiles):
         Raises:
             ValueError: an unknown mode, or text without a buffer.
         """
-        if not set(mode) <= set("rwb"):
-            raise ValueError(f"makefile: mode: got {mode!r}, takes r, w, b only")
-        self._open("makefile")
-        writing, binary = "w" in mode, "b" in mode
-        reading = "r" in mode or not writing  # "b" alone reads
-        raw = _RawFile(self, reading, writing)
-        if buffering == 0:
-            if not binary:
-                raise ValueError("makefile: unbuffered streams must be binary")
-            return raw
-        size = io.DEFAULT_BUFFER_SIZE if buffering < 0 else buffering
-        buffered: Any
-        if reading and writing:
-            buffered = io.BufferedRWPair(raw, raw, size)
-        elif reading:
-            buffered = io.BufferedReader(raw, size)
-        else:
-            buffered = io.BufferedWriter(raw, size)
-        if binary:
-            return buffered
-        text = io.TextIOWrapper(buffered, encoding, errors, newline)
-        text.mode = mode  # type: ignore[misc]
-        return text
+        self._stream.check_open("makefile")
+        return raw_file.open_file(self, mode, buffering, encoding, errors, newline)
 
     # ---- facts ----------------------------------------------------------------
 
     def stats(self) -> Stats:
         """What was moved so far; answers after the close, too."""
-        return Stats(self._bytes_received, self._recv_count, self._bytes_sent, self._send_count)
+        reader, writer = self._reader, self._writer
+        return Stats(reader.bytes_received, reader.recv_count, writer.bytes_sent, writer.send_count)
 
     @property
     def connection(self) -> Any:
         """The `Connection`, which any thread may use."""
-        return self._connection.handle
+        return self._stream.connection.handle
 
     @property
     def connection_id(self) -> str:
-        return self._connection.id
+        return self._stream.connection.id
 
     @property
     def secure(self) -> bool:
         """Whether the bytes are encrypted."""
-        return self._channel.secure
+        return self._stream.channel.secure
 
     @property
     def truncated(self) -> bool:
         """Whether an encrypted stream ended without saying so (`close_notify`)."""
-        return self._channel.truncated
+        return self._stream.channel.truncated
 
     @property
     def stopping(self) -> bool:
         """Whether the server is stopping."""
-        return self._connection.stopping
+        return self._stream.connection.stopping
 
     def negotiated_protocol(self) -> str | None:
         """The ALPN protocol, or `None`."""
-        return self._channel.negotiated_protocol()
+        return self._stream.channel.negotiated_protocol()
 
     def peer_certificate(self) -> Any:
         """A `cryptography.x509.Certificate`, or `None`."""
-        return self._channel.peer_certificate()
+        return self._stream.channel.peer_certificate()
 
     def tls_info(self) -> Any:
         """What the handshake agreed on.
@@ -177,7 +318,7 @@ class Socket(Receiving, SendingFiles):
         Raises:
             NotSupported: the connection is not encrypted.
         """
-        return self._channel.tls_info()
+        return self._stream.channel.tls_info()
 
     def peer_credentials(self) -> tuple[int, int, int]:
         """`(pid, uid, gid)` of a Unix peer (SO_PEERCRED, unix(7)).
@@ -185,28 +326,21 @@ class Socket(Receiving, SendingFiles):
         Raises:
             NotSupported: not a Unix socket, or a platform without it.
         """
-        self._open("peer_credentials")
-        option = getattr(stdlib_socket, "SO_PEERCRED", None)
-        if option is None or self._sock.family != stdlib_socket.AF_UNIX:
-            raise NotSupported("peer_credentials() needs a Unix socket, on Linux")
-        layout = struct.Struct("3i")
-        found = self.getsockopt(stdlib_socket.SOL_SOCKET, option, layout.size)
-        pid, uid, gid = layout.unpack(found)
-        return pid, uid, gid
+        return descriptor.peer_credentials(self._stream)
 
     # ---- as on socket.socket --------------------------------------------------
 
     @property
     def family(self) -> int:
-        return _named(stdlib_socket.AddressFamily, self._sock.family)
+        return descriptor.named(stdlib_socket.AddressFamily, self._stream.sock.family)
 
     @property
     def type(self) -> int:
-        return _named(stdlib_socket.SocketKind, self._sock.type)
+        return descriptor.named(stdlib_socket.SocketKind, self._stream.sock.type)
 
     @property
     def proto(self) -> int:
-        return self._sock.proto
+        return self._stream.sock.proto
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed.
@@ -221,12 +355,8 @@ class Socket(Receiving, SendingFiles):
         stays this socket's: who makes a `socket.socket(fileno=...)` of it without `detach()`
         must not let that one close it. Two owners of a number send one client's bytes to another.
         """
-        share(self)
-        with core._guard:
-            if self._closed:
-                return -1
-            self._set_blocking()
-            return self._sock.fileno()
+        share(self._stream)
+        return self._stream.fileno()
 
     def detach(self) -> int:
         """Hands the descriptor over; it is the caller's from now on, and this socket is closed.
@@ -250,84 +380,21 @@ class Socket(Receiving, SendingFiles):
 
         Thread: any.
         """
-        return hand_over(self)
+        return HandOver(self._stream).run()
 
     def getpeername(self) -> Any:
         """The peer's address; raises SocketClosed once closed."""
-        self._open("getpeername")
-        return addresses.plain(self._connection.peer_address)
+        self._stream.check_open("getpeername")
+        return addresses.plain(self._stream.connection.peer_address)
 
     def getsockname(self) -> Any:
         """This side's address; raises SocketClosed once closed, SocketError as the system."""
-        return addresses.plain(self._asked("getsockname"))
+        return addresses.plain(descriptor.ask(self._stream, "getsockname"))
 
     def setsockopt(self, *args: Any) -> None:
         """setsockopt(2); raises SocketClosed once closed, SocketError as the system."""
-        self._asked("setsockopt", *args)
+        descriptor.ask(self._stream, "setsockopt", *args)
 
     def getsockopt(self, *args: Any) -> Any:
         """getsockopt(2); raises SocketClosed once closed, SocketError as the system."""
-        return self._asked("getsockopt", *args)
-
-    def _asked(self, call: str, *args: Any) -> Any:
-        if args[:2] == _RECEIVE_TIMEOUT:  # the user's own
-            share(self)
-        with core._guard:
-            self._open(call)
-            try:
-                return getattr(self._sock, call)(*args)
-            except OSError as cause:
-                raise self._failed(call, cause) from cause
-
-
-class _RawFile(io.RawIOBase):
-    """The unbuffered file under `makefile`'s."""
-
-    def __init__(self, socket: Socket, reading: bool, writing: bool) -> None:
-        self._socket = socket
-        self._reading = reading
-        self._writing = writing
-
-    @property
-    def mode(self) -> str:
-        """`gzip.GzipFile` and others take from it whether to read or to write."""
-        return "r" * self._reading + "w" * self._writing + "b"
-
-    @property
-    def name(self) -> int:
-        return -1 if self.closed else self.fileno()
-
-    def readable(self) -> bool:
-        self._not_closed()
-        return self._reading
-
-    def writable(self) -> bool:
-        self._not_closed()
-        return self._writing
-
-    def fileno(self) -> int:
-        self._not_closed()
-        return self._socket.fileno()
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._usable(self._reading, "read")
-        try:
-            return self._socket.recv_into(buffer)
-        except BlockingIOError:
-            return None
-
-    def write(self, data: Any) -> int | None:
-        self._usable(self._writing, "write")
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return None
-
-    def _usable(self, allowed: bool, what: str) -> None:
-        self._not_closed()
-        if not allowed:
-            raise io.UnsupportedOperation(what)
-
-    def _not_closed(self) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on a closed file")
+        return descriptor.ask(self._stream, "getsockopt", *args)

@@ -217,7 +217,6 @@ class Callbacks:
         whose = self._whose
         if whose.alert:  # who asks for an end sets it, and so does who waits in the kernel
             whose.came_back(name)
-            socket._waiter = 0
             asked = whose.why_to_end()
             if asked is not None:
                 return PLAIN[asked]
@@ -247,7 +246,7 @@ class Callbacks:
         whose = self._whose
         whose.came_back(name, error)
         asked = whose.why_to_end()
-        if not (isinstance(error, SocketError) and error._origin is socket):
+        if not (isinstance(error, SocketError) and error._origin is self._whose):
             locks.release_all()
             self.log(error, name)
             return End(asked if asked is Cause.LOCAL else Cause.ERROR, error, By.TRACEBACK)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .._base import addresses
 from .._base.waits import hung_up
-from .._stream.core import _guard
+from .._stream.turns import guard
 from .environment import Environment
 
 #: Seconds that a silent new connection gets at a stop, counted from its accept.
@@ -92,7 +92,7 @@ class Client:
         """While there is a descriptor to ask: it is a fact that outlives it."""
         if self._sockname is None:
             try:
-                with _guard:
+                with guard:
                     address = self.sock.getsockname()
             except OSError:
                 return  # it has ended

@@ -14,7 +14,8 @@ from .. import events
 from .._base import descriptors
 from .._base.clock import now_ns
 from .._base.unread import read_away, unread_bytes
-from .._stream.core import _guard
+from .._stream.duplex import Duplex
+from .._stream.states import CUT, ENDED, GIVEN_AWAY
 from ..events import By, Told
 from ..socket import Socket
 from .callbacks import Callbacks
@@ -27,22 +28,28 @@ from .states import BY_HANDLER, BY_PEER, REASON, Cause
 class Closing:
     """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's."""
 
-    __slots__ = ("_callbacks", "_env", "socket", "task")
+    __slots__ = ("_callbacks", "_env", "socket", "stream", "task")
 
     def __init__(
-        self, task: Served, env: Environment, callbacks: Callbacks, socket: Socket
+        self,
+        task: Served,
+        env: Environment,
+        callbacks: Callbacks,
+        socket: Socket,
+        stream: Duplex,
     ) -> None:
         self.task = task
         self._env = env
         self._callbacks = callbacks
         self.socket = socket
+        self.stream = stream
 
     def seen_as(self, cause: Cause) -> Cause:
         """Of a connection that no bytes were received of: if its peer has ended it, it was a
         probe, and that is counted."""
-        socket = self.socket
-        by_peer = cause is BY_PEER or (socket._eof and cause in (BY_HANDLER, Cause.LOCAL))
-        if not by_peer or socket._channel.heard:
+        ended = self.stream.reader.incoming in ENDED
+        by_peer = cause is BY_PEER or (ended and cause in (BY_HANDLER, Cause.LOCAL))
+        if not by_peer or self.stream.channel.heard:
             return cause
         self._env.census.probed()
         return BY_PEER if cause is BY_HANDLER else cause
@@ -91,7 +98,7 @@ class Closing:
     def let_go(self) -> None:
         """It is said goodbye to, taken out of the poller, closed or left to linger. Only the
         first call does anything."""
-        task, socket = self.task, self.socket
+        task, stream = self.task, self.stream
         client, pool = task.client, self._env.pool
         if client.closed:
             return
@@ -99,34 +106,25 @@ class Closing:
         if self._env.handlers.clean_up or task.known_inbox is not None:
             client.note_sockname()  # somebody may ask for it afterwards
         sock = client.sock
-        quiet = socket._send_home()
-        if socket._detached and self._was_handed_over():
+        was_cut = stream.state is CUT
+        quiet = stream.come_home()
+        if stream.state in GIVEN_AWAY and stream.leave():
             pool.forget(task)
             return
-        if quiet and not socket._cut:
+        if quiet and not was_cut:
             try:
-                socket._channel.say_goodbye()
+                stream.channel.say_goodbye()
             except OSError:
                 pass  # the peer has gone
-            if not socket._eof and unread_bytes(sock) and _shut_writing(sock):
+            ended = stream.reader.incoming in ENDED
+            if not ended and unread_bytes(sock) and _shut_writing(sock):
                 if not self._env.stopping:
-                    rest = socket._give_descriptor_away()
+                    rest = stream.give_descriptor_away()
                     pool.replace(task, Linger(rest, pool, self._env.clock))
                     return
                 read_away(sock, MOST_BYTES)
         pool.forget(task)
-        if quiet:
-            descriptors.close(sock, _guard)
-        else:
-            descriptors.leave(sock)
-
-    def _was_handed_over(self) -> bool:
-        """Whether `detach` has the descriptor, or gets it: it closes it if it is broken off."""
-        socket = self.socket
-        with _guard:
-            if socket._detached:
-                socket._detached = "left"
-            return bool(socket._detached)
+        stream.close_descriptor(quiet)
 
     def refuse(self, error: BaseException) -> None:
         """The handler could not be made."""
@@ -142,8 +140,8 @@ class Closing:
     def break_off(self) -> None:
         """A bug of ours: no goodbye, and no callbacks."""
         task, client = self.task, self.task.client
-        socket: Socket | None = self.socket
-        quiet = client.closed or socket is None or socket._send_home()
+        stream: Duplex | None = self.stream
+        quiet = client.closed or stream is None or stream.come_home()
         client.closed = True
         if client.sock.fileno() != task.fd:
             task.attached = False  # the number is somebody else's by now

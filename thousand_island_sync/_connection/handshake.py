@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from .. import events
 from .._base import locks
-from .._base.clock import now
 from .._scheduler.task import PARK
+from .._stream.duplex import Duplex
+from .._stream.payload import Payload
+from .._stream.states import CLOSED_HERE
 from ..errors import HandlerResultError, HandshakeError, SocketError
 from ..events import By
 from ..handler import SwitchTransport
@@ -25,6 +27,7 @@ class Steps(Protocol):
 
     handshake: Handshake | None
     socket: Socket
+    stream: Duplex
 
     @property
     def callbacks(self) -> Callbacks: ...
@@ -63,7 +66,8 @@ class Handshake:
         env, sock = client.env, client.sock
         try:
             channel = transport.channel(sock)
-            machine.socket = Socket(whose, sock, channel)
+            machine.stream = Duplex(whose, sock, channel)
+            machine.socket = Socket(machine.stream)
             machine.use(channel)
             callbacks.make(env)
         except BaseException as error:
@@ -102,7 +106,7 @@ class Handshake:
             ending = whose.why_to_end()
             if ending is not None:
                 return machine.finish(ending)
-        channel, callbacks = machine.socket._channel, machine.callbacks
+        channel, callbacks = machine.stream.channel, machine.callbacks
         try:
             done = channel.handshake()
         except HandshakeError as error:
@@ -151,43 +155,42 @@ class Handshake:
                 f"SwitchTransport: got {kind!r}, takes a Transport such as TLS"
             )
         transport = kind.of(switch.transport_options)
-        socket, env = machine.socket, whose.env
-        timeout = env.limits.send_timeout
+        stream, env = machine.stream, whose.env
         try:
-            socket._take_turn("SwitchTransport", timeout, now() + timeout)
+            stream.writer.take_turn("SwitchTransport", Payload(env.limits.send_timeout))
         except SocketError as error:
             return End(Cause.ERROR, error)
         try:
             # First of all: who detaches from another thread goes by it.
             machine.become(HANDSHAKING)
-            if socket._closed:
+            if stream.state in CLOSED_HERE:
                 return End(Cause.LOCAL)
             made = cls(whose, machine, 0.0)
-            made._replace(socket, transport, switch)
+            made._replace(stream, transport, switch)
         finally:
-            socket._sending.release()
+            stream.writer.give_turn_back()
         made._began = env.clock()
         return made
 
-    def _replace(self, socket: Socket, transport: Transport, switch: SwitchTransport) -> None:
+    def _replace(self, stream: Duplex, transport: Transport, switch: SwitchTransport) -> None:
         """Everything of the old transport that was read is dropped here (RFC 3207, 5). With the
         turn to send."""
-        old, self._switch = socket._channel, switch
+        old, self._switch = stream.channel, switch
         channel = transport.upgrade(self._whose.client.sock, old)
         rest = channel.begin_with(switch.initial) if switch.initial else b""
         old.unlimit()
         if old.exposed:
             channel.expose()
-        socket._use(channel)
+        stream.use(channel)
         self._machine.use(channel)
-        self._dropped = socket._drop_read()
+        self._dropped = stream.reader.drop()
         if rest:
-            socket._add_fresh(rest)
+            stream.reader.add_fresh(rest)
 
     # ---- what came of it --------------------------------------------------------------
 
     def _failed(self, error: HandshakeError) -> int:
-        received = self._machine.socket._bytes_received
+        received = self._machine.stream.reader.bytes_received
         if isinstance(error, EndedInSilence) and not received:
             return self._machine.finish(BY_PEER)
         error.args = (f"{self._whose.client.peer_shown()}: {error}",)

@@ -22,7 +22,9 @@ from typing import Any, ClassVar
 from .. import events
 from .._base.waits import make_way
 from .._scheduler.task import AGAIN, DONE, PARK
-from .._stream.receiving import CHUNK
+from .._stream.buffer import CHUNK
+from .._stream.duplex import Duplex
+from .._stream.states import CLOSED_HERE, CUT, ENDED, SHUT, WAS_RESET
 from ..errors import SocketClosed
 from ..events import By
 from ..handler import SwitchTransport
@@ -64,7 +66,7 @@ class Machine:
     Attributes:
         short_proves: a receive of less than was asked for proves that there is no more.
         no_room: the poller has no room for the descriptor: the next step ends it.
-        socket: `None` before the first step and after the last.
+        socket, stream: what callbacks get, and what is under it; `None` before, and at the end.
     """
 
     __slots__ = (
@@ -80,6 +82,7 @@ class Machine:
         "socket",
         "source",
         "state",
+        "stream",
     )
 
     callbacks_cls: ClassVar[type[Callbacks]] = Callbacks
@@ -97,6 +100,7 @@ class Machine:
         self._eof_told = False
         self.no_room: OSError | None = None
         self.socket: Socket = _NONE
+        self.stream: Duplex = _NONE
 
     @property
     def listens(self) -> bool:
@@ -113,10 +117,8 @@ class Machine:
         task, socket, callbacks = self._task, self.socket, self.callbacks
         self.state = RUNNING
         size = 0 if kept else len(data)
-        socket._bytes_received += size
-        socket._recv_count += not kept
-        if socket._buffer is not None:
-            data = socket._behind_unread(data)
+        if not kept:
+            data = self.stream.reader.received(data)
         if _async_recv.receivers:
             callbacks.tell_arrival(data)
         if task.classified.blocks:
@@ -147,20 +149,14 @@ class Machine:
         end of the stream came with it, nor where a channel keeps bytes of its own."""
         if self._task.hung_up:
             return False
-        channel = self.socket._channel
-        if channel.kernel_waits:
+        stream = self.stream
+        if stream.channel.kernel_waits:
             return size < CHUNK
-        return self.socket._closed or channel.drained()
+        return stream.state in CLOSED_HERE or stream.channel.drained()
 
     def came_early(self, data: bytes) -> int:
         """Before the step that would ask for it."""
-        socket = self.socket
-        if data:
-            socket._bytes_received += len(data)
-            socket._recv_count += 1
-            socket._add_fresh(data)
-        else:
-            socket._eof = True
+        self.stream.reader.came_early(data)
         return self.step()
 
     # ---- the other steps ------------------------------------------------------
@@ -191,14 +187,14 @@ class Machine:
 
     def _read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
-        socket, task = self.socket, self._task
-        data: bytes | None = None if socket._buffer is None else socket._take_fresh()
+        reader, task = self.stream.reader, self._task
+        data: bytes | None = None if reader.buffer is None else reader.take_fresh()
         kept = bool(data)
         if not data:
-            if socket._eof:
+            if reader.incoming in ENDED:
                 return self._end_of_stream()
             try:
-                data = socket._channel.recv(CHUNK)
+                data = self.stream.channel.recv(CHUNK)
             except OSError as error:
                 return self.receive_failed(error)
         if data:
@@ -222,22 +218,22 @@ class Machine:
             return self._go_on(False)
         if self._env.stopping:
             young_until = task.client.young_until
-            if self.socket._bytes_received or time_now >= young_until:
+            if self.stream.reader.bytes_received or time_now >= young_until:
                 return self.finish(BY_SHUTDOWN)
             self.become(PARKED)
             task.deadline = min(young_until, deadline)
             return PARK
         # A TLS session that must answer before it reads on.
-        task.wants_write = self.socket._channel.recv_wants == WRITE
+        task.wants_write = self.stream.channel.recv_wants == WRITE
         return self._park()
 
     def _end_of_stream(self) -> int:
-        task, socket = self._task, self.socket
+        task, reader = self._task, self.stream.reader
         ending = task.why_to_end()
         if ending is not None:
             return self.finish(ending)  # it is we who ended the reads
-        socket._eof = True
-        if socket._channel.truncated or socket._was_reset:
+        reader.end()
+        if self.stream.channel.truncated or reader.incoming in WAS_RESET:
             return self.finish(BY_PEER)
         if self._eof_told:
             if task.client.has_left():
@@ -250,10 +246,11 @@ class Machine:
         return verdict if verdict is not None else self._go_on(True)
 
     def receive_failed(self, error: OSError) -> int:
-        failure = self.socket._failed("receiving from", error)
-        if self.socket._cut or self._task.asked:
+        stream = self.stream
+        failure = stream.reader.failed("receiving from", error)
+        if stream.state is CUT or self._task.asked:
             return self.finish(BY_SHUTDOWN)
-        if self.socket._closed:
+        if stream.state in CLOSED_HERE:
             return self.finish(Cause.LOCAL)
         gone = isinstance(failure, SocketClosed)
         return self.finish(BY_PEER) if gone else self.finish(Cause.ERROR, failure)
@@ -291,7 +288,7 @@ class Machine:
             return self._switch_transport(outcome)
         if self._eof_told:
             self.callbacks.expect_nothing()
-            if self.socket._write_shut:
+            if self.stream.writer.outgoing is SHUT:
                 return self.finish(BY_PEER)  # both directions have ended
         self.become(PARKED)
         return None
@@ -309,12 +306,10 @@ class Machine:
 
     def _go_on(self, drained: bool) -> int:
         """After a callback that ends nothing: is there more to look at?"""
-        socket, buffer = self.socket, self.socket._buffer
         if (
             not drained
             or self._task.why_to_end() is not None
-            or (socket._eof and not self._eof_told)
-            or (buffer is not None and buffer.fresh)
+            or self.stream.reader.has_news(self._eof_told)
             or self._mail_waits()
             or self._env.stopping
         ):
@@ -374,12 +369,12 @@ class Machine:
     # ---- the way out ----------------------------------------------------------
 
     def closing(self, task: Served) -> Closing:
-        return self.closing_cls(task, self._env, self.callbacks, self.socket)
+        return self.closing_cls(task, self._env, self.callbacks, self.socket, self.stream)
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """The only other way out, once. As for `End`."""
-        closing = self.closing_cls(self._task, self._env, self.callbacks, self.socket)
-        if not self.socket._bytes_received:
+        closing = self.closing_cls(self._task, self._env, self.callbacks, self.socket, self.stream)
+        if not self.stream.reader.bytes_received:
             cause = closing.seen_as(cause)
         last = LAST_CALLBACK[self.state, cause]
         self.become(CLOSING)
@@ -396,5 +391,8 @@ class Machine:
         task: Served | None = self._task
         if task is not None and task.known_inbox is not None:
             task.close_inbox()
-        self.socket = self.source = self.handshake = self._task = _NONE
+        stream: Duplex | None = self.stream
+        if stream is not None:
+            stream.take_apart()
+        self.socket = self.stream = self.source = self.handshake = self._task = _NONE
         return DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .._scheduler.task import Classified
-from .._stream.core import Owner
+from .._stream.duplex import Owner
 from .client import Client
 from .environment import Environment
 from .inbox import Inbox

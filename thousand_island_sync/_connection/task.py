@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 from .._base import waits
 from .._scheduler.task import AGAIN, PARK, Task
-from .._stream.receiving import CHUNK
-from ..socket import Socket
+from .._stream.buffer import CHUNK
+from .._stream.duplex import Duplex
+from .._stream.states import CLOSED_HERE, CUT
 from ..transports.base import Transport
 from .client import Client
 from .environment import Environment
@@ -89,7 +90,7 @@ class ConnectionTask(Task):
         this moment, and each holds the GIL for as long as these lines take: so they are few.
         """
         machine, clock = self.machine, self.client.env.clock
-        wait_recv = machine.socket._channel.wait_recv
+        wait_recv = machine.stream.channel.wait_recv
         for _ in range(STAY_STEPS):
             if self.alert:
                 return AGAIN, True
@@ -222,16 +223,16 @@ class ConnectionTask(Task):
         self.env.pool.release(self)
 
     def close_asked(self) -> None:
-        socket: Socket | None = self.machine.socket
-        if socket is None:
+        stream: Duplex | None = self.machine.stream
+        if stream is None:
             return  # it has ended since
         if waits.current_task() is self:
             self.alert = True
-            if not socket._is_inside():  # else it goes when the callback returns
+            if not stream.is_inside():  # else it goes when the callback returns
                 self.machine.closing(self).let_go()
             return
-        if not socket._shut_both(goodbye=True):
-            self.env.pool.soon(functools.partial(socket._shut_both, goodbye=True))
+        if not stream.shut_both(goodbye=True):
+            self.env.pool.soon(functools.partial(stream.shut_both, goodbye=True))
         self.look_again()
 
     def look_again(self) -> None:
@@ -245,25 +246,28 @@ class ConnectionTask(Task):
 
     def why_to_end(self) -> Cause | None:
         """What somebody wants, if an end. Thread: the owner's."""
-        socket = self.machine.socket
-        if socket._closed:
+        state = self.machine.stream.state
+        if state in CLOSED_HERE:
             return Cause.LOCAL
-        return BY_SHUTDOWN if self.asked or socket._cut else None
+        return BY_SHUTDOWN if self.asked or state is CUT else None
 
     def cut_off(self) -> None:
         """A stop has run out of time. Thread: any."""
-        socket: Socket | None = self.machine.socket
-        if socket is not None:
-            socket._cut_off()
+        stream: Duplex | None = self.machine.stream
+        if stream is not None:
+            stream.cut_off()
         self.look_again()
 
     def end_from_outside(self) -> None:
         """Its inbox was asked to close. Thread: any."""
-        socket: Socket | None = self.machine.socket
-        if socket is None or socket._interrupt_read():
+        stream: Duplex | None = self.machine.stream
+        if stream is None or stream.interrupt_reads():
             self.look_again()
         else:
             self.env.pool.soon(self.end_from_outside)
 
     def came_back(self, name: str, error: BaseException | None = None) -> None:
         """A callback has returned or raised. In a forked child it ends there."""
+        stream: Duplex | None = self.machine.stream
+        if stream is not None:
+            stream.forget_waiter()

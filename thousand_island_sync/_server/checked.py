@@ -43,6 +43,7 @@ from .._scheduler.task_table import TaskTable
 from .._scheduler.watchdog_timer import WatchdogTimer
 from .._scheduler.worker import Worker
 from .._scheduler.workers import Workers
+from .._stream.states import GIVEN_AWAY
 
 _LOOK_S = 0.02
 #: What was seen waiting for this long, in at least so many looks, has been forgotten.
@@ -88,7 +89,7 @@ class _CheckedClosing(Closing):
         fd = client.sock.fileno()
         found, gone = _identity(fd), client.closed
         super().let_go()
-        if not gone and not self.socket._detached and not task.watch.is_still(found):
+        if not gone and self.stream.state not in GIVEN_AWAY and not task.watch.is_still(found):
             report(
                 f"connection {client.id} ends, and its descriptor {fd} is another one's by now or"
                 " closed: somebody has made a socket.socket(fileno=...) of it without detach(),"

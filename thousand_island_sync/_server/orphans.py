@@ -26,10 +26,11 @@ from .._listener.connection_limit import ConnectionLimit
 from .._scheduler.scheduler import Scheduler
 from .._scheduler.task import Task
 from .._scheduler.timers import Timer
-from .._stream.core import _sending_turn
+from .._stream import forked
+from .._stream.duplex import Duplex
 from .._stream.handover import share
+from .._stream.states import ON_CLOSE, ON_INTERRUPT
 from ..errors import ThousandIslandError
-from ..socket import Socket
 
 
 class Run(Protocol):
@@ -124,18 +125,11 @@ class Orphan(ConnectionTask):
 
     def close_asked(self) -> None:
         """Closes the copy; the parent's connection goes on. Thread: any of the child's."""
-        client, socket = self.client, self.machine.socket
-        client.closed = True
-        with socket._sending:
-            if (socket._bytes_sent, socket._bytes_received) != _own.counted:
-                socket._channel.say_goodbye()  # the session is the child's, then
-        reading = socket._receiving
-        if reading is None or reading.acquire(False):
-            descriptors.close_copy(client.sock)
-        # Else a thread of the child's is in a call; what it uses is closed with the process.
+        self.client.closed = True
+        forked.close_copy(self.machine.stream, _own.counted)
 
     def end_from_outside(self) -> None:
-        self.machine.socket._interrupted = True
+        self.machine.stream.on(ON_INTERRUPT)
 
 
 class _ForeignInbox(Inbox):
@@ -211,9 +205,9 @@ def _before() -> None:
     global _parent
     _parent = os.getpid()
     own = _whose_callback()
-    if own is not None and own.machine.socket._channel.kernel_waits:
+    if own is not None and own.machine.stream.channel.kernel_waits:
         # Two processes have the descriptor now, and what one sets on it holds for both.
-        share(own.machine.socket)
+        share(own.machine.stream)
 
 
 def _child() -> None:
@@ -236,32 +230,25 @@ def _whose_callback() -> ConnectionTask | None:
     if _own.thread == get_ident() and _own.connection is not None:
         return _own.connection  # a child of a child
     task = waits.current_task()
-    if isinstance(task, ConnectionTask) and task.machine.socket is not None:
+    if isinstance(task, ConnectionTask) and task.machine.stream is not None:
         return task
     return None
 
 
 def _go_on_alone(own: ConnectionTask) -> None:
     own.client.known_to(_parent)
-    socket = own.machine.socket
-    _own.counted = (socket._bytes_sent, socket._bytes_received)
+    stream = own.machine.stream
+    _own.counted = forked.traffic(stream)
     _become(own, Orphan)
     _renew_inbox(own)
     own.alert = own.attached = True
-    _renew(socket)
-    socket._channel.renew()
+    forked.renew(stream)
+    stream.channel.renew()
 
 
 def _renew_inbox(connection: ConnectionTask) -> None:
     if connection.known_inbox is not None:
         _become(connection.inbox, connection.inbox_cls)
-
-
-def _renew(socket: Socket) -> None:
-    """Locks that another thread of the parent's may have held, and will not give back."""
-    socket._sending = _sending_turn()
-    socket._receiving = None
-    socket._waiter = 0
 
 
 def _abandon(run: Run) -> None:
@@ -277,10 +264,10 @@ def _make_foreign(connection: ConnectionTask) -> None:
     connection.client.known_to(_parent)
     _become(connection, Foreign)
     _renew_inbox(connection)
-    socket: Socket | None = connection.machine.socket
-    if socket is not None:
-        socket._closed = True
-        _renew(socket)
+    stream: Duplex | None = connection.machine.stream
+    if stream is not None:
+        stream.end(ON_CLOSE)
+        forked.renew(stream)
 
 
 fork.at_fork(before=_before, in_child=_child)

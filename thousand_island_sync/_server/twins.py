@@ -35,9 +35,13 @@ from .._scheduler.tendency import HAND_OFF_COST
 from .._scheduler.watchdog_timer import WatchdogTimer
 from .._scheduler.worker import Worker
 from .._scheduler.workers import Workers
-from .._stream.core import SocketCore
-from .._stream.receiving import CHUNK, Receiving
-from .._stream.sending import JOINED_MOST, Sending
+from .._stream.buffer import CHUNK
+from .._stream.duplex import Duplex
+from .._stream.payload import JOINED_MOST
+from .._stream.reader import Reader
+from .._stream.states import CLOSED, OPEN
+from .._stream.writer import Writer
+from ..socket import Socket
 from ..transports.tcp import TCPChannel
 
 #: What the twins are given to work on, by the names that C has for them.
@@ -57,7 +61,12 @@ _GIVEN: dict[str, Any] = {
     "Connection": ConnectionTask,
     "Machine": Machine,
     "Callbacks": Callbacks,
-    "Socket": SocketCore,
+    "Socket": Socket,
+    "Duplex": Duplex,
+    "Reader": Reader,
+    "Writer": Writer,
+    "OPEN": OPEN,
+    "CLOSED_STATE": CLOSED,
     "TCPChannel": TCPChannel,
     "EpollPoller": EpollPoller,
     "UNKNOWN": Classified.UNKNOWN,
@@ -92,8 +101,8 @@ TWINS: list[tuple[type, str, str]] = [
     (Machine, "become", "($self, state, /)"),
     (Runner, "run_batch", "($self, worker, /)"),
     (RunQueue, "look", "($self, worker, /)"),
-    (Sending, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
-    (Receiving, "recv", "($self, /, length=65536, flags=0, *, timeout_ms=...)"),
+    (Socket, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
+    (Socket, "recv", "($self, /, length=65536, flags=0, *, timeout_ms=...)"),
 ]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: What one receive asks for when the caller names no length.
+CHUNK = 65_536
+
 
 class ReadBuffer:
     """Bytes that were read and not handed out: some put back, then some fresh.

@@ -12,19 +12,24 @@ import io
 import os
 import stat
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import events
-from .._base.clock import now
 from .._base.options import MISSING
 from ..errors import NotSupported
-from .sending import Sending
+from .payload import Payload
+
+if TYPE_CHECKING:
+    from .duplex import Duplex
+    from .writer import Writer
 
 #: Bytes that are read at a time where the transport has no sendfile. Over a Unix socket, MiB
 #: a second by size, in two runs: 32 KiB 1,550 and 2,010; 64 KiB 1,810 and 1,780; 128 KiB 1,940
 #: and 330; 256 KiB 1,080 and 450. Over TLS to one client, files of 64 MiB a second: 64 KiB 5.8,
 #: 128 KiB 6.1, 256 KiB 6.5; to four at once 5.1, 5.0, 6.2.
 _CHUNK, _CHUNK_TLS = 64 * 1024, 256 * 1024
+#: Bytes of pages that the transport is asked to send at a time.
+_PAGES_MOST = 1 << 30
 
 _Read = Callable[[int, int], bytes]
 
@@ -61,161 +66,128 @@ def _reader(file: Any) -> _Read:
     return read if seekable is not None and seekable() else read_on
 
 
-class SendingFiles(Sending):
-    """`sendfile`."""
+class FileSending:
+    """One `sendfile`: which part of which file, and how far it has come."""
 
-    __slots__ = ()
+    __slots__ = ("_file", "_length", "_offset", "_payload", "_stream", "_writer")
 
-    def sendfile(self, file: Any, offset: int = 0, length: int | None = None) -> int:
-        """Sends a file, or a part of it.
+    def __init__(
+        self, stream: Duplex, writer: Writer, file: Any, offset: int, length: int | None
+    ) -> None:
+        self._stream = stream
+        self._writer = writer
+        self._file = file
+        self._offset = offset
+        self._length = length
+        self._payload = Payload()
 
-        Without TLS its pages go out as they are: what changes it before the peer has
-        received it may change what the peer receives (sendfile(2)).
-
-        Args:
-            file: a path, or a binary file object, whose position does not move.
-            offset: the first byte, counted from the file's start.
-            length: how many; `None`: to the end.
-
-        Returns:
-            How many bytes; fewer than `length` if the file ends early.
-
-        Raises:
-            OSError: the file's own errors, before any byte is sent; the connection
-                stays usable.
-            ValueError: a negative number.
-            TypeError: no path and no binary file.
-            SocketTimeout: not all went out within `send_timeout_ms`; see `.bytes_sent`.
-            SocketError: as for `send`.
-
-        Thread: any; holds the turn to send for the whole file.
-        """
-        progress = [0]
+    def run(self) -> int:
+        """See `Socket.sendfile`."""
         try:
-            self._send_file(file, offset, length, progress)
+            self._send()
         except Exception as error:
-            self._tell_file(file, offset, length, progress[0], error)
+            self._tell(error)
             raise
-        self._tell_file(file, offset, length, progress[0], None)
-        return progress[0]
+        self._tell(None)
+        return self._payload.sent
 
-    def _send_file(self, file: Any, offset: int, length: int | None, progress: list[int]) -> None:
-        """Counts in `progress`."""
-        for name, value in (("offset", offset), ("length", length)):
+    def _send(self) -> None:
+        for name, value in (("offset", self._offset), ("length", self._length)):
             if value is not None and value < 0:
                 raise ValueError(f"sendfile: {name}: got {value}, takes 0 or more")
-        self._open("sendfile")
+        self._stream.check_open("sendfile")
+        file = self._file
         if not isinstance(file, (str, bytes, os.PathLike)):
-            self._send_open_file(file, _descriptor(file), offset, length, progress)
+            self._send_open_file(_descriptor(file))
             return
         fd = os.open(file, os.O_RDONLY)
         try:
-            self._send_open_file(file, fd, offset, length, progress)
+            self._send_open_file(fd)
         finally:
             os.close(fd)
 
-    def _send_open_file(
-        self, file: Any, fd: int | None, offset: int, length: int | None, progress: list[int]
-    ) -> None:
+    def _send_open_file(self, fd: int | None) -> None:
         if fd is None:
-            read, zero_copy = _reader(file), False
+            read, zero_copy = _reader(self._file), False
         else:
             found = os.fstat(fd)
             regular = stat.S_ISREG(found.st_mode)
             zero_copy = regular and found.st_size > 0
-            if offset and not regular and not stat.S_ISBLK(found.st_mode):
+            if self._offset and not regular and not stat.S_ISBLK(found.st_mode):
                 raise OSError(errno.ESPIPE, "sendfile: offset: this file cannot be positioned")
             read = _positioned(fd) if regular or stat.S_ISBLK(found.st_mode) else _streamed(fd)
-        timeout = self._timeout(MISSING, self._connection.send_timeout)
+        payload, writer = self._payload, self._writer
+        payload.limit(self._stream.timeout(MISSING, self._stream.connection.send_timeout))
         cause: OSError | None = None
-        deadline = now() + timeout
         held = False
         try:
-            self._take_turn("sendfile", timeout, deadline)
+            writer.take_turn("sendfile", payload)
             held = True
-            self._open("sendfile")
-            self._push([], 0, timeout, deadline, False, [0])
-            if zero_copy and fd is not None:
-                zero_copy = self._send_zero_copy(fd, offset, length, timeout, deadline, progress)
-            if not zero_copy:
-                self._send_reading(read, offset, length, timeout, deadline, progress)
-            self._send_count += 1
-            self._answered = self._bytes_received
+            self._stream.check_open("sendfile")
+            writer.push(payload)
+            if not (zero_copy and fd is not None and self._send_zero_copy(fd)):
+                self._send_reading(read)
+            writer.finished()
         except _FileError as failed:
             raise failed.error from None
         except OSError as caught:
             cause = caught
         finally:
             if held:
-                self._bytes_sent += progress[0]
-                self._sending.release()
+                writer.give_turn_back(payload.sent)
         if cause is not None:
-            error = self._failed("sendfile", cause)
-            error.bytes_sent = progress[0]  # type: ignore[attr-defined]
+            error = writer.failed("sendfile", cause)
+            error.bytes_sent = payload.sent  # type: ignore[attr-defined]
             raise error
 
-    def _send_zero_copy(
-        self,
-        fd: int,
-        offset: int,
-        length: int | None,
-        timeout: float,
-        deadline: float,
-        progress: list[int],
-    ) -> bool:
+    def _left(self, most: int) -> int:
+        """How many bytes to send next, at most so many."""
+        return most if self._length is None else min(most, self._length - self._payload.sent)
+
+    def _send_zero_copy(self, fd: int) -> bool:
         """False if this transport or file system cannot; nothing was sent then."""
-        while length is None or progress[0] < length:
-            count = (1 << 30) if length is None else length - progress[0]
+        payload = self._payload
+        while count := self._left(_PAGES_MOST):
             try:
-                sent = self._channel.sendfile(fd, offset + progress[0], count)
+                sent = self._stream.channel.sendfile(fd, self._offset + payload.sent, count)
             except NotSupported:
                 return False
             except OSError as error:
-                if error.errno in (errno.EINVAL, errno.ENOSYS) and not progress[0]:
+                if error.errno in (errno.EINVAL, errno.ENOSYS) and not payload.sent:
                     return False
                 raise
             if sent is None:
-                self._wait_for_room("sendfile", timeout, deadline)
+                self._writer.wait_for_room("sendfile", payload)
             elif sent == 0:
                 break
             else:
-                progress[0] += sent
+                payload.sent += sent
         return True
 
-    def _send_reading(
-        self,
-        read: _Read,
-        offset: int,
-        length: int | None,
-        timeout: float,
-        deadline: float,
-        progress: list[int],
-    ) -> None:
-        chunk = _CHUNK_TLS if self._channel.secure else _CHUNK
-        while length is None or progress[0] < length:
-            count = chunk if length is None else min(chunk, length - progress[0])
+    def _send_reading(self, read: _Read) -> None:
+        payload = self._payload
+        while count := self._left(_CHUNK_TLS if self._stream.channel.secure else _CHUNK):
             try:
-                data = read(offset + progress[0], count)
+                data = read(self._offset + payload.sent, count)
             except OSError as error:
                 raise _FileError(error) from error
             if not data:
                 break
-            self._push([memoryview(data)], 0, timeout, deadline, False, progress)
+            payload.views.append(memoryview(data))
+            self._writer.push(payload)
 
-    def _tell_file(
-        self, file: Any, offset: int, length: int | None, bytes_sent: int, error: Exception | None
-    ) -> None:
+    def _tell(self, error: Exception | None) -> None:
         signal = events.socket_sendfile if error is None else events.socket_sendfile_error
         if signal.receivers:
             measurements: dict[str, Any] = {
-                "file": file,
-                "offset": offset,
-                "length": length,
-                "bytes_sent": bytes_sent,
+                "file": self._file,
+                "offset": self._offset,
+                "length": self._length,
+                "bytes_sent": self._payload.sent,
             }
             if error is not None:
                 measurements["error"] = error
-            connection = self._connection
+            connection = self._stream.connection
             events.emit(signal, connection.server, measurements, {"connection_id": connection.id})
 
 

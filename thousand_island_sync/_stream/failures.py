@@ -1,0 +1,122 @@
+"""The errors of a `Socket`, in words. Each knows the connection that it is of: a callback may also
+fail on another connection's."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, TypeVar
+
+from .. import events
+from .._base import addresses
+from ..errors import LimitExceeded, ServerStopping, SocketClosed, SocketError, SocketTimeout
+from .states import CLOSED, CLOSED_HERE, CUT, State
+
+if TYPE_CHECKING:
+    from .duplex import Owner
+
+E = TypeVar("E", bound=SocketError)
+
+_PEER_HAS_GONE = {
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ECONNABORTED,
+    errno.ESHUTDOWN,
+    errno.ENOTCONN,
+    errno.EPROTOTYPE,  # macOS: of a send while the socket is being torn down
+}
+
+
+class _WouldBlock(SocketTimeout, BlockingIOError):
+    """A call that must not wait would have to; libraries look for BlockingIOError."""
+
+
+def _of(owner: Owner, error: E) -> E:
+    error._origin = owner
+    return error
+
+
+def who(owner: Owner) -> str:
+    return addresses.show(owner.peer_address)
+
+
+def closed(owner: Owner, state: State, doing: str) -> SocketClosed:
+    how = "closed" if state is CLOSED else "detached"
+    return _of(
+        owner, SocketClosed(errno.EBADF, f"{doing}: this socket ({who(owner)}) was {how} here")
+    )
+
+
+def amid_another(owner: Owner, doing: str) -> SocketError:
+    why = "a __del__ or a signal's handler came amid another call here; post() from there"
+    return _of(owner, SocketError(errno.EDEADLK, f"{doing} {who(owner)}: {why}"))
+
+
+def stopping(owner: Owner, doing: str) -> ServerStopping:
+    why = "the server is stopping" if owner.stopping else "Connection.close()"
+    return _of(owner, ServerStopping(errno.ESHUTDOWN, f"{doing} {who(owner)}: ended, {why}"))
+
+
+def gone(
+    owner: Owner, state: State, doing: str, what: str, number: int = errno.ECONNRESET
+) -> SocketClosed:
+    if state in CLOSED_HERE:
+        what = "closed by another thread"
+    elif state is CUT:
+        what = "cut, the server's stop has run out of time"
+    return _of(owner, SocketClosed(number, f"{doing} {who(owner)}: {what}"))
+
+
+def of_system(owner: Owner, state: State, doing: str, cause: OSError) -> SocketError:
+    """The system's error as one of ours."""
+    number = cause.errno or errno.EIO
+    error: SocketError
+    if number in _PEER_HAS_GONE:
+        error = gone(owner, state, doing, "the peer has gone", number)
+    else:
+        what = cause.strerror or cause
+        error = _of(owner, SocketError(number, f"{doing} {who(owner)}: {what}"))
+    error.__cause__ = cause
+    return error
+
+
+def timed_out(owner: Owner, doing: str, timeout: float, what: str, hint: str) -> SocketTimeout:
+    if timeout == 0:
+        return _of(
+            owner,
+            _WouldBlock(errno.EAGAIN, f"{doing} {who(owner)}: would have to wait; {what}"),
+        )
+    limit = f"{timeout * 1000:g} ms"
+    return _of(
+        owner,
+        SocketTimeout(
+            errno.ETIMEDOUT,
+            f"{doing} {who(owner)}: timed out after {limit}; {what} ({hint})",
+        ),
+    )
+
+
+def nothing_came(owner: Owner, doing: str, timeout: float) -> SocketTimeout:
+    hint = "read_timeout_ms, settimeout, or timeout_ms of the call"
+    return timed_out(owner, doing, timeout, "nothing came", hint)
+
+
+def no_room(owner: Owner, doing: str, timeout: float) -> SocketTimeout:
+    hint = "send_timeout_ms, settimeout, or timeout_ms of the call"
+    error = timed_out(owner, doing, timeout, "the peer does not read", hint)
+    error._sending = True
+    return error
+
+
+def tell(owner: Owner, error: SocketError) -> None:
+    """Of a receive that failed."""
+    if events.socket_recv_error.receivers:
+        events.emit(
+            events.socket_recv_error,
+            owner.server,
+            {"error": error},
+            {"connection_id": owner.id},
+        )
+
+
+def limit_exceeded(owner: Owner, doing: str, what: str) -> LimitExceeded:
+    return _of(owner, LimitExceeded(errno.EMSGSIZE, f"{doing} {who(owner)}: {what}"))

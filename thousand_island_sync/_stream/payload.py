@@ -1,0 +1,106 @@
+"""What one send has to send, and how far it has come."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+from .._base.clock import FOREVER, now
+
+#: Several pieces of so many bytes in all are copied into one: it costs less than to gather.
+JOINED_MOST = 16_384
+
+
+def joined(pieces: list[Any]) -> Any:
+    """They in one, if there is nothing odd about them and they are small; else as they are."""
+    size = 0
+    for piece in pieces:
+        kind = type(piece)
+        if kind is bytes:
+            size += len(piece)
+        elif kind is memoryview and piece.c_contiguous:
+            size += piece.nbytes
+        else:
+            return pieces
+    return b"".join(pieces) if size <= JOINED_MOST else pieces
+
+
+def views_of(data: Any) -> tuple[Any, list[memoryview]]:
+    """`data`, an iterable as a list, and its bytes-likes as flat memory views, empty
+    ones left out.
+
+    Raises:
+        TypeError: `str`, or no bytes-like and no iterable of them.
+    """
+    if isinstance(data, str):
+        raise TypeError("send: got str, takes bytes; encode it first")
+    try:
+        pieces = [memoryview(data)]
+    except TypeError:
+        if not isinstance(data, Iterable):
+            raise TypeError(
+                f"send: got {type(data).__name__}, takes a bytes-like or an iterable of them"
+            ) from None
+        data = list(data)
+        if any(isinstance(piece, str) for piece in data):
+            raise TypeError("send: got str, takes bytes; encode it first") from None
+        pieces = [memoryview(piece) for piece in data]
+    return data, [piece.cast("B") for piece in pieces if piece.nbytes]
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empties the frames of a failure, in which memory views lie: a bytearray can change its
+    size, and a mapping be closed, as soon as the caller has the error."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
+
+
+class Payload:
+    """Views that are to be sent by a deadline, in one turn.
+
+    Attributes:
+        sent: how many bytes went out.
+        views: what is left.
+        flags: as for `socket.send`.
+        partly: whether a part will do.
+        timeout: seconds for all of it, as an error says it.
+        deadline: when they are over.
+    """
+
+    __slots__ = ("deadline", "flags", "partly", "sent", "timeout", "views")
+
+    def __init__(self, timeout: float = FOREVER, sent: int = 0) -> None:
+        self.sent = sent
+        self.views: list[memoryview] = []
+        self.flags = 0
+        self.partly = False
+        self.timeout = timeout
+        self.deadline = FOREVER if timeout == FOREVER else now() + timeout
+
+    def limit(self, timeout: float) -> None:
+        """So many seconds from now on."""
+        self.timeout = timeout
+        self.deadline = now() + timeout
+
+    def take(self, data: Any) -> Any:
+        """What is to be sent, less what went out; `data`, an iterable as a list."""
+        data, self.views = views_of(data)
+        if self.sent:
+            self._drop(self.sent)
+        return data
+
+    def advance(self, count: int) -> None:
+        """So many bytes more went out."""
+        self.sent += count
+        self._drop(count)
+
+    def _drop(self, count: int) -> None:
+        views, whole = self.views, 0
+        while whole < len(views) and count >= len(views[whole]):
+            count -= len(views[whole])
+            whole += 1
+        del views[:whole]
+        if count:
+            views[0] = views[0][count:]

@@ -1,0 +1,117 @@
+"""Waiting for bytes: in the kernel where that may be, else in poll(2)."""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from .._base import waits
+from .._base.clock import FOREVER, now
+from .._base.wake_up import WakeUp
+from ..transports.base import WRITE
+from . import failures, turns
+from .states import INTERRUPTED
+
+if TYPE_CHECKING:
+    from .duplex import Duplex
+    from .reader import Reader
+
+
+class Wait:
+    """One wait of a receive, with the turn.
+
+    `timeout` is the whole call's, in seconds; where it makes several receives, or has waited
+    before, `deadline` says when it ends, else `FOREVER`.
+    """
+
+    __slots__ = ("_deadline", "_doing", "_reader", "_stream", "_timeout")
+
+    def __init__(
+        self, reader: Reader, stream: Duplex, doing: str, timeout: float, deadline: float
+    ) -> None:
+        self._reader = reader
+        self._stream = stream
+        self._doing = doing
+        self._timeout = timeout
+        self._deadline = deadline
+
+    def for_bytes(self, length: int, flags: int, *, early: bool) -> bytes:
+        """At most so many; `b""` at the end of the stream.
+
+        `early`: a wait in the kernel came back with nothing. If that was before its time, the
+        descriptor does not block: O_NONBLOCK is shared with whoever got it or a copy of it
+        (open(2)), and is theirs. So poll(2) waits for the rest.
+        """
+        stream = self._stream
+        connection, channel = stream.connection, stream.channel
+        if self._timeout == 0:
+            raise self._nothing_came()
+        connection.take_out()
+        waits.give_way()
+        # The time limit on the descriptor is the owner's; who only looks must not wait with it.
+        kernel_waits = channel.kernel_waits and not flags and waits.current_task() is connection
+        while True:
+            interrupt = connection.interrupt()
+            # A request that is under way may be finished: a stop does not end its reads.
+            bell = None if self._reader.owes_an_answer() else interrupt
+            self._must_go_on(bell)
+            left = self._left()
+            channel.heed()
+            if kernel_waits and bell is None and not early:
+                data = channel.wait_recv(length, left)
+                early = data is None
+                if interrupt is None:
+                    stream.may_wait_again(get_ident(), self._timeout)
+            elif channel.shaking:
+                wait_for_hands(stream, self._doing, left)
+                data = None
+            else:
+                write = channel.recv_wants == WRITE
+                waits.wait_for(stream.sock.fileno(), write=write, timeout=left, also=bell)
+                # A TLS session that met the end of an interrupted read could send no more.
+                interrupted = stream.state is INTERRUPTED
+                data = None if interrupted else channel.recv(length, flags)
+            if data is not None:
+                return data
+
+    def _must_go_on(self, bell: int | None) -> None:
+        """Raises what ends the wait."""
+        stream = self._stream
+        stream.check_open(self._doing)
+        stopping = bell is not None and stream.connection.stopping
+        if stopping or stream.state is INTERRUPTED:
+            raise failures.stopping(stream.connection, self._doing)
+
+    def _left(self) -> float:
+        """Seconds of the next wait; the deadline is set with the first."""
+        left = self._timeout if self._deadline == FOREVER else turns.left(self._deadline)
+        if left <= 0:
+            raise self._nothing_came()
+        if self._deadline == FOREVER and self._timeout != FOREVER:
+            self._deadline = now() + self._timeout
+        return min(left, turns.LOOK_S)
+
+    def _nothing_came(self) -> BaseException:
+        return failures.nothing_came(self._stream.connection, self._doing, self._timeout)
+
+
+def wait_for_hands(stream: Duplex, doing: str, timeout: float) -> bool:
+    """Waits while the connection's owner upgrades it. `False`: the time, in seconds, ran out.
+
+    Raises:
+        SocketClosed: it has come to its end meanwhile.
+    """
+    channel, bell = stream.channel, WakeUp()
+    try:
+        if not channel.when_shaken(bell.wake):
+            return True
+        fd = stream.sock.fileno()
+        if not waits.wait_for(fd, write=None, timeout=timeout, also=bell.fileno()):
+            return False
+    finally:
+        bell.close()
+    stream.check_open(doing)
+    if channel.shaking:
+        what = "the connection ended in the middle of a handshake"
+        raise failures.gone(stream.connection, stream.state, doing, what)
+    return True

@@ -1,0 +1,299 @@
+"""Bytes on their way out. Every wait for room is in `push` and `wait_for_room`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .. import events
+from .._base import waits
+from .._base.clock import FOREVER
+from .._base.locks import maker
+from .._base.options import MISSING, Missing
+from .._base.sigpipe import DONTWAIT, QUIETLY
+from ..errors import SocketClosed, SocketError, SocketTimeout
+from ..transports.base import WRITE, Channel
+from . import failures, turns
+from .payload import Payload, joined, let_go
+from .states import GOES, OPEN, SHUT
+from .wait import wait_for_hands
+
+if TYPE_CHECKING:
+    from .duplex import Duplex
+    from .reader import Reader
+
+_sent = events.socket_send
+_turn = maker("socket.sending")
+
+
+class Writer:
+    """One direction of a `Duplex`: to the peer.
+
+    Attributes:
+        bytes_sent, send_count: what went out so far.
+        outgoing: what was done to this direction.
+    """
+
+    __slots__ = (
+        "_reader",
+        "_sending",
+        "_sink",
+        "_stream",
+        "bytes_sent",
+        "outgoing",
+        "send_count",
+    )
+
+    def __init__(self, stream: Duplex, reader: Reader) -> None:
+        self._stream = stream
+        self._reader = reader  # what it has received a send answers
+        self._sink = stream.channel.sink()
+        self._sending = _turn()
+        self.outgoing = GOES
+        self.bytes_sent = 0
+        self.send_count = 0
+
+    def use(self, channel: Channel) -> None:
+        """From now on, after an upgrade. With the turn."""
+        self._sink = channel.sink()
+
+    # ---- what callers of `Socket` get -----------------------------------------
+
+    def send(self, data: Any, flags: int = 0, timeout_ms: float | Missing | None = MISSING) -> int:
+        """See `Socket.send`."""
+        # The common case, in few steps: bytes, nobody else sending, room in the kernel.
+        given = data
+        if type(data) is list:
+            data = joined(data)
+        if (
+            type(data) is bytes
+            and timeout_ms is MISSING
+            and not flags
+            and not self._sending._is_owned()
+            and self._sending.acquire(False)
+        ):
+            try:
+                sent = self._sink.send(data, QUIETLY) if self._stream.state is OPEN else 0
+            except BlockingIOError:
+                sent = 0
+            except BaseException as cause:
+                self._sending.release()
+                if isinstance(cause, OSError):
+                    self._broke_off(cause)
+                raise
+            if sent == len(data):
+                try:
+                    self.bytes_sent += sent
+                    self.send_count += 1
+                    self._reader.answered()
+                finally:
+                    self._sending.release()
+                if _sent.receivers:
+                    self._tell_sent(given, sent)
+                return sent
+            # Negative: all that was taken counts as sent, but a rest waits to be flushed.
+            return self._send_rest(data, sent if sent >= 0 else ~sent, given)
+        return self._send(given, None, flags, timeout_ms, False)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """See `Socket.sendall`."""
+        self._send(data, None, flags, MISSING, True)
+
+    def _send_rest(self, data: Any, already: int, told: Any) -> int:
+        """So many bytes of `data` went out; with the turn, which goes. `told`: what receivers get
+        instead of it."""
+        return self._send(data, already, 0, MISSING, False, told)
+
+    def _send(
+        self,
+        data: Any,
+        already: int | None,
+        flags: int,
+        timeout_ms: float | Missing | None,
+        all_: bool,
+        told: Any = None,
+    ) -> int:
+        """Everything but the common case. `already`: the turn is held, and so many bytes went
+        out; `None`: it is not."""
+        stream = self._stream
+        payload, my_turn = Payload(sent=already or 0), already is not None
+        try:
+            try:
+                timeout = stream.timeout(timeout_ms, stream.connection.send_timeout)
+                limited = stream.gettimeout() is not None
+                payload.partly = limited and not all_ and timeout_ms is MISSING
+                if flags:
+                    stream.channel.check_flags(flags)
+                    if flags & DONTWAIT:
+                        flags &= ~DONTWAIT
+                        timeout, payload.partly = 0.0, True
+                payload.flags = flags
+                data = payload.take(data)
+                payload.limit(timeout)
+                if not my_turn:
+                    self.take_turn("send", payload)
+                    my_turn = True
+                stream.check_open("send")
+                self.push(payload)
+                self.finished()
+            finally:  # before anybody is told: a receiver may close this socket, or send
+                if my_turn:
+                    self.give_turn_back(payload.sent)
+        except BaseException as cause:
+            if payload.views:
+                let_go(cause)
+            if isinstance(cause, OSError):
+                raise self.send_failed("send", cause, payload.sent)  # noqa: B904 - has its cause
+            raise
+        finally:
+            payload.views.clear()
+        if events.socket_send.receivers:
+            self._tell_sent(data if told is None else told, payload.sent)
+        return payload.sent
+
+    # ---- sending --------------------------------------------------------------
+
+    def take_turn(self, doing: str, payload: Payload) -> None:
+        """Waits for the others' sends, until the payload's deadline.
+
+        Raises:
+            SocketTimeout: the deadline has passed.
+            SocketError: this thread is in the middle of a send.
+        """
+        if self._sending._is_owned():
+            raise failures.amid_another(self._stream.connection, doing)
+        if self._sending.acquire(blocking=False):
+            return
+        waits.give_way()
+        remains = turns.left(payload.deadline)
+        if not self._sending.acquire(timeout=-1 if remains == FOREVER else remains):
+            raise failures.no_room(self._stream.connection, doing, payload.timeout)
+
+    def give_turn_back(self, sent: int = 0) -> None:
+        """After so many bytes."""
+        self.bytes_sent += sent
+        self._sending.release()
+
+    def finished(self) -> None:
+        """A send has come to its end: what came before it is answered. With the turn."""
+        self.send_count += 1
+        self._reader.answered()
+
+    def push(self, payload: Payload) -> None:
+        """Sends until nothing is left, also of what an earlier send had to leave. With the turn.
+
+        Here a send buffer belongs: what finds no room would be kept with its deadline, behind what
+        is kept already, instead of being waited for.
+        """
+        channel, views = self._stream.channel, payload.views
+        self._tell_owner()
+        while channel.unfinished and not channel.flush():
+            self.wait_for_room("send", payload)
+        while views:
+            if len(views) == 1:
+                sent = channel.send(views[0], payload.flags)
+            else:
+                sent = channel.send_gathered(views, payload.flags)
+            if sent:
+                payload.advance(sent)
+                continue
+            self._tell_owner()
+            if payload.partly and payload.sent:
+                return
+            self.wait_for_room("send", payload)
+        while channel.unfinished and not channel.flush():
+            if payload.partly:
+                return
+            self.wait_for_room("send", payload)
+
+    def _tell_owner(self) -> None:
+        """After each attempt that sent nothing: the next may succeed without a wait."""
+        if self._stream.channel.took_in():
+            self._stream.connection.look_again()
+
+    def wait_for_room(self, doing: str, payload: Payload) -> None:
+        """Returns when the descriptor is ready for what the channel wants. With the turn.
+
+        Raises:
+            SocketTimeout: the deadline has passed.
+            SocketClosed: the socket was closed here.
+        """
+        stream = self._stream
+        stream.check_open(doing)
+        remains = turns.left(payload.deadline)
+        if remains <= 0:
+            raise failures.no_room(stream.connection, doing, payload.timeout)
+        stream.connection.take_out()
+        waits.give_way()
+        look = min(remains, turns.LOOK_S)
+        channel = stream.channel
+        if channel.shaking:
+            came = wait_for_hands(stream, doing, look)
+        else:
+            write = channel.send_wants == WRITE
+            came = waits.wait_for(stream.sock.fileno(), write=write, timeout=look)
+        if not came and remains <= turns.LOOK_S:
+            raise failures.no_room(stream.connection, doing, payload.timeout)
+        stream.check_open(doing)
+
+    # ---- what happens to this direction ---------------------------------------
+
+    def shut(self) -> None:
+        """It was shut down here, by `shutdown`."""
+        self.outgoing = SHUT
+
+    def is_inside(self) -> bool:
+        """Whether this thread was interrupted in the middle of a send."""
+        return turns.is_mine(self._sending)
+
+    def comes_home(self) -> bool:
+        """No send is under way after this; `False`: one may be. Thread: the owner's."""
+        if self._sending.acquire(False):
+            self._sending.release()
+            return True
+        return turns.comes_back(self._sending, self._stream)
+
+    def hold(self, held: contextlib.ExitStack) -> None:
+        """Takes the turn, however long that lasts; but not if it is this thread's, in a call amid
+        which this one is made, and which gets no further."""
+        if not self.is_inside():
+            turns.hold(self._sending, held)
+
+    def renew(self) -> None:
+        """In a forked child: no thread has the turn."""
+        self._sending = _turn()
+
+    # ---- failures and events --------------------------------------------------
+
+    def failed(self, doing: str, cause: OSError) -> SocketError:
+        """The system's error as one of ours; a reset ends the other direction, too."""
+        return self._reader.failed(doing, cause)
+
+    def send_failed(
+        self, doing: str, cause: OSError, bytes_sent: int = 0, bytes_lost: int = 0
+    ) -> SocketError:
+        """The failure as one of ours, of which receivers have been told."""
+        error = self.failed(doing, cause)
+        if isinstance(error, (SocketTimeout, SocketClosed)):
+            error.bytes_sent = bytes_sent
+        if events.socket_send_error.receivers:
+            connection = self._stream.connection
+            events.emit(
+                events.socket_send_error,
+                connection.server,
+                {"error": error, "bytes_sent": bytes_sent, "bytes_lost": bytes_lost},
+                {"connection_id": connection.id},
+            )
+        return error
+
+    def _broke_off(self, cause: OSError) -> NoReturn:
+        raise self.send_failed("send", cause) from cause
+
+    def _tell_sent(self, data: Any, bytes_sent: int) -> None:
+        connection = self._stream.connection
+        events.emit(
+            events.socket_send,
+            connection.server,
+            {"data": data, "bytes_sent": bytes_sent},
+            {"connection_id": connection.id},
+        )
