@@ -106,7 +106,7 @@ def machine() -> dict[str, str]:
     """What it runs on, for the report."""
     import ssl
 
-    from thousand_island_sync._server import twins
+    from thousand_island_sync._server import accelerator
 
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     facts = {
@@ -115,7 +115,7 @@ def machine() -> dict[str, str]:
         "load average when it began": f"{os.getloadavg()[0]:.2f}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "the peers' OpenSSL": ssl.OPENSSL_VERSION,
-        "our hot path": "C" if twins.in_c else "Python: what is compiled was not found",
+        "our hot path": "C" if accelerator.in_c else "Python: what is compiled was not found",
     }
     packages = "blinker pyOpenSSL cryptography uvloop gevent trio Twisted cheroot waitress"
     for package in packages.split():

@@ -62,7 +62,7 @@ SLOW = {
     "test_stop_in_time",
     "test_stress",
     "test_tls_hello",
-    "test_twins",
+    "test_accelerator",
     "test_users_code",
 }
 

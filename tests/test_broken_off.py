@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.programs import ROOT, UNCHECKED
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 
 KINDS = ("handler", "acceptor", "listener")
 
@@ -24,7 +24,7 @@ def broken_off(kind, pure, first, last, step):
 
 @pytest.fixture(params=["0", "1"], ids=["C", "pure"])
 def pure(request):
-    if request.param == "0" and not twins.in_c:
+    if request.param == "0" and not accelerator.in_c:
         pytest.skip("without the C it is the same")
     return request.param
 

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 import pytest
 
 from thousand_island_sync._base import compiled
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 
-pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
+pytestmark = pytest.mark.skipif(not accelerator.in_c, reason="this run tests the Python")
 
 
 def run(*command, **changed):
@@ -42,14 +42,14 @@ def test_each_allocation_may_fail():
 #: The compiled module, and nothing bound to it yet.
 FRESH = """
 import importlib.util, sys
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 from thousand_island_sync.transports._tls import records
 spec = importlib.util.spec_from_file_location("thousand_island_sync._native", sys.argv[1])
 native = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(native)
-originals = {name.lstrip("_"): getattr(kind, name) for kind, name, _ in twins.TWINS}
+originals = {name.lstrip("_"): getattr(kind, name) for kind, name, _ in accelerator.ACCELERATED}
 del originals["receive"]  # which is `run`
-right = {**twins._GIVEN, **originals}
+right = {**accelerator._GIVEN, **originals}
 
 def refused(error, said, call, *given, **things):
     try:
@@ -77,13 +77,13 @@ class Other:
     __slots__ = ("alert",)
 
 class Borrowing(Other):
-    attached = twins.Task.attached
+    attached = accelerator.Task.attached
 """
 BIND = """
 standard, sys.modules["socket"] = sys.modules["socket"], None
 refused(ImportError, "socket", native.bind, **right)
 sys.modules["socket"] = standard
-refused(RuntimeError, "`bind` comes first", native.twin, twins.ConnectionTask, "run", "")
+refused(RuntimeError, "`bind` comes first", native.twin, accelerator.ConnectionTask, "run", "")
 refused(RuntimeError, "is taken", native.bind_tls, (1, 2, 3, 4), (1, 2, 3, 4))
 refused(TypeError, "bind takes things", lambda: native.bind())
 refused(TypeError, "", native.bind, 1)
@@ -99,7 +99,7 @@ refused(TypeError, "takes dict", native.bind, **{**right, "async_recv": []})
 refused(TypeError, "must be real", native.bind, **{**right, "HAND_OFF_COST": "long"})
 native.bind(**right)
 refused(RuntimeError, "is taken", native.bind, **right)
-give = lambda: native.twin(twins.ConnectionTask, "run", "documentation")
+give = lambda: native.twin(accelerator.ConnectionTask, "run", "documentation")
 assert without_memory(give) > 1
 assert give().__doc__ == "documentation"
 """

@@ -10,9 +10,9 @@ import pytest
 
 from tests.slots import Broken, breaks
 from thousand_island_sync._base import compiled, locks
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 
-pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
+pytestmark = pytest.mark.skipif(not accelerator.in_c, reason="this run tests the Python")
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def alarms(handler):
         signal.signal(signal.SIGALRM, before)
 
 
-KINDS = [compiled.native.Lock, compiled.native.RLock] if twins.in_c else []
+KINDS = [compiled.native.Lock, compiled.native.RLock] if accelerator.in_c else []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,11 +17,11 @@ from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._scheduler.task import PARK, Classified
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 from thousand_island_sync._stream.reader import Reader
 from thousand_island_sync._stream.writer import Writer
 
-pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
+pytestmark = pytest.mark.skipif(not accelerator.in_c, reason="this run tests the Python")
 
 
 @pytest.fixture

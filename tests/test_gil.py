@@ -7,9 +7,11 @@ import pytest
 
 from tests.programs import Script
 from tests.support import echoes, receive
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 
-in_c_only = pytest.mark.skipif(not twins.in_c, reason="the Python lets go of it for each call")
+in_c_only = pytest.mark.skipif(
+    not accelerator.in_c, reason="the Python lets go of it for each call"
+)
 
 CLIENTS, ROUNDS = 20, 50
 

@@ -13,7 +13,7 @@ from thousand_island_sync._base import compiled, native_sources
 ROOT = Path(__file__).resolve().parent.parent
 in_c_only = pytest.mark.skipif(compiled.native is None, reason="this run tests the Python")
 
-ASKS = "import thousand_island_sync; print(thousand_island_sync._server.twins.in_c)"
+ASKS = "import thousand_island_sync; print(thousand_island_sync._server.accelerator.in_c)"
 
 
 def asked(folder):

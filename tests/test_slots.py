@@ -17,12 +17,12 @@ from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.runner import Runner
 from thousand_island_sync._scheduler.worker import Worker
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 from thousand_island_sync.transports._tls.channel import TLSChannel
 from thousand_island_sync.transports._tls.stream import Stream as TLSStream
 from thousand_island_sync.transports._tls.wire import Wire as TLSWire
 
-in_c_only = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
+in_c_only = pytest.mark.skipif(not accelerator.in_c, reason="this run tests the Python")
 
 
 class StandIn(Socket):

@@ -8,11 +8,11 @@ from tests.slots import Broken, breaks
 from tests.support import Echo, eventually
 from tests.test_tls import tls
 from tests.test_tls_wire import Pair
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 from thousand_island_sync.transports._tls import records
 from thousand_island_sync.transports._tls.stream import Stream
 
-pytestmark = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
+pytestmark = pytest.mark.skipif(not accelerator.in_c, reason="this run tests the Python")
 
 
 @pytest.fixture

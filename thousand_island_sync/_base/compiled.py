@@ -1,7 +1,7 @@
 """What of the package is compiled: the C module `_native`, or nothing.
 
 It is there where the installation found a C compiler, on Linux, with the GIL; setting
-`THOUSAND_ISLAND_PURE=1` does without it. `_server.twins` says what it is for.
+`THOUSAND_ISLAND_PURE=1` does without it. `_server.accelerator` says what it is for.
 """
 
 from __future__ import annotations

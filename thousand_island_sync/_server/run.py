@@ -29,8 +29,8 @@ from .._scheduler.scheduler import Scheduler
 from ..connection import Connection
 from ..errors import ListenError
 from ..transports.base import Transport
+from . import accelerator, orphans
 from . import checked as _checked
-from . import orphans, twins
 from .config import Config
 from .current_transport import CurrentTransport
 from .run_events import ListenerEvents, PoolEvents
@@ -43,7 +43,7 @@ _ACCEPTORS_S, _RECEIVERS_S = 1.0, 0.1
 Counts = tuple[Any, int, int, int, int, int, int, int, int]
 NOT_STARTED: Counts = (None, 0, 0, 0, 0, 0, 0, 0, 0)
 
-twins.put_in()
+accelerator.put_in()
 
 
 class Owner(Protocol):

@@ -1,8 +1,8 @@
 """The hot path in C, where it could be compiled.
 
 A few methods are paid for by every message. They are written in Python, where they are
-explained, and have twins in C (the folder `native`, an essay at the head of `module.c`)
-that do the common case and call the Python for all others. A twin takes a method's place
+explained, and are accelerated: methods in C (the folder `native`, an essay at the head of
+`module.c`) do the common case and call the Python for all others. They take its place
 here, once, when the package is imported. Where there is no C compiler at the installation,
 or no epoll, or no GIL, or `THOUSAND_ISLAND_PURE=1` is set, the Python does all of it, and
 whatever is tested is tested both ways.
@@ -44,7 +44,7 @@ from .._stream.writer import Writer
 from ..socket import Socket
 from ..transports.tcp import TCPChannel
 
-#: What the twins are given to work on, by the names that C has for them.
+#: What the C is given to work on, by the names that it has for them.
 _GIVEN: dict[str, Any] = {
     "Task": Task,
     "Worker": Worker,
@@ -93,8 +93,8 @@ _NUMBERS = {
     "JOINED_MOST": JOINED_MOST,
     "HANGUP": HANGUP,
 }
-#: What has a twin: the class, the method, and what it takes, for `inspect` and `help`.
-TWINS: list[tuple[type, str, str]] = [
+#: What is in C: the class, the method, and what it takes, for `inspect` and `help`.
+ACCELERATED: list[tuple[type, str, str]] = [
     (ConnectionTask, "run", "($self, /)"),
     (ConnectionTask, "receive", "($self, /)"),
     (ConnectionTask, "stay", "($self, timeout, wanted, /)"),
@@ -107,11 +107,11 @@ TWINS: list[tuple[type, str, str]] = [
 
 
 def put_in() -> None:
-    """Puts the twins in, if they are there and wanted; called once."""
+    """Puts the methods in C in, if they are there and wanted; called once."""
     global in_c
     if native is None:
         return
-    rows = [row for row in TWINS if row[1] != "receive"]  # which is `run`
+    rows = [row for row in ACCELERATED if row[1] != "receive"]  # which is `run`
     originals.update({name.lstrip("_"): getattr(class_, name) for class_, name, _ in rows})
     try:
         native.bind(**_GIVEN, **originals)
@@ -121,7 +121,7 @@ def put_in() -> None:
     except (AttributeError, TypeError) as error:
         warn_of_another_version(error)
         return
-    for class_, name, takes in TWINS:
+    for class_, name, takes in ACCELERATED:
         documentation = f"{name}{takes}\n--\n\n{getattr(class_, name).__doc__ or ''}"
         setattr(class_, name, native.twin(class_, name, documentation))
     in_c = True

@@ -22,30 +22,30 @@ from thousand_island_sync._base import compiled
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import Classified
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 from thousand_island_sync._stream.buffer import CHUNK
 
 PURE = os.environ.get("THOUSAND_ISLAND_PURE") == "1"
 POSSIBLE = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-in_c_only = pytest.mark.skipif(not twins.in_c, reason="this run tests the Python")
+in_c_only = pytest.mark.skipif(not accelerator.in_c, reason="this run tests the Python")
 
 
 def test_the_hot_path_is_in_c_where_it_can_be():
     if PURE or not POSSIBLE:
-        assert not twins.in_c
+        assert not accelerator.in_c
     elif os.environ.get("REQUIRE_PROGRAMS") or os.environ.get("REQUIRE_NATIVE"):
-        assert twins.in_c, "the C module was not built, and this run requires it"
+        assert accelerator.in_c, "the C module was not built, and this run requires it"
 
 
 SERVES = """
 import socket
 from tests.support import Echo
 from thousand_island_sync import ThousandIsland
-from thousand_island_sync._server import twins
+from thousand_island_sync._server import accelerator
 with ThousandIsland(port=0, host="127.0.0.1", handler_cls=Echo) as server:
     with socket.create_connection(("127.0.0.1", server.local_port)) as client:
         client.sendall(b"hello")
-        print(twins.in_c, client.recv(100))
+        print(accelerator.in_c, client.recv(100))
 """
 
 
@@ -100,7 +100,7 @@ def test_what_was_compiled_for_another_version_is_told_of_and_not_used(differs, 
 TWICE = """
 import sys
 import thousand_island_sync
-before = thousand_island_sync._server.twins.in_c
+before = thousand_island_sync._server.accelerator.in_c
 for name in [name for name in sys.modules if name.startswith("thousand_island_sync")]:
     if not name.endswith("_native"):
         del sys.modules[name]
@@ -151,12 +151,12 @@ def test_what_a_socket_takes_is_told_to_who_asks(name, takes):
 
 
 class Slow(ConnectionTask):
-    """A connection without twins."""
+    """A connection without accelerator."""
 
     __slots__ = ()
-    if twins.in_c:
-        run = twins.originals["run"]
-        stay = twins.originals["stay"]
+    if accelerator.in_c:
+        run = accelerator.originals["run"]
+        stay = accelerator.originals["stay"]
 
 
 def fails(kind, *what):
