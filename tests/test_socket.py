@@ -608,7 +608,7 @@ def test_a_close_from_another_thread_ends_a_waiting_recv(serve, client, record):
     assert receive_all(client(server)) == b""
     told = recorder.wait_for("handler.shutdown")
     assert told[0].measurements["reason"] == "local_closed"
-    assert "closed here" in outcome[0]
+    assert "closed locally" in outcome[0]
 
 
 def test_any_thread_may_send_to_a_connection_that_is_parked(serve, client):

@@ -40,20 +40,18 @@ def who(owner: Owner) -> str:
 
 
 def closed(owner: Owner, state: State, doing: str) -> SocketClosed:
-    how = "closed" if state is CLOSED else "detached"
-    return _of(
-        owner, SocketClosed(errno.EBADF, f"{doing}: this socket ({who(owner)}) was {how} here")
-    )
+    how = "closed locally" if state is CLOSED else "detached"
+    return _of(owner, SocketClosed(errno.EBADF, f"{doing}: this socket ({who(owner)}) was {how}"))
 
 
 def amid_another(owner: Owner, doing: str) -> SocketError:
-    why = "a __del__ or a signal's handler came amid another call here; post() from there"
+    why = "a __del__ or a signal handler calls in the middle of another call; use post() there"
     return _of(owner, SocketError(errno.EDEADLK, f"{doing} {who(owner)}: {why}"))
 
 
 def stopping(owner: Owner, doing: str) -> ServerStopping:
-    why = "the server is stopping" if owner.stopping else "Connection.close()"
-    return _of(owner, ServerStopping(errno.ESHUTDOWN, f"{doing} {who(owner)}: ended, {why}"))
+    why = "the server is stopping" if owner.stopping else "Connection.close() was called"
+    return _of(owner, ServerStopping(errno.ESHUTDOWN, f"{doing} {who(owner)}: interrupted: {why}"))
 
 
 def gone(
@@ -62,7 +60,7 @@ def gone(
     if state in CLOSED_HERE:
         what = "closed by another thread"
     elif state is CUT:
-        what = "cut, the server's stop has run out of time"
+        what = "cut off, the server's stop has run out of time"
     return _of(owner, SocketClosed(number, f"{doing} {who(owner)}: {what}"))
 
 
@@ -97,7 +95,7 @@ def timed_out(owner: Owner, doing: str, timeout: float, what: str, hint: str) ->
 
 def nothing_came(owner: Owner, doing: str, timeout: float) -> SocketTimeout:
     hint = "read_timeout_ms, settimeout, or timeout_ms of the call"
-    return timed_out(owner, doing, timeout, "nothing came", hint)
+    return timed_out(owner, doing, timeout, "no data received", hint)
 
 
 def no_room(owner: Owner, doing: str, timeout: float) -> SocketTimeout:

@@ -114,7 +114,7 @@ class FileSending:
             regular = stat.S_ISREG(found.st_mode)
             zero_copy = regular and found.st_size > 0
             if self._offset and not regular and not stat.S_ISBLK(found.st_mode):
-                raise OSError(errno.ESPIPE, "sendfile: offset: this file cannot be positioned")
+                raise OSError(errno.ESPIPE, "sendfile: offset: this file is not seekable")
             read = _positioned(fd) if regular or stat.S_ISBLK(found.st_mode) else _streamed(fd)
         payload, writer = self._payload, self._writer
         payload.limit(self._stream.timeout(MISSING, self._stream.connection.send_timeout))
