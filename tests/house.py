@@ -358,9 +358,8 @@ def written(package: Package, today: dict[str, dict[str, int]], foreign: int) ->
         "TODAY = {",
     ]
     for limit in LIMITS:
-        lines.append(f'    "{limit}": {{')
-        lines += [f'        "{name}": {value},' for name, value in today.get(limit, {}).items()]
-        lines.append("    },")
+        rows = [f'        "{name}": {value},' for name, value in today.get(limit, {}).items()]
+        lines += [f'    "{limit}": {{', *rows, "    },"] if rows else [f'    "{limit}": {{}},']
     return "\n".join([*lines, "}", ""])
 
 

@@ -8,18 +8,11 @@ class, a file or a function gets another name, its line here gets it, too.
 FOREIGN = 11
 
 TODAY = {
-    "methods": {
-    },
-    "private methods": {
-    },
-    "lines": {
-    },
-    "fields": {
-    },
-    "depth": {
-    },
-    "elsewhere": {
-    },
-    "parameters": {
-    },
+    "methods": {},
+    "private methods": {},
+    "lines": {},
+    "fields": {},
+    "depth": {},
+    "elsewhere": {},
+    "parameters": {},
 }
