@@ -96,7 +96,7 @@ class NotedSignals:
             self._restore_handlers()
 
     def abandon(self) -> None:
-        """As `_descriptors.Holder`."""
+        """As `descriptors.Holder`."""
         self._ours.close()
         self._theirs.close()
 

@@ -121,6 +121,6 @@ class ClientWait:
             self.abandon()
 
     def abandon(self) -> None:
-        """As `_descriptors.Holder`."""
+        """As `descriptors.Holder`."""
         if self._epoll is not None:
             self._epoll.close()

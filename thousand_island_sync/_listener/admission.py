@@ -1,9 +1,9 @@
 """The way in: what a client goes through, whoever accepts it.
 
-An acceptor, inline accept, and who empties a backlog each have an `Entrance`, and do the same:
-a place is reserved, the client is accepted, it becomes a connection, which is counted, and the
-pool is told. What was begun is kept in the entrance: whoever is interrupted, wherever, `rescue`
-goes on with it, and no client is lost, counted twice or left without an owner.
+An acceptor and inline accept each have an `Entrance`, and do the same: a place is reserved, the
+client is accepted, it becomes a connection, which is counted, and the pool is told. What was begun
+is kept in the entrance: whoever is interrupted, wherever, `rescue` goes on with it, and no client
+is lost, counted twice or left without an owner. (`Backlog` accepts first: it must refuse the rest.)
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Alarm:
             self.abandon()
 
     def abandon(self) -> None:
-        """As `_descriptors.Holder`."""
+        """As `descriptors.Holder`."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

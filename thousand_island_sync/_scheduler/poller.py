@@ -173,7 +173,7 @@ class EpollPoller(_AtOnce):
         self._wake_up.close()
 
     def abandon(self) -> None:
-        """As `_descriptors.Holder`: what is registered stays so in the parent."""
+        """As `descriptors.Holder`: what is registered stays so in the parent."""
         self._epoll.close()
 
 
@@ -365,7 +365,7 @@ class SelectorPoller:
             self._wake_up.close()
 
     def abandon(self) -> None:
-        """As `_descriptors.Holder`."""
+        """As `descriptors.Holder`."""
         self._turn = turn("poller.turn")
         if not self._closed:
             self._closed = True
