@@ -89,6 +89,25 @@ class ReceivesAlone(Receives):
         )
 
 
+class TakenApart(Socket):
+    """Whose `close` breaks off when nothing leads to the descriptor any more."""
+
+    __slots__ = ()
+
+    def close(self):
+        del self._reader._stream
+        raise MemoryError
+
+
+class ReceivesForNobody(Receives):
+    def __init__(self):
+        super().__init__()
+        self.socket.__class__ = TakenApart
+
+    def check(self):
+        yield from said("the lock is held", not self.socket._reader._receiving.locked())
+
+
 class Sends(Wired):
     data = b"some bytes"
 
@@ -339,6 +358,7 @@ def main():
         Look,
         LockMaking,
         ReceivesAlone,
+        ReceivesForNobody,
     ]
     if "tls" in sys.argv:
         worlds += tls_worlds()
