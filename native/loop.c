@@ -224,10 +224,12 @@ static int begin_look(PyObject *self, const Parts *parts, PyObject *worker, int 
     int permit = settle(self, worker) < 0 ? -1 : TRUTH(worker, Worker, permit);
     if (permit <= 0)
         return permit < 0 ? -1 : 1; /* it was taken a moment ago */
-    *timeout = may_wait(self, parts);
-    int stops = *timeout == -2  ? -1
-                : *timeout == 0 ? 0
-                                : TRUTH(parts->timer, WatchdogTimer, may_stop);
+    /* Asked once more, with the lock: who closes it wakes those who are seen to wait. */
+    int closing = TRUTH(parts->table, TaskTable, closing);
+    *timeout = closing != 0 ? 0 : may_wait(self, parts);
+    int stops = closing < 0 || *timeout == -2 ? -1
+                : *timeout == 0               ? 0
+                                              : TRUTH(parts->timer, WatchdogTimer, may_stop);
     if (stops > 0)
         stops = done(PyObject_CallMethodNoArgs(parts->timer, native.name.disarm));
     if (stops < 0)

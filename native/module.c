@@ -215,7 +215,7 @@ static PyMethodDef functions[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "thousand_island_sync._native",
-    .m_doc = "The hot path once more, in C: see `thousand_island_sync._twins`.",
+    .m_doc = "The hot path once more, in C: see `thousand_island_sync._server.accelerator`.",
     .m_size = -1,
     .m_methods = functions,
 };

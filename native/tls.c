@@ -294,6 +294,7 @@ static PyObject *seal_and_send(Stream *self, Wire *wire, int fd, char *bytes, Py
     if (count > 0) {
         total = tls.bio_read(self->out, sealed, (int)room);
         assert(total > 0); /* SSL_write(3) puts out at once what it takes */
+        total = total > 0 ? total : 0;
         if (here == NULL && total < room)
             here = let_go_unless_dear();
         if (total < room) {

@@ -397,6 +397,26 @@ def test_a_stop_delivers_what_has_arrived_and_then_shuts_down(world):
     ]
 
 
+def test_a_stop_that_comes_to_a_connection_at_its_end_finds_it_ended(world):
+    """`Run` walks over a copy of all connections."""
+    world.run()
+    world.reactions["handle_data"] = Close()
+    assert world.run(b"x") == DONE
+    world.connection.stop_begins()
+    assert world.state is State.CLOSED
+
+
+def test_what_a_stop_says_of_messages_is_kept_when_bytes_come(world):
+    """Bytes that came in the same moment made room for all messages."""
+    world.run()
+    world.run(b"before")
+    world.env.stopping = True
+    world.reactions["handle_data"] = lambda socket: world.connection.inbox.post("later", 0)
+    world.connection.stop_begins()
+    assert world.run(b"one") == DONE
+    assert world.names()[2:] == ["handle_data", "handle_shutdown", "handle_end"]
+
+
 def test_a_stop_delivers_no_more_than_a_mebibyte(world):
     world.run()
     world.run(b"before")

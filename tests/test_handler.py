@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import logging
+import queue
 import threading
 import time
 
@@ -722,3 +723,19 @@ def test_callbacks_of_one_connection_never_run_at_the_same_time(serve, client):
         thread.join()
     assert eventually(lambda: connection.pending == 0)
     assert not overlaps
+
+
+class EndsBySurprise(Handler):
+    def __init__(self, ends):
+        super().__init__(ends)
+        self.handle_end = lambda socket: ends.put(socket.connection.sockname)
+
+    def handle_data(self, data, socket):
+        return Close()
+
+
+def test_a_handle_end_that_is_set_on_the_instance_finds_the_facts(serve, client):
+    ends = queue.SimpleQueue()
+    server = serve(EndsBySurprise, handler_options=ends)
+    client(server).sendall(b"x")
+    assert ends.get(timeout=5)[1] == server.local_port

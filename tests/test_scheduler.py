@@ -14,6 +14,7 @@ from thousand_island_sync._base import waits
 from thousand_island_sync._base.clock import FOREVER, now
 from thousand_island_sync._scheduler import stalls
 from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
+from thousand_island_sync._scheduler.poller import new_poller
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.scheduler import Parts, Scheduler
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
@@ -741,3 +742,31 @@ def test_what_was_forgotten_in_the_queue_calls_no_thread_once_all_is_over(schedu
     # The last thread has seen it in the queue: none was made for it.
     assert forgotten in scheduler._queue._ready
     assert scheduler._workers._made <= 2
+
+
+def test_a_close_while_a_thread_is_about_to_look_ends_that_thread():
+    """It has seen that nothing is closing, and waits for the lock, which the close has."""
+    last_run, go_on = threading.Event(), threading.Event()
+    ours, theirs = socket.socketpair()
+
+    class Last(Task):
+        def run(self):
+            scheduler.forget(self)
+            last_run.set()
+            go_on.wait(5)
+            return DONE
+
+    scheduler = Scheduler(
+        new_poller(), max_threads=1, name="t", ring=lambda: None, saturation=lambda *_: None
+    )
+    scheduler.add(Last(ours.fileno()))
+    assert last_run.wait(5)
+    (thread,) = scheduler.threads()
+    with scheduler._lock:
+        go_on.set()
+        eventually(lambda: False, 0.1)  # it comes to the lock
+        scheduler.close()
+    thread.join(5)
+    ours.close()
+    theirs.close()
+    assert not thread.is_alive()

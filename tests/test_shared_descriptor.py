@@ -32,6 +32,8 @@ from thousand_island_sync import (
     SocketTimeout,
     SwitchTransport,
 )
+from thousand_island_sync._stream import states
+from thousand_island_sync._stream.duplex import Duplex
 
 LIMIT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO)
 NO_LIMIT = bytes(struct.calcsize("ll"))
@@ -451,3 +453,19 @@ def test_who_asks_for_it_waits_for_no_receive(who, wire, stopwatch):
     sock.sendall(b"more")
     assert ended.get(timeout=5) == b"more"
     assert stopwatch() < 5
+
+
+def test_a_close_by_a_signals_handler_in_the_middle_of_another_change_is_not_written_over():
+    class Interrupted(dict):
+        def get(self, state, default):
+            after = super().get(state, default)
+            if not done:
+                done.append(stream.on(states.ON_CLOSE))
+            return after
+
+    done = []
+    stream = Duplex.__new__(Duplex)
+    stream.state = states.State.OPEN
+    stream.on(Interrupted(states.ON_INTERRUPT))
+    assert done == [True]
+    assert stream.state is states.State.CLOSED

@@ -158,6 +158,11 @@ class Callbacks:
         callback: Callable[..., Any] = getattr(self._handler, name)
         return None if getattr(callback, "__func__", None) in IDLE else callback
 
+    def ask_after_the_end(self) -> bool:
+        """Whether the handler has a `handle_end`, and may ask for the facts there."""
+        made = getattr(self, "_handler", None) is not None  # or it could not be
+        return made and self.named("handle_end") is not None
+
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
         return self._context.run(callback, *arguments)
 

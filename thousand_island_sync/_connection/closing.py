@@ -103,7 +103,7 @@ class Closing:
         if client.closed:
             return
         client.closed = True
-        if self._env.handlers.clean_up or task.known_inbox is not None:
+        if task.known_inbox is not None or self._callbacks.ask_after_the_end():
             client.note_sockname()  # somebody may ask for it afterwards
         sock = client.sock
         was_cut = stream.state is CUT

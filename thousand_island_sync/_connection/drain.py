@@ -7,33 +7,19 @@ way (`Client.young_until`).
 
 from __future__ import annotations
 
-from .._base.clock import FOREVER
-
 #: Bytes.
 MOST = 1 << 20
 
 
 class Drain:
-    """Made when a stop reaches the connection.
+    """Made when the first bytes come after a stop has begun. Thread: the owner's."""
 
-    Args:
-        messages: how many wait: later ones are not delivered. Not given: the connection did not
-            exist yet when the stop began.
-    """
+    __slots__ = ("_bytes",)
 
-    __slots__ = ("_bytes", "_messages")
-
-    def __init__(self, messages: float = FOREVER) -> None:
-        self._messages = messages
+    def __init__(self) -> None:
         self._bytes = 0
 
     def takes(self, size: int) -> bool:
         """Whether so many more bytes are delivered."""
         self._bytes += size
         return self._bytes <= MOST
-
-    def takes_messages(self) -> bool:
-        return self._messages > 0
-
-    def count_message(self) -> None:
-        self._messages -= 1

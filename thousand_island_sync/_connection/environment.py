@@ -54,8 +54,6 @@ class Handlers:
         self._options = options
         self.new_context = context.copy
         self.name = cls.__name__
-        #: Whether they may ask for something after the end.
-        self.clean_up = cls.handle_end is not Handler.handle_end
 
     def make(self, context: contextvars.Context) -> Handler:
         """Raises BaseException: whatever its `__init__` did."""

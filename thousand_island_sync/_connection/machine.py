@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import events
+from .._base.clock import FOREVER
 from .._base.waits import make_way
 from .._scheduler.task import AGAIN, DONE, PARK
 from .._stream.buffer import CHUNK
@@ -73,6 +74,7 @@ class Machine:
         "_drain",
         "_env",
         "_eof_told",
+        "_messages_left",
         "_task",
         "_transport",
         "callbacks",
@@ -97,6 +99,7 @@ class Machine:
         self._transport = transport
         self.handshake: Handshake | None = None
         self._drain: Drain | None = None
+        self._messages_left: float = FOREVER  # a stop's thread says how many, once
         self._eof_told = False
         self.no_room: OSError | None = None
         self.socket: Socket = _NONE
@@ -268,8 +271,8 @@ class Machine:
             message = task.inbox.take()
         except IndexError:  # withdrawn meanwhile
             return None
-        if self._drain is not None:
-            self._drain.count_message()
+        if self._messages_left != FOREVER:  # from now on nobody else writes it
+            self._messages_left -= 1
         task.no_sample = False
         self.become(RUNNING)
         if task.classified.blocks:
@@ -319,19 +322,17 @@ class Machine:
         return self._park()
 
     def _mail_waits(self) -> bool:
-        inbox, drain = self._task.known_inbox, self._drain
-        waiting = inbox is not None and inbox.waiting() > 0
-        return waiting and (drain is None or drain.takes_messages())
+        inbox = self._task.known_inbox
+        return inbox is not None and inbox.waiting() > 0 and self._messages_left > 0
 
     def _park(self) -> int:
         self.become(PARKED)
         self._task.deadline = self.callbacks.deadline
         return PARK
 
-    def stop_begins(self) -> None:
-        """Of what is posted, no more is delivered than waits now. Thread: any."""
-        inbox = self._task.known_inbox
-        self._drain = Drain(0 if inbox is None else inbox.waiting())
+    def stop_begins(self, waiting: int) -> None:
+        """Of what is posted, no more is delivered than waits now. Thread: any, even at its end."""
+        self._messages_left = waiting
 
     # ---- the way in -----------------------------------------------------------
 

@@ -121,7 +121,8 @@ class ConnectionTask(Task):
         self.alert = True
 
     def stop_begins(self) -> None:
-        self.machine.stop_begins()
+        inbox = self.known_inbox
+        self.machine.stop_begins(0 if inbox is None else inbox.waiting())
         self.alert = True
 
     # ---- its inbox, and the handle that holds it --------------------------------

@@ -41,9 +41,11 @@ class TaskTable:
     def take_descriptor(self, task: Task) -> None:
         """The task stays, without one."""
         if self.by_fd.get(task.fd) is task:
-            del self.by_fd[task.fd]
-            task.fd = next(_without_descriptor)
-            self.by_fd[task.fd] = task
+            # No call in these, at which a signal's handler might raise, once it is begun.
+            before, other = task.fd, next(_without_descriptor)
+            self.by_fd[other] = task
+            task.fd = other
+            del self.by_fd[before]
 
     def has(self, task: Task) -> bool:
         """Whether it was added, and not removed yet."""

@@ -184,9 +184,12 @@ class Duplex:
 
     def on(self, move: Move) -> bool:
         """Something was done; whether that changes the state. With `guard`, or as good as it."""
-        before = self.state
-        self.state = after = move.get(before, before)
-        return after is not before
+        while True:
+            before = self.state
+            after = move.get(before, before)
+            if self.state is before:  # no signal's handler has come in between
+                self.state = after
+                return after is not before
 
     def check_open(self, doing: str) -> None:
         """Raises SocketClosed: it was closed here, or handed over."""
