@@ -25,7 +25,7 @@ import threading
 import time
 from typing import Any
 
-from tests.support import eventually
+from tests.support import eventually, open_descriptors
 from thousand_island_sync import Handler, ThousandIsland
 
 SERVED_S, STOPPED_S = 1.0, 1.0
@@ -93,14 +93,9 @@ class Point:
             raise Interrupted
 
 
-def _open() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            pass
-    return {name: what for name, what in found.items() if not what.startswith("/proc")}
+def _open() -> dict[int, str]:
+    found = open_descriptors()
+    return {number: what for number, what in found.items() if not what.startswith("/proc")}
 
 
 def _ask(sock: socket.socket, data: bytes, answer: bytes | None = None) -> bool:

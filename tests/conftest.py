@@ -27,7 +27,7 @@ except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no buil
     trustme = None  # type: ignore[assignment]
 
 from tests.side_by_side import share_of, turn
-from tests.support import Recorder, eventually
+from tests.support import Recorder, eventually, open_descriptors
 from thousand_island_sync import TCP, TLS, ThousandIsland, detach_logger, events
 from thousand_island_sync._base import reports
 
@@ -103,11 +103,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def _descriptors() -> Counter[str]:
     found: Counter[str] = Counter()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue
+    for target in open_descriptors().values():
         # Anonymous ones have numbers that change; files and pipes of pytest do not matter.
         kind = target.partition(":")[0]
         if kind in ("socket", "anon_inode", "pipe"):

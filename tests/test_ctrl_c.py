@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Echo, eventually, receive
+from tests.support import Echo, eventually, open_descriptors, receive
 from thousand_island_sync import Handler, ThousandIsland, events
 
 LIFE = ["start", "stop", "suspend", "resume"]
@@ -61,11 +61,7 @@ def refused(port):
     another process's server by now, and who connects to a free port may even meet himself."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and is_of(row[1], port)}
-    ours = set()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            ours.add(os.readlink(f"/proc/self/fd/{name}"))
-    return not listening & ours
+    return not listening & set(open_descriptors().values())
 
 
 def is_of(address, port):

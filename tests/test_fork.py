@@ -14,7 +14,7 @@ import threading
 import pytest
 
 from tests.forking import Children, forks
-from tests.support import Echo, eventually, receive, receive_all
+from tests.support import Echo, eventually, open_descriptors, receive, receive_all
 from thousand_island_sync import (
     TLS,
     Close,
@@ -395,12 +395,7 @@ class Descriptors:
     """What a process has open: descriptor -> what it is."""
 
     def __init__(self):
-        self.open = {}
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                self.open[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-            except OSError:
-                pass  # the one that the folder was read with
+        self.open = open_descriptors()
 
     def of(self, before):
         """Sockets and the like that were not there before."""

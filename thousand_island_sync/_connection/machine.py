@@ -33,7 +33,6 @@ from ..socket import Socket
 from ..transports.base import WRITE, Channel, Source, Transport
 from .callbacks import Callbacks, End, Outcome
 from .closing import Closing
-from .drain import Drain
 from .environment import Environment
 from .handshake import Handshake, no_room_error
 from .served import Served
@@ -54,6 +53,8 @@ from .states import (
 
 _async_recv = events.handler_async_recv
 _NONE: Any = None
+#: Bytes. A stop delivers what has arrived, until a receive finds nothing, or at most so many.
+_DRAINED_MOST = 1 << 20
 
 
 class Machine:
@@ -71,7 +72,7 @@ class Machine:
     """
 
     __slots__ = (
-        "_drain",
+        "_drained",
         "_env",
         "_eof_told",
         "_messages_left",
@@ -98,7 +99,7 @@ class Machine:
         self.state = NEW
         self._transport = transport
         self.handshake: Handshake | None = None
-        self._drain: Drain | None = None
+        self._drained = 0  # bytes, since a stop began
         self._messages_left: float = FOREVER  # a stop's thread says how many, once
         self._eof_told = False
         self.no_room: OSError | None = None
@@ -203,8 +204,8 @@ class Machine:
         if data:
             task.no_sample = False
             if self._env.stopping:
-                drain = self._drain = self._drain or Drain()
-                if not drain.takes(len(data)):
+                self._drained += len(data)
+                if self._drained > _DRAINED_MOST:
                     return self.finish(BY_SHUTDOWN)
             if kept or task.hung_up or self._mail_waits():
                 task.alert = True  # there is more to look at

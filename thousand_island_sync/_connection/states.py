@@ -24,16 +24,10 @@ it away from another thread goes by that.
 
 from __future__ import annotations
 
-from enum import Enum
+from .._base.fast_enum import FastEnum
 
 
-class _Fast(Enum):
-    """Hashed by identity, in C: an `Enum` does it in Python, ten times a connection."""
-
-    __hash__ = object.__hash__
-
-
-class State(_Fast):
+class State(FastEnum):
     NEW = "new"
     HANDSHAKING = "handshaking"
     RUNNING = "running"
@@ -42,7 +36,7 @@ class State(_Fast):
     CLOSED = "closed"
 
 
-class Cause(_Fast):
+class Cause(FastEnum):
     """Why a connection ends."""
 
     PEER = "the peer has gone"

@@ -256,7 +256,7 @@ class Places:
         of what will be given back. `False` at the limit."""
         limit = self._limit
         with limit._lock:
-            free = limit._limit - limit._reserved - len(limit._known)
+            free = limit._free()
             taken = most if free >= 2 * most else min(1, free)
             if taken <= 0:
                 return False

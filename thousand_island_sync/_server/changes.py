@@ -246,12 +246,21 @@ class Changes:
             self.status = STOPPED
             stopped.open()
 
+    def _to_change(self, ask: Ask) -> Run | None:
+        """The run that is asked for something; `None`: there is nothing to do. With the turn.
+
+        Raises:
+            ServerNotRunning: there is no run.
+        """
+        answer = ANSWERS[self.status, ask]
+        if answer is Answer.NOT_RUNNING:
+            raise ServerNotRunning(f"{ask.value}: the server is {self.status}; start() it first")
+        return None if answer is Answer.NOTHING else self.run
+
     def _suspend(self, change: Change) -> None:
         with self._turns:
-            answer, run = ANSWERS[self.status, Ask.SUSPEND], self.run
-            if answer is Answer.NOT_RUNNING:
-                raise ServerNotRunning(f"suspend: the server is {self.status}; start() it first")
-            if answer is Answer.NOTHING or run is None:
+            run = self._to_change(Ask.SUSPEND)
+            if run is None:
                 return
             address = run.listener.address
             try:
@@ -262,10 +271,8 @@ class Changes:
 
     def _resume(self, change: Change) -> None:
         with self._turns:
-            answer, run = ANSWERS[self.status, Ask.RESUME], self.run
-            if answer is Answer.NOT_RUNNING:
-                raise ServerNotRunning(f"resume: the server is {self.status}; start() it first")
-            if answer is Answer.NOTHING or run is None:
+            run = self._to_change(Ask.RESUME)
+            if run is None:
                 return
             try:
                 run.listen_again(self.port)

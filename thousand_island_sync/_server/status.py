@@ -32,8 +32,6 @@ class Answer(Enum):
 
 
 NEW, RUNNING, SUSPENDED, STOPPING, STOPPED = "new", "running", "suspended", "stopping", "stopped"
-#: In these a server has a run.
-STARTED = frozenset({RUNNING, SUSPENDED, STOPPING})
 
 _ASKS = (Ask.START, Ask.SUSPEND, Ask.RESUME, Ask.STOP)
 _GO, _NOTHING, _NOT, _ALREADY = Answer.GO, Answer.NOTHING, Answer.NOT_RUNNING, Answer.ALREADY

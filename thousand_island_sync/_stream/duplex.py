@@ -254,7 +254,7 @@ class Duplex:
         """No call is under way after this, and none begins: the descriptor may be closed.
         `False`: a turn is not given back. Thread: the owner's."""
         with guard:  # it is closed or detached, and not both
-            self.state = ON_CLOSE.get(self.state, self.state)
+            self.on(ON_CLOSE)
         quiet = self.writer.comes_home()
         return self.reader.comes_home() and quiet
 

@@ -18,16 +18,10 @@ LEFT: the owner has gone, and relies on whoever called `detach`.
 
 from __future__ import annotations
 
-from enum import Enum
+from .._base.fast_enum import FastEnum
 
 
-class _Fast(Enum):
-    """Hashed by identity, in C."""
-
-    __hash__ = object.__hash__
-
-
-class State(_Fast):
+class State(FastEnum):
     """What was done to a stream on this side."""
 
     OPEN = "open"
@@ -38,7 +32,7 @@ class State(_Fast):
     LEFT = "left"
 
 
-class Incoming(_Fast):
+class Incoming(FastEnum):
     """What the peer did to his direction."""
 
     OPEN = "open"
@@ -47,7 +41,7 @@ class Incoming(_Fast):
     RESET_AFTER_END = "reset, after the end of the stream"
 
 
-class Outgoing(_Fast):
+class Outgoing(FastEnum):
     """What was done to our direction."""
 
     OPEN = "open"

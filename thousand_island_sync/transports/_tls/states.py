@@ -21,16 +21,10 @@ a call has failed, until the peer's is found after all.
 
 from __future__ import annotations
 
-from enum import Enum
+from ..._base.fast_enum import FastEnum
 
 
-class _Fast(Enum):
-    """Hashed by identity, in C: an `Enum` does it in Python."""
-
-    __hash__ = object.__hash__
-
-
-class Phase(_Fast):
+class Phase(FastEnum):
     """How far a handshake has come."""
 
     SILENT = "the client has said nothing"
@@ -39,7 +33,7 @@ class Phase(_Fast):
     FINISHED = "OpenSSL is done; what it agreed on is not checked yet"
 
 
-class Unread(_Fast):
+class Unread(FastEnum):
     """What OpenSSL holds of what was fetched."""
 
     HANDSHAKE = "the handshake's: nothing may be read or sent"
@@ -49,7 +43,7 @@ class Unread(_Fast):
     SOME = "there may be bytes to read"
 
 
-class Ends(_Fast):
+class Ends(FastEnum):
     """Which of the two directions have ended, and how."""
 
     OPEN = "none has"
@@ -61,7 +55,7 @@ class Ends(_Fast):
     CUT = "the stream ended in the middle of the session, or a part of it was lost"
 
 
-class Event(_Fast):
+class Event(FastEnum):
     """What leads from one to the other."""
 
     SEND_CLOSE_NOTIFY = "this side ends the session"
