@@ -141,8 +141,8 @@ class Callbacks:
 
     def last(self, name: str, *arguments: Any) -> None:
         """One after which nothing more can go wrong: what it raises is logged."""
-        callback = getattr(self._handler, name)
-        if getattr(callback, "__func__", None) in IDLE:
+        callback = self.named(name)
+        if callback is None:
             return
         try:
             self.call(name, callback, *arguments)
@@ -157,11 +157,6 @@ class Callbacks:
         """A callback; `None`: it does nothing, as the handler has not said what."""
         callback: Callable[..., Any] = getattr(self._handler, name)
         return None if getattr(callback, "__func__", None) in IDLE else callback
-
-    def ask_after_the_end(self) -> bool:
-        """Whether the handler has a `handle_end`, and may ask for the facts there."""
-        made = getattr(self, "_handler", None) is not None  # or it could not be
-        return made and self.named("handle_end") is not None
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
         return self._context.run(callback, *arguments)

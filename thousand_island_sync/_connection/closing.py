@@ -103,7 +103,7 @@ class Closing:
         if client.closed:
             return
         client.closed = True
-        if task.known_inbox is not None or self._callbacks.ask_after_the_end():
+        if task.known_inbox is not None or self._callbacks.named("handle_end") is not None:
             client.note_sockname()  # somebody may ask for it afterwards
         sock = client.sock
         was_cut = stream.state is CUT

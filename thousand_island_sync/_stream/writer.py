@@ -248,16 +248,12 @@ class Writer:
 
     def comes_home(self) -> bool:
         """No send is under way after this; `False`: one may be. Thread: the owner's."""
-        if self._sending.acquire(False):
-            self._sending.release()
-            return True
         return turns.comes_back(self._sending, self._stream)
 
     def hold(self, held: contextlib.ExitStack) -> None:
         """Takes the turn, however long that lasts; but not if it is this thread's, in a call amid
         which this one is made, and which gets no further."""
-        if not self.is_inside():
-            turns.hold(self._sending, held)
+        turns.hold(self._sending, held)
 
     def renew(self) -> None:
         """In a forked child: no thread has the turn."""
