@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import eventually, running
 from thousand_island_sync import ConfigError
+from thousand_island_sync._base import supervised
 from thousand_island_sync._server.certificate_watch import CertificateWatch
 
 
@@ -47,6 +48,19 @@ def test_it_loads_when_a_file_changes_and_not_otherwise(loads, tmp_path):
         watch._stamps = lambda: looks.append(1) or looked()
         assert eventually(lambda: len(looks) > 3)
         assert loads.count == 3
+
+
+def test_no_thread_is_left_where_ctrl_c_broke_the_start_off(loads, monkeypatch):
+    launch = supervised.start
+
+    def broken_off(thread):
+        launch(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(supervised, "start", broken_off)
+    with pytest.raises(KeyboardInterrupt), CertificateWatch(loads, []):
+        pass
+    # `no_leaks` sees the thread.
 
 
 def test_a_log_handler_that_stands_does_not_hold_up_the_end(loads):

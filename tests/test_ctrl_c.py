@@ -127,6 +127,7 @@ def ctrl_c_after(seconds):
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, ctrl_c)
+    gc.disable()  # in whose callbacks, Hypothesis has one, what is raised is lost
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
@@ -135,6 +136,7 @@ def ctrl_c_after(seconds):
             signal.setitimer(signal.ITIMER_REAL, 0)
         finally:  # it may come just now
             signal.signal(signal.SIGALRM, before)
+            gc.enable()
 
 
 @pytest.mark.parametrize("method", LIFE)

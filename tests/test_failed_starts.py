@@ -6,6 +6,7 @@ import linecache
 import os
 import resource
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 import thousand_island_sync
 from tests.support import Echo, echoes, eventually
 from thousand_island_sync import TLS, ListenError, ThousandIsland, ThousandIslandError
-from thousand_island_sync._base import own_threads
+from thousand_island_sync._base import own_threads, supervised
+from thousand_island_sync._base.clock import FOREVER, now
+from thousand_island_sync._listener.listener_thread import ListenerThread
 
 PACKAGE = str(Path(thousand_island_sync.__file__).parent)
 KINDS = ["tcp", "unix", "tls", "several", "interrupt_reads"]
@@ -250,6 +253,82 @@ def test_without_any_thread_nothing_starts_and_what_runs_is_suspended_and_stoppe
     assert server.status == "suspended"
     assert server.stop(2_000) is True
     assert server.status == "stopped"
+
+
+def waits_for_work(thread):
+    """In its poll."""
+    frame = sys._current_frames().get(thread.ident)
+    state = Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()
+    return state[0] == "S" and frame is not None and "/_listener/" in frame.f_code.co_filename
+
+
+@pytest.mark.parametrize("when", ["its thread runs", "its thread is yet to run"])
+def test_a_start_broken_off_as_a_thread_comes_up(place, monkeypatch, when):
+    """The listener's and three acceptors': whoever starts one is interrupted before it knows."""
+    launch, late = supervised.start, []
+    left = 0
+
+    def broken_off(thread):
+        nonlocal left
+        if thread.name.startswith("placed"):
+            left -= 1
+        if left or not thread.name.startswith("placed"):
+            return launch(thread)
+        if when == "its thread runs":
+            launch(thread)
+            assert eventually(lambda: waits_for_work(thread))
+        else:
+            late.append(thread)
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(supervised, "start", broken_off)
+    for number in range(1, 5):
+        left = number
+        server = ThousandIsland(**place.options)
+        with pytest.raises((MemoryError, ThousandIslandError)):
+            server.start()
+        assert server.status == "new"
+        assert server.stop() is True
+        for thread in late:
+            launch(thread)
+        late.clear()
+        assert place.is_clean()
+
+
+class Resting:
+    """A scheduler with nothing to do."""
+
+    def tend(self):
+        return FOREVER
+
+    def attended(self):
+        return True
+
+    def stand_in_fileno(self):
+        return None
+
+    def use_alarm(self, alarm):
+        pass
+
+    def ensure_acceptors(self):
+        pass
+
+
+def test_a_listeners_thread_that_sleeps_is_ended_though_its_start_was_broken_off(monkeypatch):
+    launch = supervised.start
+
+    def broken_off(thread):
+        launch(thread)
+        assert eventually(lambda: waits_for_work(thread))
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(supervised, "start", broken_off)
+    thread = ListenerThread("placed")
+    thread.open()
+    with pytest.raises(MemoryError):
+        thread.start(Resting(), Resting())
+    assert thread.stop(now() + 5, lambda ident: False) is True
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("placed")]
 
 
 # ---- an exception anywhere ------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 
 from tests.forking import forks
 from tests.support import busy_seconds, eventually, running
+from thousand_island_sync._base import supervised
 from thousand_island_sync._telemetry.line_writer import LineHandler, LineWriter, close_all
 
 #: A page: of the kernel's sizes for a pipe the smallest.
@@ -107,6 +108,19 @@ def test_closing_writes_what_waits_then_nothing_more(pipe):
     stream.close()
     assert os.read(reader, 1 << 16) == b"last\n"
     assert os.read(reader, 1 << 16) == b""
+
+
+def test_no_thread_is_left_of_one_whose_start_ctrl_c_broke_off(pipe, monkeypatch):
+    launch = supervised.start
+
+    def broken_off(thread):
+        launch(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(supervised, "start", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        LineWriter(pipe[0])
+    # `no_leaks` sees the thread.
 
 
 def test_a_descriptor_that_somebody_made_non_blocking_gets_every_line(pipe):

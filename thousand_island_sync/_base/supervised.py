@@ -91,6 +91,7 @@ class Supervised:
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._may_start = deque([None])  # taken by the one who starts a successor
+        self._fate: dict[str, bool] = {}  # "begins": decided once, by who is first to ask
 
     @property
     def ident(self) -> int | None:
@@ -133,12 +134,17 @@ class Supervised:
             RuntimeError: no thread can be started.
         """
         while True:
-            self._launch()
+            thread = self._launch()
             while not self._up.wait(_LOOK_S):
-                if not self.is_alive():
+                if not thread.is_alive():
                     break  # something was raised there before its first step
             else:
                 return
+
+    def give_up(self) -> bool:
+        """Whether the work has not begun, and now never will: `start` was broken off. A thread
+        that comes to it later ends at once."""
+        return not self._fate.setdefault("begins", False)
 
     def ensure(self) -> None:
         """Starts another if it has died. Thread: any."""
@@ -157,12 +163,16 @@ class Supervised:
         finally:
             self._may_start.append(None)
 
-    def _launch(self) -> None:
+    def _launch(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         start(thread)
-        self._thread = thread
+        return thread
 
     def _run(self) -> None:
+        # By the thread itself: whoever starts it may be interrupted before it could.
+        self._thread = threading.current_thread()
+        if not self._fate.setdefault("begins", True):
+            return
         try:
             self._up.open()
             while not self._over:

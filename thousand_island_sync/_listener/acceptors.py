@@ -85,7 +85,7 @@ class Acceptors:
                 self._threads[acceptor] = thread
             thread.start()
         except BaseException:
-            if thread.ident is None:  # it was not that it had been started
+            if thread.give_up():
                 self._let_go(acceptor)
                 with self._lock:
                     self._threads.pop(acceptor, None)

@@ -50,9 +50,9 @@ class ListenerThread:
             RuntimeError: no thread can be started.
         """
         self._scheduler, self._listener = scheduler, listener
-        thread = Supervised(self._run, self._name)
-        thread.start()
-        self._thread = thread
+        # Recorded first: whatever breaks the start off, `stop` must find it.
+        self._thread = Supervised(self._run, self._name)
+        self._thread.start()
 
     def wake(self) -> None:
         """Thread: any."""
@@ -64,7 +64,7 @@ class ListenerThread:
         """`False`: it has not ended in time. See `Supervised.wait`."""
         self._over = True
         thread = self._thread
-        if thread is None:
+        if thread is None or thread.give_up():
             self.close()
             return True
         self._wake_up.wake()

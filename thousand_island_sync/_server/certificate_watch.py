@@ -49,13 +49,20 @@ class CertificateWatch:
         self._asked.put(True)
 
     def __enter__(self) -> CertificateWatch:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # it may run: Ctrl-C came to us meanwhile
+            self._leave()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._leave()
+        self._thread.join(_LEAVES_WITHIN_S)  # it may be in a log handler that stands
+
+    def _leave(self) -> None:
         self._over = True
         self._asked.put(False)
-        self._thread.join(_LEAVES_WITHIN_S)  # it may be in a log handler that stands
 
     def _stamps(self) -> list[_Stamp]:
         return [_stamp(path) for path in self._paths]

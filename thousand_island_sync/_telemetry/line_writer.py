@@ -46,7 +46,11 @@ class LineWriter:
         self._forks = fork.forks
         self._closed = False
         self._thread = Supervised(self._run, "log-lines")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # it may run: Ctrl-C came to us meanwhile
+            self.close()
+            raise
 
     def put(self, line: str) -> None:
         """Has a line (without its end) written. Thread: any."""
