@@ -10,6 +10,8 @@ Where the system is the cause, `errno` and `__cause__` are kept.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConfigError",
     "ConnectionOverflow",
@@ -74,6 +76,10 @@ class ServerStopping(SocketClosed):
 class SocketTimeout(SocketError, TimeoutError):
     """A call did not finish within its time. What was read so far is kept.
 
+    Its `args` are `("timed out",)`, as the standard library's `TimeoutError` has them: libraries
+    tell a timeout from other errors by `args[0]` (`cheroot`'s answer 408, say). `str()` says who,
+    what and how long; `errno` is ETIMEDOUT.
+
     Attributes:
         bytes_sent: `int`, how much of a send had gone out.
     """
@@ -81,6 +87,14 @@ class SocketTimeout(SocketError, TimeoutError):
     bytes_sent: int = 0
     # Set on a send's: a receive's ends the connection as a timeout, a send's as an error.
     _sending: bool = False
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if not isinstance(self, BlockingIOError):  # whose `args` are errno and text
+            self.args = ("timed out",)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errno, self.strerror), self.__dict__
 
 
 class LimitExceeded(SocketError):

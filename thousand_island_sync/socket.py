@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket as stdlib_socket
 from dataclasses import dataclass
 from typing import Any
 
-from ._base import addresses
 from ._base.options import MISSING, Missing
 from ._stream import descriptor, gather, raw_file
 from ._stream.buffer import CHUNK
 from ._stream.duplex import Duplex
 from ._stream.handover import HandOver, share
 from ._stream.sendfile import FileSending
+from ._stream.standard_names import StandardNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Stats:
     send_count: int
 
 
-class Socket:
+class Socket(StandardNames):
     """A synchronous socket. Every call waits as long as it says and no longer; while it
     waits, another thread of the pool serves the other connections."""
 
@@ -35,6 +34,9 @@ class Socket:
         self._stream = stream
         self._reader = stream.reader
         self._writer = stream.writer
+
+    def _duplex(self) -> Duplex:
+        return self._stream
 
     def __repr__(self) -> str:
         return f"<Socket {self.connection_id} {descriptor.described(self._stream)}>"
@@ -244,18 +246,6 @@ class Socket:
         """
         self._stream.settimeout(value)
 
-    def gettimeout(self) -> float | None:
-        """What `settimeout` was given, in seconds; `None` before."""
-        return self._stream.gettimeout()
-
-    def setblocking(self, flag: bool) -> None:
-        """`settimeout(None)` or `settimeout(0.0)`."""
-        self.settimeout(None if flag else 0.0)
-
-    def getblocking(self) -> bool:
-        """Whether calls wait."""
-        return self.gettimeout() != 0.0
-
     def makefile(
         self,
         mode: str = "rwb",
@@ -328,20 +318,6 @@ class Socket:
         """
         return descriptor.peer_credentials(self._stream)
 
-    # ---- as on socket.socket --------------------------------------------------
-
-    @property
-    def family(self) -> int:
-        return descriptor.named(stdlib_socket.AddressFamily, self._stream.sock.family)
-
-    @property
-    def type(self) -> int:
-        return descriptor.named(stdlib_socket.SocketKind, self._stream.sock.type)
-
-    @property
-    def proto(self) -> int:
-        return self._stream.sock.proto
-
     def fileno(self) -> int:
         """The descriptor; -1 once closed.
 
@@ -381,20 +357,3 @@ class Socket:
         Thread: any.
         """
         return HandOver(self._stream).run()
-
-    def getpeername(self) -> Any:
-        """The peer's address; raises SocketClosed once closed."""
-        self._stream.check_open("getpeername")
-        return addresses.plain(self._stream.connection.peer_address)
-
-    def getsockname(self) -> Any:
-        """This side's address; raises SocketClosed once closed, SocketError as the system."""
-        return addresses.plain(descriptor.ask(self._stream, "getsockname"))
-
-    def setsockopt(self, *args: Any) -> None:
-        """setsockopt(2); raises SocketClosed once closed, SocketError as the system."""
-        descriptor.ask(self._stream, "setsockopt", *args)
-
-    def getsockopt(self, *args: Any) -> Any:
-        """getsockopt(2); raises SocketClosed once closed, SocketError as the system."""
-        return descriptor.ask(self._stream, "getsockopt", *args)

@@ -37,6 +37,22 @@ class Sink(Protocol):
     def send(self, data: bytes, flags: int, /) -> int: ...
 
 
+class Agreed(Protocol):
+    """What an encrypted connection knows, in the words of the standard library's `ssl`."""
+
+    def version(self) -> str | None:
+        """The protocol's."""
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Its name, the oldest version of the protocol that has it, and its secret bits."""
+
+    def getpeercert(self, binary_form: bool) -> Any:
+        """As `ssl.SSLSocket.getpeercert`."""
+
+    def pending(self) -> int:
+        """How many bytes the next `recv` gives without asking the descriptor. Thread: any."""
+
+
 class Channel(ABC):
     """One connection's bytes, without waiting.
 
@@ -46,6 +62,7 @@ class Channel(ABC):
     Attributes:
         secure: whether the bytes are encrypted.
         truncated: whether the peer's stream ended without saying that it does.
+        agreed: what a handshake has agreed on; `None` where nothing is encrypted.
         shaking: whether the owner is shaking hands: others can neither receive nor send then.
         heard: whether bytes came that no receive gives: those of a handshake.
         kernel_waits: whether the descriptor is a blocking one, so that `wait_recv` works.
@@ -60,6 +77,7 @@ class Channel(ABC):
 
     secure: bool = False
     truncated: bool = False
+    agreed: Agreed | None = None
     shaking: bool = False
     heard: bool = False
     kernel_waits: bool = False

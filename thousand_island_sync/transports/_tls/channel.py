@@ -30,6 +30,7 @@ from OpenSSL import SSL
 from ..._base import locks
 from ...errors import NotSupported
 from ..base import Channel, Sink, Source
+from .agreed import AgreedByTLS
 from .handshake import Handshake
 from .hello import policy_of
 from .reasons import Notes
@@ -58,6 +59,7 @@ class TLSChannel(Channel):
     recv_wants = property(attrgetter("_wire.recv_wants"))
     send_wants = property(attrgetter("_wire.send_wants"))
     truncated = property(attrgetter("_session.truncated"))
+    agreed = property(lambda self: AgreedByTLS(self._session, self._stream))
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         lock = self._lock = _lock_of_session()

@@ -8,6 +8,7 @@ the channel's lock held.
 from __future__ import annotations
 
 import errno
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,22 @@ class Session:
             resumed=handshake_done and bool(was_resumed(connection, self.notes)),
             alpn=self.negotiated_protocol(),
         )
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Its name, the oldest version of the protocol that has it, and its secret bits."""
+        connection = self._connection
+        name, version = connection.get_cipher_name(), connection.get_cipher_version()
+        bits = connection.get_cipher_bits()
+        return None if name is None or version is None else (name, version, bits or 0)
+
+    def pending(self) -> int:
+        """How many bytes the next read gives, of what OpenSSL holds of the peer's.
+
+        Raises:
+            SSL.Error: as a read.
+        """
+        self._connection.recv(1, socket.MSG_PEEK)  # it decrypts the record that is next
+        return self._connection.pending()
 
     # ---- the end --------------------------------------------------------------
 

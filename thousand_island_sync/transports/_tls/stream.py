@@ -73,7 +73,7 @@ class Stream(StreamCore):
         session: OpenSSL's connection, which may be another until `open`.
     """
 
-    __slots__ = ("_records", "_session", "_took_in")
+    __slots__ = ("_met", "_records", "_session", "_took_in")
 
     _records: Records
 
@@ -82,6 +82,8 @@ class Stream(StreamCore):
         self._session = session
         self.unread = HANDSHAKE
         self._took_in = False
+        # What `pending` has met: OpenSSL tells of it but once. (No error: as at `go_on`.)
+        self._met: tuple[object, object] | None = None
 
     def open(self) -> None:
         """Hands are shaken. With the lock held."""
@@ -137,6 +139,8 @@ class Stream(StreamCore):
                     self._note(fetched)
                     data = self._records.read(length, fetched)
             except SSL.WantReadError:
+                if self._met is not None:
+                    raise OSError(*self._met) from None
                 count = None
                 self.unread = PART
                 if not self._answer():
@@ -185,6 +189,25 @@ class Stream(StreamCore):
             self._session.call_failed(error)
         else:
             self._cut_short()
+
+    def pending(self) -> int:
+        """How many bytes the next `receive` gives without a fetch. Thread: any."""
+        with self.lock:
+            if self.unread not in READABLE or self._met is not None:
+                return 0
+            self.wire.kernel_drained = False  # as for a read
+            try:
+                return self._session.pending()
+            except SSL.WantReadError:
+                self.unread = PART
+                self.wire.push_last(self._records.get())
+            except SSL.ZeroReturnError:
+                pass  # the next receive reads it, too
+            except SSL.Error as error:
+                failure = protocol_error(error)
+                self._met = (failure.errno, failure.strerror)
+                self.wire.push_last(self._records.get())
+            return 0
 
     def drained(self) -> bool:
         """As `Channel.drained`."""

@@ -1,0 +1,184 @@
+"""The names of `Socket` that are there for libraries: those of `socket.socket` that are hardly more
+than a question, and what is asked of an `ssl.SSLSocket`.
+
+The second kind is there while the connection is encrypted, and raises AttributeError else: who
+serves both asks by `hasattr` (`wsgiref`-like servers, `Radicale`, `PyKMIP`).
+"""
+
+from __future__ import annotations
+
+import functools
+import socket as stdlib_socket
+from collections.abc import Callable
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from .._base import addresses
+from . import descriptor
+
+if TYPE_CHECKING:
+    from ..transports.base import Agreed
+    from .duplex import Duplex
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _WhileSecure:
+    """A method that is there while the connection is encrypted."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        functools.update_wrapper(self, method)  # type: ignore[arg-type]
+
+    def __get__(self, socket: Any, owner: type | None = None) -> Any:
+        if socket is None:
+            return self._method
+        if not socket.secure:
+            name = self._method.__name__
+            raise AttributeError(f"{name}: {socket!r} has it over TLS only", name=name, obj=socket)
+        return MethodType(self._method, socket)
+
+
+def _while_secure(method: F) -> F:
+    return _WhileSecure(method)  # type: ignore[return-value]
+
+
+class StandardNames:
+    """See the module's docstring. `Socket` says whose they are."""
+
+    __slots__ = ()
+
+    def _duplex(self) -> Duplex:
+        raise NotImplementedError
+
+    # ---- as on socket.socket --------------------------------------------------
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def settimeout(self, value: float | None) -> None:
+        raise NotImplementedError
+
+    def gettimeout(self) -> float | None:
+        """What `settimeout` was given, in **seconds**; `None` before."""
+        return self._duplex().gettimeout()
+
+    @property
+    def timeout(self) -> float | None:
+        """As `gettimeout()`: **seconds**."""
+        return self.gettimeout()
+
+    def setblocking(self, flag: bool) -> None:
+        """`settimeout(None)` or `settimeout(0.0)`."""
+        self.settimeout(None if flag else 0.0)
+
+    def getblocking(self) -> bool:
+        """Whether calls wait."""
+        return self.gettimeout() != 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        """Closes it."""
+        self.close()
+
+    @property
+    def family(self) -> int:
+        """The kind of its addresses: `socket.AF_INET`, ..."""
+        return descriptor.named(stdlib_socket.AddressFamily, self._duplex().sock.family)
+
+    @property
+    def type(self) -> int:
+        """`socket.SOCK_STREAM`."""
+        return descriptor.named(stdlib_socket.SocketKind, self._duplex().sock.type)
+
+    @property
+    def proto(self) -> int:
+        """The protocol's number, as `socket.socket` has it."""
+        return self._duplex().sock.proto
+
+    def getpeername(self) -> Any:
+        """The peer's address; raises SocketClosed once closed."""
+        stream = self._duplex()
+        stream.check_open("getpeername")
+        return addresses.plain(stream.connection.peer_address)
+
+    def getsockname(self) -> Any:
+        """This side's address; raises SocketClosed once closed, SocketError as the system."""
+        return addresses.plain(descriptor.ask(self._duplex(), "getsockname"))
+
+    def setsockopt(self, *args: Any) -> None:
+        """setsockopt(2); raises SocketClosed once closed, SocketError as the system."""
+        descriptor.ask(self._duplex(), "setsockopt", *args)
+
+    def getsockopt(self, *args: Any) -> Any:
+        """getsockopt(2); raises SocketClosed once closed, SocketError as the system."""
+        return descriptor.ask(self._duplex(), "getsockopt", *args)
+
+    # ---- as on ssl.SSLSocket, over TLS only -----------------------------------
+
+    @_while_secure
+    def do_handshake(self) -> None:
+        """Does nothing: hands are shaken before a callback runs.
+
+        Raises:
+            AttributeError: the connection is not encrypted, as for all of these.
+            SocketClosed: the socket was closed here.
+        """
+        self._duplex().check_open("do_handshake")
+
+    @_while_secure
+    def pending(self) -> int:
+        """How many bytes the next `recv` gives without asking the descriptor.
+
+        Who waits by select(2) for `fileno()` asks this first, as of an `ssl.SSLSocket`.
+
+        Raises:
+            SocketClosed: the socket was closed here.
+
+        Thread: any.
+        """
+        stream = self._duplex()
+        stream.check_open("pending")
+        kept = stream.reader.buffer
+        return self._agreed("pending").pending() if kept is None else len(kept)
+
+    @_while_secure
+    def version(self) -> str | None:
+        """The protocol's, as `"TLSv1.3"`."""
+        return self._agreed("version").version()
+
+    @_while_secure
+    def cipher(self) -> tuple[str, str, int] | None:
+        """The cipher's name, the protocol's version that defines it, and its secret bits."""
+        return self._agreed("cipher").cipher()
+
+    @_while_secure
+    def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
+        """The agreed one alone, as `cipher()` has it, in a list."""
+        agreed = self._agreed("shared_ciphers").cipher()
+        return None if agreed is None else [agreed]
+
+    @_while_secure
+    def selected_alpn_protocol(self) -> str | None:
+        """As `negotiated_protocol()`."""
+        return self._duplex().channel.negotiated_protocol()
+
+    @_while_secure
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """The client's certificate, as `ssl.SSLSocket.getpeercert` gives it.
+
+        Args:
+            binary_form: as bytes (DER); else as a dictionary.
+
+        Returns:
+            `None`: the client showed none.
+        """
+        return self._agreed("getpeercert").getpeercert(binary_form)
+
+    def _agreed(self, doing: str) -> Agreed:
+        agreed = self._duplex().channel.agreed
+        if agreed is None:
+            raise AttributeError(f"{doing}: this transport does not say what was agreed on")
+        return agreed
