@@ -21,6 +21,7 @@ ROWS = [
     {"_listener"},
     {"_server"},
     {"server"},
+    {"testing"},
     {"", "__main__"},
 ]
 ROW_OF = {module: number for number, row in enumerate(ROWS) for module in row}

@@ -17,8 +17,9 @@ receivers were told: it was meant for the program.
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ._base import fork, reports, waits
@@ -63,6 +64,18 @@ pool_relieved = ALL["pool.relieved"]
 
 
 _checks = reports.enabled()
+#: Servers of which nothing is told.
+_silent: set[object] = set()
+
+
+@contextlib.contextmanager
+def none_of(server: object) -> Iterator[None]:
+    """Meanwhile nobody is told of this server's events. Thread: any."""
+    _silent.add(server)
+    try:
+        yield
+    finally:
+        _silent.discard(server)
 
 
 class By(enum.Enum):
@@ -102,7 +115,7 @@ def emit(
 
     Thread: any of the server's, or a user's that calls into it; never under a lock.
     """
-    if signal.is_muted:
+    if signal.is_muted or (_silent and server in _silent):
         return
     event = signal.event
     measurements["monotonic_time_ns"] = now_ns()

@@ -10,7 +10,7 @@ from typing import Any, Never
 from ._base.clock import seconds
 from ._base.options import MISSING, Missing, is_milliseconds
 from ._server.changes import Changes
-from ._server.config import config
+from ._server.config import Config, config
 from ._server.current_transport import CurrentTransport
 from ._server.run import NOT_STARTED, Run
 from ._server.serving import serve_until_signalled
@@ -240,3 +240,8 @@ class ThousandIsland:
     @property
     def _run(self) -> Run | None:
         return self._changes.run
+
+
+def config_of(server: ThousandIsland) -> Config:
+    """Its options, as they were checked."""
+    return server._config

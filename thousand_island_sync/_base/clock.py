@@ -34,6 +34,42 @@ ENDLESS = min(1e9, threading.TIMEOUT_MAX / 2)
 LONGEST_WAIT = 2e6
 
 
+class Times:
+    """What the connections of one server go by, and how their calls wait.
+
+    In a server these are the monotonic clock, whole. Tests of users' handlers have a clock that
+    stands still until it is told to go on; hands are shaken and servers stopped in real time
+    beside it. Each wait looks at its own deadline every `look_s` seconds, whatever the clock.
+
+    Attributes:
+        clock: of every time-out that a user has set.
+        real: of handshakes, and of a stop.
+        look_s: the longest that a call waits before it looks at the clock again, and whether its
+            stream was given away meanwhile.
+    """
+
+    __slots__ = ("clock", "look_s", "real")
+
+    def __init__(self, clock: Clock, real: Clock, look_s: float = 1.0) -> None:
+        self.clock = clock
+        self.real = real
+        self.look_s = look_s
+
+    def left(self, deadline: float) -> float:
+        """Seconds until then."""
+        return FOREVER if deadline == FOREVER else max(0.0, deadline - self.clock())
+
+    def begins(self, deadline: float) -> None:
+        """The calling thread is about to wait, until then at most; told before each look."""
+
+    def is_over(self) -> None:
+        """It waits no longer."""
+
+
+#: Those of every server outside tests.
+REAL = Times(now, now)
+
+
 def limited(seconds_: float | None) -> float:
     """Seconds that a user gave; `None`, and what reaches `ENDLESS`, is `FOREVER`."""
     return FOREVER if seconds_ is None or seconds_ >= ENDLESS else float(seconds_)

@@ -15,11 +15,11 @@ _DONTWAIT = int(socket.MSG_DONTWAIT)
 
 def unread_bytes(sock: socket.socket) -> bool:
     """Whether there are any (FIONREAD, tcp(7))."""
-    if unread is not None:
-        return bool(unread(sock.fileno()) > 0)
     try:
+        if unread is not None:
+            return bool(unread(sock.fileno()) > 0)
         return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING
-    except (OSError, ValueError):  # it is closed
+    except (OSError, ValueError):  # it is closed, or there is none
         return False
 
 

@@ -27,7 +27,7 @@ class Client:
         acceptor_id: who accepted it.
 
     Attributes:
-        accepted_at: when, on the clock of its run.
+        accepted_at: when, in real time.
         closed: the connection has ended.
     """
 
@@ -49,7 +49,7 @@ class Client:
         self.sock = sock
         self.peer_address = peer_address
         self.acceptor_id = acceptor_id
-        self.accepted_at = env.clock()
+        self.accepted_at = env.times.real()
         self.closed = False
         self._id: str | int = next(_serials)  # its number, until it is asked for
         self._sockname: Any = None  # once it was asked for

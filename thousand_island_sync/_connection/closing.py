@@ -120,7 +120,7 @@ class Closing:
             if not ended and unread_bytes(sock) and _shut_writing(sock):
                 if not self._env.stopping:
                     rest = stream.give_descriptor_away()
-                    pool.replace(task, Linger(rest, pool, self._env.clock))
+                    pool.replace(task, Linger(rest, pool, self._env.times.real))
                     return
                 read_away(sock, MOST_BYTES)
         pool.forget(task)

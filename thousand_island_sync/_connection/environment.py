@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .._base.clock import Clock
+from .._base.clock import REAL, Clock, Times, now
 from .._scheduler.task import Task
 from .._scheduler.timers import Timer
 from ..handler import Handler
@@ -76,7 +76,7 @@ class Environment:
     """What the connections of one run of a server share.
 
     `stopping` is set once, by the stop, before it makes the connections ready; `interrupt` is the
-    descriptor that ends waiting reads then.
+    descriptor that ends waiting reads then. `times` has the clocks; `clock` is that of time-outs.
     """
 
     def __init__(
@@ -92,7 +92,12 @@ class Environment:
         self.handlers = handlers
         self.limits = limits
         self.census = census
-        self.clock = clock
+        self.go_by(REAL if clock is now else Times(clock, clock))
         self.interrupt = interrupt
         self.stopping = False
         self.pool: Pool
+
+    def go_by(self, times: Times) -> None:
+        """Before the first connection."""
+        self.times = times
+        self.clock = times.clock

@@ -45,7 +45,7 @@ class Handshake:
     Args:
         whose: the connection's.
         machine: the same.
-        began: when, on the clock of its run.
+        began: when, in real time.
     """
 
     __slots__ = ("_began", "_dropped", "_machine", "_switch", "_whose")
@@ -66,7 +66,7 @@ class Handshake:
         env, sock = client.env, client.sock
         try:
             channel = transport.channel(sock)
-            machine.stream = Duplex(whose, sock, channel)
+            machine.stream = Duplex(whose, sock, channel, env.times)
             machine.socket = Socket(machine.stream)
             machine.use(channel)
             callbacks.make(env)
@@ -79,11 +79,11 @@ class Handshake:
         env.census.opened(whose)
         if events.handler_start.receivers:
             callbacks.tell_start()
-        began = env.clock()
+        began = env.times.real()
         if channel.kernel_waits and not whose.alert and not events.socket_handshake.receivers:
             try:
                 if channel.handshake():
-                    callbacks.count_from(began)
+                    callbacks.count_from(env.clock())
                     return machine.hands_shaken("handle_connection")
             except HandshakeError as error:
                 return cls(whose, machine, began)._failed(error)
@@ -127,7 +127,7 @@ class Handshake:
         if env.stopping:
             return self._machine.finish(BY_SHUTDOWN)
         deadline = self._began + env.limits.handshake_timeout
-        if env.clock() >= deadline:
+        if env.times.real() >= deadline:
             limit = env.limits.handshake_timeout * 1000
             error = HandshakeError(
                 f"the handshake with {whose.client.peer_shown()} was not finished within"
@@ -169,7 +169,7 @@ class Handshake:
             made._replace(stream, transport, switch)
         finally:
             stream.writer.give_turn_back()
-        made._began = env.clock()
+        made._began = env.times.real()
         return made
 
     def _replace(self, stream: Duplex, transport: Transport, switch: SwitchTransport) -> None:
@@ -222,7 +222,7 @@ class Handshake:
 
     def _took(self) -> int:
         """Nanoseconds so far."""
-        return int((self._whose.env.clock() - self._began) * 1e9)
+        return int((self._whose.env.times.real() - self._began) * 1e9)
 
 
 def no_room_error(peer: str, error: OSError) -> SocketError:

@@ -222,7 +222,7 @@ class Machine:
             return self._go_on(False)
         if self._env.stopping:
             young_until = task.client.young_until
-            if self.stream.reader.bytes_received or time_now >= young_until:
+            if self.stream.reader.bytes_received or self._env.times.real() >= young_until:
                 return self.finish(BY_SHUTDOWN)
             self.become(PARKED)
             task.deadline = min(young_until, deadline)

@@ -20,6 +20,7 @@ from .._base.options import (
     optional,
     whole,
 )
+from .._connection.environment import Limits
 from .._connection.handler_check import check_handler
 from ..errors import ConfigError
 from ..handler import Handler
@@ -86,6 +87,16 @@ class Config:
     max_pending_messages: int | None
     max_unread: int
     name: str
+
+    def limits(self) -> Limits:
+        """What a connection may take."""
+        return Limits(
+            self.read_timeout,
+            self.send_timeout,
+            self.handshake_timeout,
+            self.max_pending_messages,
+            self.max_unread,
+        )
 
 
 def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:

@@ -16,7 +16,7 @@ from .._base.clock import now, now_ns
 from .._base.listen_errors import listen_error, no_thread
 from .._base.own_threads import Teller
 from .._base.wake_up import WakeUp
-from .._connection.environment import Environment, Handlers, Limits
+from .._connection.environment import Environment, Handlers
 from .._connection.task import ConnectionTask
 from .._listener.acceptor_events import AcceptorEvents
 from .._listener.acceptors import Acceptors
@@ -199,13 +199,7 @@ class Run:
         env = Environment(
             self._server,
             Handlers(config.handler_cls, config.handler_options, self._context),
-            Limits(
-                config.read_timeout,
-                config.send_timeout,
-                config.handshake_timeout,
-                config.max_pending_messages,
-                config.max_unread,
-            ),
+            config.limits(),
             _Census(self.limit, lambda: self._admission),
             now,
             None if self._interrupt is None else self._interrupt.fileno(),

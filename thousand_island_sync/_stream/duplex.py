@@ -10,7 +10,7 @@ Three locks, each short or held by one kind of call only:
 
 Who waits in recv(2) is woken by bytes, by `shutdown`, or by the time limit on the descriptor
 (SO_RCVTIMEO). That limit is the owner's alone: only the thread that runs the connection's
-callback waits there, all others wait in poll(2). And no wait is longer than `LOOK_S` before it
+callback waits there, all others wait in poll(2). And no wait is longer than `look_s` before it
 looks whether the stream is still open: what is given away must not be shut down.
 """
 
@@ -21,7 +21,7 @@ import socket as stdlib_socket
 from typing import Any, Protocol
 
 from .._base import descriptors
-from .._base.clock import limited, seconds
+from .._base.clock import REAL, Times, limited, seconds
 from .._base.locks import if_free, if_possible
 from .._base.options import MISSING, Missing, is_milliseconds
 from ..transports.base import Channel
@@ -99,6 +99,7 @@ class Duplex:
         sock: the descriptor.
         channel: what carries the bytes over it; another one after an upgrade.
         state: what was done to it on this side.
+        times: the clock that its calls wait by.
         waiter: the thread that waits in the kernel in this callback, and may at once do so again.
         reader, writer: the two directions, until `take_apart`.
     """
@@ -110,12 +111,20 @@ class Duplex:
         "reader",
         "sock",
         "state",
+        "times",
         "waiter",
         "writer",
     )
 
-    def __init__(self, connection: Owner, sock: stdlib_socket.socket, channel: Channel) -> None:
+    def __init__(
+        self,
+        connection: Owner,
+        sock: stdlib_socket.socket,
+        channel: Channel,
+        times: Times = REAL,
+    ) -> None:
         self.connection = connection
+        self.times = times
         self.sock = sock
         self.channel = channel
         self.state = OPEN
@@ -170,6 +179,8 @@ class Duplex:
         be minded, it waits there at once the next time."""
         connection = self.connection
         if connection.attached or timeout != connection.read_timeout or self._limit is not MISSING:
+            return
+        if self.times is not REAL:  # the kernel knows no other clock
             return
         self.waiter = thread
         connection.alert = True  # the callback's end forgets it

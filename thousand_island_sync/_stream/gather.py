@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket as stdlib_socket
 from typing import TYPE_CHECKING, Any
 
-from .._base.clock import FOREVER, now
+from .._base.clock import FOREVER
 from .._base.options import Missing
 from ..errors import NotSupported, SocketClosed, SocketError
 from . import failures
@@ -33,7 +33,7 @@ def recv_exactly(reader: Reader, length: int, timeout_ms: float | Missing | None
 
 
 def _exactly(reader: Reader, length: int, timeout: float) -> bytes:
-    deadline = now() + timeout
+    deadline = reader.clock() + timeout
     buffer = reader.buffer
     seen = 0 if buffer is None else len(buffer) - buffer.fresh
     parts = [] if buffer is None else [reader.take(length)]
@@ -69,7 +69,7 @@ def recv_until(
 
 
 def _until(reader: Reader, delimiter: bytes, limit: int, timeout: float) -> bytes:
-    deadline = now() + timeout
+    deadline = reader.clock() + timeout
     searched = 0
     while True:
         buffer = reader.buffer

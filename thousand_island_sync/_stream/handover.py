@@ -12,7 +12,7 @@ found done to what is handed over.
 
 Our decision. Sends go first, one after the other as always, this one's as well: it takes its
 turn, and flushes. Then the stream is DETACHED for all who come, and whoever is in
-the way leaves by itself: sends and receives look every `LOOK_S`, the owner's own steps end or
+the way leaves by itself: sends and receives look every second, the owner's own steps end or
 come to a callback, which none of them does without seeing `alert`. Then, with both locks, the
 descriptor leaves the poller and the socket. Nothing on this way raises but that it was
 closed before, and what interrupts it, as Ctrl-C may: then nobody got the descriptor, and it

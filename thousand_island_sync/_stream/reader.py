@@ -45,6 +45,7 @@ class Reader:
         bytes_received, recv_count: what has come so far.
         buffer: what was read and no call has returned, or `None`.
         incoming: what the peer did to this direction.
+        clock: what its time-outs go by.
     """
 
     __slots__ = (
@@ -53,12 +54,14 @@ class Reader:
         "_stream",
         "buffer",
         "bytes_received",
+        "clock",
         "incoming",
         "recv_count",
     )
 
     def __init__(self, stream: Duplex) -> None:
         self._stream = stream
+        self.clock = stream.times.clock
         self._receiving: Any = None  # made when first used
         self.buffer: ReadBuffer | None = None
         self.incoming = COMES
@@ -357,7 +360,7 @@ class Reader:
 
     def let_unlimit(self, held: contextlib.ExitStack) -> None:
         """Returns when who receives has taken the time limit off the descriptor himself, which is
-        when he has waited for `LOOK_S`, or with the turn. Thread: any, after `Channel.expose`."""
+        when he has waited for a second, or with the turn. Thread: any, after `Channel.expose`."""
         if self.is_inside():
             return
         stream, turn = self._stream, self.turn()

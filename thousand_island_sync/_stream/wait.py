@@ -6,10 +6,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from .._base import waits
-from .._base.clock import FOREVER, now
+from .._base.clock import FOREVER
 from .._base.wake_up import WakeUp
 from ..transports.base import WRITE
-from . import failures, turns
+from . import failures
 from .states import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -43,11 +43,19 @@ class Wait:
         (open(2)), and is theirs. So poll(2) waits for the rest.
         """
         stream = self._stream
-        connection, channel = stream.connection, stream.channel
         if self._timeout == 0:
             raise self._nothing_came()
-        connection.take_out()
+        stream.connection.take_out()
         waits.give_way()
+        try:
+            return self._in_turns(length, flags, early)
+        finally:
+            stream.times.is_over()
+
+    def _in_turns(self, length: int, flags: int, early: bool) -> bytes:
+        """Until bytes are there, or it is over."""
+        stream = self._stream
+        connection, channel = stream.connection, stream.channel
         # The time limit on the descriptor is the owner's; who only looks must not wait with it.
         kernel_waits = channel.kernel_waits and not flags and waits.current_task() is connection
         while True:
@@ -84,12 +92,14 @@ class Wait:
 
     def _left(self) -> float:
         """Seconds of the next wait; the deadline is set with the first."""
-        left = self._timeout if self._deadline == FOREVER else turns.left(self._deadline)
+        times = self._stream.times
+        left = self._timeout if self._deadline == FOREVER else times.left(self._deadline)
         if left <= 0:
             raise self._nothing_came()
         if self._deadline == FOREVER and self._timeout != FOREVER:
-            self._deadline = now() + self._timeout
-        return min(left, turns.LOOK_S)
+            self._deadline = times.clock() + self._timeout
+        times.begins(self._deadline)
+        return min(left, times.look_s)
 
     def _nothing_came(self) -> BaseException:
         return failures.nothing_came(self._stream.connection, self._doing, self._timeout)

@@ -1,0 +1,19 @@
+"""For tests of your handlers: a handler run in memory, a server on a free port that is looked
+after, a clock that stands still, and clients that misbehave.
+
+`docs/testing.md` shows how. Nothing of it is imported by the package itself.
+"""
+
+from ._call import call
+from ._steps import EOF, RESET, advance, post, stop
+from ._transcript import Transcript
+
+__all__ = [
+    "EOF",
+    "RESET",
+    "Transcript",
+    "advance",
+    "call",
+    "post",
+    "stop",
+]
