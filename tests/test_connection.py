@@ -76,6 +76,8 @@ class Scripted(Transport):
 class Pool:
     """What a connection asks of the scheduler, written down."""
 
+    tells_resets = True
+
     def __init__(self):
         self.ready, self.forgotten, self.replaced, self.timers = [], [], [], []
 

@@ -167,6 +167,8 @@ class One:
 class Pool:
     """The scheduler: what is ready is a list, timers are a list."""
 
+    tells_resets = True
+
     def __init__(self, world):
         self.world = world
         self.ready, self.timers, self.lingering, self.forgotten = [], [], [], []

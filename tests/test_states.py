@@ -19,7 +19,7 @@ def test_every_state_has_its_transitions_and_closed_is_the_end():
 
 @pytest.mark.parametrize(
     ("state", "cause"),
-    list(itertools.product((State.HANDSHAKING, State.RUNNING, State.PARKED), Cause)),
+    list(itertools.product((State.HANDSHAKING, State.RUNNING, State.PARKED, State.PAUSED), Cause)),
     ids=lambda value: value.name,
 )
 def test_every_state_and_cause_has_one_last_callback(state, cause):

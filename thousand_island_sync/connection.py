@@ -29,6 +29,7 @@ class Leaves(Protocol):
     def post(self, message: Any, delay_ms: float) -> None: ...
     def call(self, message: Any, timeout_ms: float | None) -> Any: ...
     def pending(self) -> int: ...
+    def resume(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -116,6 +117,15 @@ class Connection:
         Thread: any.
         """
         return self._inbox.call(message, timeout_ms)
+
+    def resume(self) -> None:
+        """Ends the pause that a callback began with `Continue(paused=True)`: the connection is
+        read from again, beginning with what is here already. Made while that callback still runs,
+        it counts. Does nothing where there is no pause.
+
+        Thread: any.
+        """
+        self._inbox.resume()
 
     def close(self) -> None:
         """Ends the connection; its handler sees it as `handle_shutdown`. A read that

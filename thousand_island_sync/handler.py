@@ -21,33 +21,40 @@ class Continue:
         deadline_ms: `handle_timeout` that many milliseconds after this callback
             returned, however many bytes come meanwhile; kept over callbacks that give
             none, removed by `None`.
+        paused: nothing is read from this connection until `Connection.resume()`; one made while
+            the callback that returns this still runs counts. No `handle_data`, no `handle_eof`,
+            and no read timeout: it goes on with what was left of it. `deadline_ms` runs, messages
+            are delivered, and a reset ends the connection. What has come is delivered afterwards.
 
     Raises:
-        ConfigError: a value is no number of milliseconds.
+        ConfigError: a value is no number of milliseconds, or no bool.
     """
 
-    __slots__ = ("deadline_ms", "persistent", "timeout_ms")
+    __slots__ = ("deadline_ms", "paused", "persistent", "timeout_ms")
 
     def __init__(
         self,
         timeout_ms: float | Missing | None = MISSING,
         persistent: bool = False,
         deadline_ms: float | Missing | None = MISSING,
+        paused: bool = False,
     ) -> None:
         _check_time("Continue", "timeout_ms", timeout_ms)
         _check_time("Continue", "deadline_ms", deadline_ms)
-        if not is_bool(persistent):
-            raise ConfigError(f"Continue: persistent: got {persistent!r}, takes True or False")
+        for name, value in (("persistent", persistent), ("paused", paused)):
+            if not is_bool(value):
+                raise ConfigError(f"Continue: {name}: got {value!r}, takes True or False")
         if persistent and timeout_ms is MISSING:
             raise ConfigError("Continue: persistent=True needs a timeout_ms that shall persist")
         self.timeout_ms: Final = timeout_ms
         self.persistent: Final = persistent
         self.deadline_ms: Final = deadline_ms
+        self.paused: Final = paused
 
     def __repr__(self) -> str:
         return (
             f"Continue(timeout_ms={self.timeout_ms!r}, persistent={self.persistent!r},"
-            f" deadline_ms={self.deadline_ms!r})"
+            f" deadline_ms={self.deadline_ms!r}, paused={self.paused!r})"
         )
 
 

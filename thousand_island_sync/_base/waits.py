@@ -132,8 +132,13 @@ def _wait_once(fd: int, write: bool | None, timeout: float | None, also: int | N
 def hung_up(fd: int) -> bool:
     """Whether a descriptor is closed both ways, where POLLHUP means that: elsewhere than on Linux
     half of it does (poll(2))."""
-    if not sys.platform.startswith("linux"):
-        return False
+    return condition(fd)[1]
+
+
+def condition(fd: int) -> tuple[bool, bool]:
+    """Whether a descriptor has failed, which poll(2) only tells of, and whether it has hung up."""
     poller = select.poll()
     poller.register(fd, 0)
-    return any(bits & select.POLLHUP for _, bits in poller.poll(0))
+    bits = sum(bits for _, bits in poller.poll(0))
+    on_linux = sys.platform.startswith("linux")
+    return bool(bits & select.POLLERR), on_linux and bool(bits & select.POLLHUP)

@@ -65,8 +65,8 @@ class End(NamedTuple):
 PLAIN = {cause: End(cause) for cause in Cause}
 
 
-#: What follows from a callback; `None`: the connection goes on.
-Outcome = End | SwitchTransport | None
+#: What follows from a callback; `None`: the connection goes on, `Continue`: it does, and is paused.
+Outcome = End | SwitchTransport | Continue | None
 
 
 class Callbacks:
@@ -76,16 +76,17 @@ class Callbacks:
     Attributes:
         read_deadline: when the peer must have said something. A receive that finds bytes wins.
         read_timeout: seconds, where a callback gives no other.
+        total_deadline: when it ends, however many bytes come.
     """
 
     __slots__ = (
         "_clock",
         "_context",
         "_handler",
-        "_total_deadline",
         "_whose",
         "read_deadline",
         "read_timeout",
+        "total_deadline",
     )
 
     _handler: Handler
@@ -94,7 +95,7 @@ class Callbacks:
         self._whose = whose
         self._clock = env.clock
         self._context = env.handlers.new_context()
-        self.read_deadline = self._total_deadline = FOREVER
+        self.read_deadline = self.total_deadline = FOREVER
         self.read_timeout = env.limits.read_timeout
 
     # ---- calling it -------------------------------------------------------------
@@ -173,16 +174,16 @@ class Callbacks:
     @property
     def deadline(self) -> float:
         """The earlier one."""
-        return min(self.read_deadline, self._total_deadline)
+        return min(self.read_deadline, self.total_deadline)
 
     @property
     def has_total_deadline(self) -> bool:
         """Whether there is one that holds however many bytes come."""
-        return self._total_deadline != FOREVER
+        return self.total_deadline != FOREVER
 
     @property
     def total_is_over(self) -> bool:
-        return self._total_deadline != FOREVER and self._clock() >= self._total_deadline
+        return self.total_deadline != FOREVER and self._clock() >= self.total_deadline
 
     def count_from(self, time_now: float) -> None:
         """The read timeout begins anew."""
@@ -207,7 +208,7 @@ class Callbacks:
         elif begins_anew:
             self.read_deadline = time_now + self.read_timeout
         if given.deadline_ms is not MISSING:
-            self._total_deadline = time_now + seconds(given.deadline_ms)  # type: ignore[arg-type]
+            self.total_deadline = time_now + seconds(given.deadline_ms)  # type: ignore[arg-type]
             self._whose.alert = self._whose.alert or self.has_total_deadline
 
     # ---- what comes of it ---------------------------------------------------------
@@ -234,7 +235,7 @@ class Callbacks:
             return End(cause, result.reason)  # type: ignore[attr-defined]
         if isinstance(result, Continue):
             self._set_times(result, name in _BEGIN_ANEW)
-            return None
+            return result if result.paused else None
         if isinstance(result, SwitchTransport):
             return result
         error = result_error(f"{type(self._handler).__name__}.{name}", result)

@@ -8,13 +8,15 @@ import socket as stdlib_socket
 from typing import Any
 
 from .._base import addresses
-from .._base.waits import hung_up
+from .._base.waits import condition, hung_up
 from .._stream.turns import guard
 from .environment import Environment
 
 #: Seconds that a silent new connection gets at a stop, counted from its accept.
 _YOUNG_S = 0.2
 _serials = itertools.count(1)
+#: A Unix socket hangs up when its peer has closed, though what it sent may lie here still.
+_TCP = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
 
 
 class Client:
@@ -105,6 +107,17 @@ class Client:
             return error != 0 or hung_up(self.sock.fileno())
         except OSError:
             return True
+
+    def was_reset(self, shut: bool) -> bool:
+        """Whether the peer has reset a connection that nothing is received of; the kernel still
+        tells who receives. `shut`: our direction was shut down here."""
+        try:
+            failed, hung = condition(self.sock.fileno())
+        except OSError:
+            return True
+        # Of the failure the kernel tells but once, perhaps another thread. TCP hangs up where both
+        # directions have ended, and ours has not, unless by a reset.
+        return failed or (hung and not shut and self.sock.family in _TCP)
 
     def peer_shown(self) -> str:
         return addresses.show(self.peer_address)

@@ -16,6 +16,9 @@ from ..handler import Handler
 class Pool(Protocol):
     """What a connection needs of the scheduler; a task is the connection's, or `Linger`."""
 
+    #: Whether a reset of what is parked leads to a run, though nothing is read.
+    tells_resets: bool
+
     def make_ready(self, task: Any) -> None: ...
     def start(self, timer: Timer) -> None: ...
     def soon(self, call: Callable[[], object]) -> None: ...

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from .. import events
 from .._base import locks
-from .._scheduler.task import PARK
+from .._scheduler.task import AGAIN, PARK
 from .._stream.duplex import Duplex
 from .._stream.payload import Payload
 from .._stream.states import CLOSED_HERE
@@ -141,14 +141,21 @@ class Handshake:
     # ---- an upgrade -----------------------------------------------------------------
 
     @classmethod
-    def of(cls, whose: Served, machine: Steps, switch: SwitchTransport) -> Handshake | End:
+    def upgrade(cls, whose: Served, machine: Steps, switch: SwitchTransport) -> int:
         """Puts the channel that a callback asks for into the place of the old one; a send that is
-        under way goes first, in plain.
+        under way goes first, in plain."""
+        try:
+            outcome = cls._of(whose, machine, switch)
+        except Exception as error:  # a wrong transport, or what it makes of its options
+            machine.callbacks.log(error, "SwitchTransport")
+            outcome = End(Cause.ERROR, error, By.TRACEBACK)
+        if isinstance(outcome, End):
+            return machine.finish(*outcome)
+        machine.handshake = outcome
+        return AGAIN
 
-        Raises:
-            HandlerResultError: it names no transport.
-            Exception: whatever the transport makes of its options, or of the connection.
-        """
+    @classmethod
+    def _of(cls, whose: Served, machine: Steps, switch: SwitchTransport) -> Handshake | End:
         kind = switch.transport_cls
         if not (isinstance(kind, type) and issubclass(kind, Transport)):
             raise HandlerResultError(

@@ -1,4 +1,5 @@
-"""What any thread may leave for a connection: messages, calls, the wish that it end.
+"""What any thread may leave for a connection: messages, calls, the wish that it be read from again
+or end.
 
 It is made when somebody first asks for the connection's handle, which for most connections
 nobody does, and its queue when the first message comes. It knows of its connection no more than
@@ -41,9 +42,11 @@ class Inbox:
 
     Attributes:
         asked: somebody wants the connection to end.
+        resumed: somebody wants its pause to end. Its owner takes it back, when there is a pause, or
+            no callback that could begin one.
     """
 
-    __slots__ = ("_client", "_handle", "_link", "_mail", "_over", "asked")
+    __slots__ = ("_client", "_handle", "_link", "_mail", "_over", "asked", "resumed")
 
     def __init__(self, link: Link, client: Client) -> None:
         self._link: Link | None = link
@@ -51,7 +54,7 @@ class Inbox:
         self._mail: Mailbox | None = None
         self._handle: Connection | weakref.ref[Connection] | None = None
         self._over = False
-        self.asked = False
+        self.asked = self.resumed = False
 
     # ---- what a handle asks -----------------------------------------------------
 
@@ -117,6 +120,12 @@ class Inbox:
     def pending(self) -> int:
         mail = self._mail
         return 0 if mail is None else len(mail)
+
+    def resume(self) -> None:
+        link = self._link
+        if link is not None:
+            self.resumed = True
+            link.look_again()
 
     def close(self) -> None:
         self.asked = True

@@ -29,14 +29,14 @@ class _Pool(Protocol):
 class Linger(Task):
     """Owns a descriptor whose connection has ended."""
 
-    __slots__ = ("_bytes_left", "_clock", "_end", "_hurry", "_pool", "_sock")
+    __slots__ = ("_bytes_left", "_clock", "_hurry", "_pool", "_sock")
 
     def __init__(self, sock: socket.socket, pool: _Pool, clock: Clock) -> None:
         super().__init__(sock.fileno())
         self._sock = sock
         self._pool = pool
         self._clock = clock
-        self._end = self.deadline = clock() + MOST_S
+        self.deadline = clock() + MOST_S
         self._bytes_left = MOST_BYTES
         self._hurry = False
         self.write_edges = False
@@ -46,7 +46,7 @@ class Linger(Task):
         count, more = read_away(self._sock, min(self._bytes_left, _AT_ONCE))
         self._bytes_left -= count
         some_left = count >= _AT_ONCE
-        if (more or some_left) and self._bytes_left > 0 and self._clock() < self._end:
+        if (more or some_left) and self._bytes_left > 0 and self._clock() < self.deadline:
             if some_left:
                 return AGAIN
             if not hurry:
@@ -58,7 +58,7 @@ class Linger(Task):
         self._hurry = True
 
     def unwatched(self, error: OSError) -> None:
-        self._end = 0.0
+        self.deadline = 0.0
 
     def broke(self) -> None:
         self._pool.forget(self)

@@ -35,6 +35,7 @@ from .callbacks import Callbacks, End, Outcome
 from .closing import Closing
 from .environment import Environment
 from .handshake import Handshake, no_room_error
+from .pause import Pause
 from .served import Served
 from .states import (
     BY_PEER,
@@ -68,6 +69,7 @@ class Machine:
     Attributes:
         short_proves: a receive of less than was asked for proves that there is no more.
         no_room: the poller has no room for the descriptor: the next step ends it.
+        pause: nothing is read.
         socket, stream: what callbacks get, and what is under it; `None` before, and at the end.
     """
 
@@ -81,6 +83,7 @@ class Machine:
         "callbacks",
         "handshake",
         "no_room",
+        "pause",
         "short_proves",
         "socket",
         "source",
@@ -99,6 +102,7 @@ class Machine:
         self.state = NEW
         self._transport = transport
         self.handshake: Handshake | None = None
+        self.pause: Pause | None = None
         self._drained = 0  # bytes, since a stop began
         self._messages_left: float = FOREVER  # a stop's thread says how many, once
         self._eof_told = False
@@ -168,6 +172,8 @@ class Machine:
     def step(self) -> int:
         task, callbacks = self._task, self.callbacks
         task.no_sample = True
+        if self.pause is None and task.known_inbox is not None:
+            task.known_inbox.resumed = False  # there was none, and no callback runs
         if self.state is NEW:
             return Handshake.begin(task, self, self._transport)
         if self.no_room is not None:
@@ -187,9 +193,9 @@ class Machine:
                 return verdict
             if task.why_to_end() is Cause.LOCAL:
                 return self.finish(Cause.LOCAL)
-        return self._read()
+        return self.read() if self.pause is None else self.pause.step()
 
-    def _read(self) -> int:
+    def read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
         reader, task = self.stream.reader, self._task
         data: bytes | None = None if reader.buffer is None else reader.take_fresh()
@@ -246,7 +252,8 @@ class Machine:
                 return self._go_on(False)
             return self.finish(BY_SHUTDOWN) if self._env.stopping else self._park()
         self._eof_told = True
-        verdict = self._callback("handle_eof")
+        self.become(RUNNING)
+        verdict = self._settle(self.callbacks.run("handle_eof", self.socket))
         return verdict if verdict is not None else self._go_on(True)
 
     def receive_failed(self, error: OSError) -> int:
@@ -260,11 +267,6 @@ class Machine:
         return self.finish(BY_PEER) if gone else self.finish(Cause.ERROR, failure)
 
     # ---- callbacks ------------------------------------------------------------
-
-    def _callback(self, name: str) -> int | None:
-        """Runs one that is not a last one; a verdict, or `None` to go on."""
-        self.become(RUNNING)
-        return self._settle(self.callbacks.run(name, self.socket))
 
     def _deliver_message(self) -> int | None:
         task = self._task
@@ -284,29 +286,24 @@ class Machine:
         return self.finish(*self.callbacks.raised(error, name, self.socket))
 
     def _settle(self, outcome: Outcome) -> int | None:
-        """After a callback; a verdict if that ends or switches, else `None`, and the connection is
-        PARKED."""
-        if isinstance(outcome, End):
-            return self.finish(*outcome)
-        if isinstance(outcome, SwitchTransport):
-            return self._switch_transport(outcome)
+        """After a callback; a verdict if that ends, switches or pauses, else `None`, and the
+        connection is PARKED."""
+        if outcome is not None:
+            if isinstance(outcome, End):
+                return self.finish(*outcome)
+            if isinstance(outcome, SwitchTransport):
+                self.pause = None
+                return Handshake.upgrade(self._task, self, outcome)
+            if self.pause is None:
+                self.pause = Pause(self._task, self)
         if self._eof_told:
             self.callbacks.expect_nothing()
             if self.stream.writer.outgoing is SHUT:
                 return self.finish(BY_PEER)  # both directions have ended
+        if self.pause is not None:
+            return self.pause.begin()
         self.become(PARKED)
         return None
-
-    def _switch_transport(self, switch: SwitchTransport) -> int:
-        try:
-            outcome = Handshake.of(self._task, self, switch)
-        except Exception as error:
-            self.callbacks.log(error, "SwitchTransport")
-            outcome = End(Cause.ERROR, error, By.TRACEBACK)
-        if isinstance(outcome, End):
-            return self.finish(*outcome)
-        self.handshake = outcome
-        return AGAIN
 
     def _go_on(self, drained: bool) -> int:
         """After a callback that ends nothing: is there more to look at?"""
@@ -396,5 +393,5 @@ class Machine:
         stream: Duplex | None = self.stream
         if stream is not None:
             stream.take_apart()
-        self.socket = self.stream = self.source = self.handshake = self._task = _NONE
+        self.socket = self.stream = self.source = self.handshake = self.pause = self._task = _NONE
         return DONE

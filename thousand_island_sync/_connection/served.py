@@ -21,6 +21,7 @@ class Served(Owner, Protocol):
     deadline: float
     hung_up: bool
     no_sample: bool
+    reads: bool
     wants_write: bool
     write_edges: bool
 

@@ -4,7 +4,7 @@ Rule 1: a connection is in exactly one `State`; it moves only along `TRANSITIONS
 Rule 2: what ends it is one `Cause`; `LAST_CALLBACK` and `REASON` say what the
 handler and the telemetry get to see of it.
 
-    NEW ---------> HANDSHAKING ------> RUNNING <-----> PARKED
+    NEW ---------> HANDSHAKING ------> RUNNING <-----> PARKED, PAUSED
      |                  |   ^             |               |
      |                  |   +-(upgrade)---+               |
      |                  v                 v               |
@@ -15,8 +15,8 @@ handler and the telemetry get to see of it.
 NEW: accepted, its handler not made yet. HANDSHAKING: a handler exists, bytes do
 not flow yet; it may be parked meanwhile. RUNNING: one thread is in a callback of it.
 PARKED: between callbacks; no thread is in it, and the poller or a timer will bring it
-back, or one looks what there is for the next callback. CLOSING: its last callback runs.
-CLOSED: the descriptor is gone.
+back, or one looks what there is for the next callback. PAUSED: the same, but nothing is read;
+once resumed it is PARKED. CLOSING: its last callback runs. CLOSED: the descriptor is gone.
 
 While it is RUNNING its owner uses the descriptor by way of the `Socket` alone: who takes
 it away from another thread goes by that.
@@ -32,6 +32,7 @@ class State(FastEnum):
     HANDSHAKING = "handshaking"
     RUNNING = "running"
     PARKED = "parked"
+    PAUSED = "paused"
     CLOSING = "closing"
     CLOSED = "closed"
 
@@ -51,7 +52,7 @@ class Cause(FastEnum):
 # A member by its class is a call of Python's each time, on Python 3.11; a connection comes by
 # a dozen of them.
 NEW, HANDSHAKING, RUNNING = State.NEW, State.HANDSHAKING, State.RUNNING
-PARKED, CLOSING, CLOSED = State.PARKED, State.CLOSING, State.CLOSED
+PARKED, PAUSED, CLOSING, CLOSED = State.PARKED, State.PAUSED, State.CLOSING, State.CLOSED
 BY_PEER, BY_HANDLER, BY_SHUTDOWN = Cause.PEER, Cause.HANDLER, Cause.SHUTDOWN
 
 #: States in which the owner does not use the descriptor but by way of the socket.
@@ -60,13 +61,14 @@ APART = frozenset({RUNNING, CLOSING, CLOSED})
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.NEW: frozenset({State.HANDSHAKING, State.CLOSED}),
     State.HANDSHAKING: frozenset({State.RUNNING, State.CLOSING}),
-    State.RUNNING: frozenset({State.PARKED, State.HANDSHAKING, State.CLOSING}),
+    State.RUNNING: frozenset({State.PARKED, State.PAUSED, State.HANDSHAKING, State.CLOSING}),
     State.PARKED: frozenset({State.RUNNING, State.CLOSING}),
+    State.PAUSED: frozenset({State.PARKED, State.RUNNING, State.CLOSING}),
     State.CLOSING: frozenset({State.CLOSED}),
     State.CLOSED: frozenset(),
 }
 
-_ESTABLISHED = (State.RUNNING, State.PARKED)
+_ESTABLISHED = (State.RUNNING, State.PARKED, State.PAUSED)
 
 #: (state, cause) -> the last callback's name; `None`: the handler gets none.
 LAST_CALLBACK: dict[tuple[State, Cause], str | None] = {

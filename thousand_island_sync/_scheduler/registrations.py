@@ -62,6 +62,8 @@ class Registrations:
         Raises:
             OSError: as for `attach`; it is not watched.
         """
+        if not task.reads and self._poller.needs_rearm:
+            return
         try:
             if not task.attached:
                 self.attach(task)

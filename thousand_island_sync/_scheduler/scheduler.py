@@ -193,6 +193,8 @@ class Scheduler:
             mending,
             rousing,
         )
+        #: What is parked is run when its peer resets it, though nothing is read.
+        self.tells_resets = not poller.needs_rearm
         self._inspection = self.parts.inspection(queue, table, held, workers, timer, mending)
 
     # ---- a task comes and goes ---------------------------------------------------------

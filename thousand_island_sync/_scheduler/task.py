@@ -38,7 +38,7 @@ class Classified(Enum):
 
 class Task:
     """What the scheduler runs. Its fields are the scheduler's, but for those that the
-    task sets while it is run: `deadline`, `wants_write` and `alert`."""
+    task sets while it is run: `deadline`, `reads`, `wants_write` and `alert`."""
 
     __slots__ = (
         "alert",
@@ -51,6 +51,7 @@ class Task:
         "marked",
         "no_sample",
         "owned",
+        "reads",
         "timer",
         "timer_at",
         "wants_write",
@@ -65,6 +66,8 @@ class Task:
         self.hung_up = False
         # There is more to look at than the descriptor.
         self.alert = False
+        # What has come for it is read. A poller that goes on telling of it is not asked otherwise.
+        self.reads = True
         # A run waits for room to write.
         self.wants_write = False
         # It may come to that: the poller watches for it. (A Unix socket gives a write edge

@@ -143,6 +143,9 @@ class _ForeignInbox(Inbox):
     def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
         raise _not_here("call")
 
+    def resume(self) -> None:
+        raise _not_here("resume")
+
     def close(self) -> None:
         raise _not_here("close")
 

@@ -1,0 +1,103 @@
+"""A pause: nothing is read from a connection until somebody resumes it.
+
+A callback has returned `Continue(paused=True)`. The connection is PAUSED between callbacks, and
+costs no thread. Its descriptor stays in the poller, which tells of a reset; what else it tells of
+leads to a step that finds nothing to do. What has come lies in the kernel, with TLS, or here, and
+is looked for when the pause ends, as no event will tell of it a second time.
+
+A poller that reports what lies there for as long as it does is not asked meanwhile, and tells of
+no reset; there the connection looks every second.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Protocol
+
+from .._base.clock import FOREVER
+from .._scheduler.task import AGAIN, PARK
+from .._stream.buffer import CHUNK
+from .._stream.duplex import Duplex
+from .._stream.states import SHUT
+from .callbacks import Callbacks
+from .served import Served
+from .states import PARKED, PAUSED, State
+
+#: Seconds between two looks for a reset, where the poller tells of none.
+LOOK_S = 1.0
+#: A kernel's buffer holds 6 MiB, as a rule.
+_MOST_RECEIVES = 128
+
+
+class Reads(Protocol):
+    """What a pause tells the machine that it holds up."""
+
+    pause: Pause | None
+    stream: Duplex
+
+    @property
+    def callbacks(self) -> Callbacks: ...
+    def become(self, state: State) -> None: ...
+    def read(self) -> int: ...
+    def receive_failed(self, error: OSError) -> int: ...
+
+
+class Pause:
+    """A connection's, until it is resumed. Thread: its owner's.
+
+    Args:
+        whose: the connection's.
+        machine: the same.
+    """
+
+    __slots__ = ("_deadline", "_machine", "_since", "_whose")
+
+    def __init__(self, whose: Served, machine: Reads) -> None:
+        self._whose = whose
+        self._machine = machine
+        self._deadline = self._since = -FOREVER
+
+    def begin(self) -> int:
+        """After a callback, the one that asked for it or one that a message led to. The read
+        timeout stands still, from when it was last set."""
+        whose, machine = self._whose, self._machine
+        deadline = machine.callbacks.read_deadline
+        if deadline != self._deadline:
+            self._deadline, self._since = deadline, whose.env.clock()
+        whose.reads = False
+        machine.become(PAUSED)
+        return AGAIN  # there may be messages, and it may be resumed already
+
+    def step(self) -> int:
+        """When nothing else is to be done."""
+        whose, machine = self._whose, self._machine
+        inbox = whose.known_inbox
+        if inbox is not None and inbox.resumed:
+            inbox.resumed = False
+            return self._end()
+        if whose.client.was_reset(machine.stream.writer.outgoing is SHUT):
+            return self._reset()
+        whose.deadline = machine.callbacks.total_deadline
+        if not whose.env.pool.tells_resets:
+            whose.deadline = min(whose.deadline, whose.env.clock() + LOOK_S)
+        return PARK
+
+    def _reset(self) -> int:
+        """What lies there is dropped, so that it is known how the stream has ended."""
+        recv = self._machine.stream.channel.recv
+        error = OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        try:
+            for _ in range(_MOST_RECEIVES):
+                if not recv(CHUNK):
+                    break  # another thread was told of the reset
+        except OSError as met:
+            error = met
+        return self._machine.receive_failed(error)
+
+    def _end(self) -> int:
+        whose, machine = self._whose, self._machine
+        machine.pause, whose.reads = None, True
+        machine.callbacks.read_deadline += whose.env.clock() - self._since
+        machine.become(PARKED)
+        return machine.read()
