@@ -72,8 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--certfile")
     parser.add_argument("--ca-out")
     given = parser.parse_args(arguments)
-    options = {"certfile": given.certfile} if given.certfile else own_certificate(given.ca_out)
-    prepared = TLS.prepare(**options)  # checked once, not for each upgrade
+    if given.certfile:
+        prepared = TLS.prepare(certfile=given.certfile)  # checked once, not for each upgrade
+    else:
+        prepared = TLS.prepare(**own_certificate(given.ca_out))
     server = ThousandIsland(
         handler_cls=Sink, handler_options=prepared, host="127.0.0.1", port=given.port
     ).start()

@@ -6,9 +6,8 @@
 """
 
 import argparse
-from typing import Any
 
-from thousand_island_sync import TLS, Handler, Socket, ThousandIsland
+from thousand_island_sync import TLS, Handler, Socket, ThousandIsland, TransportOptions
 
 
 class Echo(Handler):
@@ -16,7 +15,7 @@ class Echo(Handler):
         socket.send(data)
 
 
-def own_certificate(ca_out: str | None) -> dict[str, Any]:
+def own_certificate(ca_out: str | None) -> TransportOptions:
     import trustme
 
     authority = trustme.CA()
@@ -35,7 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ca-out")
     given = parser.parse_args(arguments)
     if given.certfile:
-        options = {"certfile": given.certfile, "keyfile": given.keyfile or given.certfile}
+        options: TransportOptions = {
+            "certfile": given.certfile,
+            "keyfile": given.keyfile or given.certfile,
+        }
     else:
         options = own_certificate(given.ca_out)
     server = ThousandIsland(

@@ -309,7 +309,10 @@ def count_lines(face: Class, name: str) -> int:
 
 
 def count_parameters(function: Function) -> int:
-    """What a caller can give; `self` and `cls` do not count, nor does what `**` gathers."""
+    """What a caller can give; `self` and `cls` do not count, nor does what `**` gathers. The
+    options of the server are no parameters of a function: they are written out for editors."""
+    if any("written_out" in ast.unparse(one) for one in function.decorator_list):
+        return 0
     arguments = function.args
     names = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     return len([name for name in names if name not in ("self", "cls")])

@@ -11,6 +11,8 @@ with ThousandIsland(port=4000, handler_cls=Echo) as server:
 """
 
 from . import events
+from ._base.options import Missing
+from ._base.types import Address, SocketAddress, Status
 from ._socketserver import socketserver_handler
 from .connection import Connection
 from .errors import (
@@ -31,11 +33,32 @@ from .errors import (
 )
 from .handler import Close, Continue, Error, Handler, Result, SwitchTransport
 from .logger import attach_logger, detach_logger
-from .server import ThousandIsland
-from .socket import Socket
-from .transports import TCP, TLS
+from .server import Info, ThousandIsland
+from .socket import Socket, Stats
+from .transports import (
+    TCP,
+    TLS,
+    HostOptions,
+    Prepared,
+    ReloadOptions,
+    TLSInfo,
+    Transport,
+    TransportOptions,
+)
 
 __all__ = [
+    "Missing",
+    "SocketAddress",
+    "Address",
+    "TransportOptions",
+    "Transport",
+    "TLSInfo",
+    "ReloadOptions",
+    "Prepared",
+    "HostOptions",
+    "Stats",
+    "Status",
+    "Info",
     "TCP",
     "TLS",
     "Close",

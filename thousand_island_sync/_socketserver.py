@@ -185,6 +185,7 @@ class _Adapter:
         return Close()
 
     def _tell_address(self, socket: Socket) -> None:
+        address: Any
         try:
             address = socket.connection.server.local_address
         except ServerNotRunning:  # a stop or a suspension has begun

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ._base.types import Address
+    from .server import ThousandIsland
 
 
 class Facts(Protocol):
@@ -11,11 +15,11 @@ class Facts(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def server(self) -> Any: ...
+    def server(self) -> ThousandIsland: ...
     @property
-    def peername(self) -> Any: ...
+    def peername(self) -> Address: ...
     @property
-    def sockname(self) -> Any: ...
+    def sockname(self) -> Address | None: ...
     @property
     def accepted_at_ns(self) -> int: ...
     @property
@@ -55,18 +59,19 @@ class Connection:
         return self._facts.id
 
     @property
-    def server(self) -> Any:
+    def server(self) -> ThousandIsland:
         """The `ThousandIsland`."""
         return self._facts.server
 
     @property
-    def peername(self) -> Any:
+    def peername(self) -> Address:
         """`(host, port)` of the peer; a Unix peer's path, as a rule `""`."""
         return self._facts.peername
 
     @property
-    def sockname(self) -> Any:
-        """`(host, port)` on this side, or the Unix socket's path."""
+    def sockname(self) -> Address | None:
+        """`(host, port)` on this side, or the Unix socket's path; `None` where the system did not
+        tell it any more."""
         return self._facts.sockname
 
     @property

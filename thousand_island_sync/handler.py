@@ -8,7 +8,9 @@ from ._base.options import MISSING, Missing, is_bool, is_milliseconds
 from .errors import ConfigError, NotSupported
 
 if TYPE_CHECKING:
+    from ._base.types import Buffer
     from .socket import Socket
+    from .transports import Prepared, Transport, TransportOptions
 
 
 class Continue:
@@ -106,10 +108,10 @@ class SwitchTransport:
 
     def __init__(
         self,
-        transport_cls: type,
-        transport_options: Any = MISSING,
+        transport_cls: type[Transport],
+        transport_options: TransportOptions | Prepared | Missing = MISSING,
         timeout_ms: float | Missing | None = MISSING,
-        initial: Any = b"",
+        initial: Buffer = b"",
     ) -> None:
         _check_time("SwitchTransport", "timeout_ms", timeout_ms)
         if isinstance(initial, str):
@@ -147,47 +149,47 @@ class Handler:
 
     options: Any
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: Any, /) -> None:
         self.options = options
 
-    def handle_connection(self, socket: Socket) -> Result | None:
+    def handle_connection(self, socket: Socket, /) -> Result | None:
         """The handshake is done. Returns a `Result`, or `None` to wait for bytes."""
         return None
 
-    def handle_data(self, data: bytes, socket: Socket) -> Result | None:
+    def handle_data(self, data: bytes, socket: Socket, /) -> Result | None:
         """Bytes came while no callback ran. Returns a `Result`, or `None` to wait for more."""
         return None
 
-    def handle_eof(self, socket: Socket) -> Result | None:
+    def handle_eof(self, socket: Socket, /) -> Result | None:
         """The peer has ended its sending side. `Continue()` keeps the connection, to go
         on sending; the default, `Close()`, ends it as closed by the peer."""
         return Close()
 
-    def handle_upgrade(self, socket: Socket) -> Result | None:
+    def handle_upgrade(self, socket: Socket, /) -> Result | None:
         """A `SwitchTransport` has succeeded; `socket` is the same, and now secure."""
         return None
 
-    def handle_info(self, message: Any, socket: Socket) -> Result | None:
+    def handle_info(self, message: Any, socket: Socket, /) -> Result | None:
         """A message of `Connection.post`."""
         return None
 
-    def handle_call(self, message: Any, socket: Socket) -> Any:
+    def handle_call(self, message: Any, socket: Socket, /) -> Any:
         """A message of `Connection.call`; what it returns or raises goes to the caller."""
         raise NotSupported(f"{type(self).__name__} has no handle_call")
 
-    def handle_close(self, socket: Socket) -> None:
+    def handle_close(self, socket: Socket, /) -> None:
         """Last callback: the peer closed, or a callback returned `Close()`."""
 
-    def handle_error(self, reason: Any, socket: Socket) -> None:
+    def handle_error(self, reason: Any, socket: Socket, /) -> None:
         """Last callback: `reason` is the exception, or what `Error` held."""
 
-    def handle_timeout(self, socket: Socket) -> None:
+    def handle_timeout(self, socket: Socket, /) -> None:
         """Last callback: no bytes for the read timeout, or the deadline passed."""
 
-    def handle_shutdown(self, socket: Socket) -> None:
+    def handle_shutdown(self, socket: Socket, /) -> None:
         """Last callback: the server stops, or `Connection.close()` was called."""
 
-    def handle_end(self, socket: Socket) -> None:
+    def handle_end(self, socket: Socket, /) -> None:
         """Always, once, after everything else, with the socket closed: clean up here."""
 
 

@@ -5,25 +5,32 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Never
+from typing import TYPE_CHECKING, Any, Never, Unpack
 
 from ._base.clock import seconds
 from ._base.options import MISSING, Missing, is_milliseconds
+from ._base.signatures import spelled_out, written_out
+from ._base.types import Address, Status
 from ._server.changes import Changes
-from ._server.config import Config, config
+from ._server.config import NO_OPTIONS, Config, config
 from ._server.current_transport import CurrentTransport
 from ._server.run import NOT_STARTED, Run
 from ._server.serving import serve_until_signalled
 from .connection import Connection
 from .errors import ConfigError, NotSupported, ServerNotRunning, ThousandIslandError
+from .handler import Handler
+from .transports import TCP, ReloadOptions, Transport, TransportOptions
+
+if TYPE_CHECKING:
+    from .transports import Prepared
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
     """A snapshot of a server; see `ThousandIsland.info`."""
 
-    status: str
-    local_address: Any
+    status: Status
+    local_address: Address | None
     active_connections: int
     peak_connections: int
     accepted_total: int
@@ -35,19 +42,70 @@ class Info:
 
 
 class ThousandIsland:
-    """A socket server. See the README for the options, all keyword-only.
+    """A socket server. Every option is given by its name; times are milliseconds, `None`: no limit.
 
-    Every method may be called from any thread, callbacks and receivers included,
-    unless it says otherwise. Nothing is opened before `start()`.
+    Every method may be called from any thread, callbacks and receivers included, unless it says
+    otherwise. Nothing is opened before `start()`.
+
+    Args:
+        handler_cls: the subclass of `Handler` that serves; one instance for each connection.
+        handler_options: given to each handler: `handler_cls(handler_options)`.
+        port: TCP port; 0 takes a free one, which `local_port` tells; a Unix socket has none.
+        host: the same as `transport_options["host"]`; `None`: not given here.
+        transport_cls: `TCP`, `TLS`, or a `Transport` of your own.
+        transport_options: what the transport takes: see `TransportOptions`; or what `TLS.prepare`
+            made.
+        num_acceptors: threads that accept.
+        num_listen_sockets: listening sockets, shared out over the acceptors; more than one needs
+            `reuse_port`.
+        max_connections: connections that are open at once.
+        max_connections_wait_ms: milliseconds that clients wait in the kernel's backlog at that
+            limit, before they are refused.
+        max_handler_threads: threads that run callbacks; they are started on demand.
+        read_timeout_ms: milliseconds without a byte of the peer's, after which `handle_timeout`
+            runs.
+        handshake_timeout_ms: milliseconds for a whole handshake.
+        send_timeout_ms: milliseconds that one `send` or `sendfile` may wait in all.
+        shutdown_timeout_ms: milliseconds that `stop()`, and leaving `with`, may take.
+        interrupt_reads: whether a stop wakes a callback that waits for the next request.
+        max_pending_messages: messages that may wait for one connection; `None`: no limit.
+        max_unread: bytes that `unread` may leave waiting, of one connection.
+        name: prefix of the threads' names; seen in logs and events.
 
     Raises:
-        ConfigError: an option has a wrong value, or there is none of that name.
+        ConfigError: an option has a wrong value, there is none of that name, or one has none.
     """
 
-    def __init__(self, *positional: Never, **options: Any) -> None:
-        self._config = config(positional, options)
+    def _set_up(self, *positional: Any, **given: Any) -> None:
+        self._config = config(positional, given)
         self._transport = CurrentTransport(self._config.transport)
         self._changes = Changes(self, self._config, self._transport)
+
+    @written_out(_set_up)
+    def __init__(
+        self,
+        *,
+        handler_cls: type[Handler],
+        handler_options: Any = None,
+        port: int = 4000,
+        host: str | None = None,
+        transport_cls: type[Transport] = TCP,
+        transport_options: TransportOptions | Prepared = NO_OPTIONS,
+        num_acceptors: int = 10,
+        num_listen_sockets: int = 1,
+        max_connections: int = 16_384,
+        max_connections_wait_ms: float | None = 5_000,
+        max_handler_threads: int = 128,
+        read_timeout_ms: float | None = 60_000,
+        handshake_timeout_ms: float | None = 5_000,
+        send_timeout_ms: float | None = 30_000,
+        shutdown_timeout_ms: float | None = 15_000,
+        interrupt_reads: bool = False,
+        max_pending_messages: int | None = 1_000,
+        max_unread: int = 1_048_576,
+        name: str = "thousand-island",
+        **unknown: Never,
+    ) -> None: ...
 
     def __repr__(self) -> str:
         return f"<ThousandIsland {self.name!r} {self._changes.status}>"
@@ -58,7 +116,7 @@ class ThousandIsland:
         return self._config.name
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """`"new"`, `"running"`, `"suspended"`, `"stopping"` or `"stopped"`.
 
         It is `"suspended"`, too, while every acceptor has died again and again; they are tried
@@ -177,8 +235,13 @@ class ThousandIsland:
         self._changes.check_process()
         self._changes.resume()
 
-    def reload_transport(self, **transport_options: Any) -> None:
-        """New connections get these options, merged over the present ones.
+    @spelled_out(ReloadOptions)
+    def reload_transport(self, **transport_options: Unpack[ReloadOptions]) -> None:
+        """New connections get these options, merged over the present ones; open ones keep theirs.
+
+        Args:
+            transport_options: see `ReloadOptions`; what is left out stays as it is. Without any
+                the files of certificates and keys are read again.
 
         Raises:
             ConfigError: they are bad, or belong to the listening socket; the old stay.
@@ -186,14 +249,14 @@ class ThousandIsland:
         self._changes.check_process()
         if "transport_options" in transport_options:
             raise ConfigError("transport_options: give the options themselves, by name")
-        self._transport.reload(transport_options)
+        self._transport.reload({**transport_options})
 
     # ---- what it is doing -----------------------------------------------------
 
-    def _listening(self) -> Any:
+    def _listening(self) -> Address:
         self._changes.check_process()
         run = self._run
-        address = None if run is None else run.listener.address
+        address: Address | None = None if run is None else run.listener.address
         if address is None:
             raise ServerNotRunning(
                 f"the server is {self._changes.status}: it has no address; start() it, or"
@@ -202,7 +265,7 @@ class ThousandIsland:
         return address
 
     @property
-    def local_address(self) -> Any:
+    def local_address(self) -> Address:
         """`(host, port)`, or the Unix path, `"@name"` for an abstract one.
 
         Raises:
@@ -221,7 +284,7 @@ class ThousandIsland:
         address = self._listening()
         if not isinstance(address, tuple):
             raise NotSupported(f"local_port: the Unix socket {address} has none")
-        return int(address[1])
+        return address[1]
 
     def connections(self) -> list[Connection]:
         """The open connections, a snapshot."""

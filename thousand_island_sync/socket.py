@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ._base.options import MISSING, Missing
 from ._stream import descriptor, gather, raw_file
@@ -12,6 +13,13 @@ from ._stream.duplex import Duplex
 from ._stream.handover import HandOver, share
 from ._stream.sendfile import FileSending
 from ._stream.standard_names import StandardNames
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from ._base.types import Buffer, File, How
+    from .connection import Connection
+    from .transports import TLSInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ class Socket(StandardNames):
 
     def recv_into(
         self,
-        buffer: Any,
+        buffer: Buffer,
         nbytes: int = 0,
         flags: int = 0,
         *,
@@ -133,7 +141,7 @@ class Socket(StandardNames):
         """
         return gather.recv_into(self._reader, buffer, nbytes, flags, timeout_ms)
 
-    def unread(self, data: Any) -> None:
+    def unread(self, data: Buffer) -> None:
         """Puts bytes back in front: the next read sees them first.
 
         What is still unread when a callback returns waits for new bytes and is
@@ -151,7 +159,11 @@ class Socket(StandardNames):
     # ---- sending --------------------------------------------------------------
 
     def send(
-        self, data: Any, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
+        self,
+        data: Buffer | Iterable[Buffer],
+        flags: int = 0,
+        *,
+        timeout_ms: float | Missing | None = MISSING,
     ) -> int:
         """Sends all of `data`.
 
@@ -178,7 +190,7 @@ class Socket(StandardNames):
         """
         return self._writer.send(data, flags, timeout_ms)
 
-    def sendall(self, data: Any, flags: int = 0) -> None:
+    def sendall(self, data: Buffer | Iterable[Buffer], flags: int = 0) -> None:
         """Sends all of `data`, whatever `settimeout` was given.
 
         Raises:
@@ -188,7 +200,7 @@ class Socket(StandardNames):
         """
         self._writer.sendall(data, flags)
 
-    def sendfile(self, file: Any, offset: int = 0, length: int | None = None) -> int:
+    def sendfile(self, file: File, offset: int = 0, length: int | None = None) -> int:
         """Sends a file, or a part of it.
 
         Without TLS its pages go out as they are: what changes it before the peer has
@@ -216,7 +228,7 @@ class Socket(StandardNames):
 
     # ---- both directions ------------------------------------------------------
 
-    def shutdown(self, how: str | int) -> None:
+    def shutdown(self, how: How) -> None:
         """Ends one direction, or both.
 
         Args:
@@ -246,22 +258,7 @@ class Socket(StandardNames):
         """
         self._stream.settimeout(value)
 
-    def makefile(
-        self,
-        mode: str = "rwb",
-        buffering: int = -1,
-        *,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-    ) -> Any:
-        """A file object, as `socket.socket.makefile`'s. Closing it leaves the socket open.
-
-        Raises:
-            ValueError: an unknown mode, or text without a buffer.
-        """
-        self._stream.check_open("makefile")
-        return raw_file.open_file(self, mode, buffering, encoding, errors, newline)
+    makefile = raw_file.makefile
 
     # ---- facts ----------------------------------------------------------------
 
@@ -271,7 +268,7 @@ class Socket(StandardNames):
         return Stats(reader.bytes_received, reader.recv_count, writer.bytes_sent, writer.send_count)
 
     @property
-    def connection(self) -> Any:
+    def connection(self) -> Connection:
         """The `Connection`, which any thread may use."""
         return self._stream.connection.handle
 
@@ -298,11 +295,11 @@ class Socket(StandardNames):
         """The ALPN protocol, or `None`."""
         return self._stream.channel.negotiated_protocol()
 
-    def peer_certificate(self) -> Any:
-        """A `cryptography.x509.Certificate`, or `None`."""
+    def peer_certificate(self) -> Certificate | None:
+        """The client's certificate; `None`: it showed none, or TLS is not used."""
         return self._stream.channel.peer_certificate()
 
-    def tls_info(self) -> Any:
+    def tls_info(self) -> TLSInfo:
         """What the handshake agreed on.
 
         Raises:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .types import Address, SocketAddress
+
 UNIX_PREFIX = "unix:"
 
 
@@ -44,7 +46,7 @@ def show_unix(name: str | bytes) -> str:
     return "@" + text[1:] if text.startswith("\0") else text
 
 
-def plain(address: Any) -> Any:
+def plain(address: Any) -> SocketAddress:
     """A socket address as users see it: an IPv4 client of a dual-stack socket is IPv4."""
     if isinstance(address, tuple):
         if address[0].startswith("::ffff:") and "." in address[0]:
@@ -53,11 +55,11 @@ def plain(address: Any) -> Any:
     return show_unix(address)
 
 
-def scoped(address: Any) -> Any:
+def scoped(address: Any) -> tuple[str, int] | tuple[str, int, int, int]:
     """An internet address whose host is complete: of an IPv6 link-local one the interface is a
     part (RFC 4007, 11), which the system gives beside it, as a number."""
     if len(address) < 4 or not address[3] or "%" in address[0]:
-        return address
+        return address  # type: ignore[no-any-return]
     try:
         interface = socket.if_indextoname(address[3])
     except OSError:  # it has gone
@@ -76,10 +78,10 @@ def sharing_host(address: Any) -> Any:
     return (sys.intern(host), *rest)
 
 
-def pair(address: Any) -> Any:
+def pair(address: Any) -> Address:
     """`(host, port)` of an internet address; a Unix one as its path."""
-    address = plain(address)
-    return address[:2] if isinstance(address, tuple) else address
+    shown = plain(address)
+    return (shown[0], shown[1]) if isinstance(shown, tuple) else shown
 
 
 def remote(address: Any) -> tuple[str, int | None]:

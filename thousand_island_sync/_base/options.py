@@ -1,4 +1,6 @@
-"""Options as data: a name, a default, a check, and what to say when it fails."""
+"""Options as data: a default, a check, what to say when it fails, what it means, and how it is
+written in a line. The tables of them are what is checked, the flags of the command line and
+`docs/options.md`; the signatures that users see are compared with them."""
 
 from __future__ import annotations
 
@@ -19,25 +21,39 @@ class Missing:
 MISSING = Missing()
 
 Check = Callable[[Any], bool]
+#: From the text in a command line to a value; raises ValueError where it is none.
+Read = Callable[[str], Any]
 
 
 class Option:
     """One option.
 
     Attributes:
-        default: its value when it is not given.
+        default: its value when it is not given; `MISSING`: it has to be.
         check: whether a given value will do.
         takes: what it takes, in words that end the error message.
+        means: what it is, its unit first; one sentence without its full stop.
+        read: how it is written in a line; `None`: it cannot be.
         secret: whether its value must never be shown.
     """
 
     # Not a dataclass: those are made by the compiler, at each import.
-    __slots__ = ("check", "default", "secret", "takes")
+    __slots__ = ("check", "default", "means", "read", "secret", "takes")
 
-    def __init__(self, default: Any, check: Check, takes: str, secret: bool = False) -> None:
+    def __init__(
+        self,
+        default: Any,
+        check: Check,
+        takes: str,
+        means: str = "",
+        read: Read | None = None,
+        secret: bool = False,
+    ) -> None:
         self.default = default
         self.check = check
         self.takes = takes
+        self.means = means
+        self.read = read
         self.secret = secret
 
 

@@ -8,6 +8,7 @@ import socket as stdlib_socket
 from typing import Any
 
 from .._base import addresses
+from .._base.types import Address
 from .._base.waits import condition, hung_up
 from .._stream.turns import guard
 from .environment import Environment
@@ -82,11 +83,11 @@ class Client:
         return self.accepted_at + _YOUNG_S
 
     @property
-    def peername(self) -> Any:
+    def peername(self) -> Address:
         return addresses.pair(self.peer_address)
 
     @property
-    def sockname(self) -> Any:
+    def sockname(self) -> Address | None:
         self.note_sockname()
         return None if self._sockname is None else addresses.pair(self._sockname)
 

@@ -26,6 +26,7 @@ from .._base.clock import FOREVER, now
 from .._base.latch import Latch
 from .._base.patched import patched_by
 from .._base.supervised import say
+from .._base.types import Status
 from ..errors import ListenError, ServerNotRunning, ThousandIslandError
 from .asked import Asking, Caller, Change
 from .config import Config
@@ -63,7 +64,7 @@ class Changes:
         self._turns = Turns()
         self._stopped = Latch()
         self._asked = False
-        self.status = NEW
+        self.status: Status = NEW
         self.run: Run | None = None
         self.port = config.port
         self.pid: int | None = None
@@ -155,7 +156,7 @@ class Changes:
         """Whether a thread waits for a change, which so must not wait for it. Thread: any."""
         return self._asking.blocked(ident)
 
-    def shown(self) -> str:
+    def shown(self) -> Status:
         """The status, as users see it: it does not claim to serve where nobody is accepted."""
         status, run = self.status, self.run
         if status == RUNNING and run is not None and not run.listener.serves():

@@ -8,22 +8,13 @@ from typing import Any
 
 from .._base import addresses
 from .._base.clock import seconds
-from .._base.options import (
-    MILLISECONDS_OR_NONE,
-    MISSING,
-    Option,
-    at_home,
-    checked,
-    is_bool,
-    is_milliseconds,
-    is_text,
-    optional,
-    whole,
-)
+from .._base.option_kinds import a_number, a_text, milliseconds, read_json, yes_no
+from .._base.options import MISSING, Option, at_home, checked, is_text, optional, whole
 from .._connection.environment import Limits
 from .._connection.handler_check import check_handler
 from ..errors import ConfigError
 from ..handler import Handler
+from ..transports._option_types import TransportOptions
 from ..transports.base import Transport
 from ..transports.tcp import TCP
 
@@ -32,38 +23,101 @@ def _is_transport(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Transport)
 
 
-def _milliseconds(default: float | None) -> Option:
-    return Option(default, optional(is_milliseconds), MILLISECONDS_OR_NONE)
+def _is_anything(value: Any) -> bool:
+    return True
 
 
 _COUNT = "a whole number, 1 or more"
 _THREADS = "a whole number, 1 to 10000"
 
+#: What a mapping is that nothing was put into; a default, so it must not change.
+NO_OPTIONS: TransportOptions = {}
+
+#: In the order of the signature.
 OPTIONS: Mapping[str, Option] = {
-    "handler_cls": Option(MISSING, lambda value: True, "a subclass of Handler"),
-    "handler_options": Option(None, lambda value: True, "anything"),
-    "port": Option(MISSING, whole(0, 65_535), "a port number, 0 to 65535"),
-    "host": Option(None, optional(is_text), 'an address, a host name, or "unix:/path"'),
-    "transport_cls": Option(TCP, _is_transport, "TCP, TLS, or a subclass of Transport"),
-    "transport_options": Option({}, lambda value: True, "a mapping"),
-    "num_acceptors": Option(10, whole(1, 10_000), _THREADS),
-    "num_listen_sockets": Option(1, whole(1, 10_000), _THREADS),
-    "max_connections": Option(16_384, whole(1), _COUNT),
-    "max_connections_wait_ms": _milliseconds(5_000),
-    "max_handler_threads": Option(128, whole(1), _COUNT),
-    "read_timeout_ms": _milliseconds(60_000),
-    "handshake_timeout_ms": _milliseconds(5_000),
-    "send_timeout_ms": _milliseconds(30_000),
-    "shutdown_timeout_ms": _milliseconds(15_000),
-    "interrupt_reads": Option(False, is_bool, "True or False"),
-    "max_pending_messages": Option(1_000, optional(whole(1)), _COUNT + ", or None for no limit"),
-    "max_unread": Option(1_048_576, whole(0), "a whole number of bytes, 0 or more"),
-    "name": Option("thousand-island", is_text, "a text"),
+    "handler_cls": Option(
+        MISSING,
+        _is_anything,
+        "a subclass of Handler",
+        "the subclass of `Handler` that serves; one instance for each connection",
+    ),
+    "handler_options": Option(
+        None,
+        _is_anything,
+        "anything",
+        "given to each handler: `handler_cls(handler_options)`",
+        read_json,
+    ),
+    "port": a_number(
+        4000,
+        whole(0, 65_535),
+        "a port number, 0 to 65535",
+        "TCP port; 0 takes a free one, which `local_port` tells; a Unix socket has none",
+    ),
+    "host": Option(
+        None,
+        optional(is_text),
+        'an address, a host name, or "unix:/path"',
+        'the same as `transport_options["host"]`; `None`: not given here',
+        str,
+    ),
+    "transport_cls": Option(
+        TCP,
+        _is_transport,
+        "TCP, TLS, or a subclass of Transport",
+        "`TCP`, `TLS`, or a `Transport` of your own",
+    ),
+    "transport_options": Option(
+        NO_OPTIONS,
+        _is_anything,
+        "a mapping",
+        "what the transport takes: see `TransportOptions`; or what `TLS.prepare` made",
+    ),
+    "num_acceptors": a_number(10, whole(1, 10_000), _THREADS, "threads that accept"),
+    "num_listen_sockets": a_number(
+        1,
+        whole(1, 10_000),
+        _THREADS,
+        "listening sockets, shared out over the acceptors; more than one needs `reuse_port`",
+    ),
+    "max_connections": a_number(16_384, whole(1), _COUNT, "connections that are open at once"),
+    "max_connections_wait_ms": milliseconds(
+        5_000,
+        "milliseconds that clients wait in the kernel's backlog at that limit, before they are"
+        " refused",
+    ),
+    "max_handler_threads": a_number(
+        128, whole(1), _COUNT, "threads that run callbacks; they are started on demand"
+    ),
+    "read_timeout_ms": milliseconds(
+        60_000, "milliseconds without a byte of the peer's, after which `handle_timeout` runs"
+    ),
+    "handshake_timeout_ms": milliseconds(5_000, "milliseconds for a whole handshake"),
+    "send_timeout_ms": milliseconds(
+        30_000, "milliseconds that one `send` or `sendfile` may wait in all"
+    ),
+    "shutdown_timeout_ms": milliseconds(
+        15_000, "milliseconds that `stop()`, and leaving `with`, may take"
+    ),
+    "interrupt_reads": yes_no(
+        False, "whether a stop wakes a callback that waits for the next request"
+    ),
+    "max_pending_messages": a_number(
+        1_000,
+        optional(whole(1)),
+        _COUNT + ", or None for no limit",
+        "messages that may wait for one connection; `None`: no limit",
+    ),
+    "max_unread": a_number(
+        1_048_576,
+        whole(0),
+        "a whole number of bytes, 0 or more",
+        "bytes that `unread` may leave waiting, of one connection",
+    ),
+    "name": a_text("thousand-island", "prefix of the threads' names; seen in logs and events"),
 }
 
 at_home(OPTIONS, "belongs to ThousandIsland itself")
-
-_DEFAULT_PORT = 4000
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -131,7 +185,7 @@ def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:
     return Config(
         handler_cls=values["handler_cls"],
         handler_options=values["handler_options"],
-        port=_port(values, str(listening.get("host", ""))),
+        port=_port(values, str(listening.get("host", "")), "port" in options),
         transport=transport,
         num_acceptors=values["num_acceptors"],
         num_listen_sockets=values["num_listen_sockets"],
@@ -178,12 +232,12 @@ def _transport(values: Mapping[str, Any]) -> Transport:
     return transport_cls.of(given).with_host(host)  # type: ignore[no-any-return]
 
 
-def _port(values: Mapping[str, Any], host: str) -> int:
-    port = values["port"]
+def _port(values: Mapping[str, Any], host: str, given: bool) -> int:
+    port = int(values["port"])
     if addresses.is_unix(host):
-        if port is not MISSING and port != 0:
+        if given and port != 0:
             raise ConfigError(f"port: got {port}, but {host!r} has none; leave it out")
         if values["num_listen_sockets"] > 1:
             raise ConfigError("num_listen_sockets: a Unix socket has one listening socket")
         return 0
-    return _DEFAULT_PORT if port is MISSING else int(port)
+    return port

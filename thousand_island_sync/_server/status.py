@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from enum import Enum
+from typing import Final
 
 from .._base.latch import Latch
 from .._base.locks import lock
+from .._base.types import Status
 
 #: Seconds between two looks whether the thread whose turn it is is there still.
 _LOOK_S = 0.5
@@ -31,11 +33,15 @@ class Answer(Enum):
     ALREADY = "it was started already"
 
 
-NEW, RUNNING, SUSPENDED, STOPPING, STOPPED = "new", "running", "suspended", "stopping", "stopped"
+NEW: Final = "new"
+RUNNING: Final = "running"
+SUSPENDED: Final = "suspended"
+STOPPING: Final = "stopping"
+STOPPED: Final = "stopped"
 
 _ASKS = (Ask.START, Ask.SUSPEND, Ask.RESUME, Ask.STOP)
 _GO, _NOTHING, _NOT, _ALREADY = Answer.GO, Answer.NOTHING, Answer.NOT_RUNNING, Answer.ALREADY
-_ROWS = {
+_ROWS: dict[Status, tuple[Answer, ...]] = {
     NEW: (_GO, _NOT, _NOT, _NOTHING),
     RUNNING: (_ALREADY, _GO, _NOTHING, _GO),
     SUSPENDED: (_ALREADY, _NOTHING, _GO, _GO),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import socket as stdlib_socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .._base import descriptors
 from .._base.clock import REAL, Times, limited, seconds
@@ -43,6 +43,9 @@ from .states import (
 from .turns import guard
 from .writer import Writer
 
+if TYPE_CHECKING:
+    from ..connection import Connection
+
 
 class Owner(Protocol):
     """What a `Duplex` needs of its connection."""
@@ -54,7 +57,7 @@ class Owner(Protocol):
     @property
     def read_timeout(self) -> float: ...
     @property
-    def handle(self) -> object: ...
+    def handle(self) -> Connection: ...
     @property
     def id(self) -> str: ...
     @property

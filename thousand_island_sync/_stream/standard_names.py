@@ -17,6 +17,7 @@ from .._base import addresses
 from . import descriptor
 
 if TYPE_CHECKING:
+    from .._base.types import SocketAddress
     from ..transports.base import Agreed
     from .duplex import Duplex
 
@@ -98,13 +99,13 @@ class StandardNames:
         """The protocol's number, as `socket.socket` has it."""
         return self._duplex().sock.proto
 
-    def getpeername(self) -> Any:
+    def getpeername(self) -> SocketAddress:
         """The peer's address; raises SocketClosed once closed."""
         stream = self._duplex()
         stream.check_open("getpeername")
         return addresses.plain(stream.connection.peer_address)
 
-    def getsockname(self) -> Any:
+    def getsockname(self) -> SocketAddress:
         """This side's address; raises SocketClosed once closed, SocketError as the system."""
         return addresses.plain(descriptor.ask(self._duplex(), "getsockname"))
 

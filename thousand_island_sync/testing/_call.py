@@ -85,6 +85,8 @@ class _Rehearsal:
     As `Pool` of `_connection.environment`, too.
     """
 
+    tells_resets = True
+
     def __init__(
         self, server: ThousandIsland, config: Config, steps: deque[Step], address: Any
     ) -> None:

@@ -7,6 +7,7 @@ with other processes, and clients may wait in its backlog already.
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 
 from .._base import addresses
 from .._base.listen_errors import OptionRefused, set_option
-from .._base.options import Check, Option, is_bool, is_sequence, is_text, optional, whole
+from .._base.option_kinds import a_number, permissions, yes_no
+from .._base.options import Check, Option, is_sequence, is_text, optional, whole
 
 _LINUX = sys.platform.startswith("linux")
 _UNIX = getattr(socket, "AF_UNIX", None)
@@ -52,43 +54,81 @@ def _are_sockets(value: Any) -> bool:
     )
 
 
-def _number(least: int, most: int, what: str, *, none: bool = True) -> Option:
-    """A whole number that the kernel takes; `None`, where it may be, is the system's own."""
+def _number(least: int, most: int, what: str, means: str, default: int | None = None) -> Option:
+    """A whole number that the kernel takes; `None`, the system's own, where that is the default."""
     check: Check = whole(least, most)
     takes = f"{what}, {least} to {most}, the kernel's limits"
-    return Option(None, optional(check), takes) if none else Option(least, check, takes)
+    return a_number(default, check if default is not None else optional(check), takes, means)
 
 
-_YES_NO = "True or False"
+def _read_socket_options(text: str) -> list[tuple[Any, ...]]:
+    """As JSON: `[[6, 1, 1]]`."""
+    return [tuple(entry) for entry in json.loads(text)]
+
+
 _INT_MAX = 2**31 - 1
 _SECONDS = "a whole number of seconds"
 _SIZE = "a whole number of bytes"
+_SYSTEMS = "; `None`: the system's own"
 
 LISTENING: dict[str, Option] = {
     "host": Option(
         "0.0.0.0",
         _is_host,
         'an address or a host name, "unix:/path", or "unix:@name"',
+        'where to listen: `"0.0.0.0"` is every IPv4 interface, `"::"` every interface,'
+        ' `"127.0.0.1"`, `"unix:/path"`, `"unix:@name"`',
+        str,
     ),
-    "backlog": Option(1024, whole(1, _INT_MAX), f"a whole number, 1 to {_INT_MAX}"),
-    "reuse_address": Option(True, is_bool, _YES_NO),
-    "reuse_port": Option(False, is_bool, _YES_NO),
-    "dual_stack": Option(True, is_bool, _YES_NO),
-    "unix_mode": Option(None, optional(whole(0, 0o777)), "permissions such as 0o600"),
-    "unix_unlink": Option(True, is_bool, _YES_NO),
-    "sockets": Option(None, optional(_are_sockets), "a list of listening sockets"),
+    "backlog": a_number(
+        1024,
+        whole(1, _INT_MAX),
+        f"a whole number, 1 to {_INT_MAX}",
+        "clients that may wait in the kernel to be accepted; it has a limit of its own",
+    ),
+    "reuse_address": yes_no(True, "whether to listen although old connections linger here"),
+    "reuse_port": yes_no(False, "whether others may listen on the same port beside this server"),
+    "dual_stack": yes_no(True, 'whether a host of `"::"` takes IPv4 clients, too'),
+    "unix_mode": permissions("permissions of a Unix socket's file, such as `0o600`"),
+    "unix_unlink": yes_no(True, "whether a Unix socket's file goes away with the server"),
+    "sockets": Option(
+        None,
+        optional(_are_sockets),
+        "a list of listening sockets",
+        "listening sockets, or their descriptors, that were made elsewhere; never shut down",
+    ),
 }
 INHERITED: dict[str, Option] = {
-    "nodelay": Option(True, is_bool, _YES_NO),
-    "keepalive": Option(True, is_bool, _YES_NO),
-    "keepalive_idle_s": _number(1, 32_767, _SECONDS),
-    "keepalive_interval_s": _number(1, 32_767, _SECONDS),
-    "keepalive_count": _number(1, 127, "a whole number"),
-    "recv_buffer": _number(1, _INT_MAX, _SIZE),
-    "send_buffer": _number(1, _INT_MAX, _SIZE),
-    "user_timeout_ms": _number(0, _INT_MAX, "a whole number of milliseconds"),
+    "nodelay": yes_no(True, "whether small messages go out at once (TCP_NODELAY)"),
+    "keepalive": yes_no(True, "whether the kernel asks silent peers if they are there"),
+    "keepalive_idle_s": _number(
+        1, 32_767, _SECONDS, f"seconds of silence before it asks{_SYSTEMS}"
+    ),
+    "keepalive_interval_s": _number(
+        1, 32_767, _SECONDS, f"seconds between two of its questions{_SYSTEMS}"
+    ),
+    "keepalive_count": _number(
+        1, 127, "a whole number", f"questions without an answer that end a connection{_SYSTEMS}"
+    ),
+    "recv_buffer": _number(
+        1, _INT_MAX, _SIZE, f"bytes of the kernel's buffer to receive (SO_RCVBUF){_SYSTEMS}"
+    ),
+    "send_buffer": _number(
+        1, _INT_MAX, _SIZE, f"bytes of the kernel's buffer to send (SO_SNDBUF){_SYSTEMS}"
+    ),
+    "user_timeout_ms": _number(
+        0,
+        _INT_MAX,
+        "a whole number of milliseconds",
+        "milliseconds that sent bytes may stay without the peer's acknowledgement"
+        f" (TCP_USER_TIMEOUT){_SYSTEMS}",
+    ),
     "socket_options": Option(
-        (), _are_socket_options, "a list of (level, name, value) for setsockopt"
+        (),
+        _are_socket_options,
+        "a list of (level, name, value) for setsockopt",
+        "further options, as `(level, name, value)` of setsockopt(2)",
+        _read_socket_options,
     ),
 }
 #: Option -> level and the constant's name, or names: the first that the platform has.

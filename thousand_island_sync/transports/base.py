@@ -11,11 +11,16 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .._base import descriptors
 from .._base.options import Option, checked
 from ..errors import ConfigError, HandshakeError, NotSupported
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from ._tls_info import TLSInfo
 
 #: What a channel may have to wait for.
 READ, WRITE = 1, 4
@@ -209,10 +214,10 @@ class Channel(ABC):
     def negotiated_protocol(self) -> str | None:
         return None
 
-    def peer_certificate(self) -> Any:
+    def peer_certificate(self) -> Certificate | None:
         return None
 
-    def tls_info(self) -> Any:
+    def tls_info(self) -> TLSInfo:
         raise NotSupported("tls_info() needs TLS; this connection is not encrypted")
 
 

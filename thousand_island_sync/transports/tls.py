@@ -10,21 +10,21 @@ import functools
 import re
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from .._base.option_kinds import PEM, a_path, pem, read_json, read_list, yes_no
 from .._base.options import (
     Option,
     at_home,
-    is_bool,
     is_mapping,
-    is_path,
-    is_path_or_bytes,
     is_sequence,
     is_text,
     one_of,
     optional,
 )
+from .._base.signatures import spelled_out
 from ..errors import ConfigError, NotSupported
+from ._option_types import ReloadOptions, TransportOptions
 from .base import Channel
 from .tcp import TCP
 
@@ -38,36 +38,75 @@ def _are_protocols(value: Any) -> bool:
     )
 
 
-_PEM = "a path to a PEM file, or its bytes"
-
 _TLS: dict[str, Option] = {
-    "certfile": Option(None, optional(is_path_or_bytes), _PEM),
-    "keyfile": Option(None, optional(is_path_or_bytes), _PEM, secret=True),
+    "certfile": pem("PEM path or bytes: the certificate chain, the server's own first"),
+    "keyfile": pem("PEM path or bytes: its private key, unless `certfile` has it", secret=True),
     "password": Option(
         None,
         lambda value: value is None or isinstance(value, (str, bytes)),
         "a text or bytes",
+        "what the private key is encrypted with",
+        str,
         secret=True,
     ),
-    "ca_certs": Option(None, optional(is_path_or_bytes), _PEM + ', or "system"'),
-    "verify": Option(
-        "none", one_of("none", "optional", "required"), '"none", "optional" or "required"'
+    "ca_certs": pem(
+        "PEM path or bytes: who may sign the clients' certificates; `\"system\"`: the machine's"
+        " store",
+        takes=PEM + ', or "system"',
     ),
-    "alpn_protocols": Option((), _are_protocols, 'a list of texts such as "http/1.1"'),
+    "verify": Option(
+        "none",
+        one_of("none", "optional", "required"),
+        '"none", "optional" or "required"',
+        'whether clients show certificates: `"none"`, `"optional"`, `"required"`; the last two need'
+        " `ca_certs`",
+        str,
+    ),
+    "alpn_protocols": Option(
+        (),
+        _are_protocols,
+        'a list of texts such as "http/1.1"',
+        'application protocols, the preferred first, such as `["h2", "http/1.1"]`',
+        read_list,
+    ),
     "sni": Option(
         None,
         lambda value: value is None or is_mapping(value) or callable(value),
         "a mapping of host names to TLS options, or a callable",
+        "certificates of further hosts: a mapping of host name to `HostOptions`, or a callable that"
+        " is given the name",
+        read_json,
         secret=True,
     ),
-    "min_version": Option("1.2", one_of("1.2", "1.3"), '"1.2" or "1.3"'),
-    "ciphers": Option(None, optional(is_text), "OpenSSL cipher names joined by ':'"),
-    "session_tickets": Option(None, optional(is_bool), "True or False"),
-    "crl": Option(None, optional(is_path_or_bytes), _PEM),
-    "keylog_file": Option(None, optional(is_path), "a path"),
-    "context": Option(None, lambda value: True, "an OpenSSL.SSL.Context"),
+    "min_version": Option(
+        "1.2",
+        one_of("1.2", "1.3"),
+        '"1.2" or "1.3"',
+        'the lowest version of TLS: `"1.2"` or `"1.3"`',
+        str,
+    ),
+    "ciphers": Option(
+        None,
+        optional(is_text),
+        "OpenSSL cipher names joined by ':'",
+        "OpenSSL's names of ciphers, with `:` between them; `None`: a modern choice",
+        str,
+    ),
+    "session_tickets": yes_no(
+        None, "whether clients get tickets to resume sessions; `None`: as OpenSSL does"
+    ),
+    "crl": pem("PEM path or bytes: a list of clients' certificates that were revoked"),
+    "keylog_file": a_path("a path: the keys of all connections are written there, for Wireshark"),
+    "context": Option(
+        None,
+        lambda value: True,
+        "an OpenSSL.SSL.Context",
+        "a ready, unused `OpenSSL.SSL.Context`; excludes the others but `keylog_file`",
+    ),
 }
 at_home(_TLS, "belongs in transport_options, and needs transport_cls=TLS")
+#: All that `TLS` takes.
+TLS_OPTIONS: Mapping[str, Option] = {**TCP.OPTIONS, **_TLS}
 _BESIDE_CONTEXT = {"context", "keylog_file"}
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
@@ -86,11 +125,18 @@ class Prepared:
     def __repr__(self) -> str:
         return f"<TLS options {self.current.redacted()}>"
 
-    def reload(self, **options: Any) -> None:
-        """Builds anew with these options over the present ones, and swaps.
+    @spelled_out(ReloadOptions)
+    def reload(self, **options: Unpack[ReloadOptions]) -> None:
+        """Builds anew with these options over the present ones, and swaps: for everybody who uses
+        it, from their next connection on.
+
+        Args:
+            options: see `ReloadOptions`; what is left out stays as it is.
 
         Raises:
             ConfigError: they are bad; the old ones stay.
+
+        Thread: any.
         """
         self.current = TLS({**self.current.given, **options})
 
@@ -103,7 +149,7 @@ class TLS(TCP):
             fit; before a port is bound.
     """
 
-    OPTIONS: ClassVar[Mapping[str, Option]] = {**TCP.OPTIONS, **_TLS}
+    OPTIONS: ClassVar[Mapping[str, Option]] = TLS_OPTIONS
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -122,11 +168,22 @@ class TLS(TCP):
         return transport
 
     @classmethod
-    def prepare(cls, **options: Any) -> Prepared:
+    @spelled_out(TransportOptions, lambda name: TLS_OPTIONS[name].default)
+    def prepare(cls, **options: Unpack[TransportOptions]) -> Prepared:
         """Checks a set of options once and returns it built.
+
+        Args:
+            options: see `TransportOptions`; those of the listening socket count in
+                `transport_options` alone.
+
+        Returns:
+            What `transport_options`, an entry of `sni`, its callable, and `SwitchTransport` take
+            in place of a mapping. Its `reload(**options)` changes it for all of them.
 
         Raises:
             ConfigError: as the constructor of a server.
+
+        Thread: any.
         """
         return Prepared(cls(options))
 
@@ -155,7 +212,7 @@ class TLS(TCP):
         if options["context"] is not None:
             self._check_context()
         elif options["certfile"] is None:
-            raise ConfigError(f"{where}certfile: is required for TLS; {_PEM}")
+            raise ConfigError(f"{where}certfile: is required for TLS; {PEM}")
         if options["verify"] != "none" and options["ca_certs"] is None:
             raise ConfigError(
                 f"{where}verify: {options['verify']!r} needs ca_certs: a PEM file of the CAs that"

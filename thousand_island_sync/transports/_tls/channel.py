@@ -23,20 +23,24 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 
 from ..._base import locks
 from ...errors import NotSupported
+from .._tls_info import TLSInfo
 from ..base import Channel, Sink, Source
 from .agreed import AgreedByTLS
 from .handshake import Handshake
 from .hello import policy_of
 from .reasons import Notes
-from .session import Session, TLSInfo
+from .session import Session
 from .stream import Stream
 from .wire import Wire, in_front
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 _HARMLESS_FLAGS = 0
 for _name in ("MSG_DONTWAIT", "MSG_PEEK", "MSG_WAITALL", "MSG_NOSIGNAL"):
@@ -106,7 +110,7 @@ class TLSChannel(Channel):
     def negotiated_protocol(self) -> str | None:
         return self._session.negotiated_protocol()
 
-    def peer_certificate(self) -> Any:
+    def peer_certificate(self) -> Certificate | None:
         return self._session.peer_certificate()
 
     def tls_info(self) -> TLSInfo:

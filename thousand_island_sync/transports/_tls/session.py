@@ -9,30 +9,21 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
+from .._tls_info import TLSInfo
 from .hello import check, was_resumed
 from .reasons import Notes, explain, reasons
 from .records import Records, records_of
 from .states import AFTER, CLOSE_SENT, TRUNCATED, Ends, Event
 
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
 #: Errors after which a peer's stream goes on.
 _PASSING = {errno.ENOBUFS, errno.ENOMEM}
-
-
-@dataclass(frozen=True, slots=True)
-class TLSInfo:
-    """What the handshake agreed on."""
-
-    version: str
-    cipher: str | None
-    group: str | None
-    server_name: str | None
-    resumed: bool
-    alpn: str | None
 
 
 class Session:
@@ -89,7 +80,7 @@ class Session:
     def negotiated_protocol(self) -> str | None:
         return self._connection.get_alpn_proto_negotiated().decode("latin-1") or None
 
-    def peer_certificate(self) -> Any:
+    def peer_certificate(self) -> Certificate | None:
         return self._connection.get_peer_certificate(as_cryptography=True)
 
     def tls_info(self, handshake_done: bool) -> TLSInfo:
