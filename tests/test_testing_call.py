@@ -635,3 +635,27 @@ def test_what_the_tables_say_is_what_call_shows(monkeypatch):
     assert "handle_close" in names(call(closes, b"x"))
     monkeypatch.setitem(LAST_CALLBACK, (State.RUNNING, Cause.HANDLER), "handle_shutdown")
     assert "handle_shutdown" in names(call(closes, b"x"))
+
+
+class Pauses(Handler):
+    """Each piece pauses it; a message resumes it."""
+
+    def handle_data(self, data, socket):
+        return Continue(paused=True)
+
+    def handle_info(self, message, socket):
+        socket.connection.resume()
+
+
+def test_a_pause_holds_back_what_comes_until_it_is_resumed():
+    seen = call(Pauses, b"one", b"two", advance(3_600_000), post("go on"), read_timeout_ms=500)
+    assert [name for name, *_ in seen.callbacks if name in ("handle_data", "handle_info")] == [
+        "handle_data",
+        "handle_info",
+        "handle_data",
+    ]
+
+
+@pytest.mark.parametrize(("step", "last"), [(RESET, "peer_closed"), (stop(), "shutdown")])
+def test_what_ends_a_pause(step, last):
+    assert call(Pauses, b"one", b"two", step).ended == last

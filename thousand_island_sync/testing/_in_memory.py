@@ -296,6 +296,9 @@ class _Client(Client):
     def has_left(self) -> bool:
         return self._peer.was_reset
 
+    def was_reset(self, shut: bool) -> bool:
+        return self._peer.was_reset
+
 
 class MemoryConnection(ConnectionTask):
     """A connection as the scheduler runs it.
