@@ -46,7 +46,7 @@ static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
 /* `handle_data` in the connection's context. */
 static PyObject *deliver(PyObject *callbacks, PyObject *data, PyObject *socket) {
     PyObject *context = HOLD(callbacks, Callbacks, _context);
-    PyObject *handler = context == NULL ? NULL : HOLD(callbacks, Callbacks, _handler);
+    PyObject *handler = context == NULL ? NULL : HOLD(callbacks, Callbacks, _receiver);
     PyObject *result = NULL;
     if (lock_watch != NULL)
         tell_lock_watch(NULL, USERS_CODE);

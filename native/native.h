@@ -25,7 +25,7 @@
     X(Affinity, _permits) X(Affinity, _table) X(Affinity, _workers)                            \
     X(Permits, _holders) X(Permits, _resting) X(Workers, _bound) X(Workers, count)             \
     X(Connection, machine) X(Callbacks, _clock) X(Callbacks, _context)                         \
-    X(Callbacks, _handler) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
+    X(Callbacks, _receiver) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
     X(Machine, callbacks) X(Machine, short_proves) X(Machine, socket) X(Machine, source)      \
     X(Machine, state)                                                                          \
     X(Socket, _reader) X(Socket, _writer)                                                      \

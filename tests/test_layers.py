@@ -15,7 +15,7 @@ ROWS = [
     {"events"},
     {"logger"},
     {"transports", "_scheduler"},
-    {"_stream", "handler", "connection"},
+    {"_stream", "handler", "framing", "connection"},
     {"socket"},
     {"_connection", "_socketserver"},
     {"_listener"},

@@ -31,6 +31,7 @@ from .errors import (
     SocketTimeout,
     ThousandIslandError,
 )
+from .framing import Framing, LengthPrefix, Lines
 from .handler import Close, Continue, Error, Handler, Result, SwitchTransport
 from .logger import attach_logger, detach_logger
 from .server import Info, ThousandIsland
@@ -67,10 +68,13 @@ __all__ = [
     "ConnectionOverflow",
     "Continue",
     "Error",
+    "Framing",
     "Handler",
     "HandlerResultError",
     "HandshakeError",
+    "LengthPrefix",
     "LimitExceeded",
+    "Lines",
     "ListenError",
     "MailboxFull",
     "NotSupported",

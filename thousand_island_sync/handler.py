@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Final
 
+from ._base import waits
 from ._base.options import MISSING, Missing, is_bool, is_milliseconds
 from .errors import ConfigError, NotSupported
 
 if TYPE_CHECKING:
     from ._base.types import Buffer
+    from .framing import Framing
     from .socket import Socket
     from .transports import Prepared, Transport, TransportOptions
 
@@ -137,6 +140,19 @@ def _check_time(where: str, name: str, value: object) -> None:
         )
 
 
+class _FramingOfSelf:
+    """`framing`, where the class does not set it. It notes that it was set: nobody looks for it
+    else, or each message of every handler would pay for the look."""
+
+    def __get__(self, handler: Handler | None, owner: type | None = None) -> Framing | None:
+        return None if handler is None else vars(handler).get("framing")
+
+    def __set__(self, handler: Handler, framing: Framing | None) -> None:
+        vars(handler)["framing"] = framing
+        handler._frames = True
+        waits.look_again()
+
+
 class Handler:
     """One connection. Subclass it; there is one instance for each, so state is `self`.
 
@@ -145,9 +161,20 @@ class Handler:
 
     Args:
         options: the server's `handler_options`.
+
+    Attributes:
+        framing: `Lines(...)`, `LengthPrefix(...)`, or a `Framing` of your own: `handle_data` gets
+            one frame each time, as often as there are frames. `None`: the bytes as they come. Set
+            it on the class, or on `self` in a callback; it is looked up before each frame.
     """
 
     options: Any
+    if TYPE_CHECKING:
+        framing: Framing | None = None
+    else:
+        framing = _FramingOfSelf()
+    # Whether `framing` was set on this one, and its class does not.
+    _frames = False
 
     def __init__(self, options: Any, /) -> None:
         self.options = options
@@ -157,7 +184,8 @@ class Handler:
         return None
 
     def handle_data(self, data: bytes, socket: Socket, /) -> Result | None:
-        """Bytes came while no callback ran. Returns a `Result`, or `None` to wait for more."""
+        """Bytes came while no callback ran; with `framing`, one whole frame, perhaps empty. Returns
+        a `Result`, or `None` to wait for more."""
         return None
 
     def handle_eof(self, socket: Socket, /) -> Result | None:
@@ -191,6 +219,11 @@ class Handler:
 
     def handle_end(self, socket: Socket, /) -> None:
         """Always, once, after everything else, with the socket closed: clean up here."""
+
+
+def has_framing(handler_cls: type[Handler]) -> bool:
+    """Whether the class sets `framing`, whatever to; else an instance may, which is noted."""
+    return inspect.getattr_static(handler_cls, "framing") is not vars(Handler)["framing"]
 
 
 #: Callbacks that do nothing, unless the user has said what: four of them are left out for

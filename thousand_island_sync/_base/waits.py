@@ -72,6 +72,14 @@ def current_task() -> object:
     return None if worker is None else worker.task
 
 
+def look_again() -> None:
+    """What the calling thread runs shall see, once its callback returns, that there is more to
+    look at."""
+    task = current_task()
+    if task is not None:
+        task.alert = True  # type: ignore[attr-defined]
+
+
 @waits
 def give_way() -> None:
     """Called before every wait of ours; hands the thread's permit over if it has one."""

@@ -11,17 +11,21 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .. import events
 from .._base import locks
 from .._base.clock import FOREVER, seconds
 from .._base.options import MISSING, Missing
+from .._stream.buffer import ReadBuffer
+from .._stream.reader import Reader
+from .._stream.states import ENDED, WAS_RESET
 from ..errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from ..events import By
 from ..handler import IDLE, Close, Continue, Error, Handler, SwitchTransport
 from ..socket import Socket
 from .environment import Environment
+from .frames import Frames
 from .mailbox import Call
 from .result_error import result_error
 from .served import Served
@@ -74,6 +78,7 @@ class Callbacks:
     Thread: the connection's owner's.
 
     Attributes:
+        frames: what cuts frames for `handle_data`, where the handler has ever said `framing`.
         read_deadline: when the peer must have said something. A receive that finds bytes wins.
         read_timeout: seconds, where a callback gives no other.
         total_deadline: when it ends, however many bytes come.
@@ -83,13 +88,20 @@ class Callbacks:
         "_clock",
         "_context",
         "_handler",
+        "_reader",
+        "_receiver",
         "_whose",
+        "frames",
         "read_deadline",
         "read_timeout",
         "total_deadline",
     )
 
+    #: Another one in `testing.call`, which writes each frame down.
+    frames_cls: ClassVar[type[Frames]] = Frames
     _handler: Handler
+    _reader: Reader
+    _receiver: Handler | Frames  # who gets what arrives
 
     def __init__(self, whose: Served, env: Environment) -> None:
         self._whose = whose
@@ -97,20 +109,28 @@ class Callbacks:
         self._context = env.handlers.new_context()
         self.read_deadline = self.total_deadline = FOREVER
         self.read_timeout = env.limits.read_timeout
+        self.frames: Frames | None = None
 
     # ---- calling it -------------------------------------------------------------
 
-    def make(self, env: Environment) -> None:
+    def make(self, env: Environment, reader: Reader) -> None:
         """Makes the handler. Raises BaseException: whatever its `__init__` did."""
-        self._handler = env.handlers.make(self._context)
+        self._handler = self._receiver = handler = env.handlers.make(self._context)
+        self._reader = reader
+        if env.handlers.framed or handler._frames:
+            self.cut_frames()
         if self._whose.alert:
             self._whose.came_back("__init__")
 
-    def data(self, data: bytes, socket: Socket) -> object:
+    def cut_frames(self) -> None:
+        """From now on: its class or it has set `framing`."""
+        self.frames = self._receiver = Frames(self._whose, self._handler, self._reader, self._clock)
+
+    def data(self, data: Any, socket: Socket) -> object:
         """`handle_data`, which is looked up each time: it may be set anew. What it returns, or
         raises, as it is: see `returned` and `raised`. Where it gives no times, the read timeout
         begins anew."""
-        result = self._context.run(self._handler.handle_data, data, socket)
+        result = self._context.run(self._receiver.handle_data, data, socket)
         if result is None:
             self.read_deadline = self._clock() + self.read_timeout
         return result
@@ -166,8 +186,28 @@ class Callbacks:
         """The handler perhaps leads back to its connection. In such circles a hundred short
         connections were garbage of the collector's for each of its rounds: now the last one who
         holds any of it frees it all."""
-        self._handler = self._whose = None  # type: ignore[assignment]
+        self._handler = self._whose = self._reader = None  # type: ignore[assignment]
+        self._receiver = self.frames = None  # type: ignore[assignment]
         self._context = _NOTHING
+
+    # ---- what has arrived ---------------------------------------------------------
+
+    def take_kept(self) -> bytes | ReadBuffer | None:
+        """What waits here and is to be delivered, if anything: see `data`."""
+        return self._reader.take_fresh() if self.frames is None else self.frames.kept()
+
+    def has_news(self, end_is_known: bool) -> bool:
+        """Whether something waits here that is to be delivered."""
+        reader = self._reader
+        if self.frames is None:
+            return reader.has_news(end_is_known)
+        return self.frames.has_news() or (not end_is_known and reader.incoming in ENDED)
+
+    def cut_short(self) -> SocketClosed | None:
+        """The stream has ended; the error, if that was inside a frame. A reset is none."""
+        if self.frames is None or self._reader.incoming in WAS_RESET:
+            return None
+        return self.frames.cut_short()
 
     # ---- the times ------------------------------------------------------------------
 
@@ -216,6 +256,8 @@ class Callbacks:
     def returned(self, result: object, name: str, socket: Socket) -> Outcome:
         """What follows from what a callback returned."""
         whose = self._whose
+        if self._handler._frames and self.frames is None:
+            self.cut_frames()
         if whose.alert:  # who asks for an end sets it, and so does who waits in the kernel
             whose.came_back(name)
             asked = whose.why_to_end()
@@ -289,8 +331,10 @@ class Callbacks:
             },
         )
 
-    def tell_arrival(self, data: bytes) -> None:
+    def tell_arrival(self, data: Any) -> None:
         whose = self._whose
+        if isinstance(data, ReadBuffer):
+            return  # it has arrived before
         events.emit(
             events.handler_async_recv,
             whose.env.server,

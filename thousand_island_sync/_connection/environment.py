@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from .._base.clock import REAL, Clock, Times, now
 from .._scheduler.task import Task
 from .._scheduler.timers import Timer
-from ..handler import Handler
+from ..handler import Handler, has_framing
 
 
 class Pool(Protocol):
@@ -57,6 +57,7 @@ class Handlers:
         self._options = options
         self.new_context = context.copy
         self.name = cls.__name__
+        self.framed = has_framing(cls)
 
     def make(self, context: contextvars.Context) -> Handler:
         """Raises BaseException: whatever its `__init__` did."""

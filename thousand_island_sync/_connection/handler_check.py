@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from ..errors import ConfigError
+from ..framing import not_a_framing
 from ..handler import Handler
 
 #: What a subclass may define.
@@ -22,7 +23,8 @@ def check_handler(handler_cls: Any, stacklevel: int) -> None:
         stacklevel: of the warning, as `warnings.warn` counts.
 
     Raises:
-        ConfigError: it is no subclass of `Handler`, or a callback is `async def`.
+        ConfigError: it is no subclass of `Handler`, a callback is `async def`, or its `framing`
+            is none.
 
     Warns:
         UserWarning: a method's name is a letter, or a swap of two, away from that of a
@@ -37,6 +39,11 @@ def check_handler(handler_cls: Any, stacklevel: int) -> None:
                 f"handler_cls: {handler_cls.__name__}.{name} is {kind}; callbacks are plain"
                 " functions, which may block: write `def`, and take the `await` out"
             )
+    framing = inspect.getattr_static(handler_cls, "framing")
+    if framing is not None and not hasattr(type(framing), "__get__"):
+        problem = not_a_framing(framing)
+        if problem:
+            raise ConfigError(f"handler_cls: {handler_cls.__name__}.framing: {problem}")
     for name, callback in _nearly(handler_cls):
         warnings.warn(
             f"handler_cls: {handler_cls.__name__}.{name} is never called; did you mean"

@@ -69,7 +69,7 @@ class Handshake:
             machine.stream = Duplex(whose, sock, channel, env.times)
             machine.socket = Socket(machine.stream)
             machine.use(channel)
-            callbacks.make(env)
+            callbacks.make(env, machine.stream.reader)
         except BaseException as error:
             locks.release_all()
             machine.become(CLOSED)

@@ -117,7 +117,7 @@ class Machine:
 
     # ---- what was received ------------------------------------------------------
 
-    def received(self, data: bytes | None, kept: bool = False) -> int:
+    def received(self, data: Any, kept: bool = False) -> int:
         """The verdict on what a receive found (`None`: nothing yet). Each line is paid for every
         message. `kept`: it had been received before."""
         if not data:
@@ -198,7 +198,7 @@ class Machine:
     def read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
         reader, task = self.stream.reader, self._task
-        data: bytes | None = None if reader.buffer is None else reader.take_fresh()
+        data: Any = None if reader.buffer is None else self.callbacks.take_kept()
         kept = bool(data)
         if not data:
             if reader.incoming in ENDED:
@@ -210,7 +210,7 @@ class Machine:
         if data:
             task.no_sample = False
             if self._env.stopping:
-                self._drained += len(data)
+                self._drained += 0 if kept and self.callbacks.frames else len(data)
                 if self._drained > _DRAINED_MOST:
                     return self.finish(BY_SHUTDOWN)
             if kept or task.hung_up or self._mail_waits():
@@ -243,6 +243,9 @@ class Machine:
         if ending is not None:
             return self.finish(ending)  # it is we who ended the reads
         reader.end()
+        cut_short = self.callbacks.cut_short()
+        if cut_short is not None:
+            return self.finish(Cause.ERROR, cut_short)
         if self.stream.channel.truncated or reader.incoming in WAS_RESET:
             return self.finish(BY_PEER)
         if self._eof_told:
@@ -310,7 +313,7 @@ class Machine:
         if (
             not drained
             or self._task.why_to_end() is not None
-            or self.stream.reader.has_news(self._eof_told)
+            or self.callbacks.has_news(self._eof_told)
             or self._mail_waits()
             or self._env.stopping
         ):

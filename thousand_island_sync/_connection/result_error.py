@@ -19,7 +19,7 @@ _MOST_SHOWN = 200
 
 def result_error(callback: str, result: Any) -> HandlerResultError:
     """The error for what `callback` (class and name) returned."""
-    return HandlerResultError(f"{callback} returned {_shown(result)}; {_advice(result)}")
+    return HandlerResultError(f"{callback} returned {shown(result)}; {_advice(result)}")
 
 
 def _advice(result: Any) -> str:
@@ -34,7 +34,8 @@ def _advice(result: Any) -> str:
     return "it takes None, Continue(), Close(), Error(reason) or SwitchTransport(...)"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of the user's, cut short."""
     try:
         text = repr(value)
     except Exception:  # the user's own

@@ -43,6 +43,7 @@ from .._scheduler.task_table import TaskTable
 from .._scheduler.watchdog_timer import WatchdogTimer
 from .._scheduler.worker import Worker
 from .._scheduler.workers import Workers
+from .._stream.reader import Reader
 from .._stream.states import GIVEN_AWAY
 
 _LOOK_S = 0.02
@@ -68,9 +69,9 @@ class _CheckedCallbacks(Callbacks):
 
     __slots__ = ()
 
-    def make(self, env: Environment) -> None:
+    def make(self, env: Environment, reader: Reader) -> None:
         nothing_held("a handler's __init__")
-        super().make(env)
+        super().make(env, reader)
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
         nothing_held(name)

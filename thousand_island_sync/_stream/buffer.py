@@ -7,41 +7,76 @@ CHUNK = 65_536
 
 
 class ReadBuffer:
-    """Bytes that were read and not handed out: some put back, then some fresh.
+    """Bytes that were read and not handed out: some put back, then some fresh. What is added costs
+    its own length, however much is here: it may come byte by byte.
 
     Attributes:
         fresh: how many, at the end, no callback has seen yet.
+        searched: how many, in front, were searched for a frame in vain.
     """
 
-    __slots__ = ("_data", "_start", "fresh")
+    __slots__ = ("_data", "_start", "fresh", "searched")
 
     def __init__(self, data: bytes, fresh: int) -> None:
-        self._data = data
+        self._data: bytes | bytearray = data
         self._start = 0
         self.fresh = fresh
+        self.searched = 0
 
     def __len__(self) -> int:
         return len(self._data) - self._start
 
     def peek(self, length: int) -> bytes:
-        return self._data[self._start : self._start + length]
+        return bytes(self._data[self._start : self._start + length])
 
     def take(self, length: int) -> bytes:
         taken = self._data[self._start : self._start + length]
-        self._start += len(taken)
-        self.fresh = min(self.fresh, len(self))
-        return taken
+        self._took(self._start + len(taken))
+        return bytes(taken)
 
     def put_back(self, data: bytes) -> None:
         self._data = data + self._data[self._start :]
-        self._start = 0
+        self._start = self.searched = 0
 
     def add(self, data: bytes) -> None:
-        self._data = self._data[self._start :] + data
-        self._start = 0
+        self.whole().extend(data)
         self.fresh += len(data)
 
     def find(self, delimiter: bytes, start: int) -> int:
         """Where the delimiter ends, counted from the front; -1: it is not there."""
         found = self._data.find(delimiter, self._start + start)
         return -1 if found < 0 else found + len(delimiter) - self._start
+
+    # ---- for frames -------------------------------------------------------------
+
+    def whole(self) -> bytearray:
+        """All of it, to be looked at."""
+        data = self._data
+        if not isinstance(data, bytearray):
+            data = self._data = bytearray(data)
+        if self._start:
+            del data[: self._start]  # moves nothing: CPython notes a new beginning
+            self._start = 0
+        return data
+
+    def lacks(self, delimiter: bytes) -> bool:
+        """Whether it is not in there, what was searched before aside."""
+        data = self.whole()
+        if data.find(delimiter, max(0, self.searched - len(delimiter) + 1)) >= 0:
+            return False
+        self.searched = len(data)
+        return True
+
+    def cut(self, begin: int, end: int, following: int) -> bytes:
+        """Bytes of it, behind which the next frame begins at `following`."""
+        begin += self._start
+        piece = bytes(memoryview(self._data)[begin : end + self._start])
+        self._took(self._start + following)
+        return piece
+
+    def _took(self, start: int) -> None:
+        self._start = start
+        self.searched = 0
+        left = len(self._data) - start
+        if left < self.fresh:
+            self.fresh = left

@@ -44,6 +44,7 @@ class Reader:
     Attributes:
         bytes_received, recv_count: what has come so far.
         buffer: what was read and no call has returned, or `None`.
+        framed: it is cut into frames, and stays here meanwhile.
         incoming: what the peer did to this direction.
         clock: what its time-outs go by.
     """
@@ -55,6 +56,7 @@ class Reader:
         "buffer",
         "bytes_received",
         "clock",
+        "framed",
         "incoming",
         "recv_count",
     )
@@ -64,6 +66,7 @@ class Reader:
         self.clock = stream.times.clock
         self._receiving: Any = None  # made when first used
         self.buffer: ReadBuffer | None = None
+        self.framed = False
         self.incoming = COMES
         self.bytes_received = 0
         self.recv_count = 0
@@ -294,10 +297,12 @@ class Reader:
         return not end_is_known and self.incoming in ENDED
 
     def received(self, data: bytes) -> bytes:
-        """The owner has received bytes: they, with what was put back in front. Thread: the
-        owner's."""
+        """The owner has received bytes: they, with what was put back in front, but where that is
+        cut into frames. Thread: the owner's."""
         self.bytes_received += len(data)
         self.recv_count += 1
+        if self.framed:
+            return data
         buffer, self.buffer = self.buffer, None
         return data if buffer is None else buffer.take(len(buffer)) + data
 

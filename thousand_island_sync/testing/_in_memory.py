@@ -10,18 +10,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from .._base.clock import FOREVER
+from .._base.clock import FOREVER, Clock
 from .._base.waits import OwnThread
 from .._connection.callbacks import Callbacks, End, Outcome
 from .._connection.client import Client
 from .._connection.closing import Closing
 from .._connection.environment import Environment
+from .._connection.frames import Frames
 from .._connection.machine import Machine
 from .._connection.states import PARKED, REASON, Cause
 from .._connection.task import ConnectionTask
 from ..errors import NotSupported
 from ..events import By
-from ..handler import SwitchTransport
+from .._stream.reader import Reader
+from ..framing import Framing
+from ..handler import Handler, SwitchTransport
 from ..socket import Socket
 from ..transports.base import Channel, ListenSocket, Transport
 
@@ -230,17 +233,44 @@ class Record:
         return result
 
 
+class _Noting:
+    """A handler, as its frames see it: each is written down."""
+
+    def __init__(self, handler: Handler, record: Record) -> None:
+        self._handler = handler
+        self._record = record
+
+    @property
+    def framing(self) -> Framing | None:
+        return self._handler.framing
+
+    def handle_data(self, data: bytes, socket: Socket) -> object:
+        whole = self._handler.handle_data
+        return self._record.note("handle_data", (data,), lambda: whole(data, socket))
+
+
+class _Frames(Frames):
+    __slots__ = ()
+
+    def __init__(self, whose: Any, handler: Any, reader: Reader, clock: Clock) -> None:
+        super().__init__(whose, _Noting(handler, whose.record), reader, clock)  # type: ignore[arg-type]
+
+
 class _Callbacks(Callbacks):
     """Writes down what is called; logs nothing."""
 
     __slots__ = ("_record",)
 
+    frames_cls = _Frames
+
     def __init__(self, whose: Any, env: Environment) -> None:
         super().__init__(whose, env)
         self._record: Record = whose.record
 
-    def data(self, data: bytes, socket: Socket) -> object:
+    def data(self, data: Any, socket: Socket) -> object:
         whole = super().data
+        if self.frames is not None:
+            return whole(data, socket)
         return self._record.note("handle_data", (data,), lambda: whole(data, socket))
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:

@@ -1,0 +1,210 @@
+"""Frames: what stands between the bytes of one connection and its `handle_data`.
+
+A connection whose handler has never said `framing` has no such object, and pays nothing for it.
+Where there is one, it gets what has arrived in the place of the handler. What waits for the end
+of a frame, and what lies behind one, is in the reader's buffer whenever the user's code runs, so
+`recv` and `unread` find it there.
+
+A few frames are given out at a time, then others have a turn. Whatever else there is to look at (a
+result, a message, a stop, a pause, bytes that wait unsent) sets `alert`, and ends the row, too:
+whether more may be delivered is the machine's question alone.
+"""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+from .._base.clock import FOREVER, Clock
+from .._stream.buffer import ReadBuffer
+from .._stream.reader import Reader
+from ..errors import HandlerResultError, LimitExceeded, SocketClosed, SocketError
+from ..framing import Framing, LengthPrefix, Lines, not_a_framing
+from ..handler import Error, Handler
+from ..socket import Socket
+from .result_error import shown
+from .served import Served
+
+#: Frames in a row, and seconds that they may take, before others have a turn: less than the
+#: watchdog takes for a callback that blocks.
+_ROW, _ROW_S = 64, 0.0005
+
+
+class Frames:
+    """Cuts what has arrived into frames, and calls `handle_data` with each. Thread: the
+    connection's owner's, in its context.
+
+    Args:
+        whose: the connection.
+        handler: its handler; `framing` is looked up on it before each frame.
+        reader: where bytes wait.
+        clock: that of its run.
+    """
+
+    __slots__ = ("_clock", "_handler", "_known", "_limit", "_most", "_reader", "_whose")
+
+    def __init__(self, whose: Served, handler: Handler, reader: Reader, clock: Clock) -> None:
+        self._whose = whose
+        self._handler = handler
+        self._reader = reader
+        self._clock = clock
+        self._known: object = None  # the framing that has searched the buffer
+        self._limit: float = FOREVER  # bytes of a frame, where `find` does not mind it
+        self._most = 0  # bytes that may wait for its end
+        reader.framed = True
+
+    # ---- what the machine asks ------------------------------------------------------
+
+    def has_news(self) -> bool:
+        """Whether something waits here that was not searched, or that a callback shall have as it
+        is."""
+        buffer = self._reader.buffer
+        if buffer is None:
+            return False
+        framing = self._framing()
+        if framing is None:
+            return buffer.fresh > 0
+        return framing is not self._known or buffer.searched < len(buffer)
+
+    def kept(self) -> ReadBuffer | None:
+        """What waits here, if there is news."""
+        return self._reader.buffer if self.has_news() else None
+
+    def cut_short(self) -> SocketClosed | None:
+        """The stream has ended; the error, if that was inside a frame."""
+        reader = self._reader
+        buffer = reader.buffer
+        if buffer is None or self._framing() is None:
+            return None
+        error = reader.gone("receiving a frame from", f"end of stream after {len(buffer)} bytes")
+        error.partial = reader.take(len(buffer))
+        return error
+
+    def _framing(self) -> object:
+        """Outside of callbacks. It may be a property of the user's."""
+        try:
+            return self._handler.framing
+        except BaseException:
+            return self  # a callback's look will meet it, too
+
+    # ---- what it gets -----------------------------------------------------------------
+
+    def handle_data(self, data: bytes | ReadBuffer, socket: Socket) -> object:
+        """In the place of the handler's: frames until none is left, or there is something else to
+        look at; what the handler returned to the last one. `data`: bytes that have arrived, or
+        the reader's buffer, of which there are news."""
+        reader, handler = self._reader, self._handler
+        if isinstance(data, ReadBuffer):
+            return self._row(data, socket)
+        buffer, framing = reader.buffer, handler.framing
+        if buffer is None:  # as a rule just one has come
+            frame: bytes | None = None
+            if framing.__class__ is Lines:
+                end = len(data) - len(framing.delimiter)
+                if 0 <= end <= framing.limit and data.find(framing.delimiter) == end:
+                    frame = data if framing.keep_end else data[:end]
+            elif framing.__class__ is LengthPrefix:
+                frame = framing.payload_of(data)
+            if frame is not None:
+                result = handler.handle_data(frame, socket)
+                buffer = reader.buffer
+                if buffer is None or result is not None or self._whose.alert:
+                    return result
+                return self._row(buffer, socket)
+            reader.buffer = buffer = ReadBuffer(data, len(data))
+        else:
+            buffer.add(data)
+            line: Any = framing if framing is self._known else None
+            many = line.__class__ is Lines and buffer.lacks(line.delimiter)
+            if many and len(buffer) <= line.limit:
+                return None  # one line in many pieces
+        return self._row(buffer, socket)
+
+    def _row(self, buffer: ReadBuffer, socket: Socket) -> object:
+        whose, reader, handler = self._whose, self._reader, self._handler
+        until = 0.0
+        for _ in range(_ROW):
+            framing = handler.framing
+            try:
+                frame = self._next(framing, buffer)
+            except LimitExceeded as error:
+                return Error(self._too_long(framing, error))
+            if frame is None:
+                return None
+            if not until:
+                until = self._clock() + _ROW_S
+            result = handler.handle_data(frame, socket)
+            following = reader.buffer
+            if following is None or result is not None or whose.alert:
+                return result
+            if self._clock() > until:
+                break
+            buffer = following
+        whose.alert = True  # there is more, after the others
+        return None
+
+    # ---- one frame ----------------------------------------------------------------------
+
+    def _next(self, framing: Framing | None, buffer: ReadBuffer) -> bytes | None:
+        """The next frame; `None`: its end has not come. Raises BaseException: what `find` did."""
+        if framing is None:  # what was put back waits for more
+            return self._reader.take(len(buffer)) if buffer.fresh else None
+        if framing is not self._known:
+            self._know(framing)
+            buffer.searched = 0
+        data = buffer.whole()
+        size = len(data)
+        found: Any = framing.find(data, buffer.searched)
+        if found is None and len(data) == size:
+            buffer.searched = size
+            if size > self._most:
+                name = "limit" if getattr(framing, "limit", None) is not None else "max_unread"
+                raise LimitExceeded(0, f"no end of a frame within {self._most} bytes ({name})")
+            return None
+        try:
+            begin, end, following = map(index, found)
+            fits = 0 <= begin <= end <= following <= size and following > 0 and len(data) == size
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise _wrong(framing, f"find returned {shown(found)} for a buffer of {size} bytes")
+        if end - begin > self._limit:
+            raise LimitExceeded(0, f"a frame of {end - begin} bytes, takes {self._limit} (limit)")
+        frame = buffer.cut(begin, end, following)
+        if not len(buffer):
+            self._reader.buffer = None
+        return frame
+
+    def _know(self, framing: Framing) -> None:
+        """Looks at a framing that is used from now on.
+
+        Raises:
+            HandlerResultError: it is none.
+        """
+        problem = not_a_framing(framing)
+        if problem:
+            raise HandlerResultError(f"{self._whose.env.handlers.name}.framing: {problem}")
+        limit = getattr(framing, "limit", None)
+        if limit is not None and not (isinstance(limit, int) and limit >= 0):
+            raise _wrong(framing, f"limit is {shown(limit)}, takes a number of bytes")
+        self._limit = FOREVER if limit is None else limit
+        self._most = self._whose.max_unread if limit is None else limit
+        if isinstance(framing, (Lines, LengthPrefix)):
+            self._limit = FOREVER  # it is of the payload, and they mind it
+            self._most += framing.overhead
+        self._known = framing
+
+    def _too_long(self, framing: object, error: LimitExceeded) -> SocketError:
+        """The same, with the peer in it."""
+        what = error.strerror or str(error)
+        doing = f"{type(framing).__name__}: receiving from"
+        made = self._reader.limit_exceeded(doing, f"{what}; raise it, or drop this peer")
+        made.__cause__ = error.__cause__
+        return made
+
+
+def _wrong(framing: Framing, what: str) -> HandlerResultError:
+    return HandlerResultError(
+        f"{type(framing).__name__}: {what}; find takes (buffer, start) and returns None or"
+        " (begin, end, next) with 0 <= begin <= end <= next, next > 0, none beyond the buffer"
+    )

@@ -1,0 +1,170 @@
+"""Framing: where one message of a stream ends and the next begins.
+
+Set `framing` on a handler's class, or on `self`, and `handle_data` gets exactly one frame each
+time, however the bytes came.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import struct
+from typing import Any, Final
+
+from ._base.options import is_bool
+from .errors import ConfigError, LimitExceeded
+
+__all__ = ["Framing", "LengthPrefix", "Lines"]
+
+#: One unsigned number of `struct`'s, with pad bytes perhaps.
+_UNSIGNED = re.compile(r"[@=<>!]?(?:\d*x)*1?[BHILQN](?:\d*x)*")
+
+
+class Framing:
+    """Finds frames in a stream. Subclass it for a protocol of your own, and define `find`.
+
+    An object is asked by one connection after the other, on whatever thread runs each: keep
+    nothing of one connection on a framing that others share.
+
+    Attributes:
+        limit: `int`, bytes; one of yours may have it. It bounds what waits for the end of a
+            frame; without it `max_unread` does.
+    """
+
+    def find(self, buffer: bytearray, start: int) -> tuple[int, int, int] | None:
+        """Finds the first frame. Called after each piece that arrives, and after each frame.
+
+        Args:
+            buffer: what waits; it begins with the frame. Look at it only; keep no `memoryview`.
+            start: bytes that were searched before in vain; 0 for a new frame.
+
+        Returns:
+            `(begin, end, next)`: where the payload begins, where it ends, and where the next
+            frame begins, in bytes from the front: 0 <= begin <= end <= next, and next > 0, none
+            beyond the buffer. `None`: more bytes are needed.
+
+        Raises:
+            LimitExceeded: the peer's frame is too long; `handle_error`, and nothing is logged.
+            Exception: any other ends the connection in `handle_error`, and is logged.
+
+        Thread: the connection's, in its context.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no find(buffer, start)")
+
+
+def not_a_framing(given: object) -> str:
+    """What is wrong with the value of `framing`; `""`: nothing."""
+    if isinstance(given, type) and issubclass(given, Framing):
+        return f"that is the class; set {given.__name__}(...)"
+    if isinstance(given, Framing) or (
+        callable(getattr(type(given), "find", None))
+        and not isinstance(given, (str, bytes, bytearray, type))
+    ):
+        return ""
+    return f"got {type(given).__name__}, takes a Framing such as Lines(), or None"
+
+
+class Lines(Framing):
+    """Frames that end with a delimiter: lines.
+
+    Args:
+        delimiter: one byte or more. `b"\\n"` leaves the `\\r` of a line that ends with both.
+        limit: bytes of a line without its delimiter; a longer one is `LimitExceeded`.
+        keep_end: whether a frame has its delimiter.
+
+    Raises:
+        ConfigError: a wrong value.
+    """
+
+    def __init__(
+        self, delimiter: bytes = b"\n", limit: int = 65_536, keep_end: bool = False
+    ) -> None:
+        if not isinstance(delimiter, (bytes, bytearray)) or not delimiter:
+            raise ConfigError(f"Lines: delimiter: got {delimiter!r}, takes one byte or more")
+        if not is_bool(keep_end):
+            raise ConfigError(f"Lines: keep_end: got {keep_end!r}, takes True or False")
+        self.delimiter: Final = bytes(delimiter)
+        self.limit: Final = _checked_limit("Lines", limit)
+        self.keep_end: Final = bool(keep_end)
+        self.overhead: Final = len(self.delimiter) - 1
+
+    def __repr__(self) -> str:
+        return f"Lines({self.delimiter!r}, limit={self.limit}, keep_end={self.keep_end})"
+
+    def find(self, buffer: bytearray, start: int) -> tuple[int, int, int] | None:
+        """See `Framing.find`. Raises LimitExceeded: more than `limit` bytes without a delimiter."""
+        delimiter, limit = self.delimiter, self.limit
+        size = len(delimiter)
+        end = buffer.find(delimiter, start - size + 1 if start >= size else 0)
+        if end > limit or (end < 0 and len(buffer) > limit and self._is_longer(buffer)):
+            raise LimitExceeded(errno.EMSGSIZE, f"no {delimiter!r} within {limit} bytes (limit)")
+        if end < 0:
+            return None
+        return 0, end + size if self.keep_end else end, end + size
+
+    def _is_longer(self, buffer: bytearray) -> bool:
+        """Whether it is over the limit even if its last bytes begin a delimiter."""
+        over = len(buffer) - self.limit
+        return over >= len(self.delimiter) or not any(
+            buffer.endswith(self.delimiter[:begun]) for begun in range(over, len(self.delimiter))
+        )
+
+
+class LengthPrefix(Framing):
+    """Frames behind their length: a number of bytes that does not count itself.
+
+    Args:
+        format: a `struct` format of one unsigned number, such as `">I"` (four bytes, the most
+            significant first).
+        limit: bytes of a frame without its prefix; a larger number is `LimitExceeded`, before
+            any of the frame is waited for.
+
+    Raises:
+        ConfigError: a wrong value.
+    """
+
+    def __init__(self, format: str = ">I", limit: int = 1_048_576) -> None:
+        try:
+            if not _UNSIGNED.fullmatch("".join(format.split())):
+                raise ValueError(format)
+            self._struct: Final = struct.Struct(format)
+        except (AttributeError, ValueError, struct.error):
+            raise ConfigError(
+                f"LengthPrefix: format: got {format!r}, takes a struct format of one unsigned"
+                ' number, such as ">I"'
+            ) from None
+        self.format: Final = format
+        self.limit: Final = _checked_limit("LengthPrefix", limit)
+        self.overhead: Final = self._struct.size - 1
+
+    def __repr__(self) -> str:
+        return f"LengthPrefix({self.format!r}, limit={self.limit})"
+
+    def payload_of(self, data: bytes) -> bytes | None:
+        """The payload, if `data` is one whole frame and nothing else."""
+        begin = self._struct.size
+        if len(data) < begin:
+            return None
+        (length,) = self._struct.unpack_from(data)
+        if begin + length != len(data) or length > self.limit:
+            return None
+        return data[begin:]
+
+    def find(self, buffer: bytearray, start: int) -> tuple[int, int, int] | None:
+        """See `Framing.find`. Raises LimitExceeded: the number is more than `limit`."""
+        begin = self._struct.size
+        if len(buffer) < begin:
+            return None
+        (length,) = self._struct.unpack_from(buffer)
+        if length > self.limit:
+            raise LimitExceeded(
+                errno.EMSGSIZE, f"a frame of {length} bytes, takes at most {self.limit} (limit)"
+            )
+        end = begin + length
+        return None if end > len(buffer) else (begin, end, end)
+
+
+def _checked_limit(where: str, limit: Any) -> int:
+    if not isinstance(limit, int) or is_bool(limit) or limit < 0:
+        raise ConfigError(f"{where}: limit: got {limit!r}, takes a number of bytes, 0 or more")
+    return int(limit)
