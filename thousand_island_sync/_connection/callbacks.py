@@ -124,7 +124,9 @@ class Callbacks:
 
     def cut_frames(self) -> None:
         """From now on: its class or it has set `framing`."""
-        self.frames = self._receiver = Frames(self._whose, self._handler, self._reader, self._clock)
+        self.frames = self._receiver = self.frames_cls(
+            self._whose, self._handler, self._reader, self._clock
+        )
 
     def data(self, data: Any, socket: Socket) -> object:
         """`handle_data`, which is looked up each time: it may be set anew. What it returns, or

@@ -20,9 +20,9 @@ from .._connection.frames import Frames
 from .._connection.machine import Machine
 from .._connection.states import PARKED, REASON, Cause
 from .._connection.task import ConnectionTask
+from .._stream.reader import Reader
 from ..errors import NotSupported
 from ..events import By
-from .._stream.reader import Reader
 from ..framing import Framing
 from ..handler import Handler, SwitchTransport
 from ..socket import Socket
