@@ -33,6 +33,10 @@ A receiver is called on the thread where the event happened, and must not take l
 receivers weakly: connect a lambda, or a function inside a function, with
 `connect(receiver, weak=False)`. `connect(receiver, sender=server)` hears of one server only.
 
+For type checkers the two dictionaries of each event are `TypedDict`s, named for it:
+`measurements: events.HandlerErrorMeasurements, metadata: events.HandlerErrorMetadata`.
+`dict[str, Any]` will do as well.
+
 For each connection there is one `handler.start`, then one `handler.shutdown` or one
 `handler.error`, then one `socket.close`, in that order. Every event also has
 `monotonic_time_ns` in its measurements. "Level" is the one of `attach_logger` that writes it.

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .framing import Framing, LengthPrefix, Lines
 from .handler import Close, Continue, Error, Handler, Result, SwitchTransport
-from .logger import attach_logger, detach_logger
+from .logger import LogLevel, attach_logger, detach_logger
 from .server import Info, ThousandIsland
 from .socket import Socket, Stats
 from .transports import (
@@ -76,6 +76,7 @@ __all__ = [
     "LimitExceeded",
     "Lines",
     "ListenError",
+    "LogLevel",
     "MailboxFull",
     "NotSupported",
     "Result",

@@ -15,12 +15,13 @@ connected; the server and the other receivers never notice. On a thread of the u
 receivers were told: it was meant for the program.
 """
 
+# ruff: noqa: F405
 from __future__ import annotations
 
 import contextlib
 import enum
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._base import fork, reports, waits
 from ._base.clock import now_ns
@@ -28,39 +29,97 @@ from ._base.locks import outside
 from ._telemetry.catalogue import CATALOGUE as CATALOGUE
 from ._telemetry.catalogue import EventDescription as EventDescription
 from ._telemetry.catalogue import differences
-from ._telemetry.signals import EventSignal
+from ._telemetry.signals import EventSignal as EventSignal
+from ._telemetry.signals import TypedReceiver as TypedReceiver
+
+if TYPE_CHECKING:
+    from ._telemetry.payloads import *  # noqa: F403
 
 #: The dotted name of every event -> its signal, a `blinker.Signal`.
-ALL: Mapping[str, EventSignal] = {name: EventSignal(name) for name in CATALOGUE}
+ALL: Mapping[str, EventSignal[Any, Any]] = {name: EventSignal(name) for name in CATALOGUE}
 
-listener_start = ALL["listener.start"]
-listener_error = ALL["listener.error"]
-listener_shutdown = ALL["listener.shutdown"]
-listener_suspend = ALL["listener.suspend"]
-listener_resume = ALL["listener.resume"]
-acceptor_start = ALL["acceptor.start"]
-acceptor_accept = ALL["acceptor.accept"]
-acceptor_accept_error = ALL["acceptor.accept_error"]
-acceptor_spawn_error = ALL["acceptor.spawn_error"]
-acceptor_limit_reached = ALL["acceptor.limit_reached"]
-acceptor_limit_cleared = ALL["acceptor.limit_cleared"]
-acceptor_shutdown = ALL["acceptor.shutdown"]
-handler_start = ALL["handler.start"]
-handler_async_recv = ALL["handler.async_recv"]
-handler_shutdown = ALL["handler.shutdown"]
-handler_error = ALL["handler.error"]
-socket_handshake = ALL["socket.handshake"]
-socket_handshake_error = ALL["socket.handshake_error"]
-socket_recv = ALL["socket.recv"]
-socket_recv_error = ALL["socket.recv_error"]
-socket_send = ALL["socket.send"]
-socket_send_error = ALL["socket.send_error"]
-socket_sendfile = ALL["socket.sendfile"]
-socket_sendfile_error = ALL["socket.sendfile_error"]
-socket_shutdown = ALL["socket.shutdown"]
-socket_close = ALL["socket.close"]
-pool_saturated = ALL["pool.saturated"]
-pool_relieved = ALL["pool.relieved"]
+listener_start: EventSignal[ListenerStartMeasurements, ListenerStartMetadata] = ALL[
+    "listener.start"
+]
+listener_error: EventSignal[ListenerErrorMeasurements, ListenerErrorMetadata] = ALL[
+    "listener.error"
+]
+listener_shutdown: EventSignal[ListenerShutdownMeasurements, ListenerShutdownMetadata] = ALL[
+    "listener.shutdown"
+]
+listener_suspend: EventSignal[ListenerSuspendMeasurements, ListenerSuspendMetadata] = ALL[
+    "listener.suspend"
+]
+listener_resume: EventSignal[ListenerResumeMeasurements, ListenerResumeMetadata] = ALL[
+    "listener.resume"
+]
+acceptor_start: EventSignal[AcceptorStartMeasurements, AcceptorStartMetadata] = ALL[
+    "acceptor.start"
+]
+acceptor_accept: EventSignal[AcceptorAcceptMeasurements, AcceptorAcceptMetadata] = ALL[
+    "acceptor.accept"
+]
+acceptor_accept_error: EventSignal[AcceptorAcceptErrorMeasurements, AcceptorAcceptErrorMetadata] = (
+    ALL["acceptor.accept_error"]
+)
+acceptor_spawn_error: EventSignal[AcceptorSpawnErrorMeasurements, AcceptorSpawnErrorMetadata] = ALL[
+    "acceptor.spawn_error"
+]
+acceptor_limit_reached: EventSignal[
+    AcceptorLimitReachedMeasurements, AcceptorLimitReachedMetadata
+] = ALL["acceptor.limit_reached"]
+acceptor_limit_cleared: EventSignal[
+    AcceptorLimitClearedMeasurements, AcceptorLimitClearedMetadata
+] = ALL["acceptor.limit_cleared"]
+acceptor_shutdown: EventSignal[AcceptorShutdownMeasurements, AcceptorShutdownMetadata] = ALL[
+    "acceptor.shutdown"
+]
+handler_start: EventSignal[HandlerStartMeasurements, HandlerStartMetadata] = ALL["handler.start"]
+handler_async_recv: EventSignal[HandlerAsyncRecvMeasurements, HandlerAsyncRecvMetadata] = ALL[
+    "handler.async_recv"
+]
+handler_shutdown: EventSignal[HandlerShutdownMeasurements, HandlerShutdownMetadata] = ALL[
+    "handler.shutdown"
+]
+handler_error: EventSignal[HandlerErrorMeasurements, HandlerErrorMetadata] = ALL["handler.error"]
+socket_handshake: EventSignal[SocketHandshakeMeasurements, SocketHandshakeMetadata] = ALL[
+    "socket.handshake"
+]
+socket_handshake_error: EventSignal[
+    SocketHandshakeErrorMeasurements, SocketHandshakeErrorMetadata
+] = ALL["socket.handshake_error"]
+socket_recv: EventSignal[SocketRecvMeasurements, SocketRecvMetadata] = ALL["socket.recv"]
+socket_recv_error: EventSignal[SocketRecvErrorMeasurements, SocketRecvErrorMetadata] = ALL[
+    "socket.recv_error"
+]
+socket_send: EventSignal[SocketSendMeasurements, SocketSendMetadata] = ALL["socket.send"]
+socket_send_error: EventSignal[SocketSendErrorMeasurements, SocketSendErrorMetadata] = ALL[
+    "socket.send_error"
+]
+socket_sendfile: EventSignal[SocketSendfileMeasurements, SocketSendfileMetadata] = ALL[
+    "socket.sendfile"
+]
+socket_sendfile_error: EventSignal[SocketSendfileErrorMeasurements, SocketSendfileErrorMetadata] = (
+    ALL["socket.sendfile_error"]
+)
+socket_shutdown: EventSignal[SocketShutdownMeasurements, SocketShutdownMetadata] = ALL[
+    "socket.shutdown"
+]
+socket_close: EventSignal[SocketCloseMeasurements, SocketCloseMetadata] = ALL["socket.close"]
+pool_saturated: EventSignal[PoolSaturatedMeasurements, PoolSaturatedMetadata] = ALL[
+    "pool.saturated"
+]
+pool_relieved: EventSignal[PoolRelievedMeasurements, PoolRelievedMetadata] = ALL["pool.relieved"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """The types of what events tell: they are made when somebody asks for one."""
+        from ._telemetry import payloads
+
+        if name.endswith(("Measurements", "Metadata")) and hasattr(payloads, name):
+            return getattr(payloads, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 _checks = reports.enabled()
@@ -103,7 +162,7 @@ class Told(dict[str, Any]):
 
 @outside("a receiver")
 def emit(
-    signal: EventSignal,
+    signal: EventSignal[Any, Any],
     server: object,
     measurements: dict[str, Any],
     metadata: dict[str, Any],

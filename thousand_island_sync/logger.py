@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from . import events
 from ._base.locks import process_lock
 from ._telemetry.log_limit import LineLimit
 from .errors import ConfigError
 
+#: What `attach_logger` takes.
+LogLevel = Literal["error", "info", "debug", "trace"]
 #: Each level's own events, in the order in which the levels include one another.
 LEVELS: dict[str, tuple[str, ...]] = {
     level: tuple(name for name, one in events.CATALOGUE.items() if one.level == level)
@@ -30,7 +32,7 @@ _attached: dict[str, Callable[..., None]] = {}
 _own = _logger = logging.getLogger("thousand_island_sync")
 
 
-def attach_logger(level: str = "error", logger: logging.Logger | None = None) -> None:
+def attach_logger(level: LogLevel = "error", logger: logging.Logger | None = None) -> None:
     """Writes the events of every server of the process to stdlib logging from now on.
 
     Args:
@@ -55,7 +57,7 @@ def attach_logger(level: str = "error", logger: logging.Logger | None = None) ->
                 events.ALL[name].connect(receiver, weak=False)
 
 
-def detach_logger(level: str = "error") -> None:
+def detach_logger(level: LogLevel = "error") -> None:
     """Stops writing the events of a level and of those after it.
 
     Raises:

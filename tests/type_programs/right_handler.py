@@ -13,7 +13,10 @@ from thousand_island_sync import (
     Connection,
     Continue,
     Error,
+    Framing,
     Handler,
+    LengthPrefix,
+    Lines,
     Result,
     Socket,
     SocketAddress,
@@ -57,6 +60,27 @@ class Named(Handler):
     def handle_shutdown(self, _: Socket) -> None: ...
     def handle_end(self, _: Socket) -> None: ...
     def handle_upgrade(self, _: Socket) -> None: ...
+
+
+class Records(Handler):
+    framing = Lines(b"\n", limit=100)
+
+    def handle_data(self, line: bytes, socket: Socket) -> Continue | None:
+        if line == b"binary":
+            self.framing = LengthPrefix(">I")
+        elif line == b"raw":
+            self.framing = None
+        elif line == b"own":
+            self.framing = ByNul()
+        return Continue(paused=True) if line == b"pause" else None
+
+
+class ByNul(Framing):
+    limit = 10
+
+    def find(self, buffer: bytearray, start: int) -> tuple[int, int, int] | None:
+        end = buffer.find(b"\0", start)
+        return None if end < 0 else (0, end, end + 1)
 
 
 class Asks(Handler):

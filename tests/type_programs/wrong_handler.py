@@ -1,6 +1,15 @@
 """What a handler gets wrong, and a type checker sees."""
 
-from thousand_island_sync import TLS, Close, Connection, Continue, Handler, Socket, SwitchTransport
+from thousand_island_sync import (
+    TLS,
+    Close,
+    Connection,
+    Continue,
+    Handler,
+    Lines,
+    Socket,
+    SwitchTransport,
+)
 
 
 class Returns(Handler):
@@ -12,6 +21,14 @@ class Returns(Handler):
         return Close()
 
     def handle_timeout(self, socket: bytes) -> None: ...  # wrong
+
+
+class Frames(Handler):
+    framing = b"\n"  # wrong
+
+    def handle_data(self, data: bytes, socket: Socket) -> None:
+        self.framing = Lines(delimiter="\n")  # wrong
+        self.framing = Lines  # wrong
 
 
 def results(socket: Socket) -> None:

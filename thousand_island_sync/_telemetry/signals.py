@@ -9,21 +9,36 @@ one server only, blinker is asked again for each event.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from blinker import ANY, Signal
 
 from .._base.locks import process_lock
 from .receiver_failures import Receiver, ReceiverFailures, reference
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from ..server import ThousandIsland
+
+M = TypeVar("M")
+D = TypeVar("D")
+_M = TypeVar("_M", contravariant=True)
+_D = TypeVar("_D", contravariant=True)
+_Any = dict[str, Any]
 
 _changing = process_lock("events")
 
 
-class EventSignal(Signal):
-    """The signal of one event.
+class TypedReceiver(Protocol[_M, _D]):
+    """What `EventSignal.connect` takes: called on the thread where the event happened, which must
+    not be held up for long."""
+
+    def __call__(
+        self, server: ThousandIsland, /, *, event: str, measurements: _M, metadata: _D
+    ) -> object: ...
+
+
+class EventSignal(Signal, Generic[M, D]):
+    """The signal of one event: a `blinker.Signal` that knows what it tells.
 
     Args:
         event: its dotted name.
@@ -42,8 +57,36 @@ class EventSignal(Signal):
         #: The same, where none is held weakly and all listen to any server; or `None`.
         self.simply: list[Receiver] | None = None
 
-    def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
-        """As `Signal.connect`."""
+    @overload  # type: ignore[override]
+    def connect(
+        self, receiver: TypedReceiver[M, D], sender: Any = ..., weak: bool = ...
+    ) -> TypedReceiver[M, D]: ...
+    @overload
+    def connect(
+        self, receiver: TypedReceiver[_Any, _Any], sender: Any = ..., weak: bool = ...
+    ) -> TypedReceiver[_Any, _Any]: ...
+    @overload
+    def connect(  # type: ignore[overload-overlap]
+        self, receiver: TypedReceiver[M, _Any], sender: Any = ..., weak: bool = ...
+    ) -> TypedReceiver[M, _Any]: ...
+    @overload
+    def connect(
+        self, receiver: TypedReceiver[_Any, D], sender: Any = ..., weak: bool = ...
+    ) -> TypedReceiver[_Any, D]: ...
+    def connect(self, receiver: Receiver, sender: Any = ANY, weak: bool = True) -> Receiver:
+        """Calls `receiver(server, *, event, measurements, metadata)` for each event from now on.
+
+        Args:
+            receiver: what is called, on the thread where the event happened.
+            sender: a server, of which alone it hears; not given: all.
+            weak: whether it is held weakly: a lambda, or a function inside a function, is gone at
+                once unless this is `False`.
+
+        Returns:
+            The receiver, so that this may decorate it.
+
+        Thread: any.
+        """
         super().connect(receiver, sender, weak)
         self._change(receiver, [] if weak else [receiver], sender is not ANY)
         return receiver
