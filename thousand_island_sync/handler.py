@@ -165,7 +165,8 @@ class Handler:
     Attributes:
         framing: `Lines(...)`, `LengthPrefix(...)`, or a `Framing` of your own: `handle_data` gets
             one frame each time, as often as there are frames. `None`: the bytes as they come. Set
-            it on the class, or on `self` in a callback; it is looked up before each frame.
+            it on the class, or on `self` in a callback; it is looked up before each frame. (Where
+            you do both, type checkers want `framing: Framing | None = Lines()` on the class.)
     """
 
     options: Any

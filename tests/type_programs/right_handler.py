@@ -62,8 +62,12 @@ class Named(Handler):
     def handle_upgrade(self, _: Socket) -> None: ...
 
 
+class ByLine(Handler):
+    framing = Lines()
+
+
 class Records(Handler):
-    framing = Lines(b"\n", limit=100)
+    framing: Framing | None = Lines(b"\n", limit=100)
 
     def handle_data(self, line: bytes, socket: Socket) -> Continue | None:
         if line == b"binary":
