@@ -17,21 +17,25 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from . import events
 from ._base import addresses
 from ._connection.handler_check import is_request_handler
 from ._server.certificate_watch import CertificateWatch
+from ._server.flags import WITH_FLAGS, add_flags, flag, given_options, nearest
 from ._telemetry.line_writer import LineHandler, LineWriter, close_all
 from .errors import ThousandIslandError
 from .handler import Handler
 from .logger import LEVELS, attach_logger, detach_logger
 from .server import ThousandIsland
 from .socket import Socket
-from .transports import TCP, TLS
+from .transports import TCP, TLS, TransportOptions
 
 _LOGGING = {"error": logging.WARNING, "info": logging.INFO}
+#: Flags that are no options of the server, and options that are files which may be renewed.
+_OTHER_FLAGS = ("--watch-certificates", "--log-level", "--help")
+_FILES = ("certfile", "keyfile", "ca_certs", "crl")
 #: Seconds between two looks at the certificates.
 _WATCH_S = 10.0
 #: The option for that, and its beginnings, which will do (argparse).
@@ -57,6 +61,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m thousand_island_sync",
+        usage="%(prog)s [package.module:HandlerClass] [options]",
         description="Serve a handler over TCP, TLS or a Unix socket; echo unless one is named.",
     )
     parser.add_argument(
@@ -65,10 +70,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="package.module:HandlerClass",
         help="a subclass of Handler; found from the current directory, too",
     )
-    parser.add_argument("--host", default="127.0.0.1", help='or "unix:/path" (%(default)s)')
-    parser.add_argument("--port", type=int, help="0: a free one (4000)")
-    parser.add_argument("--certfile", help="PEM certificate chain: serves TLS")
-    parser.add_argument("--keyfile", help="PEM private key, unless it is in the certfile")
     parser.add_argument(
         "--watch-certificates",
         nargs="?",
@@ -81,10 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-level", choices=tuple(LEVELS), default="info", help="what is logged (%(default)s)"
     )
-    parser.add_argument("--max-connections", type=int, help="open connections at once")
-    parser.add_argument("--max-handler-threads", type=int, help="threads that run handlers")
-    parser.add_argument("--read-timeout-ms", type=float, help="longest silence of a client")
-    parser.add_argument("--shutdown-timeout-ms", type=float, help="longest graceful stop")
+    add_flags(parser, host="127.0.0.1")
     return parser
 
 
@@ -115,29 +113,20 @@ def _handler(name: str | None) -> type[Handler]:
 
 
 def _server(given: argparse.Namespace) -> ThousandIsland:
-    options: dict[str, Any] = {
-        name: getattr(given, name)
-        for name in (
-            "port",
-            "max_connections",
-            "max_handler_threads",
-            "read_timeout_ms",
-            "shutdown_timeout_ms",
-        )
-        if getattr(given, name) is not None
-    }
-    for name in ("keyfile", "watch_certificates"):
-        if getattr(given, name) is not None and not given.certfile:
-            raise _UsageError(f"--{name.replace('_', '-')}: needs --certfile")
+    own, transport = given_options(given)
+    needs = [name for name in transport if name not in TCP.OPTIONS]
+    if given.watch_certificates is not None:
+        needs.append("watch_certificates")
+    if needs and "certfile" not in transport:
+        raise _UsageError(f"{flag(needs[0])}: needs --certfile")
     if given.watch_certificates is not None and not given.watch_certificates > 0:
         raise _UsageError("--watch-certificates: takes seconds, more than 0")
-    if given.certfile:
-        transport = {"certfile": given.certfile, "keyfile": given.keyfile}
-        options["transport_cls"] = TLS
-        options["transport_options"] = {k: v for k, v in transport.items() if v}
-    else:
-        options["transport_cls"] = TCP
-    return ThousandIsland(handler_cls=_handler(given.handler), host=given.host, **options)
+    return ThousandIsland(
+        handler_cls=_handler(given.handler),
+        transport_cls=TLS if needs else TCP,
+        transport_options=cast(TransportOptions, transport),
+        **own,
+    )
 
 
 def _with_seconds(arguments: Sequence[str] | None) -> list[str]:
@@ -169,7 +158,11 @@ class _OnceItServes(logging.Filter):
 
 
 def _serve(arguments: Sequence[str] | None, errors: LineWriter, output: LineWriter) -> None:
-    given = _parser().parse_args(_with_seconds(arguments))
+    parser = _parser()
+    given, others = parser.parse_known_args(_with_seconds(arguments))
+    if others:
+        near = nearest(others[0], [*map(flag, WITH_FLAGS), *_OTHER_FLAGS])
+        raise _UsageError(f"{others[0]}: there is no such argument{near} (--help shows them)")
     lines = LineHandler(errors)
     logging.basicConfig(
         level=_LOGGING.get(given.log_level, logging.DEBUG),
@@ -201,10 +194,11 @@ def _serve_until_stopped(
         output.put(f"serving {given.handler or 'echo'} on {where}; Ctrl-C stops it")
 
     events.listener_start.connect(announce, sender=server)
-    if not given.certfile:
+    _, transport = given_options(given)
+    files = [transport[name] for name in _FILES if transport.get(name) not in (None, "system")]
+    if not files:
         server.serve_forever()
         return
-    files = [path for path in (given.certfile, given.keyfile) if path]
     with (
         CertificateWatch(server.reload_transport, files, given.watch_certificates) as watch,
         hangup.asks(watch.ask),

@@ -1,0 +1,82 @@
+"""docs/options.md, made from the tables of options.
+
+python -m tests.option_page            # writes the page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from thousand_island_sync import TCP, TLS
+from thousand_island_sync._base.options import MISSING, Option
+from thousand_island_sync._server.config import OPTIONS
+from thousand_island_sync._server.flags import WITH_FLAGS, flag
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
+
+_HEAD = """# Options
+
+Every option is a keyword-only parameter with a type. A wrong value, or a name that there is none
+of, is a `ConfigError` from the constructor, before anything is opened; it says what would do. Times
+that end in `_ms` are milliseconds, `None` is no limit. This page is made from the tables that
+check them, by `python -m tests.option_page`; so are the command line's flags.
+
+In a command line a list is written with commas, what is a mapping as JSON, `None` as `none`; what
+is true or false is `--x` or `--no-x`. `--alpn` is short for `--alpn-protocols`.
+"""
+_SERVER = """## `ThousandIsland(...)`
+"""
+_TRANSPORT = """## `transport_options` of the listening socket
+
+The types of `transport_options` are the `TypedDict` `TransportOptions`:
+`options: TransportOptions = {...}` for what you keep in a variable. `TLS.prepare(**options)` checks
+a set once, and what it returns may be given in its place. These stay as they are as long as the
+server listens.
+"""
+_EACH = """## `transport_options` of each connection
+
+`reload_transport` changes these, and those of TLS, for new connections.
+"""
+_TLS = """## `transport_options` of TLS
+
+With `transport_cls=TLS`; see [tls.md](tls.md).
+"""
+
+
+def _default(option: Option) -> str:
+    if option.default is MISSING:
+        return "required"
+    if isinstance(option.default, type):
+        return f"`{option.default.__name__}`"
+    if isinstance(option.default, int) and not isinstance(option.default, bool):
+        return f"`{option.default:_}`"
+    shown = repr(option.default).replace("'", '"')
+    return f"`{shown}`"
+
+
+def _row(name: str, option: Option) -> str:
+    written = ""
+    if name in WITH_FLAGS:
+        switch = f", `{flag('no_' + name)}`" if option.takes == "True or False" else ""
+        written = f"`{flag(name)}`{switch}"
+    return f"| `{name}` | {_default(option)} | {option.means} | {written} |"
+
+
+def _table(options: Mapping[str, Option]) -> list[str]:
+    head = "| option | default | | in a command line |\n|---|---|---|---|"
+    return [head, *(_row(name, option) for name, option in options.items()), ""]
+
+
+def page() -> str:
+    listening = {name: TCP.OPTIONS[name] for name in TCP.OPTIONS if name in TCP.LISTENING}
+    each = {name: TCP.OPTIONS[name] for name in TCP.OPTIONS if name not in TCP.LISTENING}
+    tls = {name: TLS.OPTIONS[name] for name in TLS.OPTIONS if name not in TCP.OPTIONS}
+    lines = [_HEAD]
+    for head, table in ((_SERVER, OPTIONS), (_TRANSPORT, listening), (_EACH, each), (_TLS, tls)):
+        lines += [head, *_table(table)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
