@@ -101,7 +101,9 @@ def _receiver(name: str) -> Callable[..., None]:
             return
         if event in _BY_PEERS and not _limit.admits((event, at, _type_of_error(measurements))):
             return
-        _logger.log(at, "%s %s", event, _line(server, measurements, metadata))
+        # The exception itself, for who looks at records and not at lines.
+        error = {"error": measurements.get("error")}
+        _logger.log(at, "%s %s", event, _line(server, measurements, metadata), extra=error)
 
     return receiver
 

@@ -232,6 +232,15 @@ def _close_number(fd: int) -> None:
             pass  # it is closed all the same
 
 
+def sockets() -> set[int]:
+    """The numbers of all sockets of ours. Thread: any."""
+    while True:
+        try:
+            return {sock.fileno() for sock in [*_accepted, *_listening]}
+        except RuntimeError:
+            pass  # one has come or gone meanwhile
+
+
 # ---- at a fork --------------------------------------------------------------
 
 

@@ -39,6 +39,9 @@ class Run(Protocol):
     scheduler: Scheduler
     limit: ConnectionLimit
 
+    @property
+    def server(self) -> Any: ...
+
 
 _runs: weakref.WeakSet[Run] = weakref.WeakSet()
 _parent = 0
@@ -58,6 +61,11 @@ _own = _Own()
 def know(run: Run) -> None:
     """Notes a run that is about to begin."""
     _runs.add(run)
+
+
+def runs() -> list[Run]:
+    """Those that were begun and that somebody still has. Thread: any."""
+    return list(_runs)
 
 
 # ---- connections ------------------------------------------------------------

@@ -122,6 +122,11 @@ class Run:
         """The server's."""
         return self._config.name
 
+    @property
+    def server(self) -> Any:
+        """The `ThousandIsland`."""
+        return self._server
+
     # ---- opening ------------------------------------------------------------------
 
     def open(self, port: int, listening: Callable[[], None]) -> None:

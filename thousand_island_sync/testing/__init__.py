@@ -4,16 +4,23 @@ after, a clock that stands still, and clients that misbehave.
 `docs/testing.md` shows how. Nothing of it is imported by the package itself.
 """
 
+from . import hostile
 from ._call import call
+from ._recorder import EventRecorder
+from ._serve import Server, serve
 from ._steps import EOF, RESET, advance, post, stop
 from ._transcript import Transcript
 
 __all__ = [
     "EOF",
+    "EventRecorder",
     "RESET",
+    "Server",
     "Transcript",
     "advance",
     "call",
+    "hostile",
     "post",
+    "serve",
     "stop",
 ]

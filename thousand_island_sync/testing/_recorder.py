@@ -1,0 +1,105 @@
+"""`EventRecorder`: what was told, as a list."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from .. import events
+from ..errors import ConfigError
+
+
+class Event(NamedTuple):
+    """One event that was sent."""
+
+    name: str
+    measurements: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+class EventRecorder:
+    """Writes down every event, from the moment it is made until `close`, or the end of `with`.
+
+    Args:
+        servers: those whose events are wanted; none: every server's.
+
+    Thread: any.
+    """
+
+    def __init__(self, *servers: Any) -> None:
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+        for signal in events.ALL.values():
+            for server in servers:
+                signal.connect(self._receive, sender=server)
+            if not servers:
+                signal.connect(self._receive)
+
+    def __enter__(self) -> EventRecorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hears no more; what was recorded stays. Idempotent."""
+        for signal in events.ALL.values():
+            signal.disconnect(self._receive)
+
+    def _receive(
+        self,
+        server: Any,
+        *,
+        event: str,
+        measurements: dict[str, Any],
+        metadata: dict[str, Any],
+    ) -> None:
+        with self._changed:
+            self._events.append(Event(event, measurements, metadata))
+            self._changed.notify_all()
+
+    @property
+    def events(self) -> list[Event]:
+        """What was told so far, in order: `(name, measurements, metadata)` each; a copy."""
+        with self._changed:
+            return list(self._events)
+
+    def wait_for(self, name: str, count: int = 1, timeout_ms: float = 5_000) -> list[Event]:
+        """Waits until an event was told so often.
+
+        Args:
+            name: its dotted name.
+            count: how often.
+            timeout_ms: milliseconds.
+
+        Returns:
+            The first `count` of them, those that came before this call among them.
+
+        Raises:
+            AssertionError: they did not come in time; names what came instead.
+            ConfigError: there is no event of that name.
+        """
+        if name not in events.ALL:
+            near = difflib.get_close_matches(name, events.ALL, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"wait_for: there is no event {name!r}{hint}")
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._of(name)) >= count, timeout_ms / 1000)
+            found = self._of(name)
+            if len(found) < count:
+                came = ", ".join(one.name for one in self._events) or "nothing"
+                raise AssertionError(
+                    f"{name} came {len(found)} times within {timeout_ms:g} ms, and not {count};"
+                    f" what came: {came}"
+                )
+        return found[:count]
+
+    def _of(self, name: str) -> list[Event]:
+        return [one for one in self._events if one.name == name]
