@@ -3,9 +3,11 @@
 import copy
 import datetime
 import errno
+import io
 import ipaddress
 import pickle
 import select
+import socket as stdlib_socket
 import ssl
 from contextlib import closing
 
@@ -119,6 +121,23 @@ def test_a_timeout_that_is_copied_says_the_same(again):
     copied = again(error)
     assert str(copied) == str(error)
     assert (copied.args, copied.errno, copied.bytes_sent) == (("timed out",), 110, 7)
+
+
+class ByRawFile(Handler):
+    """Reads by the standard library's own raw file, as cheroot does."""
+
+    def handle_connection(self, socket):
+        with io.BufferedReader(stdlib_socket.SocketIO(socket, "rb")) as file:
+            line = file.readline()
+        socket.send(line.upper())
+        return Close()
+
+
+def test_the_raw_file_of_the_standard_library_reads_and_closes(wire):
+    server = wire.serve(ByRawFile)
+    with closing(wire.connect(server)) as client:
+        client.sendall(b"hello\n")
+        assert receive_all(client) == b"HELLO\n"
 
 
 # ---- ssl.SSLSocket ----------------------------------------------------------

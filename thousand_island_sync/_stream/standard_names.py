@@ -84,6 +84,10 @@ class StandardNames:
         """Closes it."""
         self.close()
 
+    def _decref_socketios(self) -> None:
+        """`socket.SocketIO` calls it as it closes, which cheroot and others make by themselves.
+        Files never keep a `Socket` open here."""
+
     @property
     def family(self) -> int:
         """The kind of its addresses: `socket.AF_INET`, ..."""
