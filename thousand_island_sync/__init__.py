@@ -12,7 +12,7 @@ with ThousandIsland(port=4000, handler_cls=Echo) as server:
 
 from . import events
 from ._base.options import Missing
-from ._base.types import Address, SocketAddress, Status
+from ._base.types import PEM, Address, Buffer, File, SocketAddress, Status
 from ._socketserver import socketserver_handler
 from .connection import Connection
 from .errors import (
@@ -50,7 +50,10 @@ from .transports import (
 __all__ = [
     "Missing",
     "SocketAddress",
+    "PEM",
     "Address",
+    "Buffer",
+    "File",
     "TransportOptions",
     "Transport",
     "TLSInfo",

@@ -23,7 +23,7 @@ _ANY_HOST = {"", "0.0.0.0", "::"}
 
 
 def socketserver_handler(
-    RequestHandlerClass: RequestHandlerMaker,
+    RequestHandlerClass: Callable[[Any, Any, Any], object],
     *,
     server: Any = None,
     ignore_hooks: bool = False,

@@ -97,8 +97,9 @@ class SwitchTransport:
 
     Args:
         transport_cls: the transport to go on with, as a rule `TLS`.
-        transport_options: its options, or what its `prepare` made.
-        timeout_ms: the read timeout afterwards, until the next bytes.
+        transport_options: its options (`TransportOptions`), or what its `prepare` made.
+        timeout_ms: the read timeout afterwards, until the next bytes, in milliseconds; `None` is
+            no limit. Not given: the connection's own.
         initial: bytes that the handshake begins with, before those of the kernel: for TLS and
             plaintext on one port, where `handle_data` has looked at the first byte.
 

@@ -27,7 +27,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A snapshot of a server; see `ThousandIsland.info`."""
+    """A snapshot of a server; see `ThousandIsland.info`.
+
+    Attributes:
+        status: what `ThousandIsland.status` says.
+        local_address: where it listens; `None`: it does not.
+        active_connections: connections that are open.
+        peak_connections: the most that were open at once.
+        accepted_total: connections whose handler was made.
+        rejected_total: clients that were refused, at `max_connections` or by a constructor that
+            raised; these count nowhere else.
+        handler_threads: threads of the pool.
+        busy_threads: those that run callbacks.
+        waiting_connections: connections that are ready, while no thread is free for them.
+        probes_total: connections that ended before their first byte.
+    """
 
     status: Status
     local_address: Address | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ._base.options import MISSING, Missing
 from ._stream import descriptor, gather, raw_file
@@ -17,14 +17,21 @@ from ._stream.standard_names import StandardNames
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from ._base.types import Buffer, File, How
+    from ._base.types import Buffer, File
     from .connection import Connection
     from .transports import TLSInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a connection has moved so far."""
+    """What a connection has moved so far; see `Socket.stats`.
+
+    Attributes:
+        bytes_received: bytes, decrypted over TLS.
+        recv_count: in how many pieces they came.
+        bytes_sent: bytes, before they are encrypted.
+        send_count: in how many calls they were sent.
+    """
 
     bytes_received: int
     recv_count: int
@@ -79,6 +86,11 @@ class Socket(StandardNames):
     def recv_exactly(self, length: int, *, timeout_ms: float | Missing | None = MISSING) -> bytes:
         """That many bytes, within `timeout_ms` in all.
 
+        Args:
+            length: how many bytes.
+            timeout_ms: milliseconds for all of them; not given: `settimeout`'s, or the read
+                timeout.
+
         Raises:
             SocketClosed: the stream ended, or was reset, before; `.partial` has the rest.
             SocketTimeout: what was read is kept for the next call.
@@ -101,7 +113,8 @@ class Socket(StandardNames):
         Args:
             delimiter: one byte or more.
             limit: how many bytes it may be, the delimiter among them.
-            timeout_ms: milliseconds.
+            timeout_ms: milliseconds for all of them; not given: `settimeout`'s, or the read
+                timeout.
 
         Raises:
             LimitExceeded: no delimiter within `limit`; the bytes stay readable.
@@ -228,7 +241,7 @@ class Socket(StandardNames):
 
     # ---- both directions ------------------------------------------------------
 
-    def shutdown(self, how: How) -> None:
+    def shutdown(self, how: Literal["read", "write", "both"] | int) -> None:
         """Ends one direction, or both.
 
         Args:
@@ -274,6 +287,7 @@ class Socket(StandardNames):
 
     @property
     def connection_id(self) -> str:
+        """What the events call the connection; unique among all servers of the process."""
         return self._stream.connection.id
 
     @property

@@ -114,6 +114,17 @@ class Asks(Handler):
         if certificate is not None:
             print(certificate.subject.rfc4514_string())
 
+    def as_others_have_it(self, socket: Socket) -> None:
+        socket.setsockopt(1, 2, 3)
+        socket.setsockopt(1, 2, b"3")
+        assert_type(socket.getsockopt(1, 2), int)
+        assert_type(socket.getsockopt(1, 2, 16), bytes)
+        assert_type(socket.getpeercert(), dict[str, Any] | None)
+        assert_type(socket.getpeercert(binary_form=True), bytes | None)
+        assert_type(socket.gettimeout(), float | None)
+        with socket as same:
+            assert_type(same, Socket)
+
     def files(self, socket: Socket) -> None:
         assert_type(socket.makefile().readline(), bytes)
         assert_type(socket.makefile("rb").read1(), bytes)

@@ -52,6 +52,8 @@ def calls(socket: Socket, connection: Connection) -> None:
     socket.sendfile(5)  # wrong
     socket.shutdown("writing")  # wrong
     socket.secure = True  # wrong
+    socket.setsockopt(1, 2, "3")  # wrong
+    socket.settimeout("5")  # wrong
     print(socket.peer_certificate().subject)  # wrong
     print(socket.tls_info().protocol)  # wrong
     socket.makefile("r").write(b"")  # wrong

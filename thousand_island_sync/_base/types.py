@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer as Buffer
@@ -19,8 +19,6 @@ Address = tuple[str, int] | str
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 #: `ThousandIsland.status`.
 Status = Literal["new", "running", "suspended", "stopping", "stopped"]
-#: What `Socket.shutdown` takes; a number is the standard library's `SHUT_RD`, ...
-How = Literal["read", "write", "both"] | int
 
 
 class Readable(Protocol):
@@ -30,4 +28,6 @@ class Readable(Protocol):
 
 
 #: What `Socket.sendfile` takes: a path, or a binary file object.
-File = str | bytes | os.PathLike[str] | os.PathLike[bytes] | BinaryIO | Readable
+File = str | bytes | os.PathLike[str] | os.PathLike[bytes] | Readable
+#: A path to a PEM file, or what is in one.
+PEM = str | os.PathLike[str] | bytes

@@ -11,13 +11,13 @@ import functools
 import socket as stdlib_socket
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from .._base import addresses
 from . import descriptor
 
 if TYPE_CHECKING:
-    from .._base.types import SocketAddress
+    from .._base.types import Buffer, SocketAddress
     from ..transports.base import Agreed
     from .duplex import Duplex
 
@@ -113,13 +113,38 @@ class StandardNames:
         """This side's address; raises SocketClosed once closed, SocketError as the system."""
         return addresses.plain(descriptor.ask(self._duplex(), "getsockname"))
 
+    @overload
+    def setsockopt(self, level: int, optname: int, value: int | Buffer, /) -> None: ...
+    @overload
+    def setsockopt(self, level: int, optname: int, value: None, optlen: int, /) -> None: ...
     def setsockopt(self, *args: Any) -> None:
-        """setsockopt(2); raises SocketClosed once closed, SocketError as the system."""
+        """As `socket.socket.setsockopt`: setsockopt(2).
+
+        Raises:
+            SocketClosed: the socket was closed here.
+            SocketError: as the system says.
+
+        Thread: any.
+        """
         descriptor.ask(self._duplex(), "setsockopt", *args)
 
-    def getsockopt(self, *args: Any) -> Any:
-        """getsockopt(2); raises SocketClosed once closed, SocketError as the system."""
-        return descriptor.ask(self._duplex(), "getsockopt", *args)
+    @overload
+    def getsockopt(self, level: int, optname: int, /) -> int: ...
+    @overload
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
+    def getsockopt(self, *args: Any) -> int | bytes:
+        """As `socket.socket.getsockopt`: getsockopt(2).
+
+        Returns:
+            A number, or `buflen` bytes.
+
+        Raises:
+            SocketClosed: the socket was closed here.
+            SocketError: as the system says.
+
+        Thread: any.
+        """
+        return descriptor.ask(self._duplex(), "getsockopt", *args)  # type: ignore[no-any-return]
 
     # ---- as on ssl.SSLSocket, over TLS only -----------------------------------
 
@@ -170,8 +195,14 @@ class StandardNames:
         """As `negotiated_protocol()`."""
         return self._duplex().channel.negotiated_protocol()
 
+    @overload
+    def getpeercert(self, binary_form: Literal[False] = False) -> dict[str, Any] | None: ...
+    @overload
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None: ...
+    @overload
+    def getpeercert(self, binary_form: bool) -> dict[str, Any] | bytes | None: ...
     @_while_secure
-    def getpeercert(self, binary_form: bool = False) -> Any:
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
         """The client's certificate, as `ssl.SSLSocket.getpeercert` gives it.
 
         Args:
@@ -180,7 +211,7 @@ class StandardNames:
         Returns:
             `None`: the client showed none.
         """
-        return self._agreed("getpeercert").getpeercert(binary_form)
+        return self._agreed("getpeercert").getpeercert(binary_form)  # type: ignore[no-any-return]
 
     def _agreed(self, doing: str) -> Agreed:
         agreed = self._duplex().channel.agreed

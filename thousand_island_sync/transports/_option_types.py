@@ -10,13 +10,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from .._base.types import PEM
+
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from .tls import Prepared
-
-#: A path to a PEM file, or what is in one.
-PEM = str | os.PathLike[str] | bytes
 
 
 class HostOptions(TypedDict, total=False):
