@@ -617,7 +617,7 @@ def test_it_runs_inside_a_callback_of_a_server_too(serve, client):
         (Machine, "nothing_there"),
         (Callbacks, "returned"),
         (Callbacks, "data"),
-        (Closing, "tell_all"),
+        (Closing, "tell_end"),
     ],
 )
 def test_who_breaks_the_machine_sees_call_fail(monkeypatch, whose, method):

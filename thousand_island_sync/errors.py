@@ -21,6 +21,7 @@ __all__ = [
     "ListenError",
     "MailboxFull",
     "NotSupported",
+    "SendBufferFull",
     "ServerNotRunning",
     "ServerStopping",
     "SocketClosed",
@@ -99,6 +100,11 @@ class SocketTimeout(SocketError, TimeoutError):
 
 class LimitExceeded(SocketError):
     """A limit on bytes was exceeded: `recv_until`'s, or `max_unread`."""
+
+
+class SendBufferFull(SocketError):
+    """`Connection.send` found no room for its bytes in `max_unsent`, or in `max_unsent_total`:
+    nothing of them was sent, and the connection goes on."""
 
 
 class ConnectionOverflow(ThousandIslandError):

@@ -84,6 +84,9 @@ class ThousandIsland:
         interrupt_reads: whether a stop wakes a callback that waits for the next request.
         max_pending_messages: messages that may wait for one connection; `None`: no limit.
         max_unread: bytes that `unread` may leave waiting, of one connection.
+        max_unsent: bytes of one connection that may wait for its peer, holding no thread; 0:
+            `send` waits.
+        max_unsent_total: the same for all connections together.
         name: prefix of the threads' names; seen in logs and events.
 
     Raises:
@@ -117,6 +120,8 @@ class ThousandIsland:
         interrupt_reads: bool = False,
         max_pending_messages: int | None = 1_000,
         max_unread: int = 1_048_576,
+        max_unsent: int = 262_144,
+        max_unsent_total: int = 67_108_864,
         name: str = "thousand-island",
         **unknown: Never,
     ) -> None: ...

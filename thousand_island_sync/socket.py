@@ -277,8 +277,7 @@ class Socket(StandardNames):
 
     def stats(self) -> Stats:
         """What was moved so far; answers after the close, too."""
-        reader, writer = self._reader, self._writer
-        return Stats(reader.bytes_received, reader.recv_count, writer.bytes_sent, writer.send_count)
+        return Stats(self._reader.bytes_received, self._reader.recv_count, *self._writer.counts())
 
     @property
     def connection(self) -> Connection:

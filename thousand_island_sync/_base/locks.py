@@ -53,6 +53,8 @@ ORDER = (
     "socket.sending",
     "socket.guard",
     "tls",
+    "socket.unsent",
+    "outflow",
     "scheduler",
     "events",
     "events.failures",

@@ -19,6 +19,7 @@ from .._base.clock import FOREVER, seconds
 from .._base.options import MISSING, Missing
 from .._stream.buffer import ReadBuffer
 from .._stream.reader import Reader
+from .._stream.send_buffer import SendBuffer
 from .._stream.states import ENDED, WAS_RESET
 from ..errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from ..events import By
@@ -88,6 +89,7 @@ class Callbacks:
         "_clock",
         "_context",
         "_handler",
+        "_left",
         "_reader",
         "_receiver",
         "_whose",
@@ -107,7 +109,7 @@ class Callbacks:
         self._whose = whose
         self._clock = env.clock
         self._context = env.handlers.new_context()
-        self.read_deadline = self.total_deadline = FOREVER
+        self.read_deadline = self.total_deadline = self._left = FOREVER
         self.read_timeout = env.limits.read_timeout
         self.frames: Frames | None = None
 
@@ -238,7 +240,23 @@ class Callbacks:
 
     def expect_nothing(self) -> None:
         """The peer has ended its side: it cannot be late."""
-        self.read_deadline = FOREVER
+        self.read_deadline = self._left = FOREVER
+
+    def heed(self, unsent: SendBuffer, paused: bool) -> Cause | None:
+        """While bytes wait to go out the read timeout stands still, and goes on from there; a
+        callback may set another meanwhile. Why the connection is to end, if it is."""
+        whose, held = self._whose, unsent.waits
+        if held:
+            whose.alert = True
+            if self.read_deadline != FOREVER:
+                self._left = self.read_deadline - self._clock()
+                self.read_deadline = FOREVER
+        elif whose.deaf and self._left != FOREVER:
+            self.read_deadline, self._left = self._clock() + self._left, FOREVER
+        whose.deaf = held
+        if unsent.failure is not None:
+            return BY_PEER
+        return BY_SHUTDOWN if held and not paused and whose.stopping else None
 
     def _set_times(self, given: Continue, begins_anew: bool) -> None:
         time_now, timeout = self._clock(), given.timeout_ms

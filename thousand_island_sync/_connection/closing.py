@@ -1,8 +1,8 @@
 """How a connection ends: who is told, and what becomes of the descriptor.
 
-The last callback, its event, the descriptor, the event `socket.close`, `handle_end`, in that order,
-each once. Where a callback closes the socket itself, the descriptor goes at once and the rest
-follows when it returns.
+The last callback, its event, what waits to go out, the descriptor, the event `socket.close`,
+`handle_end`, in that order, each once. Where a callback closes the socket itself, and nothing waits
+to go out, the descriptor goes at once and the rest follows when it returns.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from typing import Any
 
 from .. import events
 from .._base import descriptors
-from .._base.clock import now_ns
+from .._base.clock import FOREVER, now_ns
 from .._base.unread import read_away, unread_bytes
+from .._stream import failures
 from .._stream.duplex import Duplex
+from .._stream.send_buffer import SendBuffer
 from .._stream.states import CUT, ENDED, GIVEN_AWAY
+from ..errors import SocketTimeout
 from ..events import By, Told
 from ..socket import Socket
 from .callbacks import Callbacks
@@ -44,7 +47,20 @@ class Closing:
         self.socket = socket
         self.stream = stream
 
-    def seen_as(self, cause: Cause) -> Cause:
+    def seen_as(self, cause: Cause, reason: Any) -> tuple[Cause, Any]:
+        """What the handler gets to see. Bytes that were lost are told of."""
+        if not self.stream.reader.bytes_received:
+            cause = self._as_probe(cause)
+        buffer = self.stream.writer.buffer
+        if buffer is None or buffer.failure is None:
+            return cause, reason
+        self._tell_lost(buffer)
+        # A peer that took nothing in time ends it whatever came since.
+        if isinstance(buffer.failure, SocketTimeout) and cause is not Cause.LOCAL:
+            return Cause.ERROR, buffer.failure
+        return cause, reason
+
+    def _as_probe(self, cause: Cause) -> Cause:
         """Of a connection that no bytes were received of: if its peer has ended it, it was a
         probe, and that is counted."""
         ended = self.stream.reader.incoming in ENDED
@@ -54,7 +70,7 @@ class Closing:
         self._env.census.probed()
         return BY_PEER if cause is BY_HANDLER else cause
 
-    def tell_all(self, last: str | None, cause: Cause, reason: Any, told: By | None) -> None:
+    def tell_end(self, last: str | None, cause: Cause, reason: Any, told: By | None) -> None:
         """`last`: the last callback's name; the others as for `End`."""
         callbacks, socket = self._callbacks, self.socket
         is_error = last == "handle_error"
@@ -65,13 +81,40 @@ class Closing:
         signal = events.handler_error if is_error else events.handler_shutdown
         if signal.receivers:
             what = {"error": reason} if is_error else {"reason": REASON[cause]}
-            self._tell_end(signal, what, told)
+            self._tell(signal, what, told)
+        buffer = self.stream.writer.buffer
+        if is_error and buffer is not None and isinstance(reason, SocketTimeout):
+            buffer.fail(reason)  # a send has waited for this peer already
+
+    def sends_what_waits(self) -> bool:
+        """Whether bytes still wait to go out. Nothing is sent behind them."""
+        task, writer = self.task, self.stream.writer
+        buffer = writer.buffer
+        if buffer is None or self.task.client.closed:
+            return False
+        buffer.end()
+        if self.stream.state is CUT:
+            buffer.fail(failures.cut(self.stream.connection))
+        self._tell_lost(buffer)
+        if buffer.failure is not None or not buffer.waits:
+            return False
+        task.deaf = True
+        task.deadline = FOREVER
+        return True
+
+    def _tell_lost(self, buffer: SendBuffer) -> None:
+        """That bytes which waited were lost, unless somebody has told of it."""
+        if buffer.failure is not None and buffer.lost:
+            self.stream.writer.send_failed("send", buffer.failure)
+
+    def tell_closed(self) -> None:
+        """Its descriptor goes, if it has not gone, and `handle_end` is called."""
         self.let_go()
         if events.socket_close.receivers:
             self._tell_closed()
-        callbacks.last("handle_end", socket)
+        self._callbacks.last("handle_end", self.socket)
 
-    def _tell_end(self, signal: Any, what: dict[str, Any], told: By | None) -> None:
+    def _tell(self, signal: Any, what: dict[str, Any], told: By | None) -> None:
         client = self.task.client
         what["duration_ns"] = now_ns() - client.accepted_at_ns
         metadata: dict[str, Any] = {"connection_id": client.id}
@@ -108,6 +151,9 @@ class Closing:
         sock = client.sock
         was_cut = stream.state is CUT
         quiet = stream.come_home()
+        buffer = stream.writer.buffer
+        if buffer is not None:
+            buffer.let_go()
         if stream.state in GIVEN_AWAY and stream.leave():
             pool.forget(task)
             return
@@ -142,6 +188,8 @@ class Closing:
         task, client = self.task, self.task.client
         stream: Duplex | None = self.stream
         quiet = client.closed or stream is None or stream.come_home()
+        if stream is not None and stream.writer.buffer is not None:
+            stream.writer.buffer.let_go()
         client.closed = True
         if client.sock.fileno() != task.fd:
             task.attached = False  # the number is somebody else's by now

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from .._base.clock import REAL, Clock, Times, now
 from .._scheduler.task import Task
 from .._scheduler.timers import Timer
+from .._stream.unsent_total import UnsentTotal
 from ..handler import Handler, has_framing
 
 
@@ -34,13 +35,17 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may take: times in seconds, `max_unread` in bytes."""
+    """What a connection may take: times in seconds, and bytes; `most_senders`: how many threads may
+    wait in sends."""
 
     read_timeout: float
     send_timeout: float
     handshake_timeout: float
     max_pending: int | None
     max_unread: int = 1_048_576
+    max_unsent: int = 262_144
+    max_unsent_total: int = 67_108_864
+    most_senders: int = 64
 
 
 class Handlers:
@@ -99,6 +104,7 @@ class Environment:
         self.go_by(REAL if clock is now else Times(clock, clock))
         self.interrupt = interrupt
         self.stopping = False
+        self.unsent = UnsentTotal(limits, clock)
         self.pool: Pool
 
     def go_by(self, times: Times) -> None:

@@ -1,15 +1,14 @@
 """One connection: a state machine that is run in steps and says how it goes on.
 
-The facts. A connection belongs to one thread at a time, its owner: the one that runs
-it. What others want of it (a message, an end, a stop) they leave where the owner will
-look, then have the scheduler run it; they never act on it in place. `run` does one
-step, which is at most one message and one piece of data, and returns a verdict: park
-until an event or the deadline, run again, done. It knows no thread, so it is tested
-with a pool that is a list, a channel that is a script, and a clock that is a number.
+The facts. A connection belongs to one thread at a time, its owner: the one that runs it. What
+others want of it (a message, an end, a stop) they leave where the owner will look, then have the
+scheduler run it; they never act on it in place. A step is at most one message and one piece of
+data, and returns a verdict: park until an event or the deadline, run again, done. It knows no
+thread, so tests give it a pool that is a list, a scripted channel, a clock that is a number.
 
-`alert` is the one flag that leads off the hot path. Whoever leaves something sets it
-afterwards; the owner clears it before it looks. So what is left is seen, at worst once
-too often. Where it goes and how it ends is in the tables of `_connection.states`, nowhere else.
+`alert` is the one flag that leads off the hot path. Whoever leaves something sets it afterwards;
+the owner clears it before it looks. So what is left is seen, at worst once too often. Where it goes
+and how it ends is in the tables of `_connection.states`.
 
 A read deadline that has passed is believed only after a receive found nothing: bytes
 win. The total deadline is looked at first: it holds however many bytes come.
@@ -54,7 +53,7 @@ from .states import (
 
 _async_recv = events.handler_async_recv
 _NONE: Any = None
-#: Bytes. A stop delivers what has arrived, until a receive finds nothing, or at most so many.
+#: Bytes that a stop delivers at most, if no receive finds nothing before.
 _DRAINED_MOST = 1 << 20
 
 
@@ -63,32 +62,17 @@ class Machine:
 
     Args:
         task: the connection, as the scheduler knows it.
-        env: what the connections of its run share.
-        transport: what it was accepted on.
+        env, transport: what the connections of its run share, and what it was accepted on.
 
     Attributes:
         short_proves: a receive of less than was asked for proves that there is no more.
-        no_room: the poller has no room for the descriptor: the next step ends it.
-        pause: nothing is read.
+        no_room: the poller has none for the descriptor; `pause`: nothing is read.
         socket, stream: what callbacks get, and what is under it; `None` before, and at the end.
     """
 
     __slots__ = (
-        "_drained",
-        "_env",
-        "_eof_told",
-        "_messages_left",
-        "_task",
-        "_transport",
-        "callbacks",
-        "handshake",
-        "no_room",
-        "pause",
-        "short_proves",
-        "socket",
-        "source",
-        "state",
-        "stream",
+        *("_drained", "_env", "_eof_told", "_messages_left", "_task", "_transport", "callbacks"),
+        *("handshake", "no_room", "pause", "short_proves", "socket", "source", "state", "stream"),
     )
 
     callbacks_cls: ClassVar[type[Callbacks]] = Callbacks
@@ -113,13 +97,12 @@ class Machine:
     @property
     def listens(self) -> bool:
         """Whether bytes that arrive must lead to a run. After the peer's end they do not."""
-        return self.state in (PARKED, HANDSHAKING) and not self._eof_told
+        return self.state in (PARKED, HANDSHAKING) and not (self._eof_told or self._task.deaf)
 
     # ---- what was received ------------------------------------------------------
 
     def received(self, data: Any, kept: bool = False) -> int:
-        """The verdict on what a receive found (`None`: nothing yet). Each line is paid for every
-        message. `kept`: it had been received before."""
+        """The verdict on what a receive found (`None`: nothing), perhaps before (`kept`)."""
         if not data:
             return self.nothing_there() if data is None else self._end_of_stream()
         task, socket, callbacks = self._task, self.socket, self.callbacks
@@ -144,8 +127,7 @@ class Machine:
         return self._after_data(result, size)
 
     def _after_data(self, result: object, size: int) -> int:
-        """The verdict after `handle_data`, where it is not just to park. `size`: of what was
-        received for it; 0: it had been received before."""
+        """The verdict after `handle_data`, for which so much was received now."""
         outcome = self.callbacks.returned(result, "handle_data", self.socket)
         if isinstance(outcome, End):
             return self.finish(*outcome)
@@ -178,26 +160,30 @@ class Machine:
             return Handshake.begin(task, self, self._transport)
         if self.no_room is not None:
             return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
+        if self.state is CLOSING:
+            return self._end()
         if self.handshake is not None:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
         task.alert = callbacks.has_total_deadline or self._env.stopping
-        ending = task.why_to_end()
+        ending = task.why_to_end() or self._heed_unsent()
         if ending is not None:
             return self.finish(ending)
         if callbacks.total_is_over:
             return self.finish(Cause.TIMEOUT)
         if self._mail_waits():
             verdict = self._deliver_message()
+            if verdict is None and task.why_to_end() is Cause.LOCAL:
+                verdict = self.finish(Cause.LOCAL)
             if verdict is not None:
                 return verdict
-            if task.why_to_end() is Cause.LOCAL:
-                return self.finish(Cause.LOCAL)
         return self.read() if self.pause is None else self.pause.step()
 
     def read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
         reader, task = self.stream.reader, self._task
+        if task.deaf:
+            return AGAIN if self._mail_waits() else self._park()
         data: Any = None if reader.buffer is None else self.callbacks.take_kept()
         kept = bool(data)
         if not data:
@@ -209,10 +195,10 @@ class Machine:
                 return self.receive_failed(error)
         if data:
             task.no_sample = False
-            if self._env.stopping:
-                self._drained += 0 if kept and self.callbacks.frames else len(data)
-                if self._drained > _DRAINED_MOST:
-                    return self.finish(BY_SHUTDOWN)
+            if self._env.stopping and not (kept and self.callbacks.frames):
+                self._drained += len(data)
+            if self._drained > _DRAINED_MOST:
+                return self.finish(BY_SHUTDOWN)
             if kept or task.hung_up or self._mail_waits():
                 task.alert = True  # there is more to look at
         return self.received(data, kept)
@@ -289,8 +275,7 @@ class Machine:
         return self.finish(*self.callbacks.raised(error, name, self.socket))
 
     def _settle(self, outcome: Outcome) -> int | None:
-        """After a callback; a verdict if that ends, switches or pauses, else `None`, and the
-        connection is PARKED."""
+        """After a callback; a verdict if it ends, switches or pauses, else `None`: it is PARKED."""
         if outcome is not None:
             if isinstance(outcome, End):
                 return self.finish(*outcome)
@@ -324,15 +309,24 @@ class Machine:
 
     def _mail_waits(self) -> bool:
         inbox = self._task.known_inbox
-        return inbox is not None and inbox.waiting() > 0 and self._messages_left > 0
+        if inbox is None or inbox.waiting() <= 0 or self._messages_left <= 0:
+            return False
+        buffer = self.stream.writer.buffer
+        return buffer is None or not buffer.over_half
 
     def _park(self) -> int:
         self.become(PARKED)
+        self._heed_unsent()
         self._task.deadline = self.callbacks.deadline
         return PARK
 
+    def _heed_unsent(self) -> Cause | None:
+        """Nothing is delivered while bytes wait to go out. Why it is to end, if it is."""
+        buffer = self.stream.writer.buffer
+        return None if buffer is None else self.callbacks.heed(buffer, self.pause is not None)
+
     def stop_begins(self, waiting: int) -> None:
-        """Of what is posted, no more is delivered than waits now. Thread: any, even at its end."""
+        """No more messages are delivered than wait now. Thread: any, even at its end."""
         self._messages_left = waiting
 
     # ---- the way in -----------------------------------------------------------
@@ -351,8 +345,7 @@ class Machine:
         task = self._task
         self.handshake = None
         self.become(RUNNING)
-        if self._env.stopping:
-            task.alert = True
+        task.alert = task.alert or self._env.stopping
         if self.callbacks.named(name) is not None or task.alert:
             verdict = self._settle(self.callbacks.run(name, self.socket))
             if verdict is not None:
@@ -375,19 +368,26 @@ class Machine:
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """The only other way out, once. As for `End`."""
-        closing = self.closing_cls(self._task, self._env, self.callbacks, self.socket, self.stream)
-        if not self.stream.reader.bytes_received:
-            cause = closing.seen_as(cause)
+        closing = self.closing(self._task)
+        cause, reason = closing.seen_as(cause, reason)
         last = LAST_CALLBACK[self.state, cause]
         self.become(CLOSING)
         self._task.close_inbox()
-        closing.tell_all(last, cause, reason, told)
+        closing.tell_end(last, cause, reason, told)
+        return self._end()
+
+    def _end(self) -> int:
+        """After the last callback: over, once nothing waits to go out any more."""
+        closing = self.closing(self._task)
+        if closing.sends_what_waits():
+            return PARK
+        closing.tell_closed()
         self.become(CLOSED)
         self._env.census.ended(self._task)
         return self.over()
 
     def over(self) -> int:
-        """The socket, and perhaps the handler, lead back to here: it lets go of them."""
+        """The socket, and perhaps the handler, lead back to here."""
         self.state = CLOSED
         self.callbacks.forget()
         task: Served | None = self._task

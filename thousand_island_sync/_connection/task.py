@@ -43,7 +43,7 @@ class ConnectionTask(Task):
         acceptor_id: who accepted it.
     """
 
-    __slots__ = ("client", "known_inbox", "machine")
+    __slots__ = ("client", "deaf", "known_inbox", "machine")
 
     #: Others in a server that checks itself, and in a forked child.
     machine_cls: ClassVar[type[Machine]] = Machine
@@ -59,6 +59,7 @@ class ConnectionTask(Task):
     ) -> None:
         Task.__init__(self, sock.fileno())
         self.client = Client(env, sock, peer_address, acceptor_id)
+        self.deaf = False
         self.known_inbox: Inbox | None = None
         self.machine = self.machine_cls(self, env, transport)
 
@@ -227,10 +228,15 @@ class ConnectionTask(Task):
         stream: Duplex | None = self.machine.stream
         if stream is None:
             return  # it has ended since
+        buffer = stream.writer.buffer
+        going_out = buffer is not None and buffer.waits
         if waits.current_task() is self:
             self.alert = True
-            if not stream.is_inside():  # else it goes when the callback returns
+            if not going_out and not stream.is_inside():  # else it goes when the callback returns
                 self.machine.closing(self).let_go()
+            return
+        if going_out:
+            self.end_from_outside()  # what waits goes first
             return
         if not stream.shut_both(goodbye=True):
             self.env.pool.soon(functools.partial(stream.shut_both, goodbye=True))

@@ -62,7 +62,7 @@ class Registrations:
         Raises:
             OSError: as for `attach`; it is not watched.
         """
-        if not task.reads and self._poller.needs_rearm:
+        if (task.deaf or not task.reads) and self._poller.needs_rearm:
             return
         try:
             if not task.attached:

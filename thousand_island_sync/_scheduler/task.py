@@ -58,6 +58,9 @@ class Task:
         "write_edges",
     )
 
+    #: What comes leads to no run: a poller that must put descriptors back leaves this one out.
+    deaf = False
+
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.owned = False

@@ -114,6 +114,18 @@ OPTIONS: Mapping[str, Option] = {
         "a whole number of bytes, 0 or more",
         "bytes that `unread` may leave waiting, of one connection",
     ),
+    "max_unsent": a_number(
+        262_144,
+        whole(0),
+        "a whole number of bytes, 0 or more",
+        "bytes of one connection that may wait for its peer, holding no thread; 0: `send` waits",
+    ),
+    "max_unsent_total": a_number(
+        67_108_864,
+        whole(0),
+        "a whole number of bytes, 0 or more",
+        "the same for all connections together",
+    ),
     "name": a_text("thousand-island", "prefix of the threads' names; seen in logs and events"),
 }
 
@@ -140,6 +152,8 @@ class Config:
     interrupt_reads: bool
     max_pending_messages: int | None
     max_unread: int
+    max_unsent: int
+    max_unsent_total: int
     name: str
 
     def limits(self) -> Limits:
@@ -150,6 +164,9 @@ class Config:
             self.handshake_timeout,
             self.max_pending_messages,
             self.max_unread,
+            self.max_unsent,
+            self.max_unsent_total,
+            max(1, self.max_handler_threads // 2),
         )
 
 
@@ -199,6 +216,8 @@ def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:
         interrupt_reads=values["interrupt_reads"],
         max_pending_messages=values["max_pending_messages"],
         max_unread=values["max_unread"],
+        max_unsent=values["max_unsent"],
+        max_unsent_total=values["max_unsent_total"],
         name=values["name"],
     )
 

@@ -17,6 +17,7 @@ from .._base.listen_errors import listen_error, no_thread
 from .._base.own_threads import Teller
 from .._base.wake_up import WakeUp
 from .._connection.environment import Environment, Handlers
+from .._connection.outflow import Outflow
 from .._connection.task import ConnectionTask
 from .._listener.acceptor_events import AcceptorEvents
 from .._listener.acceptors import Acceptors
@@ -210,6 +211,7 @@ class Run:
             None if self._interrupt is None else self._interrupt.fileno(),
         )
         env.pool = self.scheduler
+        env.unsent.driver = Outflow(env.unsent, self.scheduler, now)
         return env
 
     # ---- suspending ---------------------------------------------------------------
@@ -276,6 +278,7 @@ class Run:
         self._env.stopping = True
         if self._interrupt is not None:
             self._interrupt.wake()
+        self._env.unsent.stop_begins()
         for task in self.scheduler.tasks():
             task.stop_begins()
         self.scheduler.make_all_ready()
@@ -286,6 +289,12 @@ class Run:
         blocked = self._owner.blocked
         told = [teller.wait(until, blocked) for teller in self._tellers]
         return self._pool_events.wait(until, blocked) and all(told)
+
+    def close_outflow(self) -> None:
+        """Nothing waits to go out any more, but what is lost."""
+        env: Environment | None = getattr(self, "_env", None)
+        if env is not None:
+            env.unsent.driver.close()
 
     def close_descriptors(self) -> None:
         """What no thread needs any more."""

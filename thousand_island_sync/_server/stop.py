@@ -195,6 +195,7 @@ class Stop:
     def _end_threads(self) -> None:
         run = self._run
         threads = run.scheduler.threads()  # before the first of them leaves
+        run.close_outflow()
         run.scheduler.close()
         self._join_pool(threads)
         told = run.thread.stop(self._last_moment(), self._blocked)

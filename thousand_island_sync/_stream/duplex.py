@@ -41,19 +41,42 @@ from .states import (
     State,
 )
 from .turns import guard
+from .unsent_total import UnsentTotal
 from .writer import Writer
 
 if TYPE_CHECKING:
     from ..connection import Connection
 
 
+class Limits(Protocol):
+    """In bytes, and seconds."""
+
+    @property
+    def max_unread(self) -> int: ...
+    @property
+    def send_timeout(self) -> float: ...
+
+
+class Shared(Protocol):
+    """What a `Duplex` needs of what all connections of a run share."""
+
+    @property
+    def unsent(self) -> UnsentTotal: ...
+    @property
+    def limits(self) -> Limits: ...
+
+
 class Owner(Protocol):
     """What a `Duplex` needs of its connection."""
 
     attached: bool
+    #: It is not read from: bytes wait to go out.
+    deaf: bool
     #: Set when there is more to look at than the descriptor, once the callback returns.
     alert: bool
 
+    @property
+    def env(self) -> Shared: ...
     @property
     def read_timeout(self) -> float: ...
     @property
@@ -144,6 +167,8 @@ class Duplex:
     def take_apart(self) -> None:
         """The directions lead back to here: in such a circle they would be garbage of the
         collector's. Thread: the owner's, at the end."""
+        if self.writer.buffer is not None:
+            self.writer.buffer.let_go()
         self.reader = self.writer = None  # type: ignore[assignment]
 
     # ---- times ----------------------------------------------------------------

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .. import events
 from .._base import addresses
-from ..errors import LimitExceeded, ServerStopping, SocketClosed, SocketError, SocketTimeout
+from ..errors import (
+    LimitExceeded,
+    SendBufferFull,
+    ServerStopping,
+    SocketClosed,
+    SocketError,
+    SocketTimeout,
+)
 from .states import CLOSED, CLOSED_HERE, CUT, State
 
 if TYPE_CHECKING:
@@ -100,9 +107,42 @@ def nothing_came(owner: Owner, doing: str, timeout: float) -> SocketTimeout:
 
 def no_room(owner: Owner, doing: str, timeout: float) -> SocketTimeout:
     hint = "send_timeout_ms, settimeout, or timeout_ms of the call"
-    error = timed_out(owner, doing, timeout, "the peer does not read", hint)
+    return _of_send(timed_out(owner, doing, timeout, "the peer does not read", hint))
+
+
+def _of_send(error: SocketTimeout) -> SocketTimeout:
     error._sending = True
     return error
+
+
+def stuck(owner: Owner, idle: float) -> SocketTimeout:
+    """Of a connection whose peer takes nothing while bytes wait for it."""
+    what = f"the peer has taken nothing for {idle * 1000:.0f} ms"
+    hint = "send_timeout_ms, or others needed its place: max_unsent_total, max_handler_threads"
+    error = SocketTimeout(errno.ETIMEDOUT, f"send {who(owner)}: {what} ({hint})")
+    return _of(owner, _of_send(error))
+
+
+def full(owner: Owner, size: int, unsent: int, most: int) -> SendBufferFull:
+    """Of what may not wait."""
+    what = f"{size} bytes find no room, as {unsent} wait of {most} (max_unsent)"
+    hint = "the peer does not read, or max_unsent_total is reached; nothing of it was sent"
+    return _of(owner, SendBufferFull(errno.ENOBUFS, f"send {who(owner)}: {what}: {hint}"))
+
+
+def cut(owner: Owner) -> SocketClosed:
+    return gone(owner, CUT, "send", "")
+
+
+def ending(owner: Owner, doing: str) -> SocketClosed:
+    what = "the connection is ending, and sends what waits"
+    return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: {what}"))
+
+
+def after(owner: Owner, doing: str, before: SocketError) -> SocketClosed:
+    """Of a send that follows the end of all sends."""
+    why = before.args[-1] if before.args else before
+    return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: sends have ended: {why}"))
 
 
 def tell(owner: Owner, error: SocketError) -> None:

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 
 from .._base import waits
 from ..errors import SocketError
+from . import failures
 from .payload import Payload
-from .states import CLOSED_HERE, LEFT, ON_DETACH
+from .states import CLOSED_HERE, DETACHED, LEFT, ON_DETACH
 from .turns import guard
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class HandOver:
                 self._hold_both(held)
                 connection.give_up()
                 lost = stream.channel.left_behind()
+                lost += self._drop()
                 self._reader.drop()
                 descriptor = stream.take_descriptor()
             if error is not None and lost:
@@ -90,6 +92,16 @@ class HandOver:
                 self._begun = True  # first, as what interrupts it may come anywhere
                 stream.end(ON_DETACH)
         return failure
+
+    def _drop(self) -> int:
+        """Nothing goes out from here any more. How many bytes of the send buffer are lost."""
+        buffer = self._writer.buffer
+        if buffer is None:
+            return 0
+        buffer.keep_record(False)
+        buffer.fail(failures.closed(self._stream.connection, DETACHED, "send"))
+        buffer.unwatch()
+        return buffer.take_lost()
 
     def _hold_both(self, held: contextlib.ExitStack) -> None:
         self._reader.hold(held)

@@ -65,17 +65,18 @@ class Payload:
         views: what is left.
         flags: as for `socket.send`.
         partly: whether a part will do.
+        keeps: whether what finds no room may wait in the send buffer.
         timeout: seconds for all of it, as an error says it.
         deadline: when they are over.
     """
 
-    __slots__ = ("deadline", "flags", "partly", "sent", "timeout", "views")
+    __slots__ = ("deadline", "flags", "keeps", "partly", "sent", "timeout", "views")
 
     def __init__(self, timeout: float = FOREVER, sent: int = 0) -> None:
         self.sent = sent
         self.views: list[memoryview] = []
         self.flags = 0
-        self.partly = False
+        self.partly = self.keeps = False
         self.timeout = timeout
         self.deadline = FOREVER if timeout == FOREVER else now() + timeout
 

@@ -123,8 +123,8 @@ class FileSending:
         try:
             writer.take_turn("sendfile", payload)
             held = True
-            self._stream.check_open("sendfile")
-            writer.push(payload)
+            writer.check("sendfile")
+            writer.push(payload, "sendfile")
             if not (zero_copy and fd is not None and self._send_zero_copy(fd)):
                 self._send_reading(read)
             writer.finished()
@@ -162,6 +162,9 @@ class FileSending:
                 break
             else:
                 payload.sent += sent
+                buffer = self._writer.buffer
+                if buffer is not None:
+                    buffer.moved()
         return True
 
     def _send_reading(self, read: _Read) -> None:

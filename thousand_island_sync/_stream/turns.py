@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 guard = process_lock("socket.guard")
 #: Seconds after which a wait looks whether the stream was given away meanwhile.
 LOOK_S = 1.0
+#: The same for a send that waits for room: whether its connection was ended for others' sake.
+LOOK_SENDING_S = 0.1
 _LOST_S = 0.5  # seconds after which a turn is taken for lost
 
 

@@ -1,4 +1,5 @@
-"""Bytes on their way out. Every wait for room is in `push` and `wait_for_room`."""
+"""Bytes on their way out: at once, or by way of a `SendBuffer`, which is made when the kernel's is
+full for the first time. Every wait for room is in `push` and `wait_for_room`."""
 
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ from .._base import waits
 from .._base.clock import FOREVER
 from .._base.locks import maker
 from .._base.options import MISSING, Missing
-from .._base.sigpipe import DONTWAIT, QUIETLY
+from .._base.sigpipe import DONTWAIT, NOSIGNAL, QUIETLY
 from ..errors import SocketClosed, SocketError, SocketTimeout
 from ..transports.base import WRITE, Channel
 from . import failures, turns
+from .keeping import Keeping
 from .payload import Payload, joined, let_go
+from .send_buffer import SendBuffer
 from .states import GOES, OPEN, SHUT
 from .wait import wait_for_hands
 
@@ -26,11 +29,22 @@ _sent = events.socket_send
 _turn = maker("socket.sending")
 
 
+class _Blocked:
+    """Takes nothing: something waits that comes first, or sends have ended."""
+
+    def send(self, data: bytes, flags: int, /) -> int:
+        return 0
+
+
+_BLOCKED = _Blocked()
+
+
 class Writer:
     """One direction of a `Duplex`: to the peer.
 
     Attributes:
-        bytes_sent, send_count: what went out so far.
+        buffer: what waits for room; `None`: all has found some so far.
+        bytes_sent, send_count: what was taken for sending so far, with the turn (`counts`).
         outgoing: what was done to this direction.
     """
 
@@ -39,6 +53,7 @@ class Writer:
         "_sending",
         "_sink",
         "_stream",
+        "buffer",
         "bytes_sent",
         "outgoing",
         "send_count",
@@ -49,6 +64,7 @@ class Writer:
         self._reader = reader  # what it has received a send answers
         self._sink = stream.channel.sink()
         self._sending = _turn()
+        self.buffer: SendBuffer | None = None
         self.outgoing = GOES
         self.bytes_sent = 0
         self.send_count = 0
@@ -56,6 +72,8 @@ class Writer:
     def use(self, channel: Channel) -> None:
         """From now on, after an upgrade. With the turn."""
         self._sink = channel.sink()
+        if self.buffer is not None:
+            self.buffer.raise_barrier(False)
 
     # ---- what callers of `Socket` get -----------------------------------------
 
@@ -116,7 +134,8 @@ class Writer:
         """Everything but the common case. `already`: the turn is held, and so many bytes went
         out; `None`: it is not."""
         stream = self._stream
-        payload, my_turn = Payload(sent=already or 0), already is not None
+        payload = Payload(sent=already or 0)
+        amid = already is None and self.is_inside()
         try:
             try:
                 timeout = stream.timeout(timeout_ms, stream.connection.send_timeout)
@@ -128,16 +147,19 @@ class Writer:
                         flags &= ~DONTWAIT
                         timeout, payload.partly = 0.0, True
                 payload.flags = flags
+                payload.keeps = not (limited or payload.partly or flags & ~NOSIGNAL)
                 data = payload.take(data)
                 payload.limit(timeout)
-                if not my_turn:
+                if already is not None:
+                    self._turn_begins()
+                elif not (self.try_turn() or (payload.keeps and Keeping(stream).behind(payload))):
                     self.take_turn("send", payload)
-                    my_turn = True
-                stream.check_open("send")
-                self.push(payload)
-                self.finished()
+                if self.is_inside():
+                    self.check("send")
+                    self.push(payload)
+                    self.finished()
             finally:  # before anybody is told: a receiver may close this socket, or send
-                if my_turn:
+                if not amid and self.is_inside():
                     self.give_turn_back(payload.sent)
         except BaseException as cause:
             if payload.views:
@@ -162,51 +184,112 @@ class Writer:
         """
         if self._sending._is_owned():
             raise failures.amid_another(self._stream.connection, doing)
-        if self._sending.acquire(blocking=False):
-            return
-        waits.give_way()
-        remains = turns.left(payload.deadline)
-        if not self._sending.acquire(timeout=-1 if remains == FOREVER else remains):
-            raise failures.no_room(self._stream.connection, doing, payload.timeout)
+        if not self._sending.acquire(blocking=False):
+            waits.give_way()
+            remains = turns.left(payload.deadline)
+            if not self._sending.acquire(timeout=-1 if remains == FOREVER else remains):
+                raise failures.no_room(self._stream.connection, doing, payload.timeout)
+        self._turn_begins()
+
+    def try_turn(self) -> bool:
+        """Takes the turn if nobody has it, not even this thread."""
+        if self.is_inside() or not self._sending.acquire(False):
+            return False
+        self._turn_begins()
+        return True
+
+    def _turn_begins(self) -> None:
+        if self.buffer is not None:
+            self.buffer.turn_begins()
 
     def give_turn_back(self, sent: int = 0) -> None:
         """After so many bytes."""
         self.bytes_sent += sent
         self._sending.release()
+        if self.buffer is not None:
+            self.buffer.settle()
 
     def finished(self) -> None:
         """A send has come to its end: what came before it is answered. With the turn."""
         self.send_count += 1
         self._reader.answered()
 
-    def push(self, payload: Payload) -> None:
-        """Sends until nothing is left, also of what an earlier send had to leave. With the turn.
+    def push(self, payload: Payload, doing: str = "send") -> None:
+        """Sends until nothing is left, first of what an earlier send had to leave; or, where it
+        may be kept, until what is left has found room. With the turn."""
+        self.tell_owner()
+        while not self.go_on(payload):
+            self.tell_owner()
+            if payload.keeps and Keeping(self._stream).rest(payload):
+                return
+            if payload.partly and payload.sent:
+                return
+            self.wait_for_room(doing, payload)
 
-        Here a send buffer belongs: what finds no room would be kept with its deadline, behind what
-        is kept already, instead of being waited for.
-        """
-        channel, views = self._stream.channel, payload.views
-        self._tell_owner()
-        while channel.unfinished and not channel.flush():
-            self.wait_for_room("send", payload)
+    def go_on(self, payload: Payload) -> bool:
+        """As far as there is room: what was kept before, then the payload, then what TLS holds.
+        Whether that was all. With the turn."""
+        channel, views, buffer = self._stream.channel, payload.views, self.buffer
+        if buffer is not None:
+            if not buffer.send_ahead(channel) or (views and buffer.barred):
+                return False
+        elif channel.unfinished and not channel.flush():
+            return False
         while views:
             if len(views) == 1:
                 sent = channel.send(views[0], payload.flags)
             else:
                 sent = channel.send_gathered(views, payload.flags)
-            if sent:
-                payload.advance(sent)
-                continue
-            self._tell_owner()
-            if payload.partly and payload.sent:
-                return
-            self.wait_for_room("send", payload)
-        while channel.unfinished and not channel.flush():
-            if payload.partly:
-                return
-            self.wait_for_room("send", payload)
+            if not sent:
+                return False
+            payload.advance(sent)
+            if buffer is not None:
+                buffer.moved()
+        return not channel.unfinished or channel.flush()
 
-    def _tell_owner(self) -> None:
+    def buffered(self) -> SendBuffer:
+        """The send buffer, made when first needed. Thread: any."""
+        while self.buffer is None:
+            total = self._stream.connection.env.unsent
+            made = SendBuffer(self._stream, total)
+            with total.lock:
+                if self.buffer is None:
+                    self.buffer = made
+        return self.buffer
+
+    def block(self, blocked: bool) -> None:
+        """Whether no send may go the quick way. With the lock of all send buffers."""
+        self._sink = _BLOCKED if blocked else self._stream.channel.sink()
+
+    def flush(self, timeout: float, doing: str = "flush") -> None:
+        """Waits until nothing is left in the send buffer, for so many seconds.
+
+        Raises:
+            SocketTimeout: some is.
+            SocketError: as for a send.
+        """
+        payload = Payload(timeout)
+        try:
+            self.take_turn(doing, payload)
+            try:
+                self.check(doing)
+                self.push(payload, doing)
+            finally:
+                self.give_turn_back()
+        except OSError as cause:
+            raise self.send_failed(doing, cause) from cause
+
+    def check(self, doing: str) -> None:
+        """Raises SocketClosed: it was closed here, or sends have ended."""
+        connection, buffer = self._stream.connection, self.buffer
+        self._stream.check_open(doing)
+        if buffer is not None:
+            if buffer.failure is not None:
+                raise failures.after(connection, doing, buffer.failure)
+            if buffer.ended:
+                raise failures.ending(connection, doing)
+
+    def tell_owner(self) -> None:
         """After each attempt that sent nothing: the next may succeed without a wait."""
         if self._stream.channel.took_in():
             self._stream.connection.look_again()
@@ -219,22 +302,30 @@ class Writer:
             SocketClosed: the socket was closed here.
         """
         stream = self._stream
-        stream.check_open(doing)
+        self.check(doing)
         remains = turns.left(payload.deadline)
         if remains <= 0:
             raise failures.no_room(stream.connection, doing, payload.timeout)
-        stream.connection.take_out()
-        waits.give_way()
-        look = min(remains, turns.LOOK_S)
-        channel = stream.channel
-        if channel.shaking:
-            came = wait_for_hands(stream, doing, look)
-        else:
-            write = channel.send_wants == WRITE
-            came = waits.wait_for(stream.sock.fileno(), write=write, timeout=look)
-        if not came and remains <= turns.LOOK_S:
-            raise failures.no_room(stream.connection, doing, payload.timeout)
-        stream.check_open(doing)
+        connection, channel, buffer = stream.connection, stream.channel, self.buffered()
+        total = connection.env.unsent
+        connection.take_out()
+        pooled = total.begins_to_wait(buffer)
+        try:
+            if total.crowded():
+                total.end_slowest()
+            waits.give_way()
+            look = min(remains, turns.LOOK_SENDING_S)
+            if channel.shaking:
+                wait_for_hands(stream, doing, look)
+            elif buffer.failure is None:
+                write = channel.send_wants == WRITE
+                waits.wait_for(stream.sock.fileno(), write=write, timeout=look)
+        finally:
+            total.ends_to_wait(buffer, pooled)
+        failure = buffer.failure
+        if isinstance(failure, SocketTimeout) and waits.current_task() is connection:
+            raise failure  # which ends the connection
+        self.check(doing)
 
     # ---- what happens to this direction ---------------------------------------
 
@@ -256,8 +347,11 @@ class Writer:
         turns.hold(self._sending, held)
 
     def renew(self) -> None:
-        """In a forked child: no thread has the turn."""
+        """In a forked child: no thread has the turn, and what waits is the parent's."""
         self._sending = _turn()
+        self.buffer = None
+        self._stream.connection.env.unsent.abandon()
+        self.block(False)
 
     # ---- failures and events --------------------------------------------------
 
@@ -269,7 +363,11 @@ class Writer:
         self, doing: str, cause: OSError, bytes_sent: int = 0, bytes_lost: int = 0
     ) -> SocketError:
         """The failure as one of ours, of which receivers have been told."""
-        error = self.failed(doing, cause)
+        error, buffer = self.failed(doing, cause), self.buffer
+        if buffer is not None:
+            if not isinstance(cause, SocketError):
+                buffer.fail(error)  # no rest can follow
+            bytes_lost += buffer.take_lost()
         if isinstance(error, (SocketTimeout, SocketClosed)):
             error.bytes_sent = bytes_sent
         if events.socket_send_error.receivers:
@@ -281,6 +379,11 @@ class Writer:
                 {"connection_id": connection.id},
             )
         return error
+
+    def counts(self) -> tuple[int, int]:
+        """Bytes that were taken for sending, and sends."""
+        size, sends = (0, 0) if self.buffer is None else self.buffer.counted
+        return self.bytes_sent + size, self.send_count + sends
 
     def _broke_off(self, cause: OSError) -> NoReturn:
         raise self.send_failed("send", cause) from cause

@@ -300,13 +300,13 @@ class _Closing(Closing):
 
     __slots__ = ()
 
-    def tell_all(self, last: str | None, cause: Cause, reason: Any, told: By | None) -> None:
+    def tell_end(self, last: str | None, cause: Cause, reason: Any, told: By | None) -> None:
         assert isinstance(self.task, MemoryConnection)
         record = self.task.record
         record.ended = "error" if last == "handle_error" else REASON[cause]
         if last == "handle_error":
             record.error = reason
-        super().tell_all(last, cause, reason, told)
+        super().tell_end(last, cause, reason, told)
 
 
 class _Machine(Machine):

@@ -1,0 +1,145 @@
+"""Which descriptors have room to write, apart from the scheduler's own poller.
+
+The facts. A connection may be in a callback while bytes of it wait to go out, so its place in the
+scheduler's poller, which says when to run it, cannot say when to send for it. An epoll or kqueue
+instance is itself a descriptor that can be polled, and is readable while it has events.
+
+So those that wait for room are in an instance of their own, and that one is in the scheduler's
+poller, as one descriptor. They are told of edges, and once more when they are put in again.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any, Protocol
+
+from .._base import descriptors
+
+#: Of one look.
+_MOST = 256
+
+
+class WritePoller(Protocol):
+    """Thread: any."""
+
+    def fileno(self) -> int:
+        """Readable while there are events; -1: somebody must look every now and then."""
+
+    def watch(self, fd: int, *, read: bool) -> None:
+        """From now on, and once at once if there is room; `read`: for what comes as well.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+
+    def forget(self, fd: int) -> None:
+        """Unknown descriptors are ignored."""
+
+    def ready(self) -> list[int]:
+        """Those with room, with an error, or closed by the peer both ways; never waits."""
+
+    def close(self) -> None: ...
+
+
+class EpollWrites:
+    """epoll(7)."""
+
+    def __init__(self) -> None:
+        with descriptors.thread.no_fork:
+            self._epoll = select.epoll()
+            descriptors.hold(self)
+        self._bits = select.EPOLLOUT | select.EPOLLET
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def watch(self, fd: int, *, read: bool) -> None:
+        bits = self._bits | select.EPOLLIN if read else self._bits
+        try:
+            self._epoll.register(fd, bits)
+        except FileExistsError:
+            self._epoll.modify(fd, bits)
+
+    def forget(self, fd: int) -> None:
+        try:
+            self._epoll.unregister(fd)
+        except (OSError, ValueError):
+            pass  # not there, or closed
+
+    def ready(self) -> list[int]:
+        return [fd for fd, _ in self._epoll.poll(0, _MOST)]
+
+    def close(self) -> None:
+        with descriptors.thread.no_fork:
+            self._epoll.close()
+
+    def abandon(self) -> None:
+        """As `descriptors.Holder`: what is registered stays so in the parent."""
+        self._epoll.close()
+
+
+class KqueueWrites:
+    """kqueue(2); none is inherited over a fork."""
+
+    def __init__(self, module: Any = select) -> None:
+        self._module = module
+        self._kqueue = module.kqueue()
+
+    def _change(self, fd: int, filter_: int, flags: int) -> None:
+        self._kqueue.control([self._module.kevent(fd, filter=filter_, flags=flags)], 0, 0)
+
+    def fileno(self) -> int:
+        return int(self._kqueue.fileno())
+
+    def watch(self, fd: int, *, read: bool) -> None:
+        flags = self._module.KQ_EV_ADD | self._module.KQ_EV_CLEAR
+        self._change(fd, self._module.KQ_FILTER_WRITE, flags)
+        if read:
+            self._change(fd, self._module.KQ_FILTER_READ, flags)
+
+    def forget(self, fd: int) -> None:
+        for filter_ in (self._module.KQ_FILTER_WRITE, self._module.KQ_FILTER_READ):
+            try:
+                self._change(fd, filter_, self._module.KQ_EV_DELETE)
+            except (OSError, ValueError):
+                pass
+
+    def ready(self) -> list[int]:
+        return [int(event.ident) for event in self._kqueue.control(None, _MOST, 0)]
+
+    def close(self) -> None:
+        self._kqueue.close()
+
+
+class LookedAt:
+    """Where there is neither: who drives looks every few milliseconds, by poll(2)."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, bool] = {}
+
+    def fileno(self) -> int:
+        return -1
+
+    def watch(self, fd: int, *, read: bool) -> None:
+        self._watched[fd] = read
+
+    def forget(self, fd: int) -> None:
+        self._watched.pop(fd, None)
+
+    def ready(self) -> list[int]:
+        poller = select.poll()
+        for fd, read in list(self._watched.items()):
+            poller.register(fd, select.POLLOUT | select.POLLIN if read else select.POLLOUT)
+        return [fd for fd, _ in poller.poll(0)]
+
+    def close(self) -> None:
+        self._watched.clear()
+
+
+def new_write_poller() -> WritePoller:
+    """The best that this platform has."""
+    if hasattr(select, "epoll"):
+        return EpollWrites()
+    if hasattr(select, "kqueue"):
+        return KqueueWrites()
+    return LookedAt()

@@ -1,0 +1,139 @@
+"""What becomes of a send that finds no room, and need not wait: it is kept, as far as that goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import events
+from ..errors import SendBufferFull, SocketError
+from . import failures
+from .payload import Payload
+from .send_buffer import SendBuffer
+from .turns import left
+
+if TYPE_CHECKING:
+    from .duplex import Duplex
+
+
+class Keeping:
+    """Keeps what is sent on one connection. Thread: any.
+
+    Args:
+        stream: the connection's.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Duplex) -> None:
+        self._stream = stream
+
+    def push(self, data: Any) -> int:
+        """Sends as much as there is room for, and keeps the rest; never waits. It is kept as a
+        whole behind a send of another thread, and in a handshake. `Connection.send` is this.
+
+        Returns:
+            How many bytes: all.
+
+        Raises:
+            SendBufferFull: it is longer than what `max_unsent` and `max_unsent_total` leave,
+                whatever the kernel would take; nothing of it is sent.
+            SocketClosed: the peer has gone, the socket was closed here, or sends have ended.
+            SocketError: any other failure; or the calling thread was interrupted in the middle of
+                another send on this connection.
+            TypeError: `str`, or nothing bytes-like.
+        """
+        payload = Payload()
+        data = payload.take(data)
+        size = sum(map(len, payload.views))
+        writer = self._stream.writer
+        try:
+            self._push(payload, size)
+        except SendBufferFull:
+            raise
+        except OSError as cause:
+            raise writer.send_failed("send", cause) from cause
+        finally:
+            payload.views.clear()
+        if events.socket_send.receivers:
+            connection = self._stream.connection
+            events.emit(
+                events.socket_send,
+                connection.server,
+                {"data": data, "bytes_sent": size},
+                {"connection_id": connection.id},
+            )
+        return size
+
+    def _push(self, payload: Payload, size: int) -> None:
+        stream, writer = self._stream, self._stream.writer
+        buffer, total = writer.buffered(), stream.connection.env.unsent
+        if writer.is_inside() or total.is_inside():
+            raise failures.amid_another(stream.connection, "send")
+        writer.check("send")
+        if not buffer.has_room(size) and not (total.end_slowest() and buffer.has_room(size)):
+            raise self._full(buffer, size)
+        if not writer.try_turn():
+            self._all_behind(payload)
+            return
+        try:
+            if not writer.go_on(payload):
+                writer.tell_owner()
+                if stream.channel.unfinished:
+                    buffer.keep_record(True)
+                kept = buffer.keep(payload.views, mine=not buffer.barred, over=True)
+                payload.advance(kept)
+            writer.finished()
+        finally:
+            writer.give_turn_back(payload.sent)
+        if payload.sent < size:
+            raise self._gone(buffer)
+
+    def rest(self, payload: Payload) -> bool:
+        """What of it has room; whether that is all. With the turn."""
+        stream, buffer, views = self._stream, self._stream.writer.buffered(), payload.views
+        if stream.channel.unfinished:
+            buffer.keep_record(True)
+        if not views:
+            return buffer.record
+        if buffer.lacks_total(sum(map(len, views))):
+            stream.connection.env.unsent.end_slowest()
+        fills = not buffer.ahead or left(payload.deadline) <= 0
+        payload.advance(buffer.keep(views, whole=not fills, mine=not buffer.barred))
+        return not views
+
+    def behind(self, payload: Payload) -> bool:
+        """All of it, where another thread sends: nobody waits for that. Whether it did."""
+        writer = self._stream.writer
+        if not payload.views or writer.is_inside():
+            return False
+        writer.check("send")
+        try:
+            payload.sent = self._all_behind(payload)
+        except SendBufferFull:
+            return False
+        return True
+
+    def _all_behind(self, payload: Payload) -> int:
+        """Another thread sends: all of it comes behind. How many bytes.
+
+        Raises:
+            SendBufferFull: there is no room for all of it.
+            SocketClosed: sends have ended.
+        """
+        buffer, size = self._stream.writer.buffered(), sum(map(len, payload.views))
+        if buffer.keep(payload.views, whole=True) < size:
+            raise self._full(buffer, size) if buffer.failure is None else self._gone(buffer)
+        buffer.count(size)
+        buffer.settle()
+        return size
+
+    def _full(self, buffer: SendBuffer, size: int) -> SendBufferFull:
+        connection = self._stream.connection
+        most = connection.env.unsent.most_each
+        return failures.full(connection, size, buffer.size, most)
+
+    def _gone(self, buffer: SendBuffer) -> SocketError:
+        connection, failure = self._stream.connection, buffer.failure
+        if failure is None:
+            return failures.ending(connection, "send")
+        return failures.after(connection, "send", failure)

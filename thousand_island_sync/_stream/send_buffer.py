@@ -1,0 +1,351 @@
+"""What one connection has to send and its kernel, or TLS, had no room for.
+
+The facts. A peer that does not read fills its own buffer, then the kernel's here. Whoever sends
+on would have to wait, and holds a thread: a hundred such peers hold a pool.
+
+What others do. Event loops keep what is left in memory, without a limit of their own, and ask the
+program to look. nginx stops reading from who does not read.
+
+Our decision. What is left is copied here, up to a limit for the connection and one for the server,
+and goes out as the poller says that there is room (`_connection.outflow`). Nobody has a buffer
+before his kernel's is full for the first time.
+
+Who has the turn to send may have sent a part, so what others keep meanwhile comes behind all of
+his. So the bytes that were kept when he took the turn are *ahead* of him; he sends those, then his
+own, and puts what is left of his own right behind them.
+
+All of it is changed under the lock of all send buffers (`UnsentTotal`); only who has the turn takes
+out. While anything waits, the quick way to send is blocked (`Writer.block`): nothing overtakes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .._base import waits as _waits
+from .._base.queued import queued
+from ..errors import SocketError
+from ..transports.base import READ, Channel
+from . import failures
+from .pieces import Pieces
+from .states import GIVEN_AWAY
+from .turns import guard
+
+if TYPE_CHECKING:
+    from .duplex import Duplex
+    from .unsent_total import UnsentTotal
+
+
+class SendBuffer:
+    """See the module's essay. Thread: any, unless it says so.
+
+    Args:
+        stream: whose it is.
+        total: the books of all.
+
+    Attributes:
+        ahead: how many bytes come before what the present turn sends, or the next.
+        barrier: what is kept from now on stays behind, until hands are shaken.
+        barred: the present turn has begun since.
+        counted: bytes and number of the sends that were kept without the turn.
+        ended: the last callback has returned: nothing more may be sent.
+        failure: why nothing waits any more, nor may be sent; `None`: all is well.
+        lost: bytes that were dropped then, until somebody is told.
+        pooled: threads of the pool that wait for room.
+        record: TLS has a record that counts as sent, and waits as well.
+        taken_at: when the peer took something last, on the clock of its run.
+    """
+
+    __slots__ = (
+        "_pieces",
+        "_queued",
+        "_stream",
+        "_total",
+        "_waiters",
+        "_watched",
+        "ahead",
+        "barred",
+        "barrier",
+        "counted",
+        "ended",
+        "failure",
+        "lost",
+        "pooled",
+        "record",
+        "taken_at",
+    )
+
+    def __init__(self, stream: Duplex, total: UnsentTotal) -> None:
+        self._stream: Duplex | None = stream
+        self._total = total
+        self._pieces = Pieces()
+        self._queued: int | None = None  # what the kernel held at the last look
+        self._waiters = 0
+        self._watched = -1  # the descriptor that the driver knows
+        self.ahead = self.lost = self.pooled = 0
+        self.barred = self.barrier = self.ended = self.record = False
+        self.counted = (0, 0)
+        self.failure: SocketError | None = None
+        self.taken_at = total.clock()
+
+    # ---- how much ---------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """How many bytes wait."""
+        return self._pieces.size
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything does."""
+        return self._pieces.size > 0 or self.record
+
+    @property
+    def over_half(self) -> bool:
+        """Whether so much waits that messages wait, too."""
+        return self.size > self._total.most_each // 2
+
+    def is_member(self) -> bool:
+        """Whether the books have it: something waits, or somebody."""
+        return self._stream is not None and (self.waits or self._waiters > 0)
+
+    def lacks_total(self, size: int) -> bool:
+        """Whether more of so many bytes had room, were there more in the total."""
+        return self._total.room() < min(size, self._total.most_each - self.size)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more may be kept. A hint without the lock of all."""
+        return size <= min(self._total.most_each - self.size, self._total.room())
+
+    # ---- keeping ------------------------------------------------------------------
+
+    def keep(
+        self,
+        views: Sequence[memoryview],
+        *,
+        whole: bool = False,
+        mine: bool = False,
+        over: bool = False,
+    ) -> int:
+        """Copies as much of it as has room; how many bytes.
+
+        Args:
+            views: what is to be sent.
+            whole: all of it, or nothing.
+            mine: it is the rest of who has the turn, and comes before what others have kept since.
+            over: it had room when its first part went out, and is kept whatever came since.
+        """
+        size = sum(map(len, views))
+        with self._total.lock:
+            room = max(0, min(self._total.most_each - self.size, self._total.room()))
+            left = count = size if over else min(size, room)
+            if self._stream is None or self.failure is not None or (whole and count < size):
+                return 0
+            pieces = self._pieces
+            behind = pieces.cut(self.ahead) if mine and self.ahead < pieces.size else None
+            for view in views:
+                pieces.append(view[:left])
+                left -= min(left, len(view))
+            if behind is not None:
+                pieces.extend(behind)
+            if mine:
+                self.ahead += count
+            self._changed(count)
+        return count
+
+    def keep_record(self, there: bool) -> None:
+        """Whether TLS has a rest of what counts as sent."""
+        if there is not self.record:
+            with self._total.lock:
+                self.record = there and self._stream is not None and self.failure is None
+                self._changed(0)
+
+    def count(self, size: int) -> None:
+        """A send was kept as a whole, without the turn."""
+        with self._total.lock:
+            before, sends = self.counted
+            self.counted = before + size, sends + 1
+
+    def _changed(self, by: int) -> None:
+        """So many bytes more wait, or less. With the lock of all."""
+        self._total.changed(self, by)
+        stream = self._stream
+        if stream is not None:
+            blocked = self.waits or self.barrier or self.ended or self.failure is not None
+            stream.writer.block(blocked)
+
+    # ---- going out: with the turn ------------------------------------------------------
+
+    def turn_begins(self) -> None:
+        """All that was kept comes before what is sent in this turn."""
+        with self._total.lock:
+            self.barred = self.barrier
+            if not self.barrier:
+                self.ahead = self.size
+
+    def raise_barrier(self, raised: bool) -> None:
+        """Before hands are shaken anew, and after it. Thread: the owner's, perhaps with the
+        turn."""
+        with self._total.lock:
+            self.barrier = raised
+            self._changed(0)
+
+    def send_ahead(self, channel: Channel) -> bool:
+        """Sends what is ahead, and what TLS holds, as far as there is room; whether nothing is
+        left of it.
+
+        Raises:
+            OSError: as send(2).
+        """
+        while self._flush(channel):
+            with self._total.lock:
+                views = self._pieces.first(self.ahead)
+            if not views:
+                return True
+            sent = channel.send_gathered(views) if len(views) > 1 else channel.send(views[0])
+            if not sent:
+                return False
+            self._went(sent)
+        return False
+
+    def _flush(self, channel: Channel) -> bool:
+        if not channel.unfinished:
+            return True
+        before = channel.left_behind()
+        done = channel.flush()
+        if done or channel.left_behind() < before:
+            self.moved()
+        self.keep_record(not done)
+        return done
+
+    def _went(self, count: int) -> None:
+        self.moved()
+        with self._total.lock:
+            if self.failure is None:  # else they were counted out
+                self.ahead -= count
+                self._pieces.drop(count)
+                self._changed(-count)
+
+    def moved(self) -> None:
+        """The peer has taken something."""
+        self.taken_at = self._total.clock()
+
+    # ---- who sees to it ------------------------------------------------------------
+
+    def settle(self) -> None:
+        """After a turn, without it: whoever drives learns what waits, and the owner whether he is
+        to wait for it."""
+        stream = self._stream
+        if stream is None:
+            return
+        connection, fd = stream.connection, stream.sock.fileno()
+        if self.failure is not None or not self.waits or fd < 0:
+            self.unwatch()
+        else:
+            self._watched = fd
+            self.idle(self._total.clock())
+            self._total.driver.watch(self, fd, read=stream.channel.send_wants == READ)
+        if self.waits is not connection.deaf:
+            if _waits.current_task() is connection:
+                connection.alert = True
+            else:
+                connection.look_again()
+
+    def unwatch(self) -> None:
+        """The driver lets go of the descriptor."""
+        fd, self._watched = self._watched, -1
+        if fd >= 0:
+            self._total.driver.unwatch(fd)
+
+    def drive(self) -> bool | None:
+        """Sends as far as there is room. Whether that was all; `None`: another thread has the
+        turn, and tells when he gives it back. Thread: the driver's."""
+        stream = self._stream
+        if stream is None or self.failure is not None:
+            return True
+        writer, over_half = stream.writer, self.over_half
+        if not writer.try_turn():
+            return None
+        try:
+            if not stream.channel.shaking:
+                self.send_ahead(stream.channel)
+            writer.tell_owner()
+        except OSError as cause:
+            self.fail(writer.failed("send", cause))
+        finally:
+            writer.give_turn_back()
+        if over_half and not self.over_half:
+            stream.connection.look_again()  # for its messages
+        return not self.waits
+
+    def count_waiter(self, by: int, pooled: int) -> None:
+        """Of those who wait for room. With the lock of all."""
+        self._waiters += by
+        self.pooled += pooled
+
+    # ---- a peer that takes nothing ------------------------------------------------------
+
+    def idle(self, time_now: float) -> float:
+        """Seconds for which the peer has taken nothing, be it of what the kernel holds."""
+        stream = self._stream
+        if stream is not None:
+            with guard:
+                gone = stream.sock.fileno() < 0 or stream.state in GIVEN_AWAY
+                held = None if gone else queued(stream.sock)
+            before, self._queued = self._queued, held
+            if held is not None and before is not None and held < before:
+                self.taken_at = time_now
+        return max(0.0, time_now - self.taken_at)
+
+    def end_as_stuck(self, idle: float) -> bool:
+        """The connection ends, as its peer took nothing for so many seconds. Whether that is why
+        it does."""
+        stream = self._stream
+        return stream is not None and self.fail(failures.stuck(stream.connection, idle))
+
+    def end(self) -> None:
+        """The last callback has returned: what waits goes out, and nothing after it."""
+        with self._total.lock:
+            self.ended = True
+            self._changed(0)
+
+    def fail(self, error: SocketError) -> bool:
+        """Drops what waits, for this reason; no send is possible from now on. Whether it was the
+        first."""
+        stream = self._stream
+        if stream is None:
+            return False
+        with self._total.lock:
+            if self.failure is not None:
+                return False
+            self.failure = error
+            self.lost = self.size + (stream.channel.left_behind() if self.record else 0)
+            self._drop()
+        stream.connection.look_again()
+        return True
+
+    def _drop(self) -> None:
+        size = self.size
+        self._pieces.clear()
+        self._total.leave(self.pooled)
+        self.ahead = self.pooled = self._waiters = 0
+        self.record = self.barrier = False
+        self._changed(-size)
+
+    def take_lost(self) -> int:
+        """How many bytes were dropped, for who tells of it: once."""
+        lost, self.lost = self.lost, 0
+        return lost
+
+    def let_go(self) -> None:
+        """The connection has ended. Thread: its owner's."""
+        stream = self._stream
+        if stream is None:
+            return
+        self.unwatch()
+        with self._total.lock:
+            if self.failure is None:
+                self.failure = failures.ending(stream.connection, "send")
+            self._drop()
+            self._stream = None

@@ -1,0 +1,219 @@
+"""The send buffers of all connections of a run: how much waits in them, who waits for room, and
+which peer has taken nothing for longest.
+
+One lock guards the books of all of them, so that the sum is the total at any moment. It is taken
+where a kernel buffer is full, and by nobody else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from .._base import waits
+from .._base.clock import FOREVER, Clock
+from .._base.locks import lock, owns
+
+if TYPE_CHECKING:
+    from .send_buffer import SendBuffer
+
+#: Seconds for which a peer must have taken nothing before its connection ends for others' sake.
+SLOW_S = 1.0
+#: Seconds without a byte taken, in a stop.
+_STOP_S = 2.0
+
+
+class Limits(Protocol):
+    """Those of `UnsentTotal`."""
+
+    @property
+    def max_unsent(self) -> int: ...
+    @property
+    def max_unsent_total(self) -> int: ...
+    @property
+    def most_senders(self) -> int: ...
+    @property
+    def send_timeout(self) -> float: ...
+
+
+class Driver(Protocol):
+    """Sends what waits as peers make room."""
+
+    def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
+        """Something waits in it, for room, or for what TLS must `read` first. Thread: any."""
+
+    def unwatch(self, fd: int) -> None:
+        """Nothing does any more, or the descriptor goes. Thread: any."""
+
+    def close(self) -> None:
+        """Nothing goes out any more."""
+
+
+class NoDriver:
+    """What waits would never go out, so nothing is kept."""
+
+    def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
+        pass
+
+    def unwatch(self, fd: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class UnsentTotal:
+    """The books. Thread: any.
+
+    Args:
+        limits: of one connection and of all, in bytes; how many threads of the pool may wait in
+            sends; seconds for which a peer may take nothing.
+        clock: gives seconds.
+
+    Attributes:
+        lock: guards all of it, and all send buffers.
+        bytes: how many wait, in all.
+        driver: sends them.
+    """
+
+    __slots__ = (
+        "_members",
+        "_most",
+        "_most_senders",
+        "_nobody_before",
+        "_send_timeout",
+        "_senders",
+        "_stopping_since",
+        "bytes",
+        "clock",
+        "driver",
+        "lock",
+        "most_each",
+    )
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self.most_each = limits.max_unsent
+        self._most = limits.max_unsent_total
+        self._most_senders = limits.most_senders
+        self._send_timeout = limits.send_timeout
+        self.clock = clock
+        self.lock = lock("socket.unsent")
+        self.bytes = 0
+        self.driver: Driver = NoDriver()
+        self._members: dict[SendBuffer, None] = {}
+        self._senders = 0
+        self._nobody_before = 0.0
+        self._stopping_since = FOREVER
+
+    def is_inside(self) -> bool:
+        """Whether the calling thread was interrupted amid one of these calls."""
+        return owns(self.lock)
+
+    # ---- with the lock ----------------------------------------------------------
+
+    def room(self) -> int:
+        """Bytes that may be kept beyond those that are."""
+        return max(0, self._most - self.bytes)
+
+    def changed(self, buffer: SendBuffer, by: int) -> None:
+        """So many bytes more wait in it, or less."""
+        self.bytes += by
+        if buffer.is_member():
+            if buffer not in self._members:
+                buffer.taken_at = self.clock()
+                self._members[buffer] = None
+        else:
+            self._members.pop(buffer, None)
+
+    def leave(self, senders: int) -> None:
+        """So many threads of the pool do not wait any more."""
+        self._senders -= senders
+
+    # ---- who waits ----------------------------------------------------------------
+
+    def begins_to_wait(self, buffer: SendBuffer) -> int:
+        """A send waits for room. What `ends_to_wait` gets."""
+        pooled = int(waits.current_worker() is not None)
+        buffer.idle(self.clock())
+        with self.lock:
+            self._senders += pooled
+            buffer.count_waiter(1, pooled)
+            self.changed(buffer, 0)
+        return pooled
+
+    def ends_to_wait(self, buffer: SendBuffer, pooled: int) -> None:
+        with self.lock:
+            if buffer.failure is None:  # else they are counted out already
+                self._senders -= pooled
+                buffer.count_waiter(-1, -pooled)
+            self.changed(buffer, 0)
+
+    def crowded(self) -> bool:
+        """Whether more threads of the pool wait in sends than may."""
+        return self._senders > self._most_senders
+
+    def full(self) -> bool:
+        """Whether nothing more may be kept. A hint without the lock."""
+        return self.bytes >= self._most
+
+    def end_slowest(self) -> bool:
+        """Ends the connection whose peer has taken nothing for longest, if that is long enough.
+        Whether there was one."""
+        time_now = self.clock()
+        if time_now < self._nobody_before:
+            return False
+        with self.lock:
+            slowest = min(self._members, key=lambda one: one.taken_at, default=None)
+            if slowest is None or time_now - slowest.taken_at < SLOW_S:
+                since = time_now if slowest is None else slowest.taken_at
+                # Who comes later is younger; but a time is only ever looked at anew, never early.
+                self._nobody_before = min(since + SLOW_S, time_now + SLOW_S)
+                return False
+        idle = slowest.idle(time_now)
+        return idle >= SLOW_S and slowest.end_as_stuck(idle)
+
+    # ---- looking after them ---------------------------------------------------------
+
+    def stop_begins(self) -> None:
+        """From now on a peer may take nothing for two seconds only. Thread: a stop's."""
+        self._stopping_since = min(self._stopping_since, self.clock())
+
+    def look_at_all(self) -> float:
+        """Ends those whose peer took nothing in time. When to look again; `FOREVER`: nothing
+        waits. Thread: the driver's."""
+        time_now = self.clock()
+        with self.lock:
+            members = list(self._members)
+        since = self._stopping_since
+        for buffer in members:
+            idle = buffer.idle(time_now)
+            if not buffer.waits or buffer.failure is not None:
+                continue
+            in_stop = time_now - max(since, time_now - idle) if since != FOREVER else 0.0
+            if idle >= self._send_timeout or in_stop >= _STOP_S:
+                buffer.end_as_stuck(idle)
+        return time_now + self.tick() if members else FOREVER
+
+    def tick(self) -> float:
+        """Seconds between two looks."""
+        return min(0.25, max(0.005, self._send_timeout / 8))
+
+    # ---- checking, and a fork ---------------------------------------------------------
+
+    def faults(self) -> list[str]:
+        """What does not hold."""
+        with self.lock:
+            members = list(self._members)
+            found = sum(one.size for one in members)
+            senders = sum(one.pooled for one in members)
+            if found == self.bytes and senders == self._senders:
+                return []
+            return [
+                f"{self.bytes} bytes and {self._senders} threads wait to send in all, but"
+                f" {found} and {senders} in the {len(members)} connections"
+            ]
+
+    def abandon(self) -> None:
+        """In a forked child: what waits is the parent's, and nobody sends here."""
+        self.driver = NoDriver()
+        self._members.clear()
+        self.bytes = self._senders = self._most = 0
