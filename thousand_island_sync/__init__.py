@@ -1,13 +1,18 @@
 """A threaded TCP, TLS and Unix-socket server for code that blocks.
 
-from thousand_island_sync import Handler, ThousandIsland
+    from thousand_island_sync import Handler, ThousandIsland
 
-class Echo(Handler):
-    def handle_data(self, data, socket):
-        socket.send(data)
+    class Echo(Handler):
+        def handle_data(self, data, socket):
+            socket.send(data)
 
-with ThousandIsland(port=4000, handler_cls=Echo) as server:
-    server.wait()
+    with ThousandIsland(port=4000, handler_cls=Echo) as server:
+        server.wait()
+
+Where to look: `help(ThousandIsland)` has the options, `help(Handler)` the callbacks, `help(Socket)`
+what they get, `help(Connection)` what other threads use; `help(TransportOptions)` the options of
+TCP and TLS; `help(events)` telemetry. Times are milliseconds, and their names end in `_ms`; `None`
+is no limit. Every error of ours is a `ThousandIslandError`.
 """
 
 from . import events

@@ -157,7 +157,7 @@ class Told(dict[str, Any]):
 
     def __init__(self, metadata: dict[str, Any], by: By) -> None:
         super().__init__(metadata)
-        self.by = by
+        self.by: By = by
 
 
 @outside("a receiver")

@@ -122,7 +122,8 @@ class SwitchTransport:
             raise TypeError("SwitchTransport: initial: got str, takes bytes")
         self.initial: Final = bytes(memoryview(initial))
         self.transport_cls: Final = transport_cls
-        self.transport_options: Final = {} if transport_options is MISSING else transport_options
+        given = {} if transport_options is MISSING else transport_options
+        self.transport_options: Final[Any] = given
         self.timeout_ms: Final = timeout_ms
 
     def __repr__(self) -> str:  # the options may hold a key
@@ -157,8 +158,22 @@ class _FramingOfSelf:
 class Handler:
     """One connection. Subclass it; there is one instance for each, so state is `self`.
 
-    Callbacks of one connection never run at the same time; they may run on different
-    threads of the pool, and each may block. They are called with positional arguments.
+    Callbacks of one connection never run at the same time, and each may block. They are called
+    with positional arguments, so name those as you like, and looked up on the instance when they
+    run: `self.handle_data = self.handle_body` switches. The first five may return what `Result`
+    has; `None` is `Continue()`, but for `handle_eof`.
+
+    What a callback raises ends its connection and no thread. Of its own `Socket`'s errors, a
+    `SocketTimeout` of a receive leads to `handle_timeout`, a peer that has gone to `handle_close`,
+    `ServerStopping` to `handle_shutdown`, another `SocketError` to `handle_error`; nothing of that
+    is logged. Anything else leads to `handle_error`, and is logged with its traceback by
+    `logging.getLogger("thousand_island_sync")`.
+
+    One of the four last callbacks runs, once: `handle_close`, `handle_error`, `handle_timeout` or
+    `handle_shutdown`; none where the handler itself called `socket.close()`. `handle_end` follows
+    in every case.
+
+    Thread: any of the pool's for each callback, in the connection's own `contextvars.Context`.
 
     Args:
         options: the server's `handler_options`.
@@ -182,45 +197,93 @@ class Handler:
         self.options = options
 
     def handle_connection(self, socket: Socket, /) -> Result | None:
-        """The handshake is done. Returns a `Result`, or `None` to wait for bytes."""
+        """The handshake is done; on TCP there is none. The first callback of a connection.
+
+        Returns:
+            A `Result`, or `None` to wait for bytes. The read timeout begins then.
+        """
         return None
 
     def handle_data(self, data: bytes, socket: Socket, /) -> Result | None:
-        """Bytes came while no callback ran; with `framing`, one whole frame, perhaps empty. Returns
-        a `Result`, or `None` to wait for more."""
+        """Bytes came while no callback ran; with `framing`, one whole frame.
+
+        Args:
+            data: one byte or more, as they came, what `unread` had left in front; a frame is
+                without its delimiter or prefix, and may be empty.
+            socket: to answer, or to receive more.
+
+        Returns:
+            A `Result`, or `None` to wait for more. The read timeout begins anew then.
+        """
         return None
 
     def handle_eof(self, socket: Socket, /) -> Result | None:
-        """The peer has ended its sending side. `Continue()` keeps the connection, to go
-        on sending; the default, `Close()`, ends it as closed by the peer."""
+        """The peer has ended its sending side. Once, also where a `recv` in a callback saw it.
+
+        Returns:
+            `Close()`, the default, or `None`: it ends as closed by the peer. `Continue()` keeps the
+            connection, to go on sending: the read timeout stands still, `deadline_ms` does not.
+        """
         return Close()
 
     def handle_upgrade(self, socket: Socket, /) -> Result | None:
-        """A `SwitchTransport` has succeeded; `socket` is the same, and now secure."""
+        """A `SwitchTransport` has succeeded; `socket` is the same, and now secure.
+
+        Returns:
+            A `Result`, or `None` to wait for bytes.
+        """
         return None
 
     def handle_info(self, message: Any, socket: Socket, /) -> Result | None:
-        """A message of `Connection.post`."""
+        """A message of `Connection.post`; one call for each, in the order in which they fall due.
+
+        Args:
+            message: what was posted.
+            socket: to send, say.
+
+        Returns:
+            A `Result`, or `None` to go on waiting: the read timeout is not begun anew, unless
+            `Continue(timeout_ms=...)` says so.
+        """
         return None
 
     def handle_call(self, message: Any, socket: Socket, /) -> Any:
-        """A message of `Connection.call`; what it returns or raises goes to the caller."""
+        """A message of `Connection.call`.
+
+        Returns:
+            What the caller gets.
+
+        Raises:
+            NotSupported: the default. Whatever it raises goes to the caller, is not logged, and
+                the connection goes on.
+        """
         raise NotSupported(f"{type(self).__name__} has no handle_call")
 
     def handle_close(self, socket: Socket, /) -> None:
-        """Last callback: the peer closed, or a callback returned `Close()`."""
+        """Last callback: the peer closed, or a callback returned `Close()`. The socket is open
+        until it returns, but the peer may be gone."""
 
     def handle_error(self, reason: Any, socket: Socket, /) -> None:
-        """Last callback: `reason` is the exception, or what `Error` held."""
+        """Last callback: something failed; a handshake, too (`HandshakeError`). Sends may fail.
+
+        Args:
+            reason: the exception, or what `Error(...)` held.
+            socket: open until this returns.
+        """
 
     def handle_timeout(self, socket: Socket, /) -> None:
-        """Last callback: no bytes for the read timeout, or the deadline passed."""
+        """Last callback: no bytes for the read timeout, or `deadline_ms` has passed."""
 
     def handle_shutdown(self, socket: Socket, /) -> None:
-        """Last callback: the server stops, or `Connection.close()` was called."""
+        """Last callback: the server stops, or `Connection.close()` was called; `socket.stopping`
+        tells which."""
 
     def handle_end(self, socket: Socket, /) -> None:
-        """Always, once, after everything else, with the socket closed: clean up here."""
+        """Always, once, after everything else, with the socket closed: clean up here.
+
+        Its place under `max_connections` is free by then, and a stop waits for it. What it raises
+        is logged.
+        """
 
 
 def has_framing(handler_cls: type[Handler]) -> bool:

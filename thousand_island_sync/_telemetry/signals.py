@@ -47,7 +47,7 @@ class EventSignal(Signal, Generic[M, D]):
     def __init__(self, event: str) -> None:
         super().__init__(f"The event {event}.")
         self.event = event
-        self.failures = ReceiverFailures(event)
+        self.failures: ReceiverFailures = ReceiverFailures(event)
         # All of this changes under `_changing`, under which nothing is called.
         self._changes = 0
         self._by_server = False  # somebody listens, or has listened, to one server only

@@ -262,8 +262,8 @@ class Transport(ABC):
     LISTENING: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.given = dict(options)
-        self.options = checked(self.given, self.OPTIONS, self.where())
+        self.given: dict[str, Any] = dict(options)
+        self.options: dict[str, Any] = checked(self.given, self.OPTIONS, self.where())
 
     @classmethod
     def where(cls) -> str:

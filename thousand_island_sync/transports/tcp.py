@@ -176,7 +176,14 @@ at_home(INHERITED, "belongs in transport_options")
 
 
 class TCP(Transport):
-    """TCP, and Unix stream sockets for a host of `unix:/path` or `unix:@name`."""
+    """TCP, and Unix stream sockets for a host of `unix:/path` or `unix:@name`, for `transport_cls`.
+
+    Args:
+        options: what `transport_options` takes: see `TransportOptions`; not those of TLS.
+
+    Raises:
+        ConfigError: one of them is unknown, or has a wrong value.
+    """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {**LISTENING, **INHERITED}
     LISTENING: ClassVar[frozenset[str]] = frozenset(LISTENING)

@@ -112,10 +112,11 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 class Prepared:
-    """What `TLS.prepare` made: checked, built, and replaceable for later handshakes."""
+    """What `TLS.prepare` made: options, checked and built. Takes the place of a mapping wherever
+    options of TLS are given; `reload` changes them for all who use it."""
 
     def __init__(self, transport: TLS) -> None:
-        self.current = transport
+        self.current: TLS = transport
 
     @property
     def given(self) -> dict[str, Any]:
@@ -142,7 +143,10 @@ class Prepared:
 
 
 class TLS(TCP):
-    """TLS 1.2 and 1.3 through pyOpenSSL.
+    """TLS 1.2 and 1.3 through pyOpenSSL, for `transport_cls` and `SwitchTransport`.
+
+    Args:
+        options: what `transport_options` takes: see `TransportOptions`.
 
     Raises:
         ConfigError: an option is wrong, or a file is missing, unreadable or does not
