@@ -1,10 +1,12 @@
 """Every example, run as a user would, with a real client."""
 
+import os
 import re
 import smtplib
 import socket
 import ssl
 import subprocess
+import sys
 
 import pytest
 
@@ -161,15 +163,85 @@ def test_unix_echo_with_socat(example, tmp_path):
 
 
 def test_line_protocol(example, tmp_path):
-    script = example("line_protocol", "--port", "0", "--database", str(tmp_path / "db"))
+    database = str(tmp_path / "db")
+    script = example("line_protocol", "--port", "0", "--database", database, "--user", "eve:a:b")
     with connect(script) as one, connect(script) as two:
-        one.sendall(b"SET color green\nGET color\n")
-        assert receive(one, 9) == b"OK\ngreen\n"
-        two.sendall(b"GET color\nGET nothing\nwhat\n")
-        assert receive(two, 11) == b"green\nNONE\n"
+        one.sendall(b"LOGIN eve a:b\nSET color green\nGET color\n")
+        assert receive(one, 12) == b"OK\nOK\ngreen\n"
+        two.sendall(b"LOGIN eve a:b\nGET color\nGET nothing\nwhat\n")
+        assert receive(two, 14) == b"OK\ngreen\nNONE\n"
         assert receive(two, 4) == b"ERR "
         one.sendall(b"x" * 5_000)
         assert receive_all(one) == b"ERR line too long\n"
+
+
+def test_the_tests_of_an_example():
+    """They are those of a user: nothing of ours is set up around them."""
+    result = run(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
+        *("--rootdir", "examples", "examples/test_line_protocol.py"),
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stdout
+    assert b"8 passed" in result.stdout
+
+
+def test_broker(example):
+    script = example("broker", "--port", "0")
+    with connect(script) as one, connect(script) as two, connect(script) as three:
+        for sock, topic in ((one, b"a"), (two, b"a"), (two, b"b")):
+            sock.sendall(b"SUB %b\n" % topic)
+            assert receive(sock, 3) == b"OK\n"
+        three.sendall(b"PUB a to both\nPUB b to one\nPUB c\nPUB d to none\n")
+        assert receive(three, 14) == b"SENT 2\nSENT 1\n"
+        assert receive(three, 4) == b"ERR "
+        assert receive(one, 11) == b"a: to both\n"
+        assert receive(two, 21) == b"a: to both\nb: to one\n"
+        two.sendall(b"UNSUB a\n")
+        assert receive(two, 3) == b"OK\n"
+        one.sendall(b"PUB a to itself\n")
+        assert sorted(receive(one, 20).split(b"\n")) == [b"", b"SENT 1", b"a: to itself"]
+
+
+@needs_tls
+def test_device_gateway(example, tmp_path, authority):
+    for name, pem in (("cert", authority.chain), ("key", authority.key), ("ca", authority.ca_pem)):
+        (tmp_path / name).write_bytes(pem)
+    operators = str(tmp_path / "operators")
+    script = example(
+        *("device_gateway", "--port", "0", "--operators", operators),
+        *("--certfile", str(tmp_path / "cert"), "--keyfile", str(tmp_path / "key")),
+        *("--ca-certs", str(tmp_path / "ca")),
+    )
+    context = authority.client_context()
+    authority.ca.issue_cert("d@example.org", common_name="thermometer").configure_cert(context)
+    with (
+        connect(script) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as device,
+        socket.socket(socket.AF_UNIX) as operator,
+    ):
+        device.sendall(b'\0\x0e{"celsius": 7}')
+        assert receive(device, 14) == b'\0\x0c{"taken": 1}'
+        script.wait_for(r"(thermometer {'celsius': 7})")
+        operator.settimeout(10)
+        operator.connect(operators)
+        operator.sendall(b"LIST\nPUSH thermometer reboot now\nPUSH nobody x\n")
+        assert receive(operator, 15) == b"thermometer\nOK\n"
+        assert receive(operator, 19) == b"ERR nobody: KeyErro"
+        assert receive(device, 27) == b'\0\x19{"command": "reboot now"}'
+    refused = pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED")
+    with connect(script) as sock, refused:
+        with authority.client_context().wrap_socket(sock, server_hostname="localhost") as stranger:
+            stranger.recv(1)
+
+
+@pytest.mark.parametrize("way", [[], ["--rewritten"]], ids=["as-it-was", "rewritten"])
+def test_migrated(example, way):
+    script = example("migrated", "--port", "0", *way)
+    with connect(script) as sock:
+        sock.sendall(b"hel")
+        sock.sendall(b"lo\nthere\n")
+        assert receive(sock, 12) == b"HELLO\nTHERE\n"
 
 
 def test_the_readmes_benchmark_client(serve):

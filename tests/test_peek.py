@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support import eventually, receive, task_of
+from tests.support import eventually, receive, received, task_of
 from thousand_island_sync import (
     TLS,
     Close,
@@ -278,6 +278,46 @@ def test_g16_initial_may_end_anywhere_in_a_record(first, serve, client, authorit
     sock.sendall(hello[first:])
     peer.finish()
     assert peer.ask(b"whole") == b"secure whole"
+
+
+#: MySQL's packet that asks for TLS: 32 bytes behind their length and a number.
+SSL_REQUEST = b"\x20\x00\x00\x01" + bytes(32)
+
+
+class LikeMySQL(Handler):
+    """Greets, is asked for TLS, and may have got the client's hello together with that."""
+
+    def handle_connection(self, socket):
+        socket.send(b"greeting")
+
+    def handle_data(self, data, socket):
+        if socket.secure:
+            socket.send(b"secure " + data)
+        elif len(data) < len(SSL_REQUEST):
+            socket.unread(data)
+        else:
+            assert data.startswith(SSL_REQUEST)
+            return SwitchTransport(TLS, self.options, initial=data[len(SSL_REQUEST) :])
+        return None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "unix"])
+@pytest.mark.parametrize("cut", [0, 10, 36, 40, 10_000], ids="cut-at-{}".format)
+def test_a_hello_behind_mysqls_request_begins_the_handshake(
+    cut, host, serve, client, authority, tmp_path
+):
+    where = f"unix:{tmp_path}/socket" if host == "unix" else host
+    server = serve(LikeMySQL, handler_options=TLS.prepare(**authority.options), host=where)
+    sock = client(server)
+    assert receive(sock, 8) == b"greeting"
+    peer = _InPieces(authority.client_context(), sock)
+    both = SSL_REQUEST + peer.hello()
+    sock.sendall(both[:cut])
+    if cut <= len(SSL_REQUEST):
+        assert eventually(lambda: received(server, cut))
+    sock.sendall(both[cut:])
+    peer.finish()
+    assert peer.ask(b"hello") == b"secure hello"
 
 
 def test_initial_is_bytes():

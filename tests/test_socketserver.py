@@ -192,10 +192,13 @@ def test_an_application_by_wsgiref(wire, errors, bound):
     assert not errors.told
 
 
-def test_an_application_without_a_server_object(wire, errors):
-    server = wire.serve(socketserver_handler(Silent, get_app=lambda: tells_environ))
+@pytest.mark.parametrize("maker", [Silent, partial(Silent)], ids=["class", "partial"])
+def test_an_application_without_a_server_object(maker, wire, errors):
+    server = wire.serve(socketserver_handler(maker, get_app=lambda: tells_environ))
+    port = 0 if wire.name == "unix" else server.local_port
     with closing(wire.connect(server)) as client:
-        assert answer_to(b"GET / HTTP/1.0\r\n\r\n", client).startswith("/ ")
+        said = answer_to(b"GET / HTTP/1.0\r\n\r\n", client)
+    assert said == f"/ {port} {'https' if wire.secure else 'http'} 0"
     assert not errors.told
 
 

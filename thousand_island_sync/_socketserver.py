@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket as stdlib_socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,9 +135,11 @@ def _is_a(maker: RequestHandlerMaker, module: str, name: str) -> bool:
 
 def _with_https(maker: RequestHandlerMaker) -> RequestHandlerMaker:
     """For WSGI over TLS: the environment says HTTPS=on (wsgiref.util.guess_scheme)."""
-    if not isinstance(maker, type) or not _is_a(
-        maker, "wsgiref.simple_server", "WSGIRequestHandler"
-    ):
+    if not _is_a(maker, "wsgiref.simple_server", "WSGIRequestHandler"):
+        return maker
+    if isinstance(maker, partial):
+        return partial(_with_https(maker.func), *maker.args, **maker.keywords)
+    if not isinstance(maker, type):
         return maker
 
     class OverTLSToo(maker):  # type: ignore[misc, valid-type]
