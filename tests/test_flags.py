@@ -31,6 +31,8 @@ WRITTEN = {
     "read_timeout_ms": ("1.5", 1.5),
     "handshake_timeout_ms": ("100", 100),
     "send_timeout_ms": ("0", 0),
+    "max_unsent": ("0", 0),
+    "max_unsent_total": ("1_000_000", 1_000_000),
     "shutdown_timeout_ms": ("none", None),
     "max_pending_messages": ("none", None),
     "max_unread": ("1_000", 1000),

@@ -228,10 +228,10 @@ class ListenSocket:
 
     def __init__(self, sock: socket.socket, *, inherited: bool = False, unlink: Any = None) -> None:
         descriptors.listens(sock)
-        self.socket = sock
-        self.inherited = inherited
-        self.unlink = unlink
-        self.address = sock.getsockname()
+        self.socket: socket.socket = sock
+        self.inherited: bool = inherited
+        self.unlink: Any = unlink
+        self.address: Any = sock.getsockname()
 
     def hide(self) -> None:
         """Takes the file away: nobody can connect from now on, and those who have may still
