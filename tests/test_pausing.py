@@ -169,6 +169,43 @@ def test_one_made_where_there_is_no_pause_does_nothing(when):
         assert world.calls == []
 
 
+def test_one_made_in_a_message_does_nothing_to_the_pause_that_follows(world):
+    world.reactions["handle_info"] = lambda socket: world.connection.handle.resume()
+    world.reactions["handle_data"] = Continue(paused=True)
+    world.connection.inbox.post("message", 0)
+    assert world.run(b"one") == PARK
+    assert world.run(b"two") == PARK
+    assert world.calls[-1] == ("handle_data", b"one")
+    assert world.state is State.PAUSED
+
+
+def test_one_made_before_a_message_does_nothing_to_the_pause_that_it_begins(world):
+    pause(world)
+    world.reactions["handle_info"] = Continue(paused=True)
+    resume(world)
+    world.connection.inbox.post("message", 0)
+    assert world.run(b"waits") == PARK
+    assert world.calls == [("handle_info", "message")]
+
+
+@pytest.mark.parametrize("what", ["a resume", "a reset"])
+def test_messages_without_end_hide_it_not(what, world):
+    pause(world)
+    world.reactions["handle_info"] = lambda socket: world.connection.inbox.post("next", 0)
+    world.connection.inbox.post("first", 0)
+    if what == "a resume":
+        resume(world)
+        world.channel.incoming.append(b"waits")
+    else:
+        world.ours.send(b"unread")
+        world.theirs.close()
+        world.channel.incoming.append(ConnectionResetError(104, "reset"))
+    for _ in range(3):
+        if world.connection.run() == DONE:
+            break
+    assert ("handle_data", b"waits") in world.calls or "handle_close" in world.names()
+
+
 def test_one_pause_is_ended_once(world):
     pause(world)
     resume(world)
@@ -629,7 +666,7 @@ def counted_runs(connection, monkeypatch):
     machine = connection._inbox._link.machine
     runs, step = [], type(machine.pause).step
     monkeypatch.setattr(
-        type(machine.pause), "step", lambda self: (runs.append(self), step(self))[1]
+        type(machine.pause), "step", lambda self, *more: (runs.append(self), step(self, *more))[1]
     )
     return runs
 

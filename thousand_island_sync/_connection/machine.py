@@ -34,7 +34,7 @@ from .callbacks import Callbacks, End, Outcome
 from .closing import Closing
 from .environment import Environment
 from .handshake import Handshake, no_room_error
-from .pause import Pause
+from .pause import Pause, take_resume
 from .served import Served
 from .states import (
     BY_PEER,
@@ -45,6 +45,7 @@ from .states import (
     LAST_CALLBACK,
     NEW,
     PARKED,
+    PAUSED,
     RUNNING,
     TRANSITIONS,
     Cause,
@@ -154,8 +155,8 @@ class Machine:
     def step(self) -> int:
         task, callbacks = self._task, self.callbacks
         task.no_sample = True
-        if self.pause is None and task.known_inbox is not None:
-            task.known_inbox.resumed = False  # there was none, and no callback runs
+        if task.known_inbox is not None:
+            take_resume(task, self)
         if self.state is NEW:
             return Handshake.begin(task, self, self._transport)
         if self.no_room is not None:
@@ -166,8 +167,7 @@ class Machine:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
         task.alert = callbacks.has_total_deadline or self._env.stopping
-        ending = task.why_to_end() or self._heed_unsent()
-        if ending is not None:
+        if (ending := task.why_to_end() or self._heed_unsent()) is not None:
             return self.finish(ending)
         if callbacks.total_is_over:
             return self.finish(Cause.TIMEOUT)
@@ -175,9 +175,11 @@ class Machine:
             verdict = self._deliver_message()
             if verdict is None and task.why_to_end() is Cause.LOCAL:
                 verdict = self.finish(Cause.LOCAL)
-            if verdict is not None:
+            if verdict is not None and self.state is not PAUSED:
                 return verdict
-        return self.read() if self.pause is None else self.pause.step()
+        if task.known_inbox is not None:
+            take_resume(task, self)
+        return self.read() if self.pause is None else self.pause.step(self._mail_waits())
 
     def read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
@@ -229,8 +231,7 @@ class Machine:
         if ending is not None:
             return self.finish(ending)  # it is we who ended the reads
         reader.end()
-        cut_short = self.callbacks.cut_short()
-        if cut_short is not None:
+        if (cut_short := self.callbacks.cut_short()) is not None:
             return self.finish(Cause.ERROR, cut_short)
         if self.stream.channel.truncated or reader.incoming in WAS_RESET:
             return self.finish(BY_PEER)
@@ -282,8 +283,7 @@ class Machine:
             if isinstance(outcome, SwitchTransport):
                 self.pause = None
                 return Handshake.upgrade(self._task, self, outcome)
-            if self.pause is None:
-                self.pause = Pause(self._task, self)
+            self.pause = self.pause or Pause(self._task, self)
         if self._eof_told:
             self.callbacks.expect_nothing()
             if self.stream.writer.outgoing is SHUT:

@@ -34,12 +34,12 @@ class Reads(Protocol):
     """What a pause tells the machine that it holds up."""
 
     pause: Pause | None
+    state: State
     stream: Duplex
 
     @property
     def callbacks(self) -> Callbacks: ...
     def become(self, state: State) -> None: ...
-    def read(self) -> int: ...
     def receive_failed(self, error: OSError) -> int: ...
 
 
@@ -69,19 +69,15 @@ class Pause:
         machine.become(PAUSED)
         return AGAIN  # there may be messages, and it may be resumed already
 
-    def step(self) -> int:
-        """When nothing else is to be done."""
+    def step(self, mail_waits: bool) -> int:
+        """In the place of a read."""
         whose, machine = self._whose, self._machine
-        inbox = whose.known_inbox
-        if inbox is not None and inbox.resumed:
-            inbox.resumed = False
-            return self._end()
         if whose.client.was_reset(machine.stream.writer.outgoing is SHUT):
             return self._reset()
         whose.deadline = machine.callbacks.total_deadline
         if not whose.env.pool.tells_resets:
             whose.deadline = min(whose.deadline, whose.env.clock() + LOOK_S)
-        return PARK
+        return AGAIN if mail_waits else PARK
 
     def _reset(self) -> int:
         """What lies there is dropped, so that it is known how the stream has ended."""
@@ -95,9 +91,19 @@ class Pause:
             error = met
         return self._machine.receive_failed(error)
 
-    def _end(self) -> int:
+    def end(self) -> None:
+        """It has been resumed."""
         whose, machine = self._whose, self._machine
         machine.pause, whose.reads = None, True
         machine.callbacks.read_deadline += whose.env.clock() - self._since
         machine.become(PARKED)
-        return machine.read()
+
+
+def take_resume(whose: Served, machine: Reads) -> None:
+    """Between callbacks, in each step before a message and before a read. A resume ends the pause
+    that there is; where there is none it does nothing, nor later: the next callback may pause."""
+    inbox = whose.known_inbox
+    if inbox is not None and inbox.resumed:
+        inbox.resumed = False
+        if machine.state is PAUSED and machine.pause is not None:
+            machine.pause.end()
