@@ -2,12 +2,15 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 import types
 import typing
 
 import pytest
 
 from tests.event_page import PAGE, page
+from tests.programs import ROOT
 from tests.support import Echo
 from thousand_island_sync import Transport, events
 from thousand_island_sync import logger as logger_module
@@ -125,6 +128,18 @@ def test_a_payloads_type_is_what_the_catalogue_says(name, kind):
             assert key in ("error", "data", "file")  # whatever somebody has given
         else:
             assert plainly(hint) == plainly(type_), key
+
+
+def test_who_annotates_nothing_does_not_wait_for_the_types():
+    code = (
+        "import sys, thousand_island_sync\n"
+        "from thousand_island_sync import events\n"
+        "print('thousand_island_sync._telemetry.payloads' in sys.modules, 'json' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout.split() == ["False", "False"], ran.stderr
 
 
 def test_another_name_is_not_there():

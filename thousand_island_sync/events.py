@@ -115,10 +115,11 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """The types of what events tell: they are made when somebody asks for one."""
-        from ._telemetry import payloads
+        if name.endswith(("Measurements", "Metadata")):
+            from ._telemetry import payloads
 
-        if name.endswith(("Measurements", "Metadata")) and hasattr(payloads, name):
-            return getattr(payloads, name)
+            if hasattr(payloads, name):
+                return getattr(payloads, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

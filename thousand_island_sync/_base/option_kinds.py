@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from .options import (
@@ -42,6 +41,8 @@ def read_list(text: str) -> list[str]:
 
 
 def read_json(text: str) -> Any:
+    import json  # here: only a command line needs it
+
     return json.loads(text)
 
 

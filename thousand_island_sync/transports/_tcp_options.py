@@ -7,7 +7,6 @@ with other processes, and clients may wait in its backlog already.
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .._base import addresses
 from .._base.listen_errors import OptionRefused, set_option
-from .._base.option_kinds import a_number, permissions, yes_no
+from .._base.option_kinds import a_number, permissions, read_json, yes_no
 from .._base.options import Check, Option, is_sequence, is_text, optional, whole
 
 _LINUX = sys.platform.startswith("linux")
@@ -63,7 +62,7 @@ def _number(least: int, most: int, what: str, means: str, default: int | None = 
 
 def _read_socket_options(text: str) -> list[tuple[Any, ...]]:
     """As JSON: `[[6, 1, 1]]`."""
-    return [tuple(entry) for entry in json.loads(text)]
+    return [tuple(entry) for entry in read_json(text)]
 
 
 _INT_MAX = 2**31 - 1
