@@ -365,7 +365,7 @@ def test_a5_a6_silent_and_dribbling_clients_delay_nobody(serve, authority, clien
     assert server.info().handler_threads <= 4
     for sock in silent + dribbling:
         assert receive_all(sock) == b""
-    assert 1.0 < time.monotonic() - began < 2.5
+    assert 1.0 < time.monotonic() - began < 6
     assert eventually(lambda: server.info().active_connections == 0)
     errors = [what for name, what in journal_of_echo.lines if name == "error"]
     assert len(errors) == 60

@@ -300,7 +300,7 @@ def test_e9_the_time_of_a_sendfile_is_total(sends, tmp_path):
         sock.recv(1_000)  # now and then a little: that buys no time
         pause.wait(0.05)
     assert isinstance(results[0], SocketTimeout)
-    assert 0.5 < time.monotonic() - began < 1.2
+    assert 0.5 < time.monotonic() - began < 4  # time that begins anew never ends
     assert 0 < results[0].bytes_sent < 500_000_000
 
 
