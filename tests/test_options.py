@@ -15,6 +15,7 @@ from thousand_island_sync import (
     HostOptions,
     Prepared,
     ReloadOptions,
+    ServerOptions,
     ThousandIsland,
     TransportOptions,
 )
@@ -72,6 +73,17 @@ def test_what_is_left_out_of_a_reload_has_no_default():
     for function in (ThousandIsland.reload_transport, Prepared.reload):
         *options, _ = inspect.signature(function).parameters.values()
         assert {one.default for one in options if one.name != "self"} == {MISSING}
+
+
+def test_the_type_for_who_hands_options_on_is_the_signature():
+    parameters = inspect.signature(ThousandIsland).parameters
+    handed_on = ServerOptions.__annotations__
+    assert {name: one.__forward_arg__ for name, one in handed_on.items()} == {
+        name: one.annotation
+        for name, one in parameters.items()
+        if name not in ("handler_cls", "unknown")
+    }
+    assert not ServerOptions.__required_keys__
 
 
 def test_the_types_of_transports_have_what_the_transports_take():

@@ -18,6 +18,7 @@ is no limit. Every error of ours is a `ThousandIslandError`.
 from . import events
 from ._base.options import Missing
 from ._base.types import PEM, Address, Buffer, File, SocketAddress, Status
+from ._server.option_types import ServerOptions
 from ._socketserver import socketserver_handler
 from .connection import Connection
 from .errors import (
@@ -91,6 +92,7 @@ __all__ = [
     "Result",
     "SendBufferFull",
     "ServerNotRunning",
+    "ServerOptions",
     "ServerStopping",
     "Socket",
     "SocketClosed",

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from .. import events
 from .._base import waits
@@ -20,6 +20,7 @@ from .._connection.environment import Environment, Handlers
 from .._scheduler.task import AGAIN, DONE, Task
 from .._scheduler.timers import Timer, Timers
 from .._server.config import Config
+from .._server.option_types import ServerOptions
 from ..errors import MailboxFull, SocketClosed
 from ..handler import Handler
 from ..server import ThousandIsland, config_of
@@ -38,7 +39,7 @@ def call(
     *steps: Any,
     options: Any = None,
     peer: Any = ("192.0.2.1", 50_000),
-    **server_options: Any,
+    **server_options: Unpack[ServerOptions],
 ) -> Transcript:
     """Runs a handler in memory: no socket, no thread, no event, nothing logged.
 

@@ -10,9 +10,10 @@ import ssl
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from .._base import addresses, waits
+from .._server.option_types import ServerOptions
 from ..errors import ConfigError
 from ..handler import Handler
 from ..server import ThousandIsland, config_of
@@ -147,7 +148,7 @@ def serve(
     *,
     expect: Expected = (),
     ignore_threads: Iterable[str] = (),
-    **options: Any,
+    **options: Unpack[ServerOptions],
 ) -> Iterator[Server]:
     """Serves a handler on a free port of 127.0.0.1, and looks afterwards what was left behind.
 
