@@ -8,21 +8,16 @@ Each connection is written to by its own handler alone: the others `post` to it.
 
 import argparse
 
-from thousand_island_sync import Handler, MailboxFull, Socket, SocketClosed, ThousandIsland
+from thousand_island_sync import Handler, Lines, MailboxFull, Socket, SocketClosed, ThousandIsland
 
 
 class Member(Handler):
+    framing = Lines(keep_end=True)
+
     def handle_connection(self, socket: Socket) -> None:
         socket.send(b"welcome\n")
 
-    def handle_data(self, data: bytes, socket: Socket) -> None:
-        *lines, rest = data.split(b"\n")
-        if rest:
-            socket.unread(rest)  # half a line waits for its end
-        for line in lines:
-            self.tell_others(line + b"\n", socket)
-
-    def tell_others(self, line: bytes, socket: Socket) -> None:
+    def handle_data(self, line: bytes, socket: Socket) -> None:
         for other in socket.connection.server.connections():
             if other is not socket.connection:
                 try:

@@ -12,12 +12,21 @@ import re
 
 from tls_echo import own_certificate
 
-from thousand_island_sync import TLS, Close, Handler, Socket, SwitchTransport, ThousandIsland
-
-LONGEST = 64 * 1024
+from thousand_island_sync import (
+    TLS,
+    Close,
+    Handler,
+    LimitExceeded,
+    Lines,
+    Socket,
+    SwitchTransport,
+    ThousandIsland,
+)
 
 
 class Sink(Handler):
+    framing = Lines(b"\r\n")
+
     def handle_connection(self, socket: Socket) -> None:
         self.mail: list[bytes] | None = None
         socket.send(b"220 sink ready\r\n")
@@ -25,24 +34,22 @@ class Sink(Handler):
     def handle_upgrade(self, socket: Socket) -> None:
         self.mail = None  # the client begins again with EHLO
 
-    def handle_data(self, data: bytes, socket: Socket) -> Close | SwitchTransport | None:
-        *lines, rest = data.split(b"\r\n")
-        if len(rest) > LONGEST:
-            socket.send(b"500 line too long\r\n")
+    def handle_data(self, line: bytes, socket: Socket) -> Close | SwitchTransport | None:
+        if self.mail is not None:
+            self.take(line, socket)
+        elif re.match(rb"(?i)quit\b", line):
+            socket.send(b"221 bye\r\n")
             return Close()
-        socket.unread(rest)
-        for line in lines:
-            if self.mail is not None:
-                self.take(line, socket)
-            elif re.match(rb"(?i)quit\b", line):
-                socket.send(b"221 bye\r\n")
-                return Close()
-            elif re.match(rb"(?i)starttls\b", line) and not socket.secure:
-                socket.send(b"220 go ahead\r\n")
-                return SwitchTransport(TLS, self.options)
-            else:
-                self.answer(line.upper(), socket)
+        elif re.match(rb"(?i)starttls\b", line) and not socket.secure:
+            socket.send(b"220 go ahead\r\n")
+            return SwitchTransport(TLS, self.options)
+        else:
+            self.answer(line.upper(), socket)
         return None
+
+    def handle_error(self, reason: object, socket: Socket) -> None:
+        if isinstance(reason, LimitExceeded):
+            socket.send(b"500 line too long\r\n")
 
     def answer(self, line: bytes, socket: Socket) -> None:
         if line.startswith(b"EHLO"):

@@ -43,6 +43,9 @@ class Script(Channel):
             item = item()
         if isinstance(item, Exception):
             raise item
+        if item and len(item) > length:
+            item, rest = item[:length], item[length:]
+            self.incoming.insert(0, rest)
         return item
 
     def wait_recv(self, length, timeout):

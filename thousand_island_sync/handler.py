@@ -142,16 +142,16 @@ def _check_time(where: str, name: str, value: object) -> None:
         )
 
 
+# It notes that it was set: else each message of every handler would pay for a look whether it was.
 class _FramingOfSelf:
-    """`framing`, where the class does not set it. It notes that it was set: nobody looks for it
-    else, or each message of every handler would pay for the look."""
+    """What cuts the bytes that arrive into frames, or `None`: see `Handler`."""
 
     def __get__(self, handler: Handler | None, owner: type | None = None) -> Framing | None:
         return None if handler is None else vars(handler).get("framing")
 
     def __set__(self, handler: Handler, framing: Framing | None) -> None:
         vars(handler)["framing"] = framing
-        handler._frames = True
+        handler._sets_framing = True
         waits.look_again()
 
 
@@ -191,7 +191,7 @@ class Handler:
     else:
         framing = _FramingOfSelf()
     # Whether `framing` was set on this one, and its class does not.
-    _frames = False
+    _sets_framing = False
 
     def __init__(self, options: Any, /) -> None:
         self.options = options

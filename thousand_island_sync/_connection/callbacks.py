@@ -119,7 +119,7 @@ class Callbacks:
         """Makes the handler. Raises BaseException: whatever its `__init__` did."""
         self._handler = self._receiver = handler = env.handlers.make(self._context)
         self._reader = reader
-        if env.handlers.framed or handler._frames:
+        if env.handlers.framed or handler._sets_framing:
             self.cut_frames()
         if self._whose.alert:
             self._whose.came_back("__init__")
@@ -276,7 +276,7 @@ class Callbacks:
     def returned(self, result: object, name: str, socket: Socket) -> Outcome:
         """What follows from what a callback returned."""
         whose = self._whose
-        if self._handler._frames and self.frames is None:
+        if self._handler._sets_framing and self.frames is None:
             self.cut_frames()
         if whose.alert:  # who asks for an end sets it, and so does who waits in the kernel
             whose.came_back(name)

@@ -95,7 +95,9 @@ class Frames:
         the reader's buffer, of which there are news."""
         reader, handler = self._reader, self._handler
         if isinstance(data, ReadBuffer):
-            return self._row(data, socket)
+            result = self._row(data, socket)
+            self._whose.alert = True  # nobody has looked what the descriptor has
+            return result
         buffer, framing = reader.buffer, handler.framing
         if buffer is None:  # as a rule just one has come
             frame: bytes | None = None

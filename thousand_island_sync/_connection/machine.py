@@ -201,7 +201,7 @@ class Machine:
                 self._drained += len(data)
             if self._drained > _DRAINED_MOST:
                 return self.finish(BY_SHUTDOWN)
-            if kept or task.hung_up or self._mail_waits():
+            if (kept and not reader.framed) or task.hung_up or self._mail_waits():
                 task.alert = True  # there is more to look at
         return self.received(data, kept)
 

@@ -39,7 +39,11 @@ class ReadBuffer:
         self._start = self.searched = 0
 
     def add(self, data: bytes) -> None:
-        self.whole().extend(data)
+        kept = self.whole()
+        try:
+            kept.extend(data)
+        except BufferError:  # somebody keeps a view of it
+            self._data = kept + data
         self.fresh += len(data)
 
     def find(self, delimiter: bytes, start: int) -> int:
@@ -55,7 +59,10 @@ class ReadBuffer:
         if not isinstance(data, bytearray):
             data = self._data = bytearray(data)
         if self._start:
-            del data[: self._start]  # moves nothing: CPython notes a new beginning
+            try:
+                del data[: self._start]  # moves nothing: CPython notes a new beginning
+            except BufferError:  # somebody keeps a view of it
+                data = self._data = data[self._start :]
             self._start = 0
         return data
 
@@ -70,7 +77,8 @@ class ReadBuffer:
     def cut(self, begin: int, end: int, following: int) -> bytes:
         """Bytes of it, behind which the next frame begins at `following`."""
         begin += self._start
-        piece = bytes(memoryview(self._data)[begin : end + self._start])
+        with memoryview(self._data) as view:
+            piece = bytes(view[begin : end + self._start])
         self._took(self._start + following)
         return piece
 
