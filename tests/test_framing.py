@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from tests.support import eventually, journal, receive, receive_all, reset, running
+from tests.support import eventually, journal, receive, receive_all, reset, running, task_of
 from thousand_island_sync import (
     TLS,
     Close,
@@ -611,6 +611,27 @@ def test_a_stop_delivers_more_than_a_mebibyte_of_frames_that_are_here(serve, cli
         assert eventually(lambda: server.status == "stopping")
         more.set()
     assert Stops.seen == count + 1
+
+
+def test_while_bytes_wait_unsent_no_frame_is_delivered(wire):
+    """Who does not read is not listened to, however many frames are here."""
+    answer = b"x" * 60_000
+
+    class Floods(framed(Lines())):
+        def handle_data(self, data, socket):
+            self.note("data", data)
+            socket.send(answer)
+
+    server = wire.serve(Floods, max_unsent=1 << 20, send_timeout_ms=60_000)
+    sock = wire.connect(server)
+    count = 1_000  # 60 MB: the kernels' buffers hold a part of it
+    sock.sendall(b"f\n" * count)
+    assert eventually(lambda: any(task_of(one).deaf for one in server.connections()))
+    assert eventually(lambda: not server.info().busy_threads)
+    held = len(Floods.frames())
+    assert held < count
+    assert len(receive(sock, count * len(answer))) == count * len(answer)
+    assert len(Floods.frames()) == count
 
 
 def test_connection_close_ends_it_between_frames(serve, client):
