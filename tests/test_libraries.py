@@ -21,6 +21,7 @@ from tests.test_socketserver import answer_to
 from tests.test_tls import tls
 from thousand_island_sync import (
     Close,
+    ConfigError,
     Continue,
     Handler,
     socketserver_handler,
@@ -456,6 +457,13 @@ def test_pynetdicom_serves_and_holds_no_thread_of_the_pool(serve, dicom, errors)
     assert asks_for_echoes(client, server) == 0
     assert eventually(lambda: server.info().active_connections == 0)
     assert not errors.told
+
+
+def test_hooks_of_pynetdicoms_server_are_named(dicom):
+    """It would be told of nothing: so its request handler is served, as above."""
+    served, _ = dicom
+    with pytest.raises(ConfigError, match="get_request, process_request"):
+        socketserver_handler(library("pynetdicom.transport").RequestHandler, server=served)
 
 
 def test_pynetdicom_over_tls_has_a_socket_of_the_standard_library(

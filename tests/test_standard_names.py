@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from tests.support import receive, receive_all
+from tests.support import go_by, receive, receive_all
 from tests.test_tls import tls
 from thousand_island_sync import (
     TLS,
@@ -327,10 +327,14 @@ class Selects(Handler):
         return Close()
 
 
+@pytest.mark.parametrize("way", ["quick", "public"])
 @pytest.mark.parametrize("shown", [True, False], ids=["descriptor-shown", "descriptor-hidden"])
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-def test_pending_tells_select_what_is_here_already(shown, version, serve, authority, secure):
+def test_pending_tells_select_what_is_here_already(
+    way, shown, version, serve, authority, secure, monkeypatch
+):
     """Whether the records come one by one or, before `fileno()` is asked for, all at once."""
+    go_by(monkeypatch, way)
     server = tls(serve, authority, Selects, handler_options=shown)
     with secure(server, authority.client_context(getattr(ssl.TLSVersion, version))) as sock:
         assert receive(sock, 2) == b"go"
