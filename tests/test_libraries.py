@@ -5,6 +5,7 @@ those that are missing are skipped. A library's server is not run: what it does 
 socket is done with a `Socket`.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -376,9 +377,10 @@ class ByParamiko(Handler):
 
 
 def echo_in_channels(transport):
-    while channel := transport.accept(10):
-        with channel:
-            while data := channel.recv(10_000):
+    while transport.is_active():
+        channel = transport.accept(0.1)
+        with contextlib.suppress(EOFError, OSError):  # the client has gone
+            while channel and (data := channel.recv(10_000)):
                 channel.sendall(data)
     transport.close()
 
