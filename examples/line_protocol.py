@@ -62,7 +62,8 @@ class KeyValue(Handler):
             case ["GET", key]:
                 found = database.execute("SELECT value FROM lines WHERE key = ?", (key,))
                 return "".join(found.fetchone() or ["NONE"])
-        return "ERR takes SET key value, or GET key"
+            case _:
+                return "ERR takes SET key value, or GET key"
 
     def log_in(self, database: sqlite3.Connection, name: str, password: str) -> str:
         found = database.execute("SELECT hash FROM users WHERE name = ?", (name,)).fetchone()

@@ -1,5 +1,5 @@
 """mypy and pyright on the programs of `tests/type_programs`: what is right has no error, and each
-line that is marked as wrong has one, by either.
+line that is marked as wrong has one, by either. The examples are right ones, too.
 
     python -m tests.check_types           # exit code 1 and a list, where they differ
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 PROGRAMS = Path(__file__).resolve().parent / "type_programs"
 ROOT = PROGRAMS.parent.parent
+EXAMPLES = ROOT / "examples"
 _MARK = re.compile(r"#\s*wrong$")
 
 #: A file's name and a line of it.
@@ -46,7 +47,8 @@ def _run(*command: str) -> str:
 
 def by_mypy() -> dict[Place, str]:
     """Where mypy finds something, and what."""
-    printed = _run("mypy", "--strict", "--config-file=", "--no-error-summary", str(PROGRAMS))
+    strict = ("--strict", "--config-file=", "--no-error-summary")
+    printed = _run("mypy", *strict, str(PROGRAMS), *map(str, EXAMPLES.glob("*.py")))
     found = re.findall(r"^(.+?\.py):(\d+): error: (.*)$", printed, re.MULTILINE)
     return {(Path(name).name, int(line)): said for name, line, said in found}
 
