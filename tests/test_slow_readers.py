@@ -9,11 +9,13 @@ import pytest
 
 from tests.support import eventually, journal, receive, receive_all, reset, running
 from thousand_island_sync import (
+    TLS,
     Close,
     Handler,
     SendBufferFull,
     SocketClosed,
     SocketTimeout,
+    SwitchTransport,
 )
 from thousand_island_sync._stream.keeping import Keeping
 
@@ -392,3 +394,107 @@ def test_however_many_do_not_read_others_are_answered(serve, client, stopwatch):
     good.sendall(b"x")
     assert receive(good, 1) == b"x"
     assert stopwatch() - began < 5
+
+
+# ---- what waits for it -------------------------------------------------------------------
+
+
+def test_flush_waits_for_it(slow):
+    seen = []
+
+    class Flushes(Handler):
+        def handle_data(self, data, socket):
+            socket.send(blocks(8))
+            try:
+                socket.flush(timeout_ms=50)
+            except SocketTimeout as error:
+                seen.append((error, socket.unsent))
+            socket.flush()
+            seen.append(socket.unsent)
+
+    _, sock = slow(Flushes, max_unsent=1_000_000)
+    sock.sendall(b"x")
+    assert eventually(lambda: seen)
+    assert seen[0][1] > 0
+    assert receive(sock, 8 * BLOCK) == blocks(8)
+    assert eventually(lambda: seen[1:] == [0])
+
+
+def test_a_shutdown_of_the_sending_side_waits_for_it(slow):
+    class Shuts(Handler):
+        def handle_data(self, data, socket):
+            socket.send(blocks(8))
+            socket.shutdown("write")
+
+    _, sock = slow(Shuts, max_unsent=1_000_000)
+    sock.sendall(b"x")
+    assert receive_all(sock) == blocks(8)
+
+
+def test_sendfile_comes_behind_it(slow, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * 100_000)
+
+    class SendsFile(Handler):
+        def handle_data(self, data, socket):
+            socket.send(blocks(8))
+            socket.sendfile(path)
+            socket.send(b"behind")
+
+    _, sock = slow(SendsFile, max_unsent=1_000_000)
+    sock.sendall(b"x")
+    assert receive(sock, 8 * BLOCK + 100_006) == blocks(8) + b"f" * 100_000 + b"behind"
+
+
+def test_sendfile_has_a_time_of_its_own(slow, tmp_path):
+    path, seen = tmp_path / "file", []
+    path.write_bytes(b"f" * 5_000_000)
+
+    class SendsFile(Handler):
+        def handle_data(self, data, socket):
+            try:
+                socket.sendfile(path, timeout_ms=50)
+            except SocketTimeout as error:
+                seen.append(error.bytes_sent)
+
+    _, sock = slow(SendsFile)
+    sock.sendall(b"x")
+    assert eventually(lambda: seen)
+    assert 0 < seen[0] < 5_000_000
+
+
+def test_an_upgrade_waits_for_it_and_what_follows_is_encrypted(serve, client, authority):
+    class Upgrades(Handler):
+        def handle_data(self, data, socket):
+            if socket.secure:
+                socket.send(data)
+                return None
+            socket.send(blocks(8))
+            return SwitchTransport(TLS, authority.options)
+
+    server = serve(Upgrades, max_unsent=1_000_000, transport_options={**SMALL, "host": "127.0.0.1"})
+    sock = client(server)
+    sock.sendall(b"x")
+    assert eventually(lambda: at_rest(server))
+    push(server, b"encrypted")
+    assert receive(sock, 8 * BLOCK) == blocks(8)
+    secured = authority.client_context().wrap_socket(sock, server_hostname="localhost")
+    assert receive(secured, 9) == b"encrypted"
+    secured.sendall(b"ping")
+    assert receive(secured, 4) == b"ping"
+    secured.close()
+
+
+def test_closing_with_abort_drops_it(slow, record):
+    Base = journal(Sends)
+    recorder = record("socket.send_error")
+    server, sock = slow(Base)
+    sock.sendall(bytes([8]))
+    assert eventually(lambda: unsent(server) > 0)
+    (connection,) = server.connections()
+    connection.close()
+    connection.close(abort=True)
+    assert Base.ended()
+    assert Base.names() == ["shutdown", "end"]
+    (told,) = recorder.of("socket.send_error")
+    assert told.measurements["bytes_lost"] > 0

@@ -34,7 +34,7 @@ class Leaves(Protocol):
     def call(self, message: Any, timeout_ms: float | None) -> Any: ...
     def pending(self) -> int: ...
     def resume(self) -> None: ...
-    def close(self) -> None: ...
+    def close(self, abort: bool) -> None: ...
 
 
 class Connection:
@@ -132,10 +132,14 @@ class Connection:
         """
         self._inbox.resume()
 
-    def close(self) -> None:
+    def close(self, abort: bool = False) -> None:
         """Ends the connection; its handler sees it as `handle_shutdown`. A read that
-        waits is ended with `ServerStopping`. Idempotent.
+        waits is ended with `ServerStopping`. What waits in the send buffer goes out first, and
+        the connection is open until then. Idempotent.
+
+        Args:
+            abort: what waits to go out is dropped, also where the connection is ending already.
 
         Thread: any.
         """
-        self._inbox.close()
+        self._inbox.close(abort)

@@ -180,8 +180,11 @@ class Socket(StandardNames):
     ) -> int:
         """Sends all of `data`.
 
-        After `settimeout` was given a number, and without `timeout_ms`, it is as
-        `socket.send` is: it may send a part, and raises only if nothing went out.
+        What the kernel has no room for, as the peer does not read, is copied and goes out later:
+        `send` waits for what `max_unsent` and `max_unsent_total` have no room for.
+
+        After `settimeout` was given a number nothing is kept like that; and without `timeout_ms`
+        it is as `socket.send` is then: it may send a part, and raises only if nothing went out.
 
         Args:
             data: bytes-like, or an iterable of bytes-like.
@@ -193,7 +196,7 @@ class Socket(StandardNames):
             How many bytes.
 
         Raises:
-            SocketTimeout: not all went out in time; `.bytes_sent` says how many did.
+            SocketTimeout: not all was taken in time, or kept; `.bytes_sent` says how much was.
             SocketClosed: the peer has gone, or the socket was closed here.
             SocketError: any other failure, with its errno.
             TypeError: `str`, or nothing bytes-like.
@@ -213,7 +216,33 @@ class Socket(StandardNames):
         """
         self._writer.sendall(data, flags)
 
-    def sendfile(self, file: File, offset: int = 0, length: int | None = None) -> int:
+    def flush(self, timeout_ms: float | Missing | None = MISSING) -> None:
+        """Waits until nothing is left in the send buffer.
+
+        Args:
+            timeout_ms: milliseconds; not given: `settimeout`'s, or `send_timeout_ms`.
+
+        Raises:
+            SocketTimeout: the peer has not made room for all of it in time.
+            SocketError: as for `send`.
+
+        Thread: any.
+        """
+        self._writer.flush(timeout_ms)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait in the send buffer, because the peer does not read."""
+        return self._writer.unsent
+
+    def sendfile(
+        self,
+        file: File,
+        offset: int = 0,
+        length: int | None = None,
+        *,
+        timeout_ms: float | Missing | None = MISSING,
+    ) -> int:
         """Sends a file, or a part of it.
 
         Without TLS its pages go out as they are: what changes it before the peer has
@@ -223,6 +252,8 @@ class Socket(StandardNames):
             file: a path, or a binary file object, whose position does not move.
             offset: the first byte, counted from the file's start.
             length: how many; `None`: to the end.
+            timeout_ms: milliseconds for all of it; not given: `settimeout`'s, or
+                `send_timeout_ms`.
 
         Returns:
             How many bytes; fewer than `length` if the file ends early.
@@ -232,12 +263,12 @@ class Socket(StandardNames):
                 stays usable.
             ValueError: a negative number.
             TypeError: no path and no binary file.
-            SocketTimeout: not all went out within `send_timeout_ms`; see `.bytes_sent`.
+            SocketTimeout: not all went out in time; see `.bytes_sent`.
             SocketError: as for `send`.
 
         Thread: any; holds the turn to send for the whole file.
         """
-        return FileSending(self._stream, self._writer, file, offset, length).run()
+        return FileSending(self._stream, file, offset, length, timeout_ms).run()
 
     # ---- both directions ------------------------------------------------------
 

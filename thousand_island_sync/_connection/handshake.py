@@ -9,7 +9,6 @@ from .. import events
 from .._base import locks
 from .._scheduler.task import AGAIN, PARK
 from .._stream.duplex import Duplex
-from .._stream.payload import Payload
 from .._stream.states import CLOSED_HERE
 from ..errors import HandlerResultError, HandshakeError, SocketError
 from ..events import By
@@ -20,6 +19,9 @@ from .callbacks import Callbacks, End
 from .closing import Closing
 from .served import Served
 from .states import BY_PEER, BY_SHUTDOWN, CLOSED, HANDSHAKING, Cause, State
+
+#: Seconds between two looks whether an upgrade may begin, where nobody tells.
+_LOOK_S = 0.02
 
 
 class Steps(Protocol):
@@ -48,13 +50,14 @@ class Handshake:
         began: when, in real time.
     """
 
-    __slots__ = ("_began", "_dropped", "_machine", "_switch", "_whose")
+    __slots__ = ("_began", "_dropped", "_machine", "_next", "_switch", "_whose")
 
     def __init__(self, whose: Served, machine: Steps, began: float) -> None:
         self._whose = whose
         self._machine = machine
         self._began = began
         self._switch: SwitchTransport | None = None  # what asked for it, if it is an upgrade
+        self._next: Transport | None = None  # what to put in once what waits has gone out
         self._dropped = 0  # bytes that were read before, and nobody has taken
 
     @classmethod
@@ -106,6 +109,10 @@ class Handshake:
             ending = whose.why_to_end()
             if ending is not None:
                 return machine.finish(ending)
+        if self._next is not None and self._switch is not None:
+            verdict = self._wait_for_sends(self._next, self._switch)
+            if verdict is not None:
+                return verdict
         channel, callbacks = machine.stream.channel, machine.callbacks
         try:
             done = channel.handshake()
@@ -114,6 +121,9 @@ class Handshake:
         if not done:
             return self._wait(channel)
         whose.wants_write = False
+        buffer = machine.stream.writer.buffer
+        if buffer is not None:
+            buffer.settle()  # what was sent meanwhile
         if events.socket_handshake.receivers:
             self._tell_done()
         if self._switch is None:
@@ -162,27 +172,55 @@ class Handshake:
                 f"SwitchTransport: got {kind!r}, takes a Transport such as TLS"
             )
         transport = kind.of(switch.transport_options)
-        stream, env = machine.stream, whose.env
-        try:
-            stream.writer.take_turn("SwitchTransport", Payload(env.limits.send_timeout))
-        except SocketError as error:
-            return End(Cause.ERROR, error)
-        try:
-            # First of all: who detaches from another thread goes by it.
-            machine.become(HANDSHAKING)
-            if stream.state in CLOSED_HERE:
-                return End(Cause.LOCAL)
-            made = cls(whose, machine, 0.0)
-            made._replace(stream, transport, switch)
-        finally:
-            stream.writer.give_turn_back()
-        made._began = env.times.real()
+        # First of all: who detaches from another thread goes by it.
+        machine.become(HANDSHAKING)
+        if machine.stream.state in CLOSED_HERE:
+            return End(Cause.LOCAL)
+        made = cls(whose, machine, 0.0)
+        made._switch = switch
+        if not made._replaces(transport, switch):
+            made._next = transport
         return made
+
+    def _replaces(self, transport: Transport, switch: SwitchTransport) -> bool:
+        """Puts the new channel in; `False`: bytes wait to go out, or another thread sends."""
+        stream, writer = self._machine.stream, self._machine.stream.writer
+        if not writer.try_turn():
+            return False
+        try:
+            buffer = writer.buffer
+            if buffer is not None and not buffer.tries_ahead(writer):
+                return False
+            self._replace(stream, transport, switch)
+        finally:
+            writer.give_turn_back()
+        self._began = self._whose.env.times.real()
+        return True
+
+    def _wait_for_sends(self, transport: Transport, switch: SwitchTransport) -> int | None:
+        """A verdict while what was sent in plain is on its way; `None`: the handshake begins.
+        What is sent from now on comes after that."""
+        whose, machine = self._whose, self._machine
+        buffer = machine.stream.writer.buffered()
+        buffer.raise_barrier(True)
+        try:
+            if self._replaces(transport, switch):
+                self._next = None
+                return None
+        except Exception as error:
+            machine.callbacks.log(error, "SwitchTransport")
+            return machine.finish(Cause.ERROR, error, By.TRACEBACK)
+        if buffer.failure is not None:
+            return machine.finish(BY_PEER)
+        if whose.env.stopping:
+            return machine.finish(BY_SHUTDOWN)
+        whose.deadline = whose.env.clock() + _LOOK_S
+        return PARK
 
     def _replace(self, stream: Duplex, transport: Transport, switch: SwitchTransport) -> None:
         """Everything of the old transport that was read is dropped here (RFC 3207, 5). With the
         turn to send."""
-        old, self._switch = stream.channel, switch
+        old = stream.channel
         channel = transport.upgrade(self._whose.client.sock, old)
         rest = channel.begin_with(switch.initial) if switch.initial else b""
         old.unlimit()

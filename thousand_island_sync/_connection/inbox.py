@@ -33,8 +33,9 @@ class Link(Protocol):
     def look_again(self) -> None:
         """Something was left: the connection is run."""
 
-    def end_from_outside(self) -> None:
-        """Reads that wait end, then the connection is run."""
+    def end_from_outside(self, abort: bool, /) -> None:
+        """Reads that wait end, then the connection is run. `abort`: what waits to go out is
+        dropped."""
 
 
 class Inbox:
@@ -127,11 +128,11 @@ class Inbox:
             self.resumed = True
             link.look_again()
 
-    def close(self) -> None:
+    def close(self, abort: bool = False) -> None:
         self.asked = True
         link = self._link
         if link is not None:
-            link.end_from_outside()
+            link.end_from_outside(abort)
 
     # ---- what the connection asks -----------------------------------------------
 

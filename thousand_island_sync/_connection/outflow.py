@@ -159,7 +159,7 @@ class Outflow:
                 return
             poller = self._open()
             for fd in self._watched:
-                poller.watch(fd, read=True)
+                poller.watch(fd, read=False)
         if task is not None:
             self._scheduler.forget(task)
         before.close()

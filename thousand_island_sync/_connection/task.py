@@ -265,13 +265,15 @@ class ConnectionTask(Task):
             stream.cut_off()
         self.look_again()
 
-    def end_from_outside(self) -> None:
+    def end_from_outside(self, abort: bool = False) -> None:
         """Its inbox was asked to close. Thread: any."""
         stream: Duplex | None = self.machine.stream
-        if stream is None or stream.interrupt_reads():
+        buffer = None if stream is None or not abort else stream.writer.buffer
+        aborted = buffer is None or buffer.abort()
+        if stream is None or (stream.interrupt_reads() and aborted):
             self.look_again()
         else:
-            self.env.pool.soon(self.end_from_outside)
+            self.env.pool.soon(functools.partial(self.end_from_outside, abort))
 
     def came_back(self, name: str, error: BaseException | None = None) -> None:
         """A callback has returned or raised. In a forked child it ends there."""

@@ -26,7 +26,7 @@ class WritePoller(Protocol):
         """Readable while there are events; -1: somebody must look every now and then."""
 
     def watch(self, fd: int, *, read: bool) -> None:
-        """From now on, and once at once if there is room; `read`: for what comes as well.
+        """From now on, and once at once if there is room; `read`: for what comes instead.
 
         Raises:
             OSError: there is no room for it.
@@ -48,13 +48,12 @@ class EpollWrites:
         with descriptors.thread.no_fork:
             self._epoll = select.epoll()
             descriptors.hold(self)
-        self._bits = select.EPOLLOUT | select.EPOLLET
 
     def fileno(self) -> int:
         return self._epoll.fileno()
 
     def watch(self, fd: int, *, read: bool) -> None:
-        bits = self._bits | select.EPOLLIN if read else self._bits
+        bits = select.EPOLLET | (select.EPOLLIN if read else select.EPOLLOUT)
         try:
             self._epoll.register(fd, bits)
         except FileExistsError:
@@ -93,16 +92,21 @@ class KqueueWrites:
 
     def watch(self, fd: int, *, read: bool) -> None:
         flags = self._module.KQ_EV_ADD | self._module.KQ_EV_CLEAR
-        self._change(fd, self._module.KQ_FILTER_WRITE, flags)
+        wanted, other = self._module.KQ_FILTER_WRITE, self._module.KQ_FILTER_READ
         if read:
-            self._change(fd, self._module.KQ_FILTER_READ, flags)
+            wanted, other = other, wanted
+        self._drop(fd, other)
+        self._change(fd, wanted, flags)
 
     def forget(self, fd: int) -> None:
-        for filter_ in (self._module.KQ_FILTER_WRITE, self._module.KQ_FILTER_READ):
-            try:
-                self._change(fd, filter_, self._module.KQ_EV_DELETE)
-            except (OSError, ValueError):
-                pass
+        self._drop(fd, self._module.KQ_FILTER_WRITE)
+        self._drop(fd, self._module.KQ_FILTER_READ)
+
+    def _drop(self, fd: int, filter_: int) -> None:
+        try:
+            self._change(fd, filter_, self._module.KQ_EV_DELETE)
+        except (OSError, ValueError):
+            pass  # not there, or closed
 
     def ready(self) -> list[int]:
         return [int(event.ident) for event in self._kqueue.control(None, _MOST, 0)]
@@ -129,7 +133,7 @@ class LookedAt:
     def ready(self) -> list[int]:
         poller = select.poll()
         for fd, read in list(self._watched.items()):
-            poller.register(fd, select.POLLOUT | select.POLLIN if read else select.POLLOUT)
+            poller.register(fd, select.POLLIN if read else select.POLLOUT)
         return [fd for fd, _ in poller.poll(0)]
 
     def close(self) -> None:

@@ -136,7 +136,7 @@ class Orphan(ConnectionTask):
         self.client.closed = True
         forked.close_copy(self.machine.stream, _own.counted)
 
-    def end_from_outside(self) -> None:
+    def end_from_outside(self, abort: bool = False) -> None:
         self.machine.stream.on(ON_INTERRUPT)
 
 
@@ -154,7 +154,7 @@ class _ForeignInbox(Inbox):
     def resume(self) -> None:
         raise _not_here("resume")
 
-    def close(self) -> None:
+    def close(self, abort: bool = False) -> None:
         raise _not_here("close")
 
     def pending(self) -> int:

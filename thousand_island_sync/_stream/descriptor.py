@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from .. import events
+from .._base.options import MISSING
 from ..errors import NotSupported
 from . import failures
 from .handover import share
@@ -40,6 +41,8 @@ def shutdown(stream: Duplex, how: str | int) -> None:
         raise ValueError(
             f'shutdown: how: got {how!r}, takes "read", "write", "both" or SHUT_RD, ...'
         )
+    if chosen != stdlib_socket.SHUT_RD and stream.writer is not None and stream.writer.unsent:
+        stream.writer.flush(MISSING, "shutdown")  # nothing can follow
     stream.shutdown(chosen)
     if events.socket_shutdown.receivers:
         events.emit(

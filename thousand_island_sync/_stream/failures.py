@@ -134,6 +134,11 @@ def cut(owner: Owner) -> SocketClosed:
     return gone(owner, CUT, "send", "")
 
 
+def aborted(owner: Owner) -> SocketClosed:
+    what = "Connection.close(abort=True) was called"
+    return _of(owner, SocketClosed(errno.ECONNABORTED, f"send {who(owner)}: {what}"))
+
+
 def ending(owner: Owner, doing: str) -> SocketClosed:
     what = "the connection is ending, and sends what waits"
     return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: {what}"))

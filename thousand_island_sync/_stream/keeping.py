@@ -97,7 +97,7 @@ class Keeping:
             return buffer.record
         if buffer.lacks_total(sum(map(len, views))):
             stream.connection.env.unsent.end_slowest()
-        fills = not buffer.ahead or left(payload.deadline) <= 0
+        fills = not buffer.barred and (not buffer.ahead or left(payload.deadline) <= 0)
         payload.advance(buffer.keep(views, whole=not fills, mine=not buffer.barred))
         return not views
 

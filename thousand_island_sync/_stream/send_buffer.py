@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._base import waits as _waits
+from .._base.locks import if_free
 from .._base.queued import queued
 from ..errors import SocketError
 from ..transports.base import READ, Channel
@@ -35,6 +36,18 @@ from .turns import guard
 if TYPE_CHECKING:
     from .duplex import Duplex
     from .unsent_total import UnsentTotal
+    from .writer import Writer
+
+
+class _Blocked:
+    """Takes nothing: something waits that comes first, or sends have ended."""
+
+    def send(self, data: bytes, flags: int, /) -> int:
+        return 0
+
+
+#: What a quick send goes to meanwhile.
+BLOCKED = _Blocked()
 
 
 class SendBuffer:
@@ -209,6 +222,19 @@ class SendBuffer:
             self._went(sent)
         return False
 
+    def tries_ahead(self, writer: Writer) -> bool:
+        """As `send_ahead`; where that fails, all that waits is dropped."""
+        stream = self._stream
+        if stream is None or stream.channel.shaking:
+            return False
+        try:
+            return self.send_ahead(stream.channel)
+        except OSError as cause:
+            self.fail(writer.failed("send", cause))
+            return False
+        finally:
+            writer.tell_owner()
+
     def _flush(self, channel: Channel) -> bool:
         if not channel.unfinished:
             return True
@@ -240,13 +266,14 @@ class SendBuffer:
         if stream is None:
             return
         connection, fd = stream.connection, stream.sock.fileno()
-        if self.failure is not None or not self.waits or fd < 0:
+        goes = self.record or (self.size and (self.ahead or not self.barrier))
+        if self.failure is not None or not goes or stream.channel.shaking or fd < 0:
             self.unwatch()
         else:
             self._watched = fd
             self.idle(self._total.clock())
             self._total.driver.watch(self, fd, read=stream.channel.send_wants == READ)
-        if self.waits is not connection.deaf:
+        if self.waits is not connection.deaf or (self.barrier and not self.ahead):
             if _waits.current_task() is connection:
                 connection.alert = True
             else:
@@ -268,11 +295,7 @@ class SendBuffer:
         if not writer.try_turn():
             return None
         try:
-            if not stream.channel.shaking:
-                self.send_ahead(stream.channel)
-            writer.tell_owner()
-        except OSError as cause:
-            self.fail(writer.failed("send", cause))
+            self.tries_ahead(writer)
         finally:
             writer.give_turn_back()
         if over_half and not self.over_half:
@@ -303,6 +326,15 @@ class SendBuffer:
         it does."""
         stream = self._stream
         return stream is not None and self.fail(failures.stuck(stream.connection, idle))
+
+    def abort(self) -> bool:
+        """`Connection.close(abort=True)`. `False`: this thread was interrupted, and must not wait
+        for what that takes."""
+        stream = self._stream
+        if stream is None:
+            return True
+        error = failures.aborted(stream.connection)
+        return if_free(self._total.lock, lambda: self.fail(error))
 
     def end(self) -> None:
         """The last callback has returned: what waits goes out, and nothing after it."""

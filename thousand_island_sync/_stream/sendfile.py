@@ -15,13 +15,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import events
-from .._base.options import MISSING
+from .._base.options import Missing
 from ..errors import NotSupported
 from .payload import Payload
 
 if TYPE_CHECKING:
     from .duplex import Duplex
-    from .writer import Writer
 
 #: Bytes that are read at a time where the transport has no sendfile. Over a Unix socket, MiB
 #: a second by size, in two runs: 32 KiB 1,550 and 2,010; 64 KiB 1,810 and 1,780; 128 KiB 1,940
@@ -69,13 +68,19 @@ def _reader(file: Any) -> _Read:
 class FileSending:
     """One `sendfile`: which part of which file, and how far it has come."""
 
-    __slots__ = ("_file", "_length", "_offset", "_payload", "_stream", "_writer")
+    __slots__ = ("_file", "_length", "_offset", "_payload", "_stream", "_timeout_ms", "_writer")
 
     def __init__(
-        self, stream: Duplex, writer: Writer, file: Any, offset: int, length: int | None
+        self,
+        stream: Duplex,
+        file: Any,
+        offset: int,
+        length: int | None,
+        timeout_ms: float | Missing | None,
     ) -> None:
         self._stream = stream
-        self._writer = writer
+        self._writer = stream.writer
+        self._timeout_ms = timeout_ms
         self._file = file
         self._offset = offset
         self._length = length
@@ -117,12 +122,12 @@ class FileSending:
                 raise OSError(errno.ESPIPE, "sendfile: offset: this file is not seekable")
             read = _positioned(fd) if regular or stat.S_ISBLK(found.st_mode) else _streamed(fd)
         payload, writer = self._payload, self._writer
-        payload.limit(self._stream.timeout(MISSING, self._stream.connection.send_timeout))
+        otherwise = self._stream.connection.send_timeout
+        payload.limit(self._stream.timeout(self._timeout_ms, otherwise))
         cause: OSError | None = None
-        held = False
+        amid = writer.is_inside()
         try:
             writer.take_turn("sendfile", payload)
-            held = True
             writer.check("sendfile")
             writer.push(payload, "sendfile")
             if not (zero_copy and fd is not None and self._send_zero_copy(fd)):
@@ -133,7 +138,7 @@ class FileSending:
         except OSError as caught:
             cause = caught
         finally:
-            if held:
+            if not amid and writer.is_inside():
                 writer.give_turn_back(payload.sent)
         if cause is not None:
             error = writer.failed("sendfile", cause)

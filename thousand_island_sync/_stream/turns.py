@@ -19,6 +19,8 @@ guard = process_lock("socket.guard")
 LOOK_S = 1.0
 #: The same for a send that waits for room: whether its connection was ended for others' sake.
 LOOK_SENDING_S = 0.1
+#: And for one that waits for an upgrade to begin.
+LOOK_BARRED_S = 0.01
 _LOST_S = 0.5  # seconds after which a turn is taken for lost
 
 

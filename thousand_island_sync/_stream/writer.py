@@ -17,7 +17,7 @@ from ..transports.base import WRITE, Channel
 from . import failures, turns
 from .keeping import Keeping
 from .payload import Payload, joined, let_go
-from .send_buffer import SendBuffer
+from .send_buffer import BLOCKED, SendBuffer
 from .states import GOES, OPEN, SHUT
 from .wait import wait_for_hands
 
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 
 _sent = events.socket_send
 _turn = maker("socket.sending")
-
-
-class _Blocked:
-    """Takes nothing: something waits that comes first, or sends have ended."""
-
-    def send(self, data: bytes, flags: int, /) -> int:
-        return 0
-
-
-_BLOCKED = _Blocked()
 
 
 class Writer:
@@ -259,25 +249,28 @@ class Writer:
 
     def block(self, blocked: bool) -> None:
         """Whether no send may go the quick way. With the lock of all send buffers."""
-        self._sink = _BLOCKED if blocked else self._stream.channel.sink()
+        self._sink = BLOCKED if blocked else self._stream.channel.sink()
 
-    def flush(self, timeout: float, doing: str = "flush") -> None:
-        """Waits until nothing is left in the send buffer, for so many seconds.
-
-        Raises:
-            SocketTimeout: some is.
-            SocketError: as for a send.
-        """
-        payload = Payload(timeout)
+    def flush(self, timeout_ms: float | Missing | None, doing: str = "flush") -> None:
+        """See `Socket.flush`."""
+        stream, amid, payload = self._stream, self.is_inside(), Payload()
         try:
-            self.take_turn(doing, payload)
             try:
+                stream.check_open(doing)
+                payload.limit(stream.timeout(timeout_ms, stream.connection.send_timeout))
+                self.take_turn(doing, payload)
                 self.check(doing)
                 self.push(payload, doing)
             finally:
-                self.give_turn_back()
+                if not amid and self.is_inside():
+                    self.give_turn_back()
         except OSError as cause:
-            raise self.send_failed(doing, cause) from cause
+            raise self.send_failed(doing, cause)  # noqa: B904 - has its cause
+
+    @property
+    def unsent(self) -> int:
+        """See `Socket.unsent`."""
+        return 0 if self.buffer is None else self.buffer.size
 
     def check(self, doing: str) -> None:
         """Raises SocketClosed: it was closed here, or sends have ended."""
@@ -317,6 +310,11 @@ class Writer:
             look = min(remains, turns.LOOK_SENDING_S)
             if channel.shaking:
                 wait_for_hands(stream, doing, look)
+            elif buffer.barred:  # an upgrade comes first, and needs the turn
+                self._sending.release()
+                waits.wait_for(stream.sock.fileno(), write=None, timeout=turns.LOOK_BARRED_S)
+                self._sending.acquire()
+                self._turn_begins()
             elif buffer.failure is None:
                 write = channel.send_wants == WRITE
                 waits.wait_for(stream.sock.fileno(), write=write, timeout=look)
