@@ -400,8 +400,9 @@ def test_what_does_not_go_out_in_time_is_lost_and_told(
     serve, secure, authority, adopt, record, stopwatch
 ):
     recorder = record("socket.send_error")
-    _, results = stuck(serve, secure, authority, send_timeout_ms=300)
-    number, _ = results.get(timeout=5)
+    # More than it tries in vain: a peer that takes nothing for so long is ended.
+    _, results = stuck(serve, secure, authority, send_timeout_ms=1_500)
+    number, _ = results.get(timeout=10)
     adopt(number)
     assert eventually(lambda: recorder.told[-1].measurements["bytes_lost"] > 0)
     assert isinstance(recorder.told[-1].measurements["error"], TimeoutError)
@@ -699,19 +700,22 @@ def test_a_send_that_waits_gets_the_send_timeout(serve, client, adopt, record, s
             def send():
                 with pytest.raises(SocketClosed) as caught:
                     socket.send(b"x" * (64 << 20), timeout_ms=None)
-                given.put(caught.value.bytes_sent)
+                given.put(("sent", caught.value.bytes_sent))
 
             with running(send):
                 assert eventually(lambda: is_held(socket._writer._sending))
-                given.put(socket.detach())
+                given.put(("descriptor", socket.detach()))
 
     sock = client(serve(Sends, send_timeout_ms=300))
-    sent = given.get(timeout=5)
-    theirs = adopt(given.get(timeout=5))
-    (told,) = recorder.wait_for("socket.send_error")
-    assert told.measurements["bytes_sent"] == sent
+    results = dict(given.get(timeout=5) for _ in range(2))
+    theirs = adopt(results["descriptor"])
+    recorder.wait_for("socket.send_error")
+    told = [one.measurements for one in recorder.of("socket.send_error")]
+    assert results["sent"] in [one["bytes_sent"] for one in told]
     theirs.shutdown(stdlib_socket.SHUT_WR)
-    assert len(receive_all(sock)) == sent
+    lost = sum(one["bytes_lost"] for one in told)
+    assert 0 < lost <= 262_144  # what waited in the send buffer
+    assert len(receive_all(sock)) == results["sent"] - lost
 
 
 def test_two_threads_at_once(serve, client, adopt):
