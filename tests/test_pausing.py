@@ -3,6 +3,7 @@
 import contextlib
 import selectors
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -119,6 +120,35 @@ def test_a_message_during_the_pause_may_set_it_anew(world):
     resume(world)
     world.run()
     assert world.connection.deadline == world.time + 3
+
+
+@pytest.mark.parametrize("resumed_first", [True, False])
+def test_bytes_that_wait_to_go_out_meanwhile_take_nothing_of_the_read_timeout(resumed_first, world):
+    world.time += 6
+    pause(world, "handle_info")
+    world.time += 50
+    unsent = SimpleNamespace(waits=True, failure=None, over_half=False)
+    world.connection.machine.stream.writer.buffer = unsent
+    for is_resume in (resumed_first, not resumed_first):
+        world.run()
+        assert world.connection.deadline == float("inf")
+        world.time += 50
+        if is_resume:
+            resume(world)
+        else:
+            unsent.waits = False
+    assert world.run() == PARK
+    assert world.connection.deadline == world.time + 4
+
+
+def test_no_limit_may_be_set_meanwhile(world):
+    pause(world)
+    world.reactions["handle_info"] = Continue(timeout_ms=None)
+    world.connection.inbox.post("message", 0)
+    assert world.run() == PARK
+    resume(world)
+    assert world.run() == PARK
+    assert world.connection.deadline == float("inf")
 
 
 def test_the_total_deadline_runs_on(world):
@@ -286,6 +316,7 @@ def test_an_upgrade_ends_the_pause(world):
     world.connection.inbox.post("upgrade", 0)
     assert world.run(b"read") == PARK
     assert world.names() == ["handle_info", "handle_upgrade", "handle_data"]
+    assert world.connection.reads  # or some pollers are never asked again
 
 
 def test_where_the_poller_tells_of_no_reset_it_looks_each_second(world):

@@ -236,23 +236,32 @@ class Callbacks:
     def wait_after_upgrade(self, timeout_ms: float | Missing | None) -> None:
         """As `SwitchTransport` has it."""
         given = self.read_timeout if timeout_ms is MISSING else seconds(timeout_ms)  # type: ignore[arg-type]
-        self.read_deadline = self._clock() + given
+        self.read_deadline, self._left = self._clock() + given, FOREVER
 
     def expect_nothing(self) -> None:
         """The peer has ended its side: it cannot be late."""
         self.read_deadline = self._left = FOREVER
 
+    def stand_still(self) -> None:
+        """The read timeout does, during a pause and while bytes wait to go out; said anew after
+        each callback, which may have set another."""
+        if self.read_deadline != FOREVER:
+            self._left = self.read_deadline - self._clock()
+            self.read_deadline = FOREVER
+
+    def run_on(self) -> None:
+        """The read timeout goes on from where it stood."""
+        if self._left != FOREVER:
+            self.read_deadline, self._left = self._clock() + self._left, FOREVER
+
     def heed(self, unsent: SendBuffer, paused: bool) -> Cause | None:
-        """While bytes wait to go out the read timeout stands still, and goes on from there; a
-        callback may set another meanwhile. Why the connection is to end, if it is."""
+        """While bytes wait to go out. Why the connection is to end, if it is."""
         whose, held = self._whose, unsent.waits
         if held:
             whose.alert = True
-            if self.read_deadline != FOREVER:
-                self._left = self.read_deadline - self._clock()
-                self.read_deadline = FOREVER
-        elif whose.deaf and self._left != FOREVER:
-            self.read_deadline, self._left = self._clock() + self._left, FOREVER
+            self.stand_still()
+        elif whose.deaf and not paused:
+            self.run_on()
         whose.deaf = held
         if unsent.failure is not None:
             return BY_PEER
@@ -264,7 +273,7 @@ class Callbacks:
             limit = seconds(timeout)  # type: ignore[arg-type]
             if given.persistent:
                 self.read_timeout = limit
-            self.read_deadline = time_now + limit
+            self.read_deadline, self._left = time_now + limit, FOREVER
         elif begins_anew:
             self.read_deadline = time_now + self.read_timeout
         if given.deadline_ms is not MISSING:

@@ -15,7 +15,6 @@ import errno
 import os
 from typing import Protocol
 
-from .._base.clock import FOREVER
 from .._scheduler.task import AGAIN, PARK
 from .._stream.buffer import CHUNK
 from .._stream.duplex import Duplex
@@ -51,20 +50,16 @@ class Pause:
         machine: the same.
     """
 
-    __slots__ = ("_deadline", "_machine", "_since", "_whose")
+    __slots__ = ("_machine", "_whose")
 
     def __init__(self, whose: Served, machine: Reads) -> None:
         self._whose = whose
         self._machine = machine
-        self._deadline = self._since = -FOREVER
 
     def begin(self) -> int:
-        """After a callback, the one that asked for it or one that a message led to. The read
-        timeout stands still, from when it was last set."""
+        """After a callback, the one that asked for it or one that a message led to."""
         whose, machine = self._whose, self._machine
-        deadline = machine.callbacks.read_deadline
-        if deadline != self._deadline:
-            self._deadline, self._since = deadline, whose.env.clock()
+        machine.callbacks.stand_still()
         whose.reads = False
         machine.become(PAUSED)
         return AGAIN  # there may be messages, and it may be resumed already
@@ -95,7 +90,8 @@ class Pause:
         """It has been resumed."""
         whose, machine = self._whose, self._machine
         machine.pause, whose.reads = None, True
-        machine.callbacks.read_deadline += whose.env.clock() - self._since
+        if not whose.deaf:
+            machine.callbacks.run_on()
         machine.become(PARKED)
 
 
