@@ -491,6 +491,9 @@ CONNECTION_CALLS = {
     "post": lambda connection: connection.post("x"),
     "post later": lambda connection: connection.post("x", delay_ms=5),
     "call": lambda connection: connection.call("x"),
+    "send": lambda connection: connection.send(b"x"),
+    "unsent": lambda connection: connection.unsent,
+    "resume": lambda connection: connection.resume(),
     "close": lambda connection: connection.close(),
     "pending": lambda connection: connection.pending,
 }
@@ -570,11 +573,13 @@ class Own(Forking):
 def uses_its_handle(sock):
     handle = sock.connection
     handle.post("x")
+    handle.resume()
     assert handle.peername
     assert not handle.closed
     with pytest.raises(ThousandIslandError):
         handle.call("x")
-    sock.send(handle.id.encode())
+    handle.send(handle.id.encode())
+    assert handle.unsent == 0
 
 
 def test_a_connections_own_handle_answers_in_its_child_and_reaches_nobody(serve, client, children):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support import echoes, eventually, receive, reset
 from tests.test_connection import Scripted, World
-from thousand_island_sync import Close, ConfigError, Continue, Handler, SwitchTransport
+from thousand_island_sync import Close, ConfigError, Continue, Handler, Lines, SwitchTransport
 from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
 from thousand_island_sync._scheduler.poller import SelectorPoller
 from thousand_island_sync._scheduler.task import DONE, PARK
@@ -420,6 +420,7 @@ def names(noted):
 
 
 def paused(server):
+    assert eventually(server.connections)
     (connection,) = server.connections()
     assert eventually(lambda: state_of(connection) is State.PAUSED)
     return connection
@@ -552,6 +553,22 @@ def test_a_stop_whose_time_is_over_cuts_it(held, noted):
     server, _, _ = held
     assert server.stop(200) is False
     assert names(noted) == ["shutdown", "end"]
+
+
+def test_frames_wait(wire, noted):
+    class Framed(Stops):
+        framing = Lines()
+
+    server = wire.serve(Framed, handler_options=noted)
+    sock = wire.connect(server)
+    sock.sendall(b"pause\none\ntwo\nthr")
+    connection = paused(server)
+    assert noted[1:] == [("data", b"pause")]
+    connection.resume()
+    assert eventually(lambda: ("data", b"two") in noted)
+    sock.sendall(b"ee\n")
+    assert eventually(lambda: ("data", b"three") in noted)
+    assert names(noted) == ["connection", *["data"] * 4]
 
 
 def test_a_thread_of_ones_own_goes_on_with_the_socket(wire, noted):
@@ -714,7 +731,7 @@ def test_bytes_that_come_meanwhile_wake_it_a_few_times_at_most(serve, client, no
         while True:
             sock.send(b"x" * 65_536)
     sock.setblocking(True)
-    assert server.info().busy_threads == 0
+    assert eventually(lambda: server.info().busy_threads == 0)
     looked = len(runs)
     threading.Event().wait(0.3)
     assert len(runs) - looked <= 100

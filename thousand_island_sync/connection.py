@@ -28,7 +28,10 @@ class Facts(Protocol):
 
 
 class Leaves(Protocol):
-    """Where messages, calls and the wish for an end are left for a connection."""
+    """Where bytes, messages, calls and the wish for an end are left for a connection."""
+
+    def send(self, data: Any) -> int: ...
+    def unsent(self) -> int: ...
 
     def post(self, message: Any, delay_ms: float) -> None: ...
     def call(self, message: Any, timeout_ms: float | None) -> Any: ...
@@ -88,6 +91,35 @@ class Connection:
     def pending(self) -> int:
         """How many messages and calls wait, those with a delay included."""
         return self._inbox.pending()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait in its send buffer; 0 once it has ended."""
+        return self._inbox.unsent()
+
+    def send(self, data: Any) -> int:
+        """Sends, and never waits: what the kernel does not take is kept (a copy), and goes out as
+        the peer makes room, in order with everything else that is sent. Behind a send of another
+        thread that is under way, and during a handshake, it is kept. So one thread may push to
+        many connections, and learns from the exception which of them are slow.
+
+        Args:
+            data: bytes-like, or an iterable of bytes-like.
+
+        Returns:
+            How many bytes that is.
+
+        Raises:
+            SendBufferFull: it is longer than the room that is left in `max_unsent` and in
+                `max_unsent_total`; nothing of it is sent, and the connection goes on.
+            SocketClosed: the connection has ended, or its last callback has returned, or its peer
+                has gone.
+            SocketError: any other failure.
+            TypeError: `str`, or nothing bytes-like.
+
+        Thread: any.
+        """
+        return self._inbox.send(data)
 
     def post(self, message: Any, delay_ms: float = 0) -> None:
         """Queues a message for `handle_info`.

@@ -1,5 +1,5 @@
-"""What any thread may leave for a connection: messages, calls, the wish that it be read from again
-or end.
+"""What any thread may leave for a connection: bytes, messages, calls, the wish that it be read from
+again or end.
 
 It is made when somebody first asks for the connection's handle, which for most connections
 nobody does, and its queue when the first message comes. It knows of its connection no more than
@@ -17,6 +17,8 @@ from .._base.clock import FOREVER, seconds
 from .._base.locks import process_lock
 from .._base.options import is_milliseconds
 from .._scheduler.timers import Timer
+from .._stream.duplex import Duplex
+from .._stream.keeping import Keeping
 from ..connection import Connection
 from ..errors import SocketClosed, SocketTimeout, ThousandIslandError
 from .client import Client
@@ -27,8 +29,17 @@ from .mailbox import Call, Mailbox
 making = process_lock("connection")
 
 
+class HasStream(Protocol):
+    """The part of a connection that knows where its bytes go out."""
+
+    stream: Duplex
+
+
 class Link(Protocol):
     """What an inbox needs of its connection. Thread: any."""
+
+    @property
+    def machine(self) -> HasStream: ...
 
     def look_again(self) -> None:
         """Something was left: the connection is run."""
@@ -58,6 +69,28 @@ class Inbox:
         self.asked = self.resumed = False
 
     # ---- what a handle asks -----------------------------------------------------
+
+    def send(self, data: Any) -> int:
+        stream = self._stream()
+        if stream is None:
+            raise self._ended("send")
+        return self.push(stream, data)
+
+    def push(self, stream: Duplex, data: Any) -> int:
+        """Without waiting. How many bytes."""
+        return Keeping(stream).push(data)
+
+    def unsent(self) -> int:
+        stream = self._stream()
+        buffer = None if stream is None else stream.writer.buffer
+        return 0 if buffer is None else buffer.size
+
+    def _stream(self) -> Duplex | None:
+        """Where its bytes go; `None`: it has ended, or not begun."""
+        link = self._link
+        stream: Duplex | None = None if link is None else link.machine.stream
+        taken_apart = stream is not None and stream.writer is None
+        return None if taken_apart else stream
 
     def post(self, message: Any, delay_ms: float = 0) -> None:
         if not is_milliseconds(delay_ms):

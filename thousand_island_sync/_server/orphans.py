@@ -76,6 +76,10 @@ class _OrphansInbox(Inbox):
 
     __slots__ = ()
 
+    def push(self, stream: Duplex, data: Any) -> int:
+        """The send buffer is the parent's, so this waits as the `Socket` of a child does."""
+        return stream.writer.send(data)
+
     def post(self, message: Any, delay_ms: float = 0) -> None:
         """What is posted is dropped with the child: no other callback will run here."""
 
@@ -144,6 +148,12 @@ class _ForeignInbox(Inbox):
     """Of another connection of the parent's."""
 
     __slots__ = ()
+
+    def send(self, data: Any) -> int:
+        raise _not_here("send")
+
+    def unsent(self) -> int:
+        raise _not_here("unsent")
 
     def post(self, message: Any, delay_ms: float = 0) -> None:
         raise _not_here("post")

@@ -76,6 +76,7 @@ class Keeping:
             self._all_behind(payload)
             return
         try:
+            writer.check("send")  # the turn may be what its end has left
             if not writer.go_on(payload):
                 writer.tell_owner()
                 if stream.channel.unfinished:
