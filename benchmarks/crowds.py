@@ -17,6 +17,8 @@ from .measure import Server
 #: Descriptors that are left for everything but the idle connections.
 _SPARE = 400
 _SLOW_READERS = 8
+#: Those that read nothing at all.
+NON_READERS = 500
 #: They read so much, so often: 800 KiB a second each.
 _SIP, _PAUSE_S = 8_192, 0.01
 
@@ -127,7 +129,7 @@ def _beside(
         raise wrong[0]
 
 
-def beside_slow_readers(server: Server, seconds: float) -> Figures:
+def beside_sipping_readers(server: Server, seconds: float) -> Figures:
     """50 quick clients beside eight that ask for a mebibyte after another and sip it."""
 
     def sip(client: socket.socket, over: threading.Event) -> None:
@@ -143,6 +145,22 @@ def beside_slow_readers(server: Server, seconds: float) -> Figures:
 
     with _beside(server, _SLOW_READERS, sip):
         return redis(server, seconds, 50)
+
+
+def beside_non_readers(server: Server, seconds: float) -> Figures:
+    """50 quick clients without and with those that ask for a mebibyte and read nothing of it.
+
+    Added to the figures of those with: `p99_alone`, their 99th percentile over that without.
+    """
+    alone = redis(server, seconds, 50)
+    with contextlib.ExitStack() as stack:
+        for _ in range(NON_READERS):
+            client = stack.enter_context(connect(server))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.sendall(b"*1\r\n$4\r\nBULK\r\n")
+        _wait_for_descriptors(server, NON_READERS)
+        found = redis(server, seconds, 50)
+    return found | {"p99_alone": found["p99_ms"] / alone["p99_ms"]}
 
 
 def beside_computing(server: Server, seconds: float) -> Figures:

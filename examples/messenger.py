@@ -1,6 +1,7 @@
 """A chat room: a line from one client goes to all the others.
 
-Each connection is written to by its own handler alone: the others `post` to it.
+`Connection.send` never waits, so one who does not read holds up nobody: what he has not read is
+kept for him, up to `max_unsent`; then he has left the room.
 
     python examples/messenger.py --port 4050
     nc 127.0.0.1 4050
@@ -8,7 +9,14 @@ Each connection is written to by its own handler alone: the others `post` to it.
 
 import argparse
 
-from thousand_island_sync import Handler, Lines, MailboxFull, Socket, SocketClosed, ThousandIsland
+from thousand_island_sync import (
+    Handler,
+    Lines,
+    SendBufferFull,
+    Socket,
+    SocketClosed,
+    ThousandIsland,
+)
 
 
 class Member(Handler):
@@ -21,12 +29,11 @@ class Member(Handler):
         for other in socket.connection.server.connections():
             if other is not socket.connection:
                 try:
-                    other.post(line)
-                except (SocketClosed, MailboxFull):
-                    pass  # it has gone, or does not keep up
-
-    def handle_info(self, message: bytes, socket: Socket) -> None:
-        socket.send(message)
+                    other.send(line)
+                except SendBufferFull:
+                    other.close(abort=True)  # it does not keep up
+                except SocketClosed:
+                    pass  # it has gone
 
 
 def main(arguments: list[str] | None = None) -> None:

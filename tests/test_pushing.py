@@ -1,5 +1,6 @@
 """`Connection.send` and `Connection.unsent`: from any thread, never waiting."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -230,6 +231,16 @@ def test_close_lets_what_waits_go_out_first(joined, noted):
     assert eventually(refused)
     assert len(receive_all(sock)) == sent
     assert eventually(lambda: names(noted)[-1] == "end")
+
+
+def test_abort_drops_what_waits(joined, noted):
+    server, sock, connection = joined
+    sent = fill(connection)
+    connection.close(abort=True)
+    assert eventually(lambda: names(noted)[-1] == "end")
+    assert server.info().active_connections == 0
+    with contextlib.suppress(OSError):  # a reset, perhaps
+        assert len(receive_all(sock)) < sent
 
 
 def test_what_is_sent_during_a_handshake_goes_out_encrypted(serve, client, authority):
