@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Unpack
+from typing import Any, Never, Unpack
 
 from ._base.clock import seconds
 from ._base.options import MISSING, Missing, is_milliseconds
@@ -19,10 +19,7 @@ from ._server.serving import serve_until_signalled
 from .connection import Connection
 from .errors import ConfigError, NotSupported, ServerNotRunning, ThousandIslandError
 from .handler import Handler
-from .transports import TCP, ReloadOptions, Transport, TransportOptions
-
-if TYPE_CHECKING:
-    from .transports import Prepared
+from .transports import TCP, Prepared, ReloadOptions, Transport, TransportOptions
 
 
 @dataclass(frozen=True, slots=True)

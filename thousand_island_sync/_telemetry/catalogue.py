@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Any
 
 #: What a value is: a type, or a union of types; and what it means.
-Meaning = tuple[Any, str]
+Meaning = tuple[type | UnionType, str]
 
 
 @dataclass(frozen=True, slots=True)

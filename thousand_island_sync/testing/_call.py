@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from .. import events
 from .._base import waits
 from .._base.clock import FOREVER, Times, seconds
+from .._base.types import Buffer, SocketAddress
 from .._connection.environment import Environment, Handlers
 from .._scheduler.task import AGAIN, DONE, Task
 from .._scheduler.timers import Timer, Timers
@@ -36,9 +37,9 @@ _ROUNDED = 1e-9
 
 def call(
     handler_cls: type[Handler],
-    *steps: Any,
+    *steps: Step | Buffer,
     options: Any = None,
-    peer: Any = ("192.0.2.1", 50_000),
+    peer: SocketAddress = ("192.0.2.1", 50_000),
     **server_options: Unpack[ServerOptions],
 ) -> Transcript:
     """Runs a handler in memory: no socket, no thread, no event, nothing logged.

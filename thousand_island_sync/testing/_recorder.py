@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from .. import events
 from ..errors import ConfigError
+from ..server import ThousandIsland
 
 
 class Event(NamedTuple):
@@ -28,7 +29,7 @@ class EventRecorder:
     Thread: any.
     """
 
-    def __init__(self, *servers: Any) -> None:
+    def __init__(self, *servers: ThousandIsland) -> None:
         self._events: list[Event] = []
         self._changed = threading.Condition()
         for signal in events.ALL.values():

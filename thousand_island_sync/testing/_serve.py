@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from .._base import addresses, waits
+from .._base.types import PEM
 from .._server.option_types import ServerOptions
 from ..errors import ConfigError
 from ..handler import Handler
@@ -53,9 +54,9 @@ class Server(ThousandIsland):
     def connect(
         self,
         *,
-        ca_certs: Any = None,
-        certfile: Any = None,
-        keyfile: Any = None,
+        ca_certs: PEM | None = None,
+        certfile: PEM | None = None,
+        keyfile: PEM | None = None,
         server_hostname: str | None = "localhost",
         alpn: Sequence[str] | None = None,
         timeout_ms: float | None = 5_000,

@@ -17,8 +17,9 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from .._base.types import SocketAddress
 from ._serve import connected
 
 __all__ = [
@@ -146,7 +147,7 @@ class _Over(Exception):
         self.ended: Ended = ended
 
 
-def _run(address: Any, timeout_ms: float, behave: Callable[[_Client], Ended]) -> Outcome:
+def _run(address: SocketAddress, timeout_ms: float, behave: Callable[[_Client], Ended]) -> Outcome:
     """A client that behaves so; what came of it."""
     until = time.monotonic() + timeout_ms / 1000
     try:
@@ -167,7 +168,9 @@ def _run(address: Any, timeout_ms: float, behave: Callable[[_Client], Ended]) ->
             return client.outcome("reset")
 
 
-def dribble(address: Any, data: bytes, every_ms: float, timeout_ms: float = 5_000) -> Outcome:
+def dribble(
+    address: SocketAddress, data: bytes, every_ms: float, timeout_ms: float = 5_000
+) -> Outcome:
     """Sends a byte at a time, with pauses, and then waits for the end.
 
     Args:
@@ -190,7 +193,7 @@ def dribble(address: Any, data: bytes, every_ms: float, timeout_ms: float = 5_00
     return _run(address, timeout_ms, behave)
 
 
-def reset_after(address: Any, data: bytes, n: int, timeout_ms: float = 5_000) -> Outcome:
+def reset_after(address: SocketAddress, data: bytes, n: int, timeout_ms: float = 5_000) -> Outcome:
     """Sends the first `n` bytes of `data`, and resets the connection in the middle of it.
 
     Args:
@@ -211,7 +214,7 @@ def reset_after(address: Any, data: bytes, n: int, timeout_ms: float = 5_000) ->
     return _run(address, timeout_ms, behave)
 
 
-def never_read(address: Any, data: bytes, timeout_ms: float = 5_000) -> Outcome:
+def never_read(address: SocketAddress, data: bytes, timeout_ms: float = 5_000) -> Outcome:
     """Sends `data`, reads nothing, and waits until the server has had enough.
 
     Args:
@@ -238,7 +241,7 @@ def never_read(address: Any, data: bytes, timeout_ms: float = 5_000) -> Outcome:
     return _run(address, timeout_ms, behave)
 
 
-def half_close(address: Any, data: bytes, timeout_ms: float = 5_000) -> Outcome:
+def half_close(address: SocketAddress, data: bytes, timeout_ms: float = 5_000) -> Outcome:
     """Sends `data`, ends its sending side, and reads until the end.
 
     Args:
@@ -258,7 +261,7 @@ def half_close(address: Any, data: bytes, timeout_ms: float = 5_000) -> Outcome:
     return _run(address, timeout_ms, behave)
 
 
-def half_handshake(address: Any, timeout_ms: float = 5_000) -> Outcome:
+def half_handshake(address: SocketAddress, timeout_ms: float = 5_000) -> Outcome:
     """Sends half a TLS ClientHello, and waits for the end.
 
     Args:
@@ -271,7 +274,7 @@ def half_handshake(address: Any, timeout_ms: float = 5_000) -> Outcome:
     return _begin_only(address, hello[: len(hello) // 2], timeout_ms)
 
 
-def half_proxy_header(address: Any, timeout_ms: float = 5_000) -> Outcome:
+def half_proxy_header(address: SocketAddress, timeout_ms: float = 5_000) -> Outcome:
     """Sends half a header of the PROXY protocol, version 1, and waits for the end.
 
     Args:
@@ -283,7 +286,7 @@ def half_proxy_header(address: Any, timeout_ms: float = 5_000) -> Outcome:
     return _begin_only(address, b"PROXY TCP4 192.0.2.1 192.", timeout_ms)
 
 
-def _begin_only(address: Any, data: bytes, timeout_ms: float) -> Outcome:
+def _begin_only(address: SocketAddress, data: bytes, timeout_ms: float) -> Outcome:
     def behave(client: _Client) -> Ended:
         return client.read_on() if client.send(data) else "timeout"
 
