@@ -1,6 +1,7 @@
-/* The accelerator of `Runner.run_batch`. */
+/* `Runner.run_batch`: runs what is ready. What has lost its permit, and what is to be measured, is
+   Python's. */
 
-#include "native.h"
+#include "scheduler.h"
 
 #include <sys/resource.h>
 
@@ -10,60 +11,44 @@ static long voluntary_switches(void) {
 }
 
 /* As `BlockingEstimate._run_timed`, of a task that is not taken for blocking, nor its class. */
-static PyObject *run_timed(PyObject *worker, PyObject *task, long turn) {
+static PyObject *run_timed(Runner *self, Worker *worker, Task *task) {
     /* Not always the same place in a row of callbacks that repeats itself. */
-    if (put_number(SLOT(worker, Worker, turn), turn + (turn >> SAMPLE_SHIFT & 1)) < 0)
-        return NULL;
-    set(SLOT(task, Task, no_sample), Py_False);
-    set(SLOT(worker, Worker, waited), Py_False);
+    worker->turn += worker->turn >> SAMPLE_SHIFT & 1;
+    set(&task->no_sample, Py_False);
+    worker->waited = 0;
     long switches = voluntary_switches();
     double began = seconds_now();
-    PyObject *verdict = PyObject_CallMethodNoArgs(task, native.name.run);
-    if (verdict == NULL || seconds_now() - began <= native.hand_off_cost)
-        return verdict;
-    if (IS(worker, Worker, waited, Py_False) && IS(task, Task, no_sample, Py_False) &&
-        voluntary_switches() != switches) {
-        /* A suspect: its next run is measured, and others make way for it. */
-        set(SLOT(task, Task, classified), native.its.SUSPECT);
-    }
+    PyObject *verdict = PyObject_CallMethodNoArgs((PyObject *)task, native.name.run);
+    if (verdict != NULL && seconds_now() - began > HAND_OFF_NS * 1e-9 && !worker->waited &&
+        task->no_sample == Py_False && voluntary_switches() != switches &&
+        done(PyObject_CallMethodOneArg(self->_estimate, native.name.took_long,
+                                       (PyObject *)task)) < 0)
+        Py_CLEAR(verdict);
     return verdict;
 }
 
-/* What a batch works with, held over it. */
-typedef struct {
-    PyObject *runner, *queue, *estimate, *ready, *worker, *parked;
-    long mask;
-} Batch;
-
 /* -1: the run raised. */
-static int run_one(const Batch *batch, PyObject *task, long *verdict) {
-    long turn;
-    if (whole(GET(batch->worker, Worker, turn), &turn) < 0 ||
-        put_number(SLOT(batch->worker, Worker, turn), ++turn) < 0)
-        return -1;
+static int run_one(Runner *self, Worker *worker, PyObject *task, long *verdict) {
+    BlockingEstimate *estimate = (BlockingEstimate *)self->_estimate;
     PyObject *said;
-    int blocks = BLOCKS(task);
-    if (blocks < 0)
-        return -1;
-    if (!blocks && turn & batch->mask)
+    worker->turn = (long)((unsigned long)worker->turn + 1);
+    if (is_quick((Task *)task) && worker->turn & estimate->sample_mask)
         said = PyObject_CallMethodNoArgs(task, native.name.run);
-    else if (!blocks && batch->mask != 0 &&
-             is_exactly(batch->estimate, native.its.BlockingEstimate))
-        said = run_timed(batch->worker, task, turn);
+    else if (is_quick((Task *)task) && estimate->sample_mask != 0 && estimate->timed_by_kernel)
+        said = run_timed(self, worker, (Task *)task);
     else
-        said = PyObject_CallMethodObjArgs(batch->estimate, native.name.run, batch->worker, task,
-                                          NULL);
+        said = PyObject_CallMethodObjArgs(self->_estimate, native.name.run, worker, task, NULL);
     int failed = whole(said, verdict);
     Py_XDECREF(said);
     return failed;
 }
 
-static int after_run(const Batch *batch, PyObject *task, long verdict) {
+static int after_run(Runner *self, Worker *worker, PyObject *task, long verdict) {
     PyObject *number = PyLong_FromLong(verdict);
     if (number == NULL)
         return -1;
-    int failed = done(PyObject_CallMethodObjArgs(batch->runner, native.name.after_run,
-                                                 batch->worker, task, number, NULL));
+    int failed = done(PyObject_CallMethodObjArgs((PyObject *)self, native.name.after_run, worker,
+                                                 task, number, NULL));
     Py_DECREF(number);
     return failed;
 }
@@ -71,74 +56,49 @@ static int after_run(const Batch *batch, PyObject *task, long verdict) {
 enum next { RAISED, GOES_ON, QUEUE_IS_EMPTY, PERMIT_IS_GONE };
 
 /* Takes a task and runs it. */
-static enum next run_next(const Batch *batch) {
-    PyObject *worker = batch->worker, *task = call1(native.popleft, batch->ready);
+static enum next run_next(Runner *self, Worker *worker, PyObject *ready) {
+    PyObject *task = call1(native.popleft, ready);
     if (task == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_IndexError))
-            return RAISED;
         PyErr_Clear(); /* another thread was quicker */
         return QUEUE_IS_EMPTY;
     }
     long verdict = DONE;
-    int failed = TAKES(task, Task), permit = 0;
+    int failed = takes(task, Task_Type), permit = 0;
     if (failed == 0) {
-        set(SLOT(task, Task, marked), Py_False);
-        set(SLOT(worker, Worker, task), task);
-        failed = run_one(batch, task, &verdict);
+        ((Task *)task)->marked = 0;
+        set(&worker->task, task);
+        failed = run_one(self, worker, task, &verdict);
+        permit = worker->permit;
     }
-    if (failed == 0)
-        failed = permit = TRUTH(worker, Worker, permit);
-    if (permit > 0)
-        failed = verdict == PARK    ? append(batch->parked, task)
-                 : verdict == AGAIN ? append(batch->ready, task)
+    if (failed == 0 && permit)
+        failed = verdict == PARK    ? append(worker->parked, task)
+                 : verdict == AGAIN ? append(ready, task)
                                     : 0;
     else if (failed == 0)
-        failed = after_run(batch, task, verdict);
+        failed = after_run(self, worker, task, verdict);
     Py_DECREF(task);
-    return failed < 0 ? RAISED : permit > 0 ? GOES_ON : PERMIT_IS_GONE;
+    return failed < 0 ? RAISED : permit ? GOES_ON : PERMIT_IS_GONE;
 }
 
 /* As `RunQueue.begin_batch`; -1: raised. */
-static Py_ssize_t begin(const Batch *batch) {
-    long most;
-    PyObject *timer = GET(batch->queue, RunQueue, _watchdog_timer);
-    if (timer == NULL || TAKES(timer, WatchdogTimer) < 0 ||
-        whole(GET(batch->queue, RunQueue, _batch), &most) < 0)
+static Py_ssize_t begin(RunQueue *queue, Worker *worker) {
+    WatchdogTimer *timer = (WatchdogTimer *)queue->_watchdog_timer;
+    Py_ssize_t waiting = PyObject_Size(queue->_ready);
+    if (waiting > 0 && worker->permit && !timer->watching &&
+        done(PyObject_CallMethodNoArgs((PyObject *)timer, native.name.begin_now)) < 0)
         return -1;
-    Py_ssize_t waiting = PyObject_Size(batch->ready);
-    if (waiting <= 0)
-        return waiting;
-    int permit = TRUTH(batch->worker, Worker, permit);
-    int watched = permit < 0 ? -1 : permit == 0 ? 1 : TRUTH(timer, WatchdogTimer, watching);
-    if (watched == 0) {
-        Py_INCREF(timer);
-        watched = done(PyObject_CallMethodNoArgs(timer, native.name.begin_now));
-        Py_DECREF(timer);
-    }
-    return watched < 0 ? -1 : waiting < most ? waiting : most;
+    return waiting < queue->_batch ? waiting : queue->_batch;
 }
 
-/* When the queue is empty, or it is time for a look: as `RunQueue.end_batch`. */
-static PyObject *end(const Batch *batch) {
-    long alone;
-    PyObject *most = HOLD(batch->queue, RunQueue, _batch);
-    if (most == NULL)
+PyObject *runner_run_batch(PyObject *object, PyObject *given) {
+    Runner *self = (Runner *)object;
+    Worker *worker = (Worker *)given;
+    if (was_made(object, self->_queue) < 0 || takes(given, Worker_Type) < 0 ||
+        was_made(given, worker->parked) < 0)
         return NULL;
-    set(SLOT(batch->worker, Worker, task), Py_None);
-    put(SLOT(batch->queue, RunQueue, _unlooked), most);
-    if (whole(GET(batch->queue, RunQueue, _alone), &alone) < 0)
-        return NULL;
-    if (alone >= ALONE)
-        return PyObject_CallMethodOneArg(batch->runner, native.name.stay_alone, batch->worker);
-    Py_RETURN_NONE;
-}
-
-static PyObject *run_some(const Batch *batch) {
-    Py_ssize_t left = begin(batch);
-    if (left < 0)
-        return NULL;
-    for (; left > 0; left--) {
-        enum next next = run_next(batch);
+    RunQueue *queue = (RunQueue *)self->_queue;
+    for (Py_ssize_t left = begin(queue, worker); left != 0; left--) {
+        enum next next = left < 0 ? RAISED : run_next(self, worker, queue->_ready);
         if (next == RAISED)
             return NULL;
         if (next == PERMIT_IS_GONE)
@@ -146,24 +106,10 @@ static PyObject *run_some(const Batch *batch) {
         if (next == QUEUE_IS_EMPTY)
             break;
     }
-    return end(batch);
-}
-
-PyObject *native_run_batch(PyObject *self, PyObject *worker) {
-    if (!is_exactly(worker, native.its.Worker))
-        return call2(native.its.run_batch, self, worker);
-    Batch batch = {.runner = self, .worker = worker};
-    PyObject *result = NULL;
-    if ((batch.queue = HOLD(self, Runner, _queue)) != NULL &&
-        (batch.estimate = HOLD(self, Runner, _estimate)) != NULL &&
-        TAKES(batch.queue, RunQueue) == 0 && TAKES(batch.estimate, BlockingEstimate) == 0 &&
-        (batch.ready = HOLD(batch.queue, RunQueue, _ready)) != NULL &&
-        (batch.parked = HOLD(worker, Worker, parked)) != NULL &&
-        whole(GET(batch.estimate, BlockingEstimate, sample_mask), &batch.mask) == 0)
-        result = run_some(&batch);
-    Py_XDECREF(batch.parked);
-    Py_XDECREF(batch.ready);
-    Py_XDECREF(batch.estimate);
-    Py_XDECREF(batch.queue);
-    return result;
+    /* As `RunQueue.end_batch`. */
+    set(&worker->task, Py_None);
+    queue->_unlooked = queue->_batch;
+    if (queue->_alone >= ALONE)
+        return PyObject_CallMethodOneArg(object, native.name.stay_alone, given);
+    Py_RETURN_NONE;
 }

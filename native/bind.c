@@ -1,6 +1,6 @@
 /* How the twins are put in. */
 
-#include "native.h"
+#include "scheduler.h"
 
 #include <structmember.h>
 #include <sys/socket.h>
@@ -42,31 +42,37 @@ int find_slot(PyObject *things, const char *name, const char *slot, Py_ssize_t *
     return failed;
 }
 
-static PyObject *attribute_of(const char *module, const char *type, const char *name) {
+/* A type of another module. */
+static PyObject *type_of(const char *module, const char *name) {
     PyObject *from = PyImport_ImportModule(module);
-    PyObject *class = from == NULL ? NULL : PyObject_GetAttrString(from, type);
-    PyObject *found = class == NULL ? NULL : PyObject_GetAttrString(class, name);
-    Py_XDECREF(class);
+    PyObject *found = from == NULL ? NULL : PyObject_GetAttrString(from, name);
     Py_XDECREF(from);
     return found;
 }
 
-static int know_the_standard_library(void) {
-    PyObject *from = PyImport_ImportModule("socket");
-    if (from == NULL)
+/* What every type of ours calls; once. */
+int know_names(void) {
+    if (native.chunk != NULL)
+        return 0;
+#define KEEP_NAME(word)                                                                        \
+    if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
         return -1;
-    native.socket_type = (PyTypeObject *)PyObject_GetAttrString(from, "socket");
-    native.dontwait = PyObject_GetAttrString(from, "MSG_DONTWAIT");
-    Py_DECREF(from);
-    native.popleft = attribute_of("collections", "deque", "popleft");
-    native.append = attribute_of("collections", "deque", "append");
-    native.fileno = attribute_of("_socket", "socket", "fileno");
-    native.epoll_fileno = attribute_of("select", "epoll", "fileno");
-    native.quietly = PyLong_FromLong(MSG_DONTWAIT | MSG_NOSIGNAL);
-    native.zero = PyLong_FromLong(0);
-    native.chunk = PyLong_FromLong(CHUNK);
-    native.handle_data = PyUnicode_InternFromString("handle_data");
-    return PyErr_Occurred() ? -1 : 0;
+    NAMES(KEEP_NAME)
+    PyObject *epoll = type_of("select", "epoll"), *plain = type_of("_socket", "socket");
+    bool known = epoll != NULL && plain != NULL &&
+                 (native.deque = type_of("collections", "deque")) != NULL &&
+                 (native.socket_type = (PyTypeObject *)type_of("socket", "socket")) != NULL &&
+                 (native.popleft = PyObject_GetAttrString(native.deque, "popleft")) != NULL &&
+                 (native.append = PyObject_GetAttrString(native.deque, "append")) != NULL &&
+                 (native.fileno = PyObject_GetAttr(plain, native.name.fileno)) != NULL &&
+                 (native.epoll_fileno = PyObject_GetAttr(epoll, native.name.fileno)) != NULL &&
+                 (native.dontwait = PyLong_FromLong(MSG_DONTWAIT)) != NULL &&
+                 (native.quietly = PyLong_FromLong(MSG_DONTWAIT | MSG_NOSIGNAL)) != NULL &&
+                 (native.zero = PyLong_FromLong(0)) != NULL &&
+                 (native.chunk = PyLong_FromLong(CHUNK)) != NULL;
+    Py_XDECREF(epoll);
+    Py_XDECREF(plain);
+    return known ? 0 : -1;
 }
 
 /* A twin reads the slots of its class, so it is given to that class or one below it. Their
@@ -80,8 +86,6 @@ static struct {
     {{"receive", native_run, METH_NOARGS, NULL}, &native.its.Connection},
     {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, &native.its.Connection},
     {{"become", native_become, METH_O, NULL}, &native.its.Machine},
-    {{"run_batch", native_run_batch, METH_O, NULL}, &native.its.Runner},
-    {{"look", native_look, METH_O, NULL}, &native.its.RunQueue},
     {{"send", QUICKLY(native_send), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
     {{"recv", QUICKLY(native_recv), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
 };
@@ -112,14 +116,6 @@ PyObject *give_twin(PyObject *Py_UNUSED(module), PyObject *arguments) {
 static PyObject *not_bound(void) {
 #define DROP_THING(thing) Py_CLEAR(native.its.thing);
     THINGS(DROP_THING)
-#define DROP_NAME(word) Py_CLEAR(native.name.word);
-    NAMES(DROP_NAME)
-    Py_CLEAR(native.socket_type);
-    PyObject **others[] = {&native.dontwait,     &native.quietly, &native.popleft, &native.append,
-                           &native.fileno,       &native.zero,    &native.chunk,
-                           &native.epoll_fileno, &native.handle_data};
-    for (size_t which = 0; which < sizeof others / sizeof *others; which++)
-        Py_CLEAR(*others[which]);
     return NULL;
 }
 
@@ -130,6 +126,15 @@ static bool are_dicts(void) {
         if (takes(dicts[which], &PyDict_Type) < 0)
             return false;
     return true;
+}
+
+/* Its fields are read as a task's. */
+static bool is_a_task(void) {
+    PyTypeObject *connection = (PyTypeObject *)native.its.Connection;
+    if (PyType_IsSubtype(connection, Task_Type))
+        return true;
+    PyErr_Format(PyExc_TypeError, "%.100s is no %.100s", connection->tp_name, Task_Type->tp_name);
+    return false;
 }
 
 PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
@@ -145,15 +150,7 @@ PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *t
     if ((native.its.thing = find_thing(things, #thing)) == NULL)                               \
         return not_bound();
     THINGS(KEEP_THING)
-#define KEEP_NAME(word)                                                                        \
-    if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
-        return not_bound();
-    NAMES(KEEP_NAME)
-    PyObject *poller = find_class(things, "EpollPoller");
-    bool classes = poller != NULL;
-    Py_XDECREF(poller);
-    if (!classes || !are_dicts() || know_the_standard_library() < 0 ||
-        seconds_of(native.its.HAND_OFF_COST, &native.hand_off_cost) < 0)
+    if (!are_dicts() || !is_a_task())
         return not_bound();
     native.missing = find_thing(things, "MISSING");
     if (native.missing == NULL)

@@ -1,16 +1,17 @@
 /* The twins of `ConnectionTask.run` and `ConnectionTask.stay`: a step of its `Machine`. */
 
-#include "native.h"
+#include "scheduler.h"
 
 #include <sys/socket.h>
 
 /* What a step is made on; all held. */
 typedef struct {
-    PyObject *task, *machine, *callbacks, *socket;
+    Task *task;
+    PyObject *machine, *callbacks, *socket;
 } Parts;
 
 /* What a non-blocking receive found: bytes, or `None` for nothing yet. NULL: it raised. */
-static PyObject *receive(PyObject *task, PyObject *source) {
+static PyObject *receive(Task *task, PyObject *source) {
     if (!Py_IS_TYPE(source, native.socket_type)) { /* TLS, or a test's */
         PyObject *arguments[] = {source, native.chunk, native.dontwait};
         PyObject *data = PyObject_VectorcallMethod(native.name.recv, arguments, 3, NULL);
@@ -20,10 +21,7 @@ static PyObject *receive(PyObject *task, PyObject *source) {
         }
         return data;
     }
-    int fd; /* only its owner closes it: this thread */
-    if (number_of(GET(task, Task, fd), &fd) < 0)
-        return NULL;
-    return receive_from(fd, CHUNK, MSG_DONTWAIT);
+    return receive_from((int)task->fd, CHUNK, MSG_DONTWAIT); /* its owner closes it: this thread */
 }
 
 /* `wait_recv` of a plain channel, whose time limit is in the kernel already. */
@@ -52,7 +50,7 @@ static PyObject *deliver(PyObject *callbacks, PyObject *data, PyObject *socket) 
         tell_lock_watch(NULL, USERS_CODE);
     if (handler != NULL && PyContext_Enter(context) == 0) {
         PyObject *arguments[] = {handler, data, socket}; /* looked up anew: it may be set */
-        result = PyObject_VectorcallMethod(native.handle_data, arguments, 3, NULL);
+        result = PyObject_VectorcallMethod(native.name.handle_data, arguments, 3, NULL);
         if (PyContext_Exit(context) < 0)
             Py_CLEAR(result);
     }
@@ -75,12 +73,12 @@ static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
     return call_with_size(self, native.name._after_data, result, size);
 }
 
-static PyObject *drained_after(PyObject *task, PyObject *self, Py_ssize_t size) {
+static PyObject *drained_after(Task *task, PyObject *self, Py_ssize_t size) {
     PyObject *source = GET(self, Machine, source);
     if (source == NULL)
         return NULL;
     int known = tls_drained(source);
-    if (known >= 0 && IS(task, Task, hung_up, Py_False))
+    if (known >= 0 && task->hung_up == Py_False)
         return PyLong_FromLong(known ? PARK : AGAIN);
     PyObject *drained = call_with_size(self, native.name._drained_after, NULL, size);
     int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
@@ -96,7 +94,7 @@ static void release(Parts *parts) {
 
 /* The machine of a task; -1: it raised. `release` is to follow either way. */
 static int hold_machine(PyObject *task, Parts *parts) {
-    *parts = (Parts){task, HOLD(task, Connection, machine), NULL, NULL};
+    *parts = (Parts){(Task *)task, HOLD(task, Connection, machine), NULL, NULL};
     return parts->machine == NULL ? -1 : TAKES(parts->machine, Machine);
 }
 
@@ -117,8 +115,8 @@ static int park(Parts *parts, double now) {
     PyObject *deadline = PyFloat_FromDouble(now + timeout);
     if (deadline == NULL)
         return -1;
-    set(SLOT(callbacks, Callbacks, read_deadline), deadline);
-    put(SLOT(parts->task, Task, deadline), deadline);
+    put(SLOT(callbacks, Callbacks, read_deadline), deadline);
+    parts->task->deadline = now + timeout;
     set(SLOT(parts->machine, Machine, state), native.its.PARKED);
     return 0;
 }
@@ -126,7 +124,8 @@ static int park(Parts *parts, double now) {
 /* `Machine.received`, of some bytes, which are the caller's. `staying`: the thread has no permit to
    give away. */
 static PyObject *received(Parts *parts, PyObject *data, bool staying) {
-    PyObject *task = parts->task, *self = parts->machine, *socket = parts->socket;
+    Task *task = parts->task;
+    PyObject *self = parts->machine, *socket = parts->socket;
     Py_ssize_t size = PyObject_Size(data); /* a user's transport may give other than bytes */
     PyObject *result;
     set(SLOT(self, Machine, state), native.its.RUNNING);
@@ -137,17 +136,14 @@ static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     if (heard(native.its.async_recv) &&
         done(PyObject_CallMethodOneArg(parts->callbacks, native.name.tell_arrival, data)) < 0)
         goto failed;
-    int blocks = staying ? 0 : BLOCKS(task);
-    if (blocks > 0)
-        blocks = done(PyObject_CallNoArgs(native.its.make_way));
-    if (blocks < 0)
+    if (!staying && !is_quick(task) && done(PyObject_CallNoArgs(native.its.make_way)) < 0)
         goto failed;
     result = deliver(parts->callbacks, data, socket);
     Py_CLEAR(whole);
     if (result == NULL)
-        return handled(self, native.name._raised, native.handle_data);
+        return handled(self, native.name._raised, native.name.handle_data);
     PyObject *verdict = NULL;
-    if (result != Py_None || !IS(task, Task, alert, Py_False)) {
+    if (result != Py_None || task->alert != Py_False) {
         verdict = after_data(self, result, size);
     } else {
         double now;
@@ -194,8 +190,7 @@ PyObject *native_run(PyObject *task, PyObject *Py_UNUSED(ignored)) {
     Parts parts;
     PyObject *verdict = NULL;
     if (hold_machine(task, &parts) == 0) {
-        if (!IS(task, Task, alert, Py_False) ||
-            !IS(parts.machine, Machine, state, native.its.PARKED))
+        if (parts.task->alert != Py_False || !IS(parts.machine, Machine, state, native.its.PARKED))
             verdict = call1(native.its.run, task);
         else
             verdict = run_parked(&parts);
@@ -270,25 +265,24 @@ static int better_to_do(PyObject *wanted, double duration) {
     if (worker == NULL || (affinity = GET(wanted, Wanted, affinity)) == NULL ||
         (task = GET(wanted, Wanted, task)) == NULL)
         return -1;
-    if (!is_exactly(worker, native.its.Worker) || !IS_A(affinity, Affinity) ||
-        !IS_A(task, Task))
-        return asked(wanted, duration);
-    if (ADD(worker, Worker, turn, 1) < 0)
+    if (takes(worker, Worker_Type) < 0 || TAKES(affinity, Affinity) < 0 ||
+        takes(task, Task_Type) < 0)
         return -1;
-    if (duration < native.hand_off_cost) {
+    ((Worker *)worker)->turn++;
+    if (duration < HAND_OFF_NS * 1e-9) {
         set(SLOT(wanted, Wanted, quick), Py_True);
         return 1;
     }
-    int blocks = BLOCKS(task);
-    return blocks <= 0 ? (blocks < 0 ? -1 : 1) : is_wanted(affinity);
+    return is_quick((Task *)task) ? 1 : is_wanted(affinity);
 }
 
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */
 static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObject *wanted,
                       PyObject **outcome) {
-    PyObject *task = parts->task, *self = parts->machine;
+    Task *task = parts->task;
+    PyObject *self = parts->machine;
     *outcome = NULL;
-    if (!IS(task, Task, alert, Py_False)) {
+    if (task->alert != Py_False) {
         *outcome = ended(PyLong_FromLong(AGAIN), true);
         return true;
     }
@@ -309,14 +303,13 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
     int some = PyObject_IsTrue(data);
     if (some < 0)
         goto out;
-    if (some == 0 || !IS(task, Task, alert, Py_False)) {
+    if (some == 0 || task->alert != Py_False) {
         *outcome = ended(PyObject_CallMethodOneArg(self, native.name.came_early, data), true);
         goto out;
     }
     if (read_clock(clock, &began) < 0 || (verdict = received(parts, data, true)) == NULL)
         goto out;
-    if (!PyLong_CheckExact(verdict) || PyLong_AsLong(verdict) != PARK ||
-        !IS(task, Task, alert, Py_False)) {
+    if (!PyLong_CheckExact(verdict) || PyLong_AsLong(verdict) != PARK || task->alert != Py_False) {
         *outcome = ended(Py_NewRef(verdict), true);
         goto out;
     }

@@ -203,6 +203,7 @@ static PyMethodDef functions[] = {
     {"bind", (PyCFunction)(void (*)(void))bind_all, METH_VARARGS | METH_KEYWORDS,
      "Gives the module the classes and objects that it works on."},
     {"bind_tls", bind_tls, METH_VARARGS, "Gives `TLSStream` the functions of OpenSSL."},
+    {"classify", classify, METH_VARARGS, "classify(unknown, quick): a new task is the first."},
     {"holds_any", holds_any, METH_NOARGS, "Whether the calling thread has any RLock."},
     {"holds_none", holds_none, METH_NOARGS, "It has none, whatever was counted: in a forked child."},
     {"watch_locks", watch_locks, METH_O,
@@ -237,8 +238,9 @@ PyMODINIT_FUNC PyInit__native(void) {
     }
     PyObject *module = PyModule_Create(&definition);
 #define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
-    if (module == NULL || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0 ||
+    if (module == NULL || know_names() < 0 || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0 ||
         PyModule_AddType(module, &RLock_Type) < 0 || add_tls_types(module) < 0 ||
+        add_scheduler_types(module) < 0 ||
         PyModule_AddStringConstant(module, "SOURCES", NATIVE_SOURCES) < 0)
         Py_CLEAR(module);
     return module;

@@ -9,20 +9,8 @@
 
 /* The slots that are read and written here: (class, as it is given to `bind`; slot). */
 #define FIELDS(X)                                                                              \
-    X(Task, alert) X(Task, attached) X(Task, classified) X(Task, deadline) X(Task, fd)             \
-    X(Task, hung_up) X(Task, marked) X(Task, no_sample) X(Task, owned)        \
-    X(Task, timer_at) X(Task, wants_write)                                                     \
-    X(Worker, looking) X(Worker, parked) X(Worker, permit) X(Worker, task) X(Worker, turn)     \
-    X(Worker, waited)                                                                          \
     X(Wanted, affinity) X(Wanted, quick) X(Wanted, task) X(Wanted, worker)                     \
-    X(RunQueue, _alone) X(RunQueue, _batch) X(RunQueue, _deadlines) X(RunQueue, _last_found)   \
-    X(RunQueue, _poller) X(RunQueue, _ready) X(RunQueue, _table) X(RunQueue, _unlooked)        \
-    X(RunQueue, _watchdog_timer) X(RunQueue, lock) X(RunQueue, sleepers)                       \
-    X(TaskTable, by_fd) X(TaskTable, closing)                                                  \
-    X(Deadlines, calls) X(Deadlines, _clock) X(Deadlines, _next)                              \
-    X(WatchdogTimer, may_stop) X(WatchdogTimer, watching)                                      \
-    X(Runner, _estimate) X(Runner, _queue) X(BlockingEstimate, sample_mask)                    \
-    X(Affinity, _permits) X(Affinity, _table) X(Affinity, _workers)                            \
+    X(Affinity, _permits) X(Affinity, _table) X(Affinity, _workers) X(TaskTable, closing)      \
     X(Permits, _holders) X(Permits, _resting) X(Workers, _bound) X(Workers, count)             \
     X(Connection, machine) X(Callbacks, _clock) X(Callbacks, _context)                         \
     X(Callbacks, _receiver) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
@@ -39,22 +27,20 @@
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Task) X(Worker) X(Wanted) X(Connection) X(Machine) X(Callbacks)              \
+    X(Connection) X(Machine) X(Callbacks)                                            \
     X(Socket) X(Duplex) X(Reader) X(Writer) X(OPEN) X(CLOSED_STATE)                            \
-    X(RunQueue) X(TaskTable) X(Deadlines) X(WatchdogTimer) X(Runner) X(BlockingEstimate)       \
-    X(Affinity) X(Permits) X(Workers)                                                          \
-    X(TCPChannel)                                                                              \
-    X(EpollPoller) X(UNKNOWN) X(QUICK) X(SUSPECT) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)            \
-    X(make_way) X(monotonic) X(run) X(stay) X(run_batch) X(look) X(send) X(recv) X(become)     \
-    X(HAND_OFF_COST) X(TRANSITIONS)
+    X(TCPChannel)                                            \
+    X(Wanted) X(Affinity) X(Permits) X(Workers) X(TaskTable)                                   \
+    X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)                           \
+    X(make_way) X(monotonic) X(run) X(stay) X(send) X(recv) X(become) X(TRANSITIONS)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
-    X(_after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                \
-    X(_drained_after) X(_end_of_stream) X(_epoll) X(_fire) X(nothing_there) X(_put_back)      \
-    X(_raised) X(receive_failed) X(_set_timer) X(tell) X(tell_arrival)             \
-    X(_tell_sent) X(after_run) X(alert) X(arm) X(begin_now) X(call_due) X(close) X(disarm)     \
-    X(recv) X(ring) X(run) X(send) X(stay_alone) X(wait_recv) X(wake)
+    X(_after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                       \
+    X(_drained_after) X(_end_of_stream) X(_epoll) X(nothing_there) X(_await) X(poll_once) X(took_long)    \
+    X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)        \
+    X(_tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close) X(quiet)                 \
+    X(recv) X(run) X(send) X(stay_alone) X(wait_recv)
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;
 #define DECLARE_OBJECT(name) PyObject *name;
@@ -66,10 +52,9 @@ typedef struct {
     struct { THINGS(DECLARE_TYPE) } seen;
     struct { NAMES(DECLARE_OBJECT) } name;
     /* Methods of the standard library's types, unbound: no look-up for each call. */
-    PyObject *popleft, *append, *fileno, *epoll_fileno;
+    PyObject *deque, *popleft, *append, *fileno, *epoll_fileno;
     PyTypeObject *socket_type;
-    PyObject *missing, *zero, *dontwait, *quietly, *chunk, *handle_data;
-    double hand_off_cost;
+    PyObject *missing, *zero, *dontwait, *quietly, *chunk;
 } Native;
 
 extern Native native;
@@ -85,19 +70,17 @@ extern Native native;
 #define IS(object, class, slot, value) (*SLOT(object, class, slot) == (value))
 /* Whether it is true; -1: it raised. */
 #define TRUTH(object, class, slot) truth(object, *SLOT(object, class, slot), #slot)
-/* Whether a task is classified as blocking; -1: it raised. */
-#define BLOCKS(task) blocks_as(GET(task, Task, classified))
 /* Adds to a number; -1: it raised. */
 #define ADD(object, class, slot, more) add_to(object, SLOT(object, class, slot), #slot, more)
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
 /* Numbers that Python has too; the module tells its own, and `_server.twins` and `transports._tls.accelerator` compare. */
-enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, SAMPLE_SHIFT = 4 };
+enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, HAND_OFF_NS = 50000, SAMPLE_SHIFT = 4 };
 enum { JOINED_MOST = 16384, HANGUP = 0x008 | 0x010 | 0x2000 };
 enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096 };
 #define NUMBERS(X)                                                                             \
-    X(CHUNK) X(ALONE) X(STAY_STEPS) X(LOOK_MOST) X(SAMPLE_SHIFT) X(JOINED_MOST) X(HANGUP)      \
+    X(CHUNK) X(ALONE) X(STAY_STEPS) X(LOOK_MOST) X(HAND_OFF_NS) X(SAMPLE_SHIFT) X(JOINED_MOST) X(HANGUP)      \
     X(RECORD) X(LARGEST) X(BATCH) X(LARGE)
 
 /* Puts a new reference into a slot. The old object goes last: its end may run anything. */
@@ -125,11 +108,6 @@ static inline PyObject *in_slot(PyObject *object, PyObject *value, const char *s
 
 static inline int truth(PyObject *object, PyObject *flag, const char *slot) {
     return flag == Py_True ? 1 : flag == Py_False ? 0 : odd_truth(object, flag, slot);
-}
-
-static inline int blocks_as(PyObject *classified) {
-    return classified == NULL ? -1
-                              : classified != native.its.UNKNOWN && classified != native.its.QUICK;
 }
 
 static inline bool is_exactly(PyObject *object, PyObject *class) {
@@ -197,13 +175,12 @@ static inline bool heard(PyObject *receivers) { return PyDict_GET_SIZE(receivers
 /* values.c */
 /* These give -1 with an exception. What they take may be NULL, which `GET` gave with one. */
 int add_to(PyObject *object, PyObject **field, const char *slot, long more);
-int put_number(PyObject **field, long value);
 int read_clock(PyObject *clock, double *now);
 int odd_seconds(PyObject *value, double *seconds);
 int no_number(PyObject *value);
+Py_ssize_t list_size(PyObject *list);
 int number_of(PyObject *fd, int *number);
 int descriptor(PyObject *sock, int *number);
-Py_ssize_t list_size(PyObject *list);
 
 /* The number in an `int`, whose conversion runs nothing of anybody's. */
 static inline int whole(PyObject *number, long *value) {
@@ -233,6 +210,7 @@ PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *arg
 /* bind.c */
 int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at);
 PyObject *find_thing(PyObject *things, const char *name);
+int know_names(void);
 PyObject *bind_all(PyObject *module, PyObject *arguments, PyObject *things);
 PyObject *give_twin(PyObject *module, PyObject *arguments);
 
@@ -258,9 +236,9 @@ PyObject *native_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *bind_tls(PyObject *module, PyObject *arguments);
 int add_tls_types(PyObject *module);
 int tls_drained(PyObject *source);
-/* batch.c */
-PyObject *native_run_batch(PyObject *self, PyObject *worker);
-/* loop.c */
-PyObject *native_look(PyObject *self, PyObject *worker);
+/* types.c */
+int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
+int add_scheduler_types(PyObject *module);
+PyObject *classify(PyObject *module, PyObject *args);
 
 #endif

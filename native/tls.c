@@ -431,14 +431,6 @@ static PyMethodDef stream_methods[] = {
 SPEC(Wire, "TLSWire", wire_members, wire_methods, wire_init)
 SPEC(Stream, "TLSStream", stream_members, stream_methods, stream_init)
 
-static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
-    if (*type == NULL)
-        *type = (PyTypeObject *)PyType_FromSpec(spec);
-    if (*type == NULL && !PyErr_Occurred()) /* CPython 3.11, without memory for the name */
-        PyErr_NoMemory();
-    return *type == NULL ? -1 : PyModule_AddType(module, *type);
-}
-
 /* Both, for a module. Other interpreters of the process have the same. */
 int add_tls_types(PyObject *module) {
     if (add_type(module, &Wire_spec, &Wire_Type) < 0)

@@ -49,14 +49,6 @@ int number_of(PyObject *fd, int *number) {
     return 0;
 }
 
-int put_number(PyObject **field, long value) {
-    PyObject *number = PyLong_FromLong(value);
-    if (number == NULL)
-        return -1;
-    put(field, number);
-    return 0;
-}
-
 int add_to(PyObject *object, PyObject **field, const char *slot, long more) {
     long known;
     if (whole(in_slot(object, *field, slot), &known) < 0)

@@ -220,12 +220,15 @@ class Look(Scheduled):
         self.queue.look(self.worker)
 
 
-class LockMaking(contextlib.nullcontext):
+class Making(contextlib.nullcontext):
     def play(self):
         from thousand_island_sync._base import compiled
 
         compiled.native.Lock(1)
         compiled.native.RLock()._at_fork_reinit()
+        compiled.native.Worker()
+        deadlines = compiled.native.Deadlines(int)
+        compiled.native.RunQueue(None, {}, deadlines, compiled.native.WatchdogTimer())
 
     def __enter__(self):
         return self
@@ -356,7 +359,7 @@ def main():
         Timed,
         Unpermitted,
         Look,
-        LockMaking,
+        Making,
         ReceivesAlone,
         ReceivesForNobody,
     ]

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from tests.test_connection import World
 from thousand_island_sync import Handler
+from thousand_island_sync._base.clock import now
 from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.affinity import Wanted
 from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import RunQueue
-from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.scheduler import Parts, Scheduler
 from thousand_island_sync._scheduler.task import Classified, Task
 from thousand_island_sync._scheduler.task_table import TaskTable
 from thousand_island_sync._scheduler.worker import Worker
@@ -39,7 +40,10 @@ def slots_read():
     lists = re.findall(r"#define FIELDS\(X\)((?:.*\\\n)*.*\n)", text)
     members = re.findall(r'\{"(\w+)", T_\w+, offsetof\((\w+), ', text)
     found = re.findall(r"X\((\w+), (\w+)\)", "".join(lists))
-    return found + [(class_, member) for member, class_ in members]
+    fields = re.findall(r"#define (\w+)_FIELDS\(O, R, B, D, N\)((?:.*\\\n)*.*\n)", text)
+    for class_, letters in fields:
+        found += [(class_, name) for name in re.findall(r"\b[ORBDN]\((\w+)\)", letters)]
+    return [*found, *((class_, member) for member, class_ in members)]
 
 
 class Odd:
@@ -172,9 +176,13 @@ class Busy(contextlib.AbstractContextManager):
         def broke(self):
             pass
 
-    def __init__(self, *, ready=True):
+    def __init__(self, *, ready=True, clock=now):
         self.ours, self.theirs = socket.socketpair()
-        self.scheduler = Scheduler(
+
+        class Timed(Scheduler):
+            parts = Parts(clock=clock)
+
+        self.scheduler = Timed(
             EpollPoller(), max_threads=1, name="t", ring=lambda: None, saturation=lambda *_: None
         )
         self.queue, self.runner = self.scheduler._queue, self.scheduler._runner
@@ -195,11 +203,11 @@ class Busy(contextlib.AbstractContextManager):
             "Task": self.task,
             "Worker": self.worker,
             "RunQueue": self.queue,
-            "TaskTable": self.scheduler._table,
             "Deadlines": self.queue._deadlines,
             "WatchdogTimer": self.scheduler._watchdog_timer,
             "Runner": self.runner,
             "BlockingEstimate": self.scheduler._estimate,
+            "TaskTable": self.scheduler._table,
         }
 
     def __exit__(self, *exc):

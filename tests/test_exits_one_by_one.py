@@ -16,7 +16,7 @@ from thousand_island_sync import SocketError, events
 from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.states import State
-from thousand_island_sync._scheduler.task import PARK, Classified
+from thousand_island_sync._scheduler.task import PARK, Classified, PythonTask, Task
 from thousand_island_sync._server import accelerator
 from thousand_island_sync._stream.reader import Reader
 from thousand_island_sync._stream.writer import Writer
@@ -52,28 +52,26 @@ def test_a_poller_that_fails_is_told_of_when_the_books_are_right_again():
 
 
 def test_a_clock_that_fails_leaves_the_lock_free():
-    with Busy(ready=False) as world:
+    with Busy(ready=False, clock=breaks) as world:
         world.queue._deadlines._next = 0.0
-        world.queue._deadlines._clock = breaks
         with pytest.raises(Broken):
             world.queue.look(world.worker)
         assert not world.queue.lock.locked()
 
 
-@pytest.mark.parametrize("name", ["_set_timer", "_put_back", "_fire", "arm", "disarm"])
+@pytest.mark.parametrize("name", ["_await", "poll_once", "arm", "quiet"])
 def test_a_step_of_a_look_that_fails_leaves_the_lock_free(name, monkeypatch):
     with Busy(ready=False) as world:
         queue, timer = world.queue, world.scheduler._watchdog_timer
-        monkeypatch.setattr(type(timer if name in ("arm", "disarm") else queue), name, breaks)
-        world.task.timer_at = 2e9
-        world.task.attached = name != "_put_back"
+        monkeypatch.setattr(type(timer if name in ("arm", "quiet") else queue), name, breaks)
+        world.task.attached = name != "_await"
         timer.may_stop = True
-        queue._deadlines._next = 0.0 if name == "_fire" else 1e9
-        if name == "disarm":
+        queue._deadlines._next = 0.0 if name == "poll_once" else 1e9
+        if name == "quiet":
             world.worker.parked.clear()
         with contextlib.suppress(Broken):
             queue.look(world.worker)
-            assert name == "disarm", "it was not called"
+            assert name == "quiet", "it was not called"
         assert not queue.lock.locked()
 
 
@@ -103,24 +101,30 @@ def test_a_run_that_waited_makes_its_task_a_suspect(monkeypatch):
         assert list(world.worker.parked) == [world.task]
 
 
-def test_what_a_run_empties_is_missed_behind_it(monkeypatch):
+def test_a_batch_needs_nothing_of_what_a_run_empties(monkeypatch):
     with Busy() as world:
-        monkeypatch.setattr(Busy.Runs, "run", lambda task: delattr(world.queue, "_batch") or 0)
-        with pytest.raises(AttributeError, match="_batch"):
-            world.runner.run_batch(world.worker)
+        monkeypatch.setattr(Busy.Runs, "run", lambda task: delattr(world.worker, "task") or 0)
+        world.runner.run_batch(world.worker)
+        assert world.worker.task is None
         assert list(world.worker.parked) == [world.task]
 
 
-@pytest.mark.parametrize("name", ["by_fd", "_next"])
-def test_a_look_that_cannot_tell_how_long_it_may_wait_leaves_the_lock_free(name):
+def test_what_is_no_task_is_not_run_and_leaves_the_lock_free():
+    with Busy() as world:
+        world.queue._ready[0] = "a task"
+        with pytest.raises(TypeError, match=r"takes .*Task"):
+            world.runner.run_batch(world.worker)
     with Busy(ready=False) as world:
-        world.task.timer_at = 0.0
-        owner = world.scheduler._table if name == "by_fd" else world.queue._deadlines
-        setattr(owner, name, "something else")
-        with pytest.raises(TypeError):
+        world.worker.parked[0] = "a task"
+        with pytest.raises(TypeError, match=r"takes .*Task"):
             world.queue.look(world.worker)
         assert not world.queue.lock.locked()
-        assert world.queue.sleepers == 0
+    with Busy(ready=False) as world:
+        world.queue._tasks[world.task.fd] = "a task"
+        world.worker.parked.clear()
+        with pytest.raises(TypeError, match=r"takes .*Task"):
+            world.queue.look(world.worker)
+        assert not world.queue.lock.locked()
 
 
 def test_a_scheduler_that_closes_and_has_no_task_waits_for_none():
@@ -129,7 +133,7 @@ def test_a_scheduler_that_closes_and_has_no_task_waits_for_none():
         world.ours.close()  # nothing will happen
         world.worker.parked.clear()
         world.scheduler._table.remove(world.task)
-        world.scheduler._table.closing = True
+        assert world.queue.close()
         assert not world.queue.look(world.worker)
 
 
@@ -149,7 +153,7 @@ def test_a_wake_up_that_fails_is_told_of_and_the_tasks_wait_in_the_queue():
 def test_a_ring_that_fails_is_told_of_and_the_task_waits_in_the_queue(monkeypatch):
     with Busy() as world:
         timer = world.scheduler._watchdog_timer
-        monkeypatch.setattr(type(timer), "arm", lambda timer: False)
+        monkeypatch.setattr(type(timer), "arm", lambda timer: None)
         monkeypatch.setattr(type(timer), "ring", breaks)
         with pytest.raises(Broken):
             world.queue.look(world.worker)
@@ -170,6 +174,50 @@ def test_a_twin_waits_for_its_lock():
         world.queue.lock.release()
         thread.join(10)
         assert looked == [True]
+
+
+def test_what_took_long_and_cannot_be_noted_is_told_of(monkeypatch):
+    monkeypatch.setattr(Busy.Runs, "run", lambda task: time.sleep(0.01) or 0)
+    with Busy() as world:
+        monkeypatch.setattr(type(world.scheduler._estimate), "took_long", breaks)
+        world.worker.turn = world.scheduler._estimate.sample_mask
+        with pytest.raises(Broken):
+            world.runner.run_batch(world.worker)
+
+
+def test_a_base_type_looks_at_what_it_is_given():
+    native, known = compiled.native, []
+    for kind, wrong in (
+        *((native.Task, ("one",)), (native.Deadlines, ()), (native.RunQueue, (1, 2, 3, 4))),
+        *((native.Runner, (1, 2)), (native.classify, (1,))),
+    ):
+        with pytest.raises(TypeError):
+            kind(*wrong)
+    timer, estimate = native.WatchdogTimer(), native.BlockingEstimate()
+    made = [
+        *((native.Worker, ()), (native.Deadlines, (int,))),
+        (native.RunQueue, (None, {}, lambda: known[1], timer)),
+        (native.Runner, (lambda: known[2], estimate)),
+    ]
+    for kind, given in made:
+        arguments = [one() if callable(one) and one is not int else one for one in given]
+        known.append(kind(*arguments))
+        with pytest.raises(TypeError, match="called once"):
+            known[-1].__init__(*arguments)
+    unmade = native.Deadlines.__new__(native.Deadlines)
+    with pytest.raises(AttributeError, match="__init__"):
+        native.RunQueue(None, {}, unmade, timer)
+    with pytest.raises(AttributeError, match="__init__"):
+        native.Runner(native.RunQueue.__new__(native.RunQueue), estimate)
+
+
+def test_a_task_that_says_nothing_of_itself_does_nothing():
+    for task in (Task(3), PythonTask(3)):
+        for name, given in (("run", ()), ("stay", (1, print)), ("broke", ())):
+            with pytest.raises(NotImplementedError):
+                getattr(task, name)(*given)
+        assert (task.may_stay(), task.stop_begins(), task.deaf) == (False, None, False)
+        assert task.unwatched(OSError()) is None
 
 
 # ---- a connection ----------------------------------------------------------------

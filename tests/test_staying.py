@@ -177,7 +177,7 @@ def stays(scheduler, task, times):
     """How many of so many chances to stay are taken."""
 
     class One:
-        turn = 0
+        turn = stayed = 0
 
     taken = []
     affinity = scheduler._runner._affinity

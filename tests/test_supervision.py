@@ -65,14 +65,14 @@ def test_an_exception_while_it_waits_for_work_costs_nobody(both, serve, client, 
             needs_rearm = False
 
             def poll(self, timeout, error=error, raised=raised):
-                queue._poller = poller
+                queue._poller = queue._epoll = poller
                 raised.set()
                 raise error
 
             def __getattr__(self, name):
                 return getattr(poller, name)
 
-        queue._poller = Raises()
+        queue._poller, queue._epoll = Raises(), None
         poller.wake()
         assert raised.wait(2)
         assert all(answers(one) for one in clients)

@@ -55,7 +55,7 @@ class Wanted:
 
     def __call__(self, duration: float) -> bool:
         """Args: duration: seconds that the callback took."""
-        self.worker.turn += 1
+        self.worker.stayed += 1
         if duration < HAND_OFF_COST:
             self.quick = True
             return True
@@ -144,9 +144,10 @@ class Affinity:
         turn = heir.turn if heir is not None else 0
 
         def wanted(duration: float) -> bool:
-            worker.turn += 1
-            now = self._permits.heir()
-            return heir is None or heir is not now or heir.turn != turn or self.wanted()
+            worker.stayed += 1
+            if heir is None or self._permits.heir() is not heir or heir.turn != turn:
+                return True  # nobody polls, or who does has found something
+            return self._is_missed()
 
         verdict, came = task.stay(STAY_S, wanted)
         while verdict == PARK and came and not wanted(0.0):
@@ -157,6 +158,8 @@ class Affinity:
 
     def wanted(self) -> bool:
         """Whether the thread has something better to do; without the lock, a hint."""
-        if not self._permits.are_held() or self._table.closing:
-            return True
-        return not self._permits.resting() and self._workers.at_bound()
+        return not self._permits.are_held() or self._is_missed()
+
+    def _is_missed(self) -> bool:
+        """The same, where somebody polls."""
+        return self._table.closing or (self._workers.at_bound() and not self._permits.resting())

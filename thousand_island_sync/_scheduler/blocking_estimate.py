@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from time import perf_counter, process_time, thread_time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .._base.compiled import native
 from . import alarm
 from .task import Classified, Task
 from .tendency import HAND_OFF_COST, LONG, SAMPLE_EVERY, Tendency, voluntary_switches
@@ -24,21 +25,44 @@ SUSPECT, DOUBTFUL, BLOCKING = Classified.SUSPECT, Classified.DOUBTFUL, Classifie
 _SOME, _EACH = SAMPLE_EVERY - 1, 0
 
 
-class BlockingEstimate:
+class PythonEstimate:
+    """The fields of a `BlockingEstimate` that each run needs; `_native.BlockingEstimate` is its
+    equal in C.
+
+    Attributes:
+        sample_mask: a run is looked at if none of these bits is in its number.
+        timed_by_kernel: by its clocks, so the C may do it.
+    """
+
+    __slots__ = ("sample_mask", "timed_by_kernel")
+
+    def __init__(self) -> None:
+        self.sample_mask = 0
+        self.timed_by_kernel = False
+
+
+if TYPE_CHECKING:
+    EstimateCore = PythonEstimate
+else:
+    EstimateCore = getattr(native, "BlockingEstimate", PythonEstimate)
+
+
+class BlockingEstimate(EstimateCore):
     """Of the tasks of one scheduler. Its lock guards this, unless a method takes it itself.
 
     Args:
         lock: the scheduler's.
     """
 
-    __slots__ = ("_lock", "_trial", "sample_mask", "tendency")
+    __slots__ = ("_lock", "_trial", "tendency")
 
     def __init__(self, lock: Any) -> None:
+        super().__init__()
+        self.timed_by_kernel = type(self) is BlockingEstimate
         self._lock = lock
         #: Of the handler class.
         self.tendency = Tendency()
         self._trial = Trial(self.tendency)
-        #: A run is looked at if none of these bits is in its number.
         self.sample_mask = _SOME
 
     def looks_at_each(self) -> bool:
@@ -84,9 +108,12 @@ class BlockingEstimate:
         long = perf_counter() - began > HAND_OFF_COST
         told = not worker.waited and not task.no_sample
         if long and told and voluntary_switches() != switches:
-            # A suspect: its next run is measured, and others make way for it.
-            task.classified = SUSPECT
+            self.took_long(task)
         return verdict
+
+    def took_long(self, task: Task) -> None:
+        """A suspect: its next run is measured, and others make way for it. Without the lock."""
+        task.classified = SUSPECT
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
         switches = voluntary_switches()

@@ -8,27 +8,49 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from .._base.clock import FOREVER, Clock
+from .._base.compiled import native
 from .task import Task
 from .timers import Timer, Timers
 
 
-class Deadlines:
+class PythonDeadlines:
+    """The fields of `Deadlines` that each look needs; `_native.Deadlines` is its equal in C.
+
+    Attributes:
+        _clock: gives seconds.
+        _next: when the earliest timer fires, or sooner.
+        calls: those whose time has come, for `call_due`.
+    """
+
+    __slots__ = ("_clock", "_next", "calls")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.calls: deque[Callable[[], None]] = deque()
+        self._next = FOREVER
+
+
+if TYPE_CHECKING:
+    DeadlinesCore = PythonDeadlines
+else:
+    DeadlinesCore = getattr(native, "Deadlines", PythonDeadlines)
+
+
+class Deadlines(DeadlinesCore):
     """All under the scheduler's lock, unless it says otherwise.
 
     Args:
         clock: gives seconds.
     """
 
-    __slots__ = ("_clock", "_next", "_timers", "calls")
+    __slots__ = ("_timers",)
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._timers = Timers()
-        self._next = FOREVER  # when the earliest of them fires, or sooner
-        #: Those whose time has come, for `call_due`.
-        self.calls: deque[Callable[[], None]] = deque()
 
     def start(self, timer: Timer) -> bool:
         """Whether it is the next one: who waits until another time waits for too long."""

@@ -193,7 +193,7 @@ class Mending:
         none left; else somebody may just hold it in his hands."""
         owned = [task for task in self._table.each() if task.owned]
         me = waits.current_worker()
-        workers = [(worker, worker.turn) for worker in self._workers.all()]
+        workers = [(worker, worker.turns()) for worker in self._workers.all()]
         ready = self._queue.snapshot()
         if ready is None:
             return False
@@ -207,7 +207,7 @@ class Mending:
             elif not worker.looking and not self._permits.rests(worker) and worker is not me:
                 sure = False  # but this thread knows of itself that it has nothing in its hands
         lost = [task for task in owned if task not in here]
-        sure = sure and all(worker.turn == turn for worker, turn in workers)
+        sure = sure and all(worker.turns() == turns for worker, turns in workers)
         if sure:
             self._queue.put_lost(lost)
         return sure or not lost

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
+from .._base.compiled import native
 from .deadlines import Deadlines
-from .poller import HANGUP, REFUSED, WRITE, Events, Poller
+from .poller import HANGUP, REFUSED, WRITE, EpollPoller, Events, Poller
 from .registrations import Registrations
 from .rousing import Calls, Rousing
 from .task import Task
@@ -24,36 +26,51 @@ ALONE = 64
 _BATCH, _SHARED_BATCH = 64, 4
 
 
-class RunQueue:
+class PythonRunQueue:
+    """The fields of a `RunQueue` that each look needs; `_native.RunQueue` is its equal in C, and
+    has `look`, which does as `RunQueue.look_the_long_way` does, with an `EpollPoller`.
+
+    Attributes:
+        _tasks: all, by their descriptors.
+        _epoll: the poller, where the C shall ask it.
+        _unlooked: tasks that were run since the last look.
+        _last_found: the descriptor that the last look made ready.
+        _alone: looks in a row that found that one and nothing else.
+        sleepers: threads that wait in the poller.
+    """
+
+    __slots__ = (
+        *("_alone", "_batch", "_deadlines", "_epoll", "_last_found", "_ready", "_tasks"),
+        *("_unlooked", "_watchdog_timer", "lock", "sleepers"),
+    )
+
+    def __init__(
+        self, lock: Any, tasks: dict[int, Task], deadlines: Deadlines, watchdog: WatchdogTimer
+    ) -> None:
+        self.lock = lock
+        self._ready: deque[Task] = deque()
+        self._tasks, self._deadlines, self._watchdog_timer = tasks, deadlines, watchdog
+        self._epoll: EpollPoller | None = None
+        self._last_found = -1
+        self._alone = self._batch = self._unlooked = self.sleepers = 0
+
+
+if TYPE_CHECKING:
+    RunQueueCore = PythonRunQueue
+else:
+    RunQueueCore = getattr(native, "RunQueue", PythonRunQueue)
+
+
+class RunQueue(RunQueueCore):
     """What is ready, and the poller that tells of the rest. All is guarded by the lock, but for
     taking from what is ready.
 
     Args:
-        poller: reports ready descriptors.
-        table: all tasks.
         rousing: wakes who comes for what is put in; its lock guards all of this.
-        registrations: what is in the poller.
         deadlines: when parked tasks are run though nothing came.
-        watchdog_timer: has the watchdog look at who runs them.
     """
 
-    __slots__ = (
-        "_alone",
-        "_batch",
-        "_deadlines",
-        "_last_found",
-        "_poller",
-        "_ready",
-        "_registrations",
-        "_rousing",
-        "_table",
-        "_unlooked",
-        "_watchdog_timer",
-        "lock",
-        "run_again",
-        "sleepers",
-        "take",
-    )
+    __slots__ = ("_poller", "_registrations", "_rousing", "_table", "run_again", "take")
 
     def __init__(
         self,
@@ -64,21 +81,14 @@ class RunQueue:
         deadlines: Deadlines,
         watchdog_timer: WatchdogTimer,
     ) -> None:
+        super().__init__(rousing.lock, table.by_fd, deadlines, watchdog_timer)
         self._poller = poller
         self._table = table
+        if type(poller) is EpollPoller:
+            self._epoll = poller
         self._rousing = rousing
-        #: Guards the books of a scheduler.
-        self.lock = rousing.lock
         self._registrations = registrations
-        self._deadlines = deadlines
-        self._watchdog_timer = watchdog_timer
-        self._ready: deque[Task] = deque()
         self._batch = _BATCH
-        self._unlooked = 0  # tasks that were run since the last look
-        self._last_found = -1  # the descriptor that the last look made ready
-        self._alone = 0  # looks in a row that found that one and nothing else
-        #: Threads that wait in the poller.
-        self.sleepers = 0
         #: Takes the next task; raises IndexError: there is none. Thread: one with a permit.
         self.take: Callable[[], Task] = self._ready.popleft
         #: Puts back what it took, last. Thread: the same, which goes on with it.
@@ -111,7 +121,7 @@ class RunQueue:
                 closing = table.closing
                 if not closing:
                     for task in tasks:
-                        table.by_fd[task.fd] = task
+                        self._tasks[task.fd] = task
                     self.put(rousing.calls, tasks)
         except BaseException:
             rousing.broken_off()
@@ -201,12 +211,10 @@ class RunQueue:
 
     # ---- from an event to the queue ----------------------------------------------------
 
-    def look(self, worker: Worker) -> bool:
+    def look_the_long_way(self, worker: Worker) -> bool:
         """Polls, unless there is enough to run; waits only when nothing is ready. Fires the timers
-        that are due.
-
-        `False`: the permit was taken a moment ago, and the worker must not look; or all is over.
-        """
+        that are due. `False`: the permit was taken a moment ago, and the worker must not look; or
+        all is over."""
         if self._table.closing and self._table.is_over():
             return False
         # Where every task makes way for the next, each look would cost a GIL switch.
@@ -234,8 +242,11 @@ class RunQueue:
             self.absorb(events, worker)
         return True
 
+    if TYPE_CHECKING or RunQueueCore is PythonRunQueue:
+        look = look_the_long_way
+
     def poll_once(self) -> None:
-        """Looks without waiting, for the listener's thread.
+        """Looks without waiting: the listener's thread, and a look in C that has found more to do.
 
         Raises:
             OSError, ValueError: the poller was just closed.
@@ -243,10 +254,8 @@ class RunQueue:
         self.absorb(self._poller.poll(0), None)
 
     def absorb(self, events: Events, worker: Worker | None) -> None:
-        """Puts what an event or a timer made ready into the queue.
-
-        `worker` is who looked, and will run one of them; `None`: the listener's thread.
-        """
+        """Puts what an event or a timer made ready into the queue. `worker` is who looked, and will
+        run one of them; `None`: the listener's thread."""
         deadlines, timer = self._deadlines, self._watchdog_timer
         with self.lock:
             if worker is not None:
@@ -271,7 +280,7 @@ class RunQueue:
 
     def _take_in(self, events: Events) -> None:
         """With the lock: what a look has found."""
-        ready, find, hang_up, write = self._ready, self._table.by_fd.get, HANGUP, WRITE
+        ready, find, hang_up, write = self._ready, self._tasks.get, HANGUP, WRITE
         found = -1
         for fd, bits in events:
             task = find(fd)
@@ -331,19 +340,19 @@ class RunQueue:
                 continue
             # A mark that comes from now on finds it parked, and puts it into the queue.
             task.owned = False
-            if task.deadline < task.timer_at:
-                self._set_timer(task)
-            if rearm or not task.attached:
-                self._put_back(task)
+            if rearm or not task.attached or task.deadline < task.timer_at:
+                self._await(task)
 
     def ran_one(self) -> None:
         """One was run without a permit; about: it only says when to look again."""
         self._unlooked += 1
 
-    def _set_timer(self, task: Task) -> None:
-        """With the lock: who sleeps may have to wake sooner."""
-        if self._deadlines.set(task) and self.sleepers > 0:
-            self._poller.wake()
+    def _await(self, task: Task) -> None:
+        """With the lock: what a parked task still needs."""
+        if task.deadline < task.timer_at and self._deadlines.set(task) and self.sleepers > 0:
+            self._poller.wake()  # who sleeps may have to wake sooner
+        if self._poller.needs_rearm or not task.attached:
+            self._put_back(task)
 
     def _put_back(self, task: Task) -> None:
         """With the lock: a descriptor that was taken out, or must always be put back."""
@@ -357,6 +366,11 @@ class RunQueue:
             task.unwatched(error)
             task.owned = True
             self._ready.append(task)
+
+    def close(self) -> bool:
+        """With the lock: as `TaskTable.close`. From now on a look asks whether it is over."""
+        self._epoll = None
+        return self._table.close()
 
     # ---- mending, checking, a fork -----------------------------------------------------
 
@@ -374,10 +388,7 @@ class RunQueue:
 
     def look_at_all(self, sleepers: int) -> None:
         """With the lock: every parked task is run, and has its timer set anew after that.
-
-        Args:
-            sleepers: threads that wait in the poller, whatever was counted.
-        """
+        `sleepers`: threads that wait in the poller, whatever was counted."""
         self.sleepers = sleepers
         self._unlooked = 0  # what is ready goes first: the next look may fail as the last
         self._deadlines.drop_all(self._table.each())

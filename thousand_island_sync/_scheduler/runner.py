@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from threading import get_native_id
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .._base import locks
 from .._base import waits as _waits
+from .._base.compiled import native
 from .blocking_estimate import BlockingEstimate
 from .errands import Errands
 from .run_queue import RunQueue
@@ -42,17 +43,27 @@ class ComesBackTo(Threads, Stays, Recovers, Protocol):
     """All that a thread comes back to after a callback."""
 
 
-class Runner:
+class PythonRunner:
+    """The fields of a `Runner` that each batch needs; `_native.Runner` is its equal in C, and has
+    `run_batch`, which does as `Runner.run_each` does."""
+
+    __slots__ = ("_estimate", "_queue")
+
+    def __init__(self, queue: RunQueue, estimate: BlockingEstimate) -> None:
+        self._queue = queue
+        self._estimate = estimate
+
+
+if TYPE_CHECKING:
+    RunnerCore = PythonRunner
+else:
+    RunnerCore = getattr(native, "Runner", PythonRunner)
+
+
+class Runner(RunnerCore):
     """What each thread does, with its worker."""
 
-    __slots__ = (
-        "_affinity",
-        "_errands",
-        "_estimate",
-        "_mending",
-        "_queue",
-        "_workers",
-    )
+    __slots__ = ("_affinity", "_errands", "_mending", "_workers")
 
     def __init__(
         self,
@@ -63,9 +74,8 @@ class Runner:
         mending: Recovers,
         errands: Errands,
     ) -> None:
-        self._queue = queue
+        super().__init__(queue, estimate)
         self._workers = workers
-        self._estimate = estimate
         self._affinity = affinity
         self._mending = mending
         self._errands = errands
@@ -101,7 +111,7 @@ class Runner:
                 errands.run()
             self.run_batch(worker)
 
-    def run_batch(self, worker: Worker) -> None:
+    def run_each(self, worker: Worker) -> None:
         """The hot path: runs what is ready now, at most 64, then it is time to look again.
 
         Each line here is paid for every message. So what shall be parked is collected,
@@ -135,6 +145,9 @@ class Runner:
         worker.task = None
         if queue.end_batch():
             self.stay_alone(worker)
+
+    if TYPE_CHECKING or RunnerCore is PythonRunner:
+        run_batch = run_each
 
     def after_run(self, worker: Worker, task: Task, verdict: int) -> None:
         """After a run that ended without the permit: the thread takes no more work as it is."""

@@ -302,7 +302,7 @@ class Scheduler:
     def close(self) -> None:
         """No task will be added any more; threads end when the last task has."""
         with self._lock:
-            over = self._table.close()
+            over = self._queue.close()
         if over:
             self._workers.dismiss()
 

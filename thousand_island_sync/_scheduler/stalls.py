@@ -113,7 +113,7 @@ class Stalls:
         # By `looking`, not by `task`: a task that was just taken off the queue is
         # nowhere to be seen until its worker has noted it.
         holders = self._permits.holders()
-        turns = sum(worker.turn for worker in holders)
+        turns = sum(worker.turns() for worker in holders)
         busy = [worker for worker in holders if not worker.looking]
         stalled = [self._look_at(worker, calls, idle) for worker in busy]
         # Those that run something without a permit, also those from whom this look took it.

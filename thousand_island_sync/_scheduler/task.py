@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .._base.clock import FOREVER
+from .._base.compiled import native
 
 if TYPE_CHECKING:
     from .timers import Timer
@@ -36,9 +37,10 @@ class Classified(Enum):
         self.certain = certain
 
 
-class Task:
+class PythonTask:
     """What the scheduler runs. Its fields are the scheduler's, but for those that the
-    task sets while it is run: `deadline`, `reads`, `wants_write` and `alert`."""
+    task sets while it is run: `deadline`, `reads`, `wants_write` and `alert`. `_native.Task` is its
+    equal in C."""
 
     __slots__ = (
         "alert",
@@ -113,3 +115,11 @@ class Task:
 
     def stop_begins(self) -> None:
         """The server stops; the task is made ready afterwards. Thread: any."""
+
+
+if TYPE_CHECKING:
+    Task = PythonTask
+else:
+    Task = getattr(native, "Task", PythonTask)
+    if Task is not PythonTask:
+        native.classify(Classified.UNKNOWN, Classified.QUICK)

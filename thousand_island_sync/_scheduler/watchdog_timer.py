@@ -6,14 +6,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._base.clock import FOREVER, Clock
+from .._base.compiled import native
 from . import alarm as _alarm
 from .alarm import Alarm
 
 
-class WatchdogTimer:
+class PythonWatchdogTimer:
+    """The fields of a `WatchdogTimer` that each look needs; `_native.WatchdogTimer` is its equal in
+    C.
+
+    Attributes:
+        may_stop: the alarm is needless once the thread that works waits again.
+        watching: the watchdog looks again by itself, or an alarm is set for it.
+    """
+
+    __slots__ = ("may_stop", "watching")
+
+    def __init__(self) -> None:
+        self.may_stop = self.watching = False
+
+
+if TYPE_CHECKING:
+    WatchdogTimerCore = PythonWatchdogTimer
+else:
+    WatchdogTimerCore = getattr(native, "WatchdogTimer", PythonWatchdogTimer)
+
+
+class WatchdogTimer(WatchdogTimerCore):
     """All under the scheduler's lock, unless it says otherwise.
 
     Args:
@@ -31,11 +53,10 @@ class WatchdogTimer:
         "_one_runs",
         "_ring",
         "_set_at",
-        "may_stop",
-        "watching",
     )
 
     def __init__(self, ring: Callable[[], None], clock: Clock, lock: Any, one_runs: bool) -> None:
+        super().__init__()
         self._lock = lock
         self._ring = ring
         self._clock = clock
@@ -43,10 +64,6 @@ class WatchdogTimer:
         self._alarm: Alarm | None = None
         self._set_at = -FOREVER
         self._insists = False
-        #: The watchdog looks again by itself, or an alarm is set for it.
-        self.watching = False
-        #: The alarm is needless once the thread that works waits again.
-        self.may_stop = False
 
     def use(self, alarm: Alarm | None) -> None:
         """Sets it from now on; `None`: rings. Thread: the listener's, which waits for it."""
@@ -61,7 +78,9 @@ class WatchdogTimer:
         if self.watching:
             return False
         self.watching = True
-        return not (by_alarm and self.arm())
+        may_stop = self.arm() if by_alarm else None
+        self.may_stop = bool(may_stop)
+        return may_stop is None
 
     def begin_now(self) -> None:
         """What is to be run came after the look, or there was none, as before the first task.
@@ -71,20 +90,23 @@ class WatchdogTimer:
         if ring:
             self._ring()
 
-    def arm(self) -> bool:
-        """Sets the alarm. False: there is none, so somebody must ring."""
+    def arm(self) -> bool | None:
+        """Sets the alarm. Whether it is needless once the thread that works waits again; `None`:
+        there is no alarm, so somebody must ring."""
         if self._alarm is None:
-            return False
+            return None
         time_now, before = self._clock(), self._set_at
         self._set_at = time_now
-        may_stop = self._one_runs and not self._insists
-        self.may_stop = may_stop and time_now - before >= _alarm.SPARSE_S
         self._alarm.set(_alarm.TICK)
-        return True
+        return self._one_runs and not self._insists and time_now - before >= _alarm.SPARSE_S
 
     def disarm(self) -> None:
         """What began is over, and nobody has to look."""
         self.may_stop = self.watching = False
+        self.quiet()
+
+    def quiet(self) -> None:
+        """The alarm does not go off, if there is one."""
         if self._alarm is not None:
             self._alarm.stop()
 

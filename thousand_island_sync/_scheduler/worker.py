@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from .._base.compiled import native
 from .task import Task
 
 
@@ -15,49 +16,63 @@ class _Permits(Protocol):
     def hand_off(self, worker: Worker) -> None: ...
 
 
-class Worker:
-    """A thread of the pool, and whether it holds a permit."""
+class PythonWorker:
+    """The fields of a `Worker` that each message needs; `_native.Worker` is its equal in C.
 
-    __slots__ = (
-        "_permits",
-        "bell",
-        "cpu_seen",
-        "looking",
-        "looks",
-        "native_id",
-        "parked",
-        "permit",
-        "seen",
-        "task",
-        "turn",
-        "waited",
-    )
+    Attributes:
+        permit: it has one.
+        task: what it runs.
+        looking: it is in the poller. Changes under the lock: the watchdog goes by it.
+        parked: what it ran and what shall be parked: settled together, with the lock taken once.
+        turn: counts tasks run, but for those of stays.
+        waited: the present task waited in a call of ours.
+    """
 
-    def __init__(self, permits: _Permits) -> None:
-        self._permits = permits
+    __slots__ = ("looking", "parked", "permit", "task", "turn", "waited")
+
+    def __init__(self) -> None:
+        self.parked: deque[Task] = deque()
         self.permit = True
         self.task: Task | None = None
-        # It is in the poller. Changes under the lock: the watchdog goes by it.
-        self.looking = False
-        # What it ran and what shall be parked: settled together, with the lock taken once.
-        self.parked: deque[Task] = deque()
-        self.turn = 0  # counts tasks run
+        self.looking = self.waited = False
+        self.turn = 0
+
+
+if TYPE_CHECKING:
+    WorkerCore = PythonWorker
+else:
+    WorkerCore = getattr(native, "Worker", PythonWorker)
+
+
+class Worker(WorkerCore):
+    """A thread of the pool, and whether it holds a permit."""
+
+    __slots__ = ("_permits", "bell", "cpu_seen", "looks", "native_id", "seen", "stayed")
+
+    def __init__(self, permits: _Permits) -> None:
+        super().__init__()
+        self._permits = permits
+        self.stayed = 0  # counts steps of stays
         self.seen = -1  # the turn in which the watchdog saw it last
         self.looks = 0  # further looks that found it in the same turn
         self.cpu_seen = 0.0  # its processor time at the first of them
         self.native_id = 0  # the kernel's number of the thread
-        self.waited = False  # the present task waited in a call of ours
         self.bell = threading.Lock()
         self.bell.acquire()
 
     def give_way(self) -> None:
         self._permits.hand_off(self)
 
+    def turns(self) -> int:
+        """Steps that it has made, all in all."""
+        return self.turn + self.stayed
+
     def count_look(self) -> int:
         """How many looks in a row before this one have found it in its present turn. Thread: the
         watchdog's."""
-        self.looks = self.looks + 1 if self.turn == self.seen else 0
-        self.seen = self.turn
+        turns = self.turns()
+        self.looks = self.looks + 1 if turns == self.seen else 0
+        self.seen = turns
         return self.looks
 
     def ring(self) -> None:

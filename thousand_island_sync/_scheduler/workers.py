@@ -246,7 +246,7 @@ class Workers:
 
     def turns(self) -> int:
         """With the lock: tasks that the threads there are have run."""
-        return sum(worker.turn for worker in self._threads)
+        return sum(worker.turns() for worker in self._threads)
 
     # ---- the dead --------------------------------------------------------------------
 

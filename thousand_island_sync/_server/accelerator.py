@@ -23,17 +23,12 @@ from .._connection.machine import Machine
 from .._connection.states import TRANSITIONS, State
 from .._connection.task import STAY_STEPS, ConnectionTask
 from .._scheduler.affinity import Affinity, Wanted
-from .._scheduler.blocking_estimate import SAMPLE_SHIFT, BlockingEstimate
-from .._scheduler.deadlines import Deadlines
+from .._scheduler.blocking_estimate import SAMPLE_SHIFT
 from .._scheduler.permits import Permits
-from .._scheduler.poller import HANGUP, MOST, EpollPoller
-from .._scheduler.run_queue import ALONE, RunQueue
-from .._scheduler.runner import Runner
-from .._scheduler.task import Classified, Task
+from .._scheduler.poller import HANGUP, MOST
+from .._scheduler.run_queue import ALONE
 from .._scheduler.task_table import TaskTable
 from .._scheduler.tendency import HAND_OFF_COST
-from .._scheduler.watchdog_timer import WatchdogTimer
-from .._scheduler.worker import Worker
 from .._scheduler.workers import Workers
 from .._stream.buffer import CHUNK
 from .._stream.duplex import Duplex
@@ -46,18 +41,11 @@ from ..transports.tcp import TCPChannel
 
 #: What the C is given to work on, by the names that it has for them.
 _GIVEN: dict[str, Any] = {
-    "Task": Task,
-    "Worker": Worker,
     "Wanted": Wanted,
-    "RunQueue": RunQueue,
-    "TaskTable": TaskTable,
-    "Deadlines": Deadlines,
-    "WatchdogTimer": WatchdogTimer,
-    "Runner": Runner,
-    "BlockingEstimate": BlockingEstimate,
     "Affinity": Affinity,
     "Permits": Permits,
     "Workers": Workers,
+    "TaskTable": TaskTable,
     "Connection": ConnectionTask,
     "Machine": Machine,
     "Callbacks": Callbacks,
@@ -68,13 +56,8 @@ _GIVEN: dict[str, Any] = {
     "OPEN": OPEN,
     "CLOSED_STATE": CLOSED,
     "TCPChannel": TCPChannel,
-    "EpollPoller": EpollPoller,
-    "UNKNOWN": Classified.UNKNOWN,
-    "QUICK": Classified.QUICK,
-    "SUSPECT": Classified.SUSPECT,
     "PARKED": State.PARKED,
     "RUNNING": State.RUNNING,
-    "HAND_OFF_COST": HAND_OFF_COST,
     "MISSING": MISSING,
     "TRANSITIONS": TRANSITIONS,
     "async_recv": events.handler_async_recv.receivers,
@@ -90,6 +73,7 @@ _NUMBERS = {
     "STAY_STEPS": STAY_STEPS,
     "LOOK_MOST": MOST,
     "SAMPLE_SHIFT": SAMPLE_SHIFT,
+    "HAND_OFF_NS": round(HAND_OFF_COST * 1e9),
     "JOINED_MOST": JOINED_MOST,
     "HANGUP": HANGUP,
 }
@@ -99,8 +83,6 @@ ACCELERATED: list[tuple[type, str, str]] = [
     (ConnectionTask, "receive", "($self, /)"),
     (ConnectionTask, "stay", "($self, timeout, wanted, /)"),
     (Machine, "become", "($self, state, /)"),
-    (Runner, "run_batch", "($self, worker, /)"),
-    (RunQueue, "look", "($self, worker, /)"),
     (Socket, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
     (Socket, "recv", "($self, /, length=65536, flags=0, *, timeout_ms=...)"),
 ]

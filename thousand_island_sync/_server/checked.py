@@ -185,6 +185,9 @@ class CheckedQueue(RunQueue):
         super().forget(task)
         disturb()
 
+    #: The hooks are in what the long way calls.
+    look = RunQueue.look_the_long_way
+
     def absorb(self, events: Any, worker: Worker | None) -> None:
         disturb()
         super().absorb(events, worker)

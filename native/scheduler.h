@@ -1,0 +1,63 @@
+/* The base types of what the scheduler is made of: `thousand_island_sync._scheduler` has their
+   Python equals, each beside the class that inherits from it or is it. */
+
+#ifndef THOUSAND_ISLAND_SCHEDULER_H
+#define THOUSAND_ISLAND_SCHEDULER_H
+
+#include "native.h"
+
+/* The fields of each: objects, of which `R` are given once, to `__init__`, and stay; booleans,
+   seconds, numbers. What Python reads often is an object, booleans too: CPython 3.11 to 3.13 know
+   a short way to those only, of 15 instructions instead of 220. If one is not `False`, or not there,
+   the Python is called, which looks itself. */
+#define Task_FIELDS(O, R, B, D, N)                                                             \
+    O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer) B(marked)          \
+    B(owned) B(wants_write) B(write_edges) D(average) D(deadline) D(timer_at) N(fd)
+#define Worker_FIELDS(O, R, B, D, N)                                                           \
+    O(task) R(parked) B(looking) B(permit) B(waited) N(turn)
+#define Deadlines_FIELDS(O, R, B, D, N) R(_clock) R(calls) D(_next)
+#define WatchdogTimer_FIELDS(O, R, B, D, N) B(may_stop) B(watching)
+#define RunQueue_FIELDS(O, R, B, D, N)                                                         \
+    O(_epoll) R(lock) R(_ready) R(_tasks) R(_deadlines) R(_watchdog_timer) N(_alone) N(_batch)     \
+    N(_last_found) N(_unlooked) N(sleepers)
+#define BlockingEstimate_FIELDS(O, R, B, D, N) B(timed_by_kernel) N(sample_mask)
+#define Runner_FIELDS(O, R, B, D, N) R(_queue) R(_estimate)
+
+#define OBJECT_FIELD(name) PyObject *name;
+#define TRUTH_FIELD(name) char name;
+#define SECONDS_FIELD(name) double name;
+#define NUMBER_FIELD(name) long name;
+#define FIELDS_OF(Type)                                                                        \
+    Type##_FIELDS(OBJECT_FIELD, OBJECT_FIELD, TRUTH_FIELD, SECONDS_FIELD, NUMBER_FIELD)
+#define STRUCT(Type)                                                                           \
+    typedef struct {                                                                           \
+        PyObject_HEAD FIELDS_OF(Type)                                                          \
+    } Type;
+
+STRUCT(Task)
+STRUCT(Worker)
+STRUCT(Deadlines)
+STRUCT(WatchdogTimer)
+STRUCT(RunQueue)
+STRUCT(BlockingEstimate)
+STRUCT(Runner)
+
+#define TYPES(X)                                                                               \
+    X(Task) X(Worker) X(Deadlines) X(WatchdogTimer) X(RunQueue) X(BlockingEstimate)   \
+    X(Runner)
+#define DECLARE_C_TYPE(Type) extern PyTypeObject *Type##_Type;
+TYPES(DECLARE_C_TYPE)
+
+/* `Classified.UNKNOWN` and `.QUICK`: of each other a thread gives its permit away before it calls. */
+extern PyObject *unknown, *quick;
+static inline bool is_quick(Task *task) {
+    return task->classified != NULL && (task->classified == unknown || task->classified == quick);
+}
+
+/* Whether `__init__` has been called, by one of the fields that it fills; -1: AttributeError. */
+int was_made(PyObject *object, PyObject *filled);
+
+PyObject *queue_look(PyObject *self, PyObject *worker);
+PyObject *runner_run_batch(PyObject *self, PyObject *worker);
+
+#endif

@@ -1,0 +1,214 @@
+/* How the scheduler's base types are made. What they do is in loop.c and batch.c. */
+
+#include "scheduler.h"
+
+#include <structmember.h>
+
+int was_made(PyObject *object, PyObject *filled) {
+    if (filled != NULL)
+        return 0;
+    PyErr_Format(PyExc_AttributeError, "'%.100s' object: its __init__ was not called",
+                 Py_TYPE(object)->tp_name);
+    return -1;
+}
+
+/* ---- a task ------------------------------------------------------------------ */
+
+PyObject *unknown, *quick;
+
+/* classify(unknown, quick): a new task is the first. */
+PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *first, *second;
+    if (!PyArg_ParseTuple(args, "OO", &first, &second))
+        return NULL;
+    set(&unknown, first);
+    set(&quick, second);
+    Py_RETURN_NONE;
+}
+
+static int Task_init(Task *self, PyObject *args, PyObject *Py_UNUSED(names)) {
+    long fd;
+    if (!PyArg_ParseTuple(args, "l", &fd))
+        return -1;
+    self->fd = fd;
+    self->write_edges = 1;
+    self->deadline = self->timer_at = Py_HUGE_VAL;
+    set(&self->alert, Py_False);
+    set(&self->attached, Py_False);
+    set(&self->hung_up, Py_False);
+    set(&self->no_sample, Py_False);
+    set(&self->reads, Py_True);
+    set(&self->timer, Py_None);
+    put(&self->classified, Py_XNewRef(unknown));
+    return 0;
+}
+
+static PyObject *not_there(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(args)) {
+    PyErr_SetNone(PyExc_NotImplementedError);
+    return NULL;
+}
+
+static PyObject *no(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(args)) { Py_RETURN_FALSE; }
+
+static PyObject *nothing(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(args)) { Py_RETURN_NONE; }
+
+static PyObject *is_deaf(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure)) { Py_RETURN_FALSE; }
+
+static PyGetSetDef Task_getset[] = {
+    {"deaf", is_deaf, NULL, "What comes leads to no run.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyMethodDef Task_methods[] = {
+    {"run", not_there, METH_VARARGS, "run($self, /)\n--\n\n"},
+    {"may_stay", no, METH_NOARGS, "may_stay($self, /)\n--\n\n"},
+    {"stay", not_there, METH_VARARGS, "stay($self, timeout, wanted, /)\n--\n\n"},
+    {"broke", not_there, METH_VARARGS, "broke($self, /)\n--\n\n"},
+    {"unwatched", nothing, METH_O, "unwatched($self, error, /)\n--\n\n"},
+    {"stop_begins", nothing, METH_NOARGS, "stop_begins($self, /)\n--\n\n"},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- the others ---------------------------------------------------------------- */
+
+/* Of a field that is given once: who runs with it need not hold it. */
+static bool is_made(PyObject *filled) {
+    if (filled != NULL)
+        PyErr_Format(PyExc_TypeError, "__init__ is called once");
+    return filled != NULL;
+}
+
+static int Worker_init(Worker *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(names)) {
+    if (is_made(self->parked) || (self->parked = PyObject_CallNoArgs(native.deque)) == NULL)
+        return -1;
+    set(&self->task, Py_None);
+    self->permit = 1;
+    return 0;
+}
+
+static int Deadlines_init(Deadlines *self, PyObject *args, PyObject *Py_UNUSED(names)) {
+    PyObject *clock;
+    if (is_made(self->calls) || !PyArg_ParseTuple(args, "O", &clock) ||
+        (self->calls = PyObject_CallNoArgs(native.deque)) == NULL)
+        return -1;
+    self->_clock = Py_NewRef(clock);
+    self->_next = Py_HUGE_VAL;
+    return 0;
+}
+
+static int RunQueue_init(RunQueue *self, PyObject *args, PyObject *Py_UNUSED(names)) {
+    PyObject *lock, *tasks, *deadlines, *timer;
+    if (is_made(self->lock) ||
+        !PyArg_ParseTuple(args, "OO!O!O!", &lock, &PyDict_Type, &tasks, Deadlines_Type,
+                          &deadlines, WatchdogTimer_Type, &timer) ||
+        was_made(deadlines, ((Deadlines *)deadlines)->calls) < 0 ||
+        (self->_ready = PyObject_CallNoArgs(native.deque)) == NULL)
+        return -1;
+    self->lock = Py_NewRef(lock);
+    self->_tasks = Py_NewRef(tasks);
+    self->_deadlines = Py_NewRef(deadlines);
+    self->_watchdog_timer = Py_NewRef(timer);
+    set(&self->_epoll, Py_None);
+    self->_last_found = -1;
+    return 0;
+}
+
+static int Runner_init(Runner *self, PyObject *args, PyObject *Py_UNUSED(names)) {
+    PyObject *queue, *estimate;
+    if (is_made(self->_queue) ||
+        !PyArg_ParseTuple(args, "O!O!", RunQueue_Type, &queue, BlockingEstimate_Type, &estimate) ||
+        was_made(queue, ((RunQueue *)queue)->lock) < 0)
+        return -1;
+    self->_queue = Py_NewRef(queue);
+    self->_estimate = Py_NewRef(estimate);
+    return 0;
+}
+
+static PyMethodDef RunQueue_methods[] = {
+    {"look", queue_look, METH_O, "look($self, worker, /)\n--\n\nAs `look_the_long_way`."},
+    {NULL, NULL, 0, NULL},
+};
+static PyMethodDef Runner_methods[] = {
+    {"run_batch", runner_run_batch, METH_O, "run_batch($self, worker, /)\n--\n\nAs `run_each`."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- the types ------------------------------------------------------------------- */
+
+#define NO(name)
+#define VISIT(name) Py_VISIT(self->name);
+#define CLEAR(name) Py_CLEAR(self->name);
+#define MEMBER(name, kind, flags) {#name, kind, offsetof(Self, name), flags, NULL},
+#define OBJECT_MEMBER(name) MEMBER(name, T_OBJECT_EX, 0)
+#define GIVEN_MEMBER(name) MEMBER(name, T_OBJECT_EX, READONLY)
+#define TRUTH_MEMBER(name) MEMBER(name, T_BOOL, 0)
+#define SECONDS_MEMBER(name) MEMBER(name, T_DOUBLE, 0)
+#define NUMBER_MEMBER(name) MEMBER(name, T_LONG, 0)
+
+#define TYPE(Type, ...)                                                                        \
+    PyTypeObject *Type##_Type;                                                                 \
+    static int Type##_traverse(Type *self, visitproc visit, void *arg) {                       \
+        Py_VISIT(Py_TYPE(self));                                                               \
+        Type##_FIELDS(VISIT, VISIT, NO, NO, NO)                                                \
+        return 0;                                                                              \
+    }                                                                                          \
+    static int Type##_clear(Type *self) {                                                      \
+        Type##_FIELDS(CLEAR, CLEAR, NO, NO, NO)                                                \
+        return 0;                                                                              \
+    }                                                                                          \
+    static void Type##_dealloc(Type *self) {                                                   \
+        PyTypeObject *type = Py_TYPE(self);                                                    \
+        PyObject_GC_UnTrack(self);                                                             \
+        Type##_clear(self);                                                                    \
+        type->tp_free(self);                                                                   \
+        Py_DECREF(type);                                                                       \
+    }                                                                                          \
+    static PyMemberDef Type##_members[] = {                                                    \
+        Type##_FIELDS(OBJECT_MEMBER, GIVEN_MEMBER, TRUTH_MEMBER, SECONDS_MEMBER, NUMBER_MEMBER)    \
+        {NULL, 0, 0, 0, NULL}};                                                                \
+    static PyType_Slot Type##_slots[] = {                                                      \
+        {Py_tp_traverse, Type##_traverse}, {Py_tp_clear, Type##_clear},                        \
+        {Py_tp_dealloc, Type##_dealloc},   {Py_tp_members, Type##_members},                    \
+        __VA_ARGS__ {0, NULL}};                                                                \
+    static PyType_Spec Type##_spec = {                                                         \
+        .name = "thousand_island_sync._native." #Type,                                         \
+        .basicsize = sizeof(Type),                                                             \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                \
+        .slots = Type##_slots};
+#define BEGINS(Type) {Py_tp_init, Type##_init},
+#define DOES(Type) {Py_tp_methods, Type##_methods},
+
+#define Self Task
+TYPE(Task, BEGINS(Task) DOES(Task){Py_tp_getset, Task_getset}, )
+#undef Self
+#define Self Worker
+TYPE(Worker, BEGINS(Worker))
+#undef Self
+#define Self Deadlines
+TYPE(Deadlines, BEGINS(Deadlines))
+#undef Self
+#define Self WatchdogTimer
+TYPE(WatchdogTimer, )
+#undef Self
+#define Self RunQueue
+TYPE(RunQueue, BEGINS(RunQueue) DOES(RunQueue))
+#undef Self
+#define Self BlockingEstimate
+TYPE(BlockingEstimate, )
+#undef Self
+#define Self Runner
+TYPE(Runner, BEGINS(Runner) DOES(Runner))
+#undef Self
+
+int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
+    if (*type == NULL)
+        *type = (PyTypeObject *)PyType_FromSpec(spec);
+    if (*type == NULL && !PyErr_Occurred()) /* CPython 3.11, without memory for the name */
+        PyErr_NoMemory();
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
+}
+
+/* All of them, for a module. Other interpreters of the process have the same. */
+int add_scheduler_types(PyObject *module) {
+#define ADD_TYPE(Type) add_type(module, &Type##_spec, &Type##_Type) < 0 ||
+    return TYPES(ADD_TYPE) false ? -1 : 0;
+}
