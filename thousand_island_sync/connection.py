@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from ._base.types import Address
+    from collections.abc import Iterable
+
+    from ._base.types import Address, Buffer
     from .server import ThousandIsland
 
 
@@ -97,7 +99,7 @@ class Connection:
         """How many bytes wait in its send buffer; 0 once it has ended."""
         return self._inbox.unsent()
 
-    def send(self, data: Any) -> int:
+    def send(self, data: Buffer | Iterable[Buffer]) -> int:
         """Sends, and never waits: what the kernel does not take is kept (a copy), and goes out as
         the peer makes room, in order with everything else that is sent. Behind a send of another
         thread that is under way, and during a handshake, it is kept. So one thread may push to

@@ -18,6 +18,7 @@ from thousand_island_sync import (
     LengthPrefix,
     Lines,
     Result,
+    SendBufferFull,
     Socket,
     SocketAddress,
     Stats,
@@ -99,6 +100,8 @@ class Asks(Handler):
         with open("a", "rb") as file:
             socket.sendfile(file)
         socket.sendfile(io.BytesIO(b"a"))
+        socket.flush(timeout_ms=None)
+        assert_type(socket.unsent, int)
         socket.shutdown("write")
         assert_type(socket.stats(), Stats)
         assert_type(socket.stats().bytes_sent, int)
@@ -138,4 +141,10 @@ class Asks(Handler):
         assert_type(connection.peername[0], str)
         assert_type(connection.accepted_at_ns, int)
         connection.post("anything", delay_ms=5)
+        try:
+            connection.send(b"to many")
+        except SendBufferFull:
+            connection.close(abort=True)
+        assert_type(connection.unsent, int)
+        connection.resume()
         connection.close()

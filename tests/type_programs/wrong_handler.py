@@ -60,4 +60,8 @@ def calls(socket: Socket, connection: Connection) -> None:
     print(connection.peername.host)  # wrong
     print(connection.server.prt)  # wrong
     connection.post("x", delay="5")  # wrong
+    connection.send("text")  # wrong
+    connection.close(abort="yes")  # wrong
+    socket.flush(timeout=5)  # wrong
+    socket.flush(timeout_ms="5")  # wrong
     connection.call("x", timeout_ms="5")  # wrong
