@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Never, Unpack
 
-from ._base.clock import seconds
+from ._base.clock import REAL, Times, seconds
 from ._base.options import MISSING, Missing, is_milliseconds
 from ._base.signatures import spelled_out, written_out
 from ._base.types import Address, Status
@@ -90,8 +90,11 @@ class ThousandIsland:
         ConfigError: an option has a wrong value, there is none of that name, or one has none.
     """
 
+    #: What its connections go by. Another one in tests of users.
+    _times: Times = REAL
+
     def _set_up(self, *positional: Any, **given: Any) -> None:
-        self._config = config(positional, given)
+        self._config = config(positional, given, self._times)
         self._transport = CurrentTransport(self._config.transport)
         self._changes = Changes(self, self._config, self._transport)
 

@@ -19,6 +19,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 FOREVER = float("inf")
 
@@ -58,6 +59,15 @@ class Times:
     def left(self, deadline: float) -> float:
         """Seconds until then."""
         return FOREVER if deadline == FOREVER else max(0.0, deadline - self.clock())
+
+    def acquire(self, lock: Any, deadline: float) -> bool:
+        """Takes a lock, waiting until then at most. `False`: it was not free in time."""
+        left = self.left(deadline)
+        return bool(lock.acquire(timeout=-1 if left == FOREVER else left))
+
+    def pool(self, scheduler: Any) -> Any:
+        """What connections know of a scheduler: it, if its timers go by the same clock."""
+        return scheduler
 
     def begins(self, deadline: float) -> None:
         """The calling thread is about to wait, until then at most; told before each look."""

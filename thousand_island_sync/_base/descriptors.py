@@ -232,6 +232,11 @@ def _close_number(fd: int) -> None:
             pass  # it is closed all the same
 
 
+def listening() -> list[int]:
+    """The numbers of all that listen. Thread: any."""
+    return [sock.fileno() for sock in list(_listening)]
+
+
 def sockets() -> set[int]:
     """The numbers of all sockets of ours. Thread: any."""
     while True:

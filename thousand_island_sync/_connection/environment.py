@@ -101,13 +101,14 @@ class Environment:
         self.handlers = handlers
         self.limits = limits
         self.census = census
-        self.go_by(REAL if clock is now else Times(clock, clock))
         self.interrupt = interrupt
         self.stopping = False
         self.unsent = UnsentTotal(limits, clock)
+        self.go_by(REAL if clock is now else Times(clock, clock))
         self.pool: Pool
 
     def go_by(self, times: Times) -> None:
         """Before the first connection."""
         self.times = times
         self.clock = times.clock
+        self.unsent.go_by(times)

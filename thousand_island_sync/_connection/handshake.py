@@ -214,7 +214,7 @@ class Handshake:
             return machine.finish(BY_PEER)
         if whose.env.stopping:
             return machine.finish(BY_SHUTDOWN)
-        whose.deadline = whose.env.clock() + _LOOK_S
+        whose.deadline = whose.env.times.real() + _LOOK_S
         return PARK
 
     def _replace(self, stream: Duplex, transport: Transport, switch: SwitchTransport) -> None:

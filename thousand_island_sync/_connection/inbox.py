@@ -13,7 +13,7 @@ import weakref
 from typing import Any, Protocol
 
 from .._base import waits
-from .._base.clock import FOREVER, seconds
+from .._base.clock import seconds
 from .._base.locks import process_lock
 from .._base.options import is_milliseconds
 from .._scheduler.timers import Timer
@@ -126,8 +126,7 @@ class Inbox:
         if not mail.put(call):
             raise self._ended("call")
         link.look_again()
-        limit = seconds(timeout_ms)
-        if not call.wait(-1 if limit == FOREVER else limit):
+        if not call.wait(self._client.env.times, seconds(timeout_ms)):
             mail.withdraw(call)
             raise SocketTimeout(
                 110,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._base import waits
+from .._base.clock import Times
 from .._base.locks import if_possible, process_lock
 from .._scheduler.timers import Timer
 from ..errors import MailboxFull
@@ -30,12 +31,12 @@ class Call:
         self.result, self.error = result, error
         self._done.release()
 
-    def wait(self, timeout: float) -> bool:
-        """Whether it has finished within `timeout` seconds (negative: no limit)."""
+    def wait(self, times: Times, timeout: float) -> bool:
+        """Whether it has finished within `timeout` seconds."""
         if self._done.acquire(blocking=False):
             return True
         waits.give_way()
-        return self._done.acquire(timeout=timeout)
+        return times.acquire(self._done, times.clock() + timeout)
 
 
 #: Of all mailboxes, so that it can be known who has one.

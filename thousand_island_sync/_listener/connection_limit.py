@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from .._base.clock import FOREVER, now
+from .._base.clock import FOREVER, REAL, Times
 from .._base.locks import lock
 from .._connection.client import Client
 
@@ -73,13 +73,21 @@ class ConnectionLimit:
         limit: open connections at once.
         patience: seconds that clients wait for room.
         tell: as for `Edges`.
+        times: what that patience goes by.
 
     Attributes:
         edges: of the limit, as far as they are to be told.
     """
 
-    def __init__(self, limit: int, patience: float, tell: Callable[[bool, int, int], None]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        patience: float,
+        tell: Callable[[bool, int, int], None],
+        times: Times = REAL,
+    ) -> None:
         self._limit = limit
+        self._times = times
         self._patience = patience
         self.edges = Edges(tell)
         self._lock = lock("connection.limit")
@@ -108,6 +116,11 @@ class ConnectionLimit:
     def has_room(self) -> bool:
         with self._lock:
             return self._free() > 0
+
+    def is_accepting(self) -> bool:
+        """Whether somebody has a place for a client that is not counted yet."""
+        with self._lock:
+            return self._reserved > 0
 
     def _free(self) -> int:
         return self._limit - self._reserved - len(self._known)
@@ -190,7 +203,7 @@ class ConnectionLimit:
             `Room.NONE` to one acceptor only: who waits is its to turn away.
         """
         with self._lock:
-            since = self._waiting_since.setdefault(listener, now())
+            since = self._waiting_since.setdefault(listener, self._times.clock())
         here = somebody_waits()
         with self._lock:
             self._waiters += 1
@@ -201,14 +214,22 @@ class ConnectionLimit:
                         return Room.FREE
                     if self._waiting_since.get(listener) != since:
                         return Room.LOOK_AGAIN
-                    left = since + self._patience - now()
+                    left = self._times.left(since + self._patience)
                     if not here or left <= 0:
                         self._counts_anew(listener)
                         return Room.NONE if here else Room.LOOK_AGAIN
-                    self._changed.wait(None if left == FOREVER else left)
+                    self._times.begins(since + self._patience)
+                    self._changed.wait(self._slice(left))
                 return Room.LOOK_AGAIN
             finally:
                 self._waiters -= 1
+                self._times.is_over()
+
+    def _slice(self, left: float) -> float | None:
+        """Seconds that one wait lasts: in real time all that is left."""
+        if self._times is not REAL:
+            return min(left, self._times.look_s)
+        return None if left == FOREVER else left
 
     def nobody_waits(self, listener: int) -> None:
         """Those who waited have been taken out of the backlog."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._base import addresses
-from .._base.clock import seconds
+from .._base.clock import REAL, Times, seconds
 from .._base.option_kinds import a_number, a_text, milliseconds, read_json, yes_no
 from .._base.options import MISSING, Option, at_home, checked, is_text, optional, whole
 from .._connection.environment import Limits
@@ -155,6 +155,8 @@ class Config:
     max_unsent: int
     max_unsent_total: int
     name: str
+    #: No option of users'.
+    times: Times
 
     def limits(self) -> Limits:
         """What a connection may take."""
@@ -170,8 +172,8 @@ class Config:
         )
 
 
-def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:
-    """Checks the arguments of `ThousandIsland`.
+def config(positional: tuple[Any, ...], options: Mapping[str, Any], times: Times = REAL) -> Config:
+    """Checks the arguments of `ThousandIsland`; `times`: what its connections go by.
 
     Raises:
         ConfigError: says which option, what it got, and what it takes.
@@ -219,6 +221,7 @@ def config(positional: tuple[Any, ...], options: Mapping[str, Any]) -> Config:
         max_unsent=values["max_unsent"],
         max_unsent_total=values["max_unsent_total"],
         name=values["name"],
+        times=times,
     )
 
 

@@ -20,6 +20,7 @@ from threading import get_ident
 from typing import Any, NoReturn, Protocol
 
 from .._base import descriptors, fork, waits
+from .._base.clock import Times
 from .._connection.inbox import Inbox
 from .._connection.task import ConnectionTask
 from .._listener.connection_limit import ConnectionLimit
@@ -30,6 +31,7 @@ from .._stream import forked
 from .._stream.duplex import Duplex
 from .._stream.handover import share
 from .._stream.states import ON_CLOSE, ON_INTERRUPT
+from .._stream.unsent_total import UnsentTotal
 from ..errors import ThousandIslandError
 
 
@@ -41,6 +43,10 @@ class Run(Protocol):
 
     @property
     def server(self) -> Any: ...
+    @property
+    def times(self) -> Times: ...
+    @property
+    def unsent(self) -> UnsentTotal: ...
 
 
 _runs: weakref.WeakSet[Run] = weakref.WeakSet()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .._base import reports
-from .._base.clock import now, now_ns
+from .._base.clock import Times, now, now_ns
 from .._base.listen_errors import listen_error, no_thread
 from .._base.own_threads import Teller
 from .._base.wake_up import WakeUp
@@ -27,6 +27,7 @@ from .._listener.listener import Listener
 from .._listener.listener_thread import ListenerThread
 from .._scheduler.poller import Poller, new_poller
 from .._scheduler.scheduler import Scheduler
+from .._stream.unsent_total import UnsentTotal
 from ..connection import Connection
 from ..errors import ListenError
 from ..transports.base import Transport
@@ -114,7 +115,10 @@ class Run:
         self._acceptor_events = AcceptorEvents(server)
         self._pool_events = PoolEvents(server, context, config.name)
         self.limit = ConnectionLimit(
-            config.max_connections, config.max_connections_wait, self._acceptor_events.limit
+            config.max_connections,
+            config.max_connections_wait,
+            self._acceptor_events.limit,
+            config.times,
         )
         self.stop = Stop(self, lambda: owner.finished(self), owner.blocked)
 
@@ -127,6 +131,16 @@ class Run:
     def server(self) -> Any:
         """The `ThousandIsland`."""
         return self._server
+
+    @property
+    def times(self) -> Times:
+        """What its connections go by."""
+        return self._config.times
+
+    @property
+    def unsent(self) -> UnsentTotal:
+        """What waits to be sent in its connections."""
+        return self._env.unsent
 
     # ---- opening ------------------------------------------------------------------
 
@@ -207,10 +221,11 @@ class Run:
             Handlers(config.handler_cls, config.handler_options, self._context),
             config.limits(),
             _Census(self.limit, lambda: self._admission),
-            now,
+            config.times.clock,
             None if self._interrupt is None else self._interrupt.fileno(),
         )
-        env.pool = self.scheduler
+        env.go_by(config.times)
+        env.pool = config.times.pool(self.scheduler)
         env.unsent.driver = Outflow(env.unsent, self.scheduler, now)
         return env
 

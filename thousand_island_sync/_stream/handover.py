@@ -77,7 +77,7 @@ class HandOver:
         """Sends what counts as sent, after all who send now, and closes the stream for all who
         come; why not all went out."""
         stream, writer = self._stream, self._writer
-        payload = Payload(stream.connection.send_timeout)
+        payload = Payload(stream.connection.send_timeout, times=stream.times)
         failure: SocketError | None = None
         with contextlib.ExitStack() as held:
             try:

@@ -9,7 +9,6 @@ from ..errors import SendBufferFull, SocketError
 from . import failures
 from .payload import Payload
 from .send_buffer import SendBuffer
-from .turns import left
 
 if TYPE_CHECKING:
     from .duplex import Duplex
@@ -98,7 +97,7 @@ class Keeping:
             return buffer.record
         if buffer.lacks_total(sum(map(len, views))):
             stream.connection.env.unsent.end_slowest()
-        fills = not buffer.barred and (not buffer.ahead or left(payload.deadline) <= 0)
+        fills = not buffer.barred and (not buffer.ahead or payload.left() <= 0)
         payload.advance(buffer.keep(views, whole=not fills, mine=not buffer.barred))
         return not views
 

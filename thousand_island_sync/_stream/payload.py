@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
-from .._base.clock import FOREVER, now
+from .._base.clock import FOREVER, REAL, Times
 
 #: Several pieces of so many bytes in all are copied into one: it costs less than to gather.
 JOINED_MOST = 16_384
@@ -70,20 +70,25 @@ class Payload:
         deadline: when they are over.
     """
 
-    __slots__ = ("deadline", "flags", "keeps", "partly", "sent", "timeout", "views")
+    __slots__ = ("_times", "deadline", "flags", "keeps", "partly", "sent", "timeout", "views")
 
-    def __init__(self, timeout: float = FOREVER, sent: int = 0) -> None:
+    def __init__(self, timeout: float = FOREVER, sent: int = 0, times: Times = REAL) -> None:
+        self._times = times
         self.sent = sent
         self.views: list[memoryview] = []
         self.flags = 0
         self.partly = self.keeps = False
         self.timeout = timeout
-        self.deadline = FOREVER if timeout == FOREVER else now() + timeout
+        self.deadline = FOREVER if timeout == FOREVER else times.clock() + timeout
 
     def limit(self, timeout: float) -> None:
         """So many seconds from now on."""
         self.timeout = timeout
-        self.deadline = now() + timeout
+        self.deadline = self._times.clock() + timeout
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self._times.left(self.deadline)
 
     def take(self, data: Any) -> Any:
         """What is to be sent, less what went out; `data`, an iterable as a list."""

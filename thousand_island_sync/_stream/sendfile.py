@@ -84,7 +84,7 @@ class FileSending:
         self._file = file
         self._offset = offset
         self._length = length
-        self._payload = Payload()
+        self._payload = Payload(times=stream.times)
 
     def run(self) -> int:
         """See `Socket.sendfile`."""

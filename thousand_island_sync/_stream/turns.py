@@ -7,7 +7,6 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from .._base import waits
-from .._base.clock import FOREVER, now
 from .._base.locks import process_lock
 
 if TYPE_CHECKING:
@@ -15,18 +14,12 @@ if TYPE_CHECKING:
 
 #: Held around what another thread than the owner does to a descriptor, and around its close.
 guard = process_lock("socket.guard")
-#: Seconds after which a wait looks whether the stream was given away meanwhile.
-LOOK_S = 1.0
-#: The same for a send that waits for room: whether its connection was ended for others' sake.
+#: Seconds after which a send that waits for room looks whether its connection was ended for others'
+#: sake.
 LOOK_SENDING_S = 0.1
 #: And for one that waits for an upgrade to begin.
 LOOK_BARRED_S = 0.01
 _LOST_S = 0.5  # seconds after which a turn is taken for lost
-
-
-def left(deadline: float) -> float:
-    """Seconds until then."""
-    return FOREVER if deadline == FOREVER else max(0.0, deadline - now())
 
 
 def is_mine(turn: Any) -> bool:

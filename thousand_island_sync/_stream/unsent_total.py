@@ -7,10 +7,11 @@ where a kernel buffer is full, and by nobody else.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 from .._base import waits
-from .._base.clock import FOREVER, Clock
+from .._base.clock import FOREVER, Clock, Times
 from .._base.locks import lock, owns
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class UnsentTotal:
         "_most",
         "_most_senders",
         "_nobody_before",
+        "_real",
         "_send_timeout",
         "_senders",
         "_stopping_since",
@@ -95,7 +97,7 @@ class UnsentTotal:
         self._most = limits.max_unsent_total
         self._most_senders = limits.most_senders
         self._send_timeout = limits.send_timeout
-        self.clock = clock
+        self.clock = self._real = clock
         self.lock = lock("socket.unsent")
         self.bytes = 0
         self.driver: Driver = NoDriver()
@@ -103,6 +105,10 @@ class UnsentTotal:
         self._senders = 0
         self._nobody_before = 0.0
         self._stopping_since = FOREVER
+
+    def go_by(self, times: Times) -> None:
+        """Before the first connection; a stop goes by real time."""
+        self.clock, self._real = times.clock, times.real
 
     def is_inside(self) -> bool:
         """Whether the calling thread was interrupted amid one of these calls."""
@@ -175,7 +181,21 @@ class UnsentTotal:
 
     def stop_begins(self) -> None:
         """From now on a peer may take nothing for two seconds only. Thread: a stop's."""
+        if self.clock is not self._real:
+            with self.lock:
+                self.clock = self._real
+                for buffer in self._members:
+                    buffer.taken_at = self.clock()
         self._stopping_since = min(self._stopping_since, self.clock())
+
+    def next_end(self) -> float:
+        """When the first peer will have taken nothing for too long, if it takes nothing."""
+        with self.lock:
+            waiting = [one.taken_at for one in self._members if one.waits]
+        since = min(waiting, default=FOREVER)
+        end = since + self._send_timeout
+        # The difference of what is rounded must not be less.
+        return end if not end - since < self._send_timeout else math.nextafter(end, FOREVER)
 
     def look_at_all(self) -> float:
         """Ends those whose peer took nothing in time. When to look again; `FOREVER`: nothing

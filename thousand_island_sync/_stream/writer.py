@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import events
 from .._base import waits
-from .._base.clock import FOREVER
 from .._base.locks import maker
 from .._base.options import MISSING, Missing
 from .._base.sigpipe import DONTWAIT, NOSIGNAL, QUIETLY
@@ -124,7 +123,7 @@ class Writer:
         """Everything but the common case. `already`: the turn is held, and so many bytes went
         out; `None`: it is not."""
         stream = self._stream
-        payload = Payload(sent=already or 0)
+        payload = Payload(sent=already or 0, times=stream.times)
         amid = already is None and self.is_inside()
         try:
             try:
@@ -176,8 +175,7 @@ class Writer:
             raise failures.amid_another(self._stream.connection, doing)
         if not self._sending.acquire(blocking=False):
             waits.give_way()
-            remains = turns.left(payload.deadline)
-            if not self._sending.acquire(timeout=-1 if remains == FOREVER else remains):
+            if not self._stream.times.acquire(self._sending, payload.deadline):
                 raise failures.no_room(self._stream.connection, doing, payload.timeout)
         self._turn_begins()
 
@@ -253,7 +251,7 @@ class Writer:
 
     def flush(self, timeout_ms: float | Missing | None, doing: str = "flush") -> None:
         """See `Socket.flush`."""
-        stream, amid, payload = self._stream, self.is_inside(), Payload()
+        stream, amid, payload = self._stream, self.is_inside(), Payload(times=self._stream.times)
         try:
             try:
                 stream.check_open(doing)
@@ -296,18 +294,19 @@ class Writer:
         """
         stream = self._stream
         self.check(doing)
-        remains = turns.left(payload.deadline)
+        remains = payload.left()
         if remains <= 0:
             raise failures.no_room(stream.connection, doing, payload.timeout)
         connection, channel, buffer = stream.connection, stream.channel, self.buffered()
         total = connection.env.unsent
         connection.take_out()
         pooled = total.begins_to_wait(buffer)
+        stream.times.begins(payload.deadline)
         try:
             if total.crowded():
                 total.end_slowest()
             waits.give_way()
-            look = min(remains, turns.LOOK_SENDING_S)
+            look = min(remains, turns.LOOK_SENDING_S, stream.times.look_s)
             if channel.shaking:
                 wait_for_hands(stream, doing, look)
             elif buffer.barred:  # an upgrade comes first, and needs the turn
@@ -320,6 +319,7 @@ class Writer:
                 waits.wait_for(stream.sock.fileno(), write=write, timeout=look)
         finally:
             total.ends_to_wait(buffer, pooled)
+            stream.times.is_over()
         failure = buffer.failure
         if isinstance(failure, SocketTimeout) and waits.current_task() is connection:
             raise failure  # which ends the connection

@@ -6,6 +6,7 @@ after, a clock that stands still, and clients that misbehave.
 
 from . import hostile
 from ._call import call
+from ._clock import Clock
 from ._recorder import EventRecorder
 from ._serve import Server, serve
 from ._steps import EOF, RESET, advance, post, stop
@@ -13,6 +14,7 @@ from ._transcript import Transcript
 
 __all__ = [
     "EOF",
+    "Clock",
     "EventRecorder",
     "RESET",
     "Server",

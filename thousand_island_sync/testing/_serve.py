@@ -13,12 +13,14 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from .._base import addresses, waits
+from .._base.clock import REAL
 from .._base.types import PEM
 from .._server.option_types import ServerOptions
 from ..errors import ConfigError
 from ..handler import Handler
 from ..server import ThousandIsland, config_of
 from ..transports import TLS
+from ._clock import Clock
 from ._leaks import Before, clients
 
 #: Milliseconds.
@@ -33,12 +35,18 @@ class Server(ThousandIsland):
     Args:
         expect: types of exceptions that may be logged.
         ignore_threads: names of threads that may stay.
+        clock: what its time-outs go by.
         options: as of `ThousandIsland`.
     """
 
     def __init__(
-        self, expect: Expected = (), ignore_threads: Iterable[str] = (), **options: Any
+        self,
+        expect: Expected = (),
+        ignore_threads: Iterable[str] = (),
+        clock: Clock | None = None,
+        **options: Any,
     ) -> None:
+        self._times = REAL if clock is None else clock.times
         super().__init__(**_with_defaults(options))
         self._clients: list[socket.socket] = []
         self._over = False
@@ -149,6 +157,7 @@ def serve(
     *,
     expect: Expected = (),
     ignore_threads: Iterable[str] = (),
+    clock: Clock | None = None,
     **options: Unpack[ServerOptions],
 ) -> Iterator[Server]:
     """Serves a handler on a free port of 127.0.0.1, and looks afterwards what was left behind.
@@ -162,6 +171,8 @@ def serve(
         handler_cls: a subclass of `Handler`.
         expect: a type of exceptions that may be logged, or several.
         ignore_threads: names of threads that may stay; `*` stands for anything.
+        clock: what every time-out of the server goes by, instead of real time; but for handshakes
+            and stops.
         options: as `ThousandIsland` takes them. `port` is 0, `host` 127.0.0.1 and
             `shutdown_timeout_ms` 5,000 unless they are given.
 
@@ -175,7 +186,7 @@ def serve(
 
     Thread: any.
     """
-    with Server(expect, ignore_threads, handler_cls=handler_cls, **options) as server:
+    with Server(expect, ignore_threads, clock, handler_cls=handler_cls, **options) as server:
         yield server
 
 
