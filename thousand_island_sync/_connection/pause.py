@@ -71,7 +71,7 @@ class Pause:
             return self._reset()
         whose.deadline = machine.callbacks.total_deadline
         if not whose.env.pool.tells_resets:
-            whose.deadline = min(whose.deadline, whose.env.clock() + LOOK_S)
+            whose.deadline = min(whose.deadline, whose.env.times.real() + LOOK_S)
         return AGAIN if mail_waits else PARK
 
     def _reset(self) -> int:
