@@ -1,10 +1,12 @@
 """What libraries that were written for `socket.socket` and `ssl.SSLSocket` ask of a `Socket`."""
 
+import contextlib
 import copy
 import datetime
 import errno
 import io
 import ipaddress
+import os
 import pickle
 import select
 import socket as stdlib_socket
@@ -75,6 +77,22 @@ def test_a_socket_is_a_context_manager_that_closes_it(wire):
         assert receive_all(client) == b"inside"
     assert server.stop(5_000)
     assert noted == ["closed"]
+
+
+class GivesAway(Handler):
+    def handle_connection(self, socket):
+        with socket:
+            os.close(socket.detach())
+        self.options.append("gave it away")
+
+
+def test_what_was_given_away_is_not_closed_again(wire):
+    noted = []
+    server = wire.serve(GivesAway, handler_options=noted)
+    with closing(wire.connect(server)) as client, contextlib.suppress(OSError):
+        receive_all(client)
+    assert server.stop(5_000)
+    assert noted == ["gave it away"]
 
 
 def timeouts(socket):
