@@ -16,7 +16,7 @@ from thousand_island_sync import (
     Connection,
     Handler,
     Lines,
-    MailboxFull,
+    SendBufferFull,
     Socket,
     SocketClosed,
     ThousandIsland,
@@ -46,9 +46,10 @@ class Topics:
 
 def push(message: bytes, subscriber: Connection) -> bool:
     try:
-        subscriber.post(message)
-    except MailboxFull:
-        subscriber.close()
+        subscriber.send(message)
+    except SendBufferFull:
+        subscriber.close(abort=True)  # what it has not read is dropped
+        return False
     except SocketClosed:
         return False
     return True
@@ -77,9 +78,6 @@ class Client(Handler):
                 socket.send(b"SENT %d\n" % count)
             case _:
                 socket.send(b"ERR takes SUB topic, UNSUB topic, PUB topic text\n")
-
-    def handle_info(self, message: bytes, socket: Socket) -> None:
-        socket.send(message)
 
     def handle_end(self, socket: Socket) -> None:
         for topic in self.mine:

@@ -23,7 +23,7 @@ from thousand_island_sync import (
     Handler,
     LengthPrefix,
     Lines,
-    MailboxFull,
+    SendBufferFull,
     Socket,
     SocketClosed,
     ThousandIsland,
@@ -61,9 +61,6 @@ class Device(Handler):
         print(self.name, values, flush=True)
         socket.send(framed({"taken": len(values)}))
 
-    def handle_info(self, command: str, socket: Socket) -> None:
-        socket.send(framed({"command": command}))
-
     def handle_end(self, socket: Socket) -> None:
         if self.devices.get(self.name) is socket.connection:
             del self.devices[self.name]
@@ -87,8 +84,8 @@ class Operator(Handler):
 
     def push(self, name: str, command: str) -> bytes:
         try:
-            self.devices[name].post(command)
-        except (KeyError, SocketClosed, MailboxFull) as error:
+            self.devices[name].send(framed({"command": command}))
+        except (KeyError, SocketClosed, SendBufferFull) as error:
             return f"ERR {name}: {type(error).__name__}\n".encode()
         return b"OK\n"
 

@@ -203,6 +203,22 @@ def test_broker(example):
         assert sorted(receive(one, 20).split(b"\n")) == [b"", b"SENT 1", b"a: to itself"]
 
 
+def test_broker_sends_away_who_does_not_keep_up(example):
+    script = example("broker", "--port", "0")
+    text, count = b"x" * 16_000, 400
+    with connect(script) as slow, connect(script) as quick, connect(script) as publisher:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        for sock in (slow, quick):
+            sock.sendall(b"SUB a\n")
+            assert receive(sock, 3) == b"OK\n"
+        for _ in range(count):
+            publisher.sendall(b"PUB a %b\n" % text)
+            assert receive(quick, len(text) + 4) == b"a: %b\n" % text
+        said = receive(publisher, 7 * count).split()
+        assert said[1] == b"2"  # both got the first one
+        assert said[-1] == b"1"  # the last went to one only
+
+
 @needs_tls
 def test_device_gateway(example, tmp_path, authority):
     for name, pem in (("cert", authority.chain), ("key", authority.key), ("ca", authority.ca_pem)):
