@@ -10,6 +10,7 @@ in this mode every rule of the essay in `_scheduler.scheduler` that can be looke
 - a parked connection whose descriptor has bytes is run within a second;
 - what is ready does not wait while a permit is free and a thread could take it;
 - the watchdog does not sleep while a thread with a permit runs anything;
+- the bytes that wait in all send buffers are the total, and so are the threads that wait in sends;
 - a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
 
 What is found is kept in `_reports.violations`, and logged as critical once no lock is held. The
@@ -123,6 +124,8 @@ class _Watch:
             report(f"connection {connection.id} has two owners")
         if not connection.owned:
             report(f"connection {connection.id} is run, and nobody owns it")
+        for fault in connection.env.unsent.faults():
+            report(fault)
         if connection.machine.state is State.CLOSED:
             report(f"connection {connection.id} is run after its end")
         tell()

@@ -92,7 +92,7 @@ class SendBuffer:
     def __init__(self, stream: Duplex, total: UnsentTotal) -> None:
         self._stream: Duplex | None = stream
         self._total = total
-        self._pieces = Pieces()
+        self._pieces = Pieces(total.spare)
         self._queued: int | None = None  # what the kernel held at the last look
         self._waiters = 0
         self._watched = -1  # the descriptor that the driver knows
@@ -216,10 +216,13 @@ class SendBuffer:
                 views = self._pieces.first(self.ahead)
             if not views:
                 return True
-            sent = channel.send_gathered(views) if len(views) > 1 else channel.send(views[0])
+            sent = 0
+            try:
+                sent = channel.send_gathered(views) if len(views) > 1 else channel.send(views[0])
+            finally:
+                self._went(sent)
             if not sent:
                 return False
-            self._went(sent)
         return False
 
     def tries_ahead(self, writer: Writer) -> bool:
@@ -246,9 +249,11 @@ class SendBuffer:
         return done
 
     def _went(self, count: int) -> None:
-        self.moved()
+        if count:
+            self.moved()
         with self._total.lock:
-            if self.failure is None:  # else they were counted out
+            self._pieces.lent = False
+            if count and self.failure is None:  # else they were counted out
                 self.ahead -= count
                 self._pieces.drop(count)
                 self._changed(-count)

@@ -74,6 +74,7 @@ class UnsentTotal:
         lock: guards all of it, and all send buffers.
         bytes: how many wait, in all.
         driver: sends them.
+        spare: memory of those that have gone, for those that come.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class UnsentTotal:
         "driver",
         "lock",
         "most_each",
+        "spare",
     )
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
@@ -100,6 +102,7 @@ class UnsentTotal:
         self.clock = self._real = clock
         self.lock = lock("socket.unsent")
         self.bytes = 0
+        self.spare: list[bytearray] = []
         self.driver: Driver = NoDriver()
         self._members: dict[SendBuffer, None] = {}
         self._senders = 0
@@ -123,6 +126,8 @@ class UnsentTotal:
     def changed(self, buffer: SendBuffer, by: int) -> None:
         """So many bytes more wait in it, or less."""
         self.bytes += by
+        if not self.bytes:
+            self.spare.clear()
         if buffer.is_member():
             if buffer not in self._members:
                 buffer.taken_at = self.clock()

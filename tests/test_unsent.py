@@ -1,0 +1,347 @@
+"""The send buffer without sockets: what is kept, in which order, and the books of all."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thousand_island_sync._connection.environment import Limits
+from thousand_island_sync._stream.pieces import PIECE, Pieces
+from thousand_island_sync._stream.send_buffer import SendBuffer
+from thousand_island_sync._stream.unsent_total import SLOW_S, UnsentTotal
+from thousand_island_sync.errors import SocketTimeout
+from thousand_island_sync.transports import Channel
+
+
+def numbered(start, count):
+    """Bytes that tell their place."""
+    return bytes((start + index) % 251 for index in range(count))
+
+
+def content(pieces):
+    taken = bytearray()
+    while pieces.size:
+        views = pieces.first(pieces.size)
+        taken += b"".join(views)
+        pieces.drop(sum(map(len, views)))
+    return bytes(taken)
+
+
+# ---- bytes in a row ---------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["append", "drop", "look"]), st.integers(0, 3 * PIECE)),
+        max_size=30,
+    )
+)
+def test_what_is_put_in_comes_out_in_order(steps):
+    pieces, model, made = Pieces([]), b"", 0
+    for step, count in steps:
+        if step == "append":
+            data = numbered(made, count)
+            made += count
+            pieces.append(memoryview(data))
+            model += data
+        elif step == "drop":
+            count = min(count, sum(map(len, pieces.first(count))))
+            pieces.drop(count)
+            model = model[count:]
+        else:
+            seen = b"".join(pieces.first(count))
+            assert model.startswith(seen)
+            assert seen or not model or not count
+        assert pieces.size == len(model)
+    assert content(pieces) == model
+
+
+@given(
+    st.lists(st.integers(0, 2 * PIECE), max_size=8),
+    st.integers(0, 20 * PIECE),
+    st.integers(0, 20 * PIECE),
+    st.integers(1, 2 * PIECE),
+)
+def test_what_is_put_in_the_middle_comes_out_there(sizes, at, gone, more):
+    pieces, model = Pieces([]), b""
+    for size in sizes:
+        data = numbered(len(model), size)
+        pieces.append(memoryview(data))
+        model += data
+    gone = min(gone, sum(map(len, pieces.first(len(model)))))
+    pieces.drop(gone)
+    model = model[gone:]
+    at = min(at, len(model))
+    behind = pieces.cut(at)
+    assert (pieces.size, behind.size) == (at, len(model) - at)
+    middle = b"m" * more
+    pieces.append(memoryview(middle))
+    pieces.extend(behind)
+    assert content(pieces) == model[:at] + middle + model[at:]
+
+
+def test_what_is_kept_is_a_copy_in_small_pieces():
+    pieces, data = Pieces([]), bytearray(b"a" * (3 * PIECE + 5))
+    pieces.append(memoryview(data))
+    data[:] = b"b" * len(data)
+    assert content(pieces) == b"a" * (3 * PIECE + 5)
+    pieces.append(memoryview(bytes(5 * PIECE)))
+    assert all(len(view) <= PIECE for view in pieces.first(5 * PIECE))
+
+
+def test_memory_is_used_again_but_not_while_it_is_lent():
+    spare = []
+    pieces = Pieces(spare)
+    pieces.append(memoryview(b"a" * 2 * PIECE))
+    (first, _) = pieces.first(2 * PIECE)
+    pieces.clear()
+    assert spare == []
+    assert bytes(first) == b"a" * PIECE
+    pieces.lent = False
+    pieces.append(memoryview(b"b" * PIECE))
+    pieces.clear()
+    (kept,) = spare
+    other = Pieces(spare)
+    other.append(memoryview(b"c" * PIECE))
+    assert spare == []
+    assert bytes(kept) == b"c" * PIECE
+
+
+def test_small_ones_are_joined():
+    pieces = Pieces([])
+    for _ in range(1_000):
+        pieces.append(memoryview(b"x"))
+    assert len(pieces.first(1_000)) == 1
+
+
+# ---- the buffer of a connection --------------------------------------------------------
+
+
+class Full(Channel):
+    """A channel with so much room."""
+
+    def __init__(self):
+        self.room, self.sent = 0, b""
+
+    def handshake(self):
+        return True
+
+    def recv(self, length, flags=0):
+        return None
+
+    def send(self, data, flags=0):
+        count = min(self.room, len(data))
+        self.room -= count
+        self.sent += bytes(data[:count])
+        return count
+
+    def shutdown(self, how):
+        pass
+
+
+class World:
+    """Some connections, their books, and a clock that is a number."""
+
+    def __init__(self, count=2, each=100, most=150, senders=1):
+        self.time = 1_000.0
+        limits = Limits(60, 5.0, 5, None, 0, each, most, senders)
+        self.total = UnsentTotal(limits, lambda: self.time)
+        self.looked, self.blocked = [], {}
+        self.streams = [self._stream(number) for number in range(count)]
+        self.buffers = [SendBuffer(stream, self.total) for stream in self.streams]
+
+    def _stream(self, number):
+        return SimpleNamespace(
+            connection=SimpleNamespace(
+                peer_address=("peer", number),
+                look_again=lambda: self.looked.append(number),
+                deaf=False,
+            ),
+            sock=SimpleNamespace(fileno=lambda: -1),
+            channel=Full(),
+            state=None,
+            writer=SimpleNamespace(block=lambda blocked: self.blocked.__setitem__(number, blocked)),
+        )
+
+    def keep(self, number, data, **how):
+        return self.buffers[number].keep([memoryview(data)], **how)
+
+
+def test_nothing_overtakes_what_waits():
+    world = World()
+    assert world.keep(0, b"x" * 10) == 10
+    assert world.blocked[0]
+    world.buffers[0].turn_begins()
+    world.streams[0].channel.room = 10
+    assert world.buffers[0].send_ahead(world.streams[0].channel)
+    assert not world.blocked[0]
+
+
+def test_a_limit_for_each_and_one_for_all():
+    world = World(each=100, most=150)
+    assert world.keep(0, b"x" * 300) == 100
+    assert world.keep(1, b"x" * 60, whole=True) == 0
+    assert world.keep(1, b"x" * 60) == 50
+    assert world.total.bytes == 150
+    assert world.total.faults() == []
+
+
+def test_what_others_keep_comes_behind_the_whole_of_who_has_the_turn():
+    world = World(each=1_000, most=1_000)
+    buffer, channel = world.buffers[0], world.streams[0].channel
+    world.keep(0, b"before ")
+    buffer.turn_begins()
+    world.keep(0, b"behind")
+    world.keep(0, b"mine ", mine=True)
+    channel.room = 100
+    assert buffer.send_ahead(channel)
+    assert channel.sent == b"before mine "
+    assert buffer.size == len(b"behind")
+    buffer.turn_begins()
+    assert buffer.send_ahead(channel)
+    assert channel.sent == b"before mine behind"
+
+
+def test_behind_a_barrier_nothing_goes_out():
+    world = World(each=1_000, most=1_000)
+    buffer, channel = world.buffers[0], world.streams[0].channel
+    world.keep(0, b"plain")
+    buffer.turn_begins()
+    buffer.raise_barrier(True)
+    world.keep(0, b"secret")
+    buffer.turn_begins()
+    channel.room = 100
+    assert buffer.send_ahead(channel)
+    assert channel.sent == b"plain"
+    buffer.raise_barrier(False)
+    buffer.turn_begins()
+    assert buffer.send_ahead(channel)
+    assert channel.sent == b"plainsecret"
+
+
+def test_the_slowest_goes_first_and_only_after_a_while():
+    world = World(count=3, each=100, most=300)
+    for number in range(3):
+        world.keep(number, b"x" * 100)
+        world.time += 0.1
+    assert not world.total.end_slowest()
+    world.buffers[0].moved()
+    world.time += SLOW_S
+    assert world.total.end_slowest()
+    assert [isinstance(one.failure, SocketTimeout) for one in world.buffers] == [False, True, False]
+    assert world.looked == [1]
+    assert world.buffers[1].take_lost() == 100
+    assert world.buffers[1].take_lost() == 0
+    assert world.total.bytes == 200
+    assert world.total.faults() == []
+
+
+def test_a_peer_that_takes_nothing_for_the_send_timeout_ends_it():
+    world = World()
+    world.keep(0, b"x")
+    world.time += 4.9
+    world.total.look_at_all()
+    assert world.buffers[0].failure is None
+    world.time += 0.2
+    world.total.look_at_all()
+    assert isinstance(world.buffers[0].failure, SocketTimeout)
+
+
+def test_in_a_stop_for_two_seconds():
+    world = World()
+    world.keep(0, b"x")
+    world.time += 3
+    world.total.stop_begins()
+    world.time += 1.9
+    world.total.look_at_all()
+    assert world.buffers[0].failure is None
+    world.time += 0.05
+    world.buffers[0].moved()
+    world.time += 1.9
+    world.total.look_at_all()
+    assert world.buffers[0].failure is None
+    world.time += 0.2
+    world.total.look_at_all()
+    assert isinstance(world.buffers[0].failure, SocketTimeout)
+
+
+def test_who_waits_is_counted_out_once():
+    world = World(senders=0)
+    buffer = world.buffers[0]
+    waits = world.total.begins_to_wait(buffer)
+    world.time += SLOW_S
+    assert world.total.end_slowest()
+    world.total.ends_to_wait(buffer, waits)
+    assert world.total.faults() == []
+    assert not world.total.crowded()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.sampled_from(["turn", "keep", "mine", "whole", "room", "fail", "let go"]),
+            st.integers(1, 120),
+        ),
+        max_size=40,
+    )
+)
+def test_the_stream_is_exact_and_the_sum_is_the_total(steps):
+    world = World(each=100, most=150)
+    counts = [0, 0]
+    expected = [[b"", b"", b""], [b"", b"", b""]]  # ahead, mine, behind
+    for number, step, size in steps:
+        buffer, channel = world.buffers[number], world.streams[number].channel
+        data = numbered(counts[number], size)
+        ahead = expected[number]
+        if step == "turn":
+            buffer.turn_begins()
+            ahead[:] = [b"".join(ahead), b"", b""]
+        elif step in ("keep", "mine", "whole"):
+            kept = world.keep(number, data, whole=step == "whole", mine=step == "mine")
+            assert 0 <= kept <= size
+            assert step != "whole" or kept in (0, size)
+            counts[number] += kept
+            ahead[1 if step == "mine" else 2] += data[:kept]
+        elif step == "room":
+            channel.room = size
+            before = len(channel.sent)
+            done = buffer.send_ahead(channel)
+            sent = channel.sent[before:]
+            both = ahead[0] + ahead[1]
+            assert both.startswith(sent)
+            assert done is (len(sent) == len(both))
+            ahead[0], ahead[1] = both[len(sent) :], b""
+        elif step == "fail":
+            buffer.end_as_stuck(1.0)
+            ahead[:] = [b"", b"", b""]
+        else:
+            buffer.let_go()
+            ahead[:] = [b"", b"", b""]
+        assert buffer.size == sum(map(len, ahead))
+        assert world.total.bytes == sum(one.size for one in world.buffers) <= 150
+        assert world.total.faults() == []
+
+
+@pytest.mark.parametrize("senders", [2, 6])
+def test_threads_that_keep_at_once_neither_lose_nor_tear_anything(senders):
+    world = World(count=1, each=10_000_000, most=10_000_000)
+    buffer, channel = world.buffers[0], world.streams[0].channel
+    channel.room = 10_000_000
+
+    def work(number):
+        for _ in range(200):
+            assert world.keep(0, bytes([number]) * 100) == 100
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(senders)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) or buffer.size:
+        buffer.turn_begins()
+        buffer.send_ahead(channel)
+    parts = [channel.sent[at : at + 100] for at in range(0, len(channel.sent), 100)]
+    assert all(len(set(part)) == 1 for part in parts)
+    assert len(parts) == senders * 200
+    assert world.total.bytes == 0
