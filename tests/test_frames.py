@@ -350,6 +350,28 @@ def test_a_framing_that_is_changed_by_a_message_searches_anew():
         assert world.waiting() == b"c"
 
 
+class Anew(Framing):
+    """Equal to no other of its class."""
+
+    def find(self, buffer, start):
+        end = buffer.find(b"\n")
+        return None if end < 0 else (0, end, end + 1)
+
+
+@pytest.mark.parametrize("make", [Lines, lambda: LengthPrefix("B"), Anew])
+def test_a_framing_that_is_another_object_at_each_look_is_not_asked_for_ever(make):
+    class Computed(Notes):
+        framing = property(lambda self: make(), lambda self, value: None)
+
+    with World(handler_cls=Computed) as world:
+        world.framing, world.react = None, lambda *_: Continue()
+        assert world.run() == PARK
+        assert world.run(b"\x30half of it") == PARK  # `World.run` gives up after 1,000 steps
+        world.connection.inbox.post("message")
+        assert world.run() == PARK
+        assert world.calls == [("info", "message")]
+
+
 # ---- what it costs ----------------------------------------------------------------------
 
 

@@ -832,6 +832,31 @@ def test_what_is_no_framing_is_refused(what, serve, client, caplog):
     assert isinstance(dict(Late.lines)["error"], HandlerResultError)
 
 
+def test_a_property_may_make_one_for_each_look(serve, client):
+    """It is searched on where it was, and nobody is asked again for nothing."""
+    looks = []
+
+    class Computed(framed(NOT_SET)):
+        @property
+        def framing(self):
+            looks.append(self)
+            return Lines()
+
+        def handle_info(self, message, socket):
+            self.note("info", message)
+
+    server = serve(Computed)
+    sock = client(server)
+    sock.sendall(b"a\nbc\nhalf")
+    assert receive(sock, 4) == b"1\n2\n"
+    server.connections()[0].post("m")
+    assert eventually(lambda: "info" in Computed.names())
+    assert eventually(lambda: not server.info().busy_threads)
+    assert len(looks) < 20
+    sock.sendall(b"\n")
+    assert receive(sock, 2) == b"4\n"
+
+
 def test_a_property_that_raises_ends_its_connection(serve, client, caplog):
     class Broken(framed(NOT_SET)):
         @property

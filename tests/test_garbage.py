@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from tests.support import Echo, answers, eventually, receive, reset
-from thousand_island_sync import Close, Error, Handler
+from thousand_island_sync import Close, Error, Handler, Lines
 from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync.transports import Channel
@@ -96,6 +96,23 @@ def test_nothing_of_it_is_left_to_the_collector(wire, uncollected, said, leave):
         sock.sendall(said.encode())
     if said == "answer":
         receive(sock, 8)
+    leave(sock)
+    assert eventually(lambda: server.info().active_connections == 0)
+    assert eventually(lambda: not Seen.held)
+    assert eventually(lambda: not uncollected())
+
+
+@pytest.mark.parametrize("leave", [close, say_goodbye, reset])
+def test_nor_of_one_that_cuts_frames(wire, uncollected, leave):
+    class Seen(Entangled):
+        held = weakref.WeakSet()
+        framing = Lines()
+
+    server = wire.serve(Seen)
+    sock = wire.connect(server)
+    assert eventually(lambda: len(Seen.held) == 3)
+    sock.sendall(b"answer\nhalf of a line")
+    receive(sock, 8)
     leave(sock)
     assert eventually(lambda: server.info().active_connections == 0)
     assert eventually(lambda: not Seen.held)

@@ -87,6 +87,7 @@ class Lines(Framing):
         self.limit: Final = _checked_limit("Lines", limit)
         self.keep_end: Final = bool(keep_end)
         self.overhead: Final = len(self.delimiter) - 1
+        self.parameters: Final = (self.delimiter, self.limit, self.keep_end)
 
     def __repr__(self) -> str:
         return f"Lines({self.delimiter!r}, limit={self.limit}, keep_end={self.keep_end})"
@@ -136,6 +137,7 @@ class LengthPrefix(Framing):
         self.format: Final = format
         self.limit: Final = _checked_limit("LengthPrefix", limit)
         self.overhead: Final = self._struct.size - 1
+        self.parameters: Final = (self.format, self.limit)
 
     def __repr__(self) -> str:
         return f"LengthPrefix({self.format!r}, limit={self.limit})"

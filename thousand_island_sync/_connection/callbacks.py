@@ -285,7 +285,10 @@ class Callbacks:
     def returned(self, result: object, name: str, socket: Socket) -> Outcome:
         """What follows from what a callback returned."""
         whose = self._whose
-        if self._handler._sets_framing and self.frames is None:
+        if self.frames is not None:
+            if name != "handle_data":
+                self.frames.called_back()
+        elif self._handler._sets_framing:
             self.cut_frames()
         if whose.alert:  # who asks for an end sets it, and so does who waits in the kernel
             whose.came_back(name)

@@ -41,7 +41,16 @@ class Frames:
         clock: that of its run.
     """
 
-    __slots__ = ("_clock", "_handler", "_known", "_limit", "_most", "_reader", "_whose")
+    __slots__ = (
+        "_clock",
+        "_handler",
+        "_known",
+        "_limit",
+        "_may_differ",
+        "_most",
+        "_reader",
+        "_whose",
+    )
 
     def __init__(self, whose: Served, handler: Handler, reader: Reader, clock: Clock) -> None:
         self._whose = whose
@@ -49,6 +58,7 @@ class Frames:
         self._reader = reader
         self._clock = clock
         self._known: object = None  # the framing that has searched the buffer
+        self._may_differ = False  # a callback has run since, which may have set another
         self._limit: float = FOREVER  # bytes of a frame, where `find` does not mind it
         self._most = 0  # bytes that may wait for its end
         reader.framed = True
@@ -64,7 +74,12 @@ class Frames:
         framing = self._framing()
         if framing is None:
             return buffer.fresh > 0
-        return framing is not self._known or buffer.searched < len(buffer)
+        differs = self._may_differ and not self._knows(framing)
+        return differs or buffer.searched < len(buffer)
+
+    def called_back(self) -> None:
+        """Another callback than `handle_data` has run."""
+        self._may_differ = True
 
     def kept(self) -> ReadBuffer | None:
         """What waits here, if there is news."""
@@ -95,7 +110,7 @@ class Frames:
         the reader's buffer, of which there are news."""
         reader, handler = self._reader, self._handler
         if isinstance(data, ReadBuffer):
-            result = self._row(data, socket)
+            result = self._row(data, socket) if len(data) else None
             self._whose.alert = True  # nobody has looked what the descriptor has
             return result
         buffer, framing = reader.buffer, handler.framing
@@ -151,9 +166,10 @@ class Frames:
         """The next frame; `None`: its end has not come. Raises BaseException: what `find` did."""
         if framing is None:  # what was put back waits for more
             return self._reader.take(len(buffer)) if buffer.fresh else None
-        if framing is not self._known:
+        if not self._knows(framing):
             self._know(framing)
             buffer.searched = 0
+        self._may_differ = False
         data = buffer.whole()
         size = len(data)
         found: Any = framing.find(data, buffer.searched)
@@ -176,6 +192,19 @@ class Frames:
         if not len(buffer):
             self._reader.buffer = None
         return frame
+
+    def _knows(self, framing: object) -> bool:
+        """Whether it has searched the buffer; or one of ours that is equal to it, as a property may
+        make one for each look."""
+        known = self._known
+        if framing is known:
+            return True
+        kind: Any = framing.__class__
+        return (
+            kind in (Lines, LengthPrefix)
+            and kind is known.__class__
+            and framing.parameters == known.parameters  # type: ignore[attr-defined]
+        )
 
     def _know(self, framing: Framing) -> None:
         """Looks at a framing that is used from now on.
