@@ -75,13 +75,13 @@ def call(
     if options is not None:
         server_options["handler_options"] = options
     server = ThousandIsland(handler_cls=handler_cls, **server_options)
-    rehearsal = _Rehearsal(server, config_of(server), taken, peer)
+    rehearsal = Rehearsal(server, config_of(server), taken, peer)
     with events.none_of(server), rehearsal.on_this_thread():
         rehearsal.play()
     return rehearsal.transcript()
 
 
-class _Rehearsal:
+class Rehearsal:
     """One `call`: the steps that are left, the clock, and what a scheduler does.
 
     As `Pool` of `_connection.environment`, too.
