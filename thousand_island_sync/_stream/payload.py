@@ -66,18 +66,29 @@ class Payload:
         flags: as for `socket.send`.
         partly: whether a part will do.
         keeps: whether what finds no room may wait in the send buffer.
+        waited: whether it has waited for room.
         timeout: seconds for all of it, as an error says it.
         deadline: when they are over.
     """
 
-    __slots__ = ("_times", "deadline", "flags", "keeps", "partly", "sent", "timeout", "views")
+    __slots__ = (
+        "_times",
+        "deadline",
+        "flags",
+        "keeps",
+        "partly",
+        "sent",
+        "timeout",
+        "views",
+        "waited",
+    )
 
     def __init__(self, timeout: float = FOREVER, sent: int = 0, times: Times = REAL) -> None:
         self._times = times
         self.sent = sent
         self.views: list[memoryview] = []
         self.flags = 0
-        self.partly = self.keeps = False
+        self.partly = self.keeps = self.waited = False
         self.timeout = timeout
         self.deadline = FOREVER if timeout == FOREVER else times.clock() + timeout
 

@@ -130,7 +130,8 @@ class UnsentTotal:
             self.spare.clear()
         if buffer.is_member():
             if buffer not in self._members:
-                buffer.taken_at = self.clock()
+                if buffer.waits:  # else a send waits, and says since when
+                    buffer.taken_at = self.clock()
                 self._members[buffer] = None
         else:
             self._members.pop(buffer, None)
@@ -141,11 +142,13 @@ class UnsentTotal:
 
     # ---- who waits ----------------------------------------------------------------
 
-    def begins_to_wait(self, buffer: SendBuffer) -> int:
-        """A send waits for room. What `ends_to_wait` gets."""
+    def begins_to_wait(self, buffer: SendBuffer, again: bool) -> int:
+        """A send waits for room; `again`: it has before. What `ends_to_wait` gets."""
         pooled = int(waits.current_worker() is not None)
         buffer.idle(self.clock())
         with self.lock:
+            if not again and buffer not in self._members:
+                buffer.taken_at = self.clock()
             self._senders += pooled
             buffer.count_waiter(1, pooled)
             self.changed(buffer, 0)

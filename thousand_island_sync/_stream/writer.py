@@ -300,7 +300,8 @@ class Writer:
         connection, channel, buffer = stream.connection, stream.channel, self.buffered()
         total = connection.env.unsent
         connection.take_out()
-        pooled = total.begins_to_wait(buffer)
+        pooled = total.begins_to_wait(buffer, payload.waited)
+        payload.waited = True
         stream.times.begins(payload.deadline)
         try:
             if total.crowded():
