@@ -372,6 +372,69 @@ def test_a_framing_that_is_another_object_at_each_look_is_not_asked_for_ever(mak
         assert world.calls == [("info", "message")]
 
 
+def test_a_search_for_which_no_bytes_came_leaves_the_read_timeout():
+    """Or a client that stops in the middle of a frame stays for as long as there are messages."""
+
+    class Computed(Notes):
+        framing = property(lambda self: Anew(), lambda self, value: None)
+
+    with World(handler_cls=Computed) as world:
+        world.framing = None
+        world.run()
+        assert world.run(b"half") == PARK
+        for _ in range(3):
+            world.time += 3
+            world.connection.inbox.post("message")
+            assert world.run() == PARK
+        world.time += 1
+        assert world.run() == DONE
+
+
+def test_a_frame_that_is_put_back_before_any_bytes_came_is_delivered():
+    class PutsBack(Notes):
+        def handle_connection(self, socket):
+            socket.unread(b"whole\nha")
+
+    with World(handler_cls=PutsBack) as world:
+        world.framing, world.react = Lines(), lambda *_: None
+        assert world.run() == PARK
+        assert world.calls == [("data", b"whole")]
+        assert world.run(b"lf\n") == PARK
+        assert world.calls == [("data", b"whole"), ("data", b"half")]
+
+
+def test_one_set_by_another_thread_in_a_pause_holds_from_its_end_on():
+    made = []
+
+    def react(handler, frame, socket):
+        made.append(handler)
+        return Continue(paused=True)
+
+    with Framed(Lines(), react) as world:
+        assert world.run(b"pause\na;b") == PARK
+        made[0].framing = Lines(b";")
+        world.connection.inbox.resume()
+        assert world.run() == PARK
+        assert world.frames() == [b"pause", b"a"]
+
+
+class BarsToo(Lines):
+    """Minds no limit."""
+
+    def find(self, buffer, start):
+        end = buffer.find(b"|", start)
+        return None if end < 0 else (0, end + self.keep_end, end + 1)
+
+
+@pytest.mark.parametrize("keep_end", [False, True])
+def test_the_limit_holds_for_a_subclass_that_minds_none(keep_end):
+    with Framed(BarsToo(limit=5, keep_end=keep_end)) as world:
+        assert world.run(b"12345|") == PARK
+        assert world.frames() == [b"12345|" if keep_end else b"12345"]
+        assert world.run(b"123456|") == DONE
+        assert isinstance(world.calls[-1][1], LimitExceeded)
+
+
 # ---- what it costs ----------------------------------------------------------------------
 
 

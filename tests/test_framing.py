@@ -176,6 +176,7 @@ def test_a_large_frame(wire):
         lambda: LengthPrefix(""),
         lambda: LengthPrefix("nonsense"),
         lambda: LengthPrefix(4),
+        lambda: LengthPrefix(b">I"),
         lambda: LengthPrefix(">I", limit=1.5),
     ],
 )

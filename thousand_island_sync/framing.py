@@ -126,10 +126,10 @@ class LengthPrefix(Framing):
 
     def __init__(self, format: str = ">I", limit: int = 1_048_576) -> None:
         try:
-            if not _UNSIGNED.fullmatch("".join(format.split())):
-                raise ValueError(format)
+            if not isinstance(format, str) or not _UNSIGNED.fullmatch("".join(format.split())):
+                raise ValueError
             self._struct: Final = struct.Struct(format)
-        except (AttributeError, ValueError, struct.error):
+        except (ValueError, struct.error):
             raise ConfigError(
                 f"LengthPrefix: format: got {format!r}, takes a struct format of one unsigned"
                 ' number, such as ">I"'

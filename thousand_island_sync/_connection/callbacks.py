@@ -26,7 +26,7 @@ from ..events import By
 from ..handler import IDLE, Close, Continue, Error, Handler, SwitchTransport
 from ..socket import Socket
 from .environment import Environment
-from .frames import Frames
+from .frames import NO_FRAME, Frames
 from .mailbox import Call
 from .result_error import result_error
 from .served import Served
@@ -298,6 +298,8 @@ class Callbacks:
         if result is None:
             if name in _BEGIN_ANEW:
                 self.count_from(self._clock())
+            return None
+        if result is NO_FRAME:
             return None
         kind = type(result)
         if kind not in RETURNED:  # one of a subclass, perhaps

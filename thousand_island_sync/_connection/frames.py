@@ -13,7 +13,7 @@ whether more may be delivered is the machine's question alone.
 from __future__ import annotations
 
 from operator import index
-from typing import Any
+from typing import Any, Final
 
 from .._base.clock import FOREVER, Clock
 from .._stream.buffer import ReadBuffer
@@ -28,6 +28,8 @@ from .served import Served
 #: Frames in a row, and seconds that they may take, before others have a turn: less than the
 #: watchdog takes for a callback that blocks.
 _ROW, _ROW_S = 64, 0.0005
+#: What was here already has no whole frame: no bytes came, so the read timeout goes on.
+NO_FRAME: Final = object()
 
 
 class Frames:
@@ -80,6 +82,8 @@ class Frames:
     def called_back(self) -> None:
         """Another callback than `handle_data` has run."""
         self._may_differ = True
+        if self.has_news():
+            self._whose.alert = True
 
     def kept(self) -> ReadBuffer | None:
         """What waits here, if there is news."""
@@ -110,7 +114,7 @@ class Frames:
         the reader's buffer, of which there are news."""
         reader, handler = self._reader, self._handler
         if isinstance(data, ReadBuffer):
-            result = self._row(data, socket) if len(data) else None
+            result = self._row(data, socket, NO_FRAME) if len(data) else NO_FRAME
             self._whose.alert = True  # nobody has looked what the descriptor has
             return result
         buffer, framing = reader.buffer, handler.framing
@@ -137,7 +141,8 @@ class Frames:
                 return None  # one line in many pieces
         return self._row(buffer, socket)
 
-    def _row(self, buffer: ReadBuffer, socket: Socket) -> object:
+    def _row(self, buffer: ReadBuffer, socket: Socket, none: object = None) -> object:
+        """`none`: what is returned if there is none."""
         whose, reader, handler = self._whose, self._reader, self._handler
         until = 0.0
         for _ in range(_ROW):
@@ -147,9 +152,9 @@ class Frames:
             except LimitExceeded as error:
                 return Error(self._too_long(framing, error))
             if frame is None:
-                return None
+                return none
             if not until:
-                until = self._clock() + _ROW_S
+                until, none = self._clock() + _ROW_S, None
             result = handler.handle_data(frame, socket)
             following = reader.buffer
             if following is None or result is not None or whose.alert:
@@ -221,7 +226,9 @@ class Frames:
         self._limit = FOREVER if limit is None else limit
         self._most = self._whose.max_unread if limit is None else limit
         if isinstance(framing, (Lines, LengthPrefix)):
-            self._limit = FOREVER  # it is of the payload, and they mind it
+            # They mind it, of the payload alone; a subclass may not, and may keep the rest.
+            more = framing.overhead + 1
+            self._limit += more if getattr(framing, "keep_end", True) else 0
             self._most += framing.overhead
         self._known = framing
 
