@@ -233,8 +233,8 @@ def _crowds() -> list[Scenario]:
             Work(threads=128),
             "`p99 alone` is over that of the same 50 without the others; memory is with them."
             " What the kernel does not take, ours keeps: 256 KiB for each and 64 MiB for all (and"
-            " takes nothing more from these clients); an event loop keeps it without a limit (uvloop no copy of it), and"
-            " a thread waits for each.",
+            " takes nothing more from these clients); an event loop keeps it without a limit"
+            " (uvloop without a copy), and a thread waits for each.",
         )
     )
     return found
