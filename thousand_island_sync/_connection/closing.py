@@ -27,6 +27,10 @@ from .linger import MOST_BYTES, Linger
 from .served import Served
 from .states import BY_HANDLER, BY_PEER, REASON, Cause
 
+#: Seconds between two looks whether the turn to send is free, and how many of them.
+_A_MOMENT_S = 0.005
+_TRIES = 100
+
 
 class Closing:
     """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's."""
@@ -96,10 +100,19 @@ class Closing:
         if self.stream.state is CUT:
             buffer.fail(failures.cut(self.stream.connection))
         self._tell_lost(buffer)
-        if buffer.failure is not None or not buffer.waits:
+        if buffer.failure is not None:
             return False
-        task.deaf = True
-        task.deadline = FOREVER
+        task.deaf, task.deadline = True, FOREVER
+        if buffer.waits:
+            return True
+        # Whoever sent the last of it has the turn for a moment yet, and is not to be cut short.
+        if buffer.tries >= _TRIES:
+            return False
+        if writer.try_turn():
+            writer.give_turn_back()
+            return False
+        buffer.tries += 1
+        task.deadline = self._env.clock() + _A_MOMENT_S
         return True
 
     def _tell_lost(self, buffer: SendBuffer) -> None:

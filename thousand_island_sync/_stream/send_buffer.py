@@ -67,6 +67,7 @@ class SendBuffer:
         lost: bytes that were dropped then, until somebody is told.
         pooled: threads of the pool that wait for room.
         record: TLS has a record that counts as sent, and waits as well.
+        tries: how often its end has found that another thread still has the turn.
         taken_at: when the peer took something last, on the clock of its run.
     """
 
@@ -87,6 +88,7 @@ class SendBuffer:
         "pooled",
         "record",
         "taken_at",
+        "tries",
     )
 
     def __init__(self, stream: Duplex, total: UnsentTotal) -> None:
@@ -96,7 +98,7 @@ class SendBuffer:
         self._queued: int | None = None  # what the kernel held at the last look
         self._waiters = 0
         self._watched = -1  # the descriptor that the driver knows
-        self.ahead = self.lost = self.pooled = 0
+        self.ahead = self.lost = self.pooled = self.tries = 0
         self.barred = self.barrier = self.ended = self.record = False
         self.counted = (0, 0)
         self.failure: SocketError | None = None
@@ -294,9 +296,10 @@ class SendBuffer:
         """Sends as far as there is room. Whether that was all; `None`: another thread has the
         turn, and tells when he gives it back. Thread: the driver's."""
         stream = self._stream
-        if stream is None or self.failure is not None:
+        writer: Writer | None = None if stream is None else stream.writer
+        if stream is None or writer is None or self.failure is not None or not self.waits:
             return True
-        writer, over_half = stream.writer, self.over_half
+        over_half = self.over_half
         if not writer.try_turn():
             return None
         try:
