@@ -270,7 +270,7 @@ def test_in_a_stop_for_two_seconds():
 def test_who_waits_is_counted_out_once():
     world = World(senders=0)
     buffer = world.buffers[0]
-    waits = world.total.begins_to_wait(buffer)
+    waits = world.total.begins_to_wait(buffer, again=False)
     world.time += SLOW_S
     assert world.total.end_slowest()
     world.total.ends_to_wait(buffer, waits)
