@@ -20,7 +20,7 @@ from .._base.options import MISSING, Missing
 from .._stream.buffer import ReadBuffer
 from .._stream.reader import Reader
 from .._stream.send_buffer import SendBuffer
-from .._stream.states import ENDED, WAS_RESET
+from .._stream.states import WAS_RESET
 from ..errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from ..events import By
 from ..handler import IDLE, Close, Continue, Error, Handler, SwitchTransport
@@ -152,6 +152,8 @@ class Callbacks:
 
     def message(self, message: Any, socket: Socket) -> Outcome:
         """`handle_info`; or `handle_call`: what that returns or raises goes to the caller."""
+        if self.frames is None and self._handler._sets_framing:
+            self.cut_frames()  # another thread has set it
         if not isinstance(message, Call):
             return self.run("handle_info", message, socket)
         try:
@@ -199,13 +201,6 @@ class Callbacks:
     def take_kept(self) -> bytes | ReadBuffer | None:
         """What waits here and is to be delivered, if anything: see `data`."""
         return self._reader.take_fresh() if self.frames is None else self.frames.kept()
-
-    def has_news(self, end_is_known: bool) -> bool:
-        """Whether something waits here that is to be delivered."""
-        reader = self._reader
-        if self.frames is None:
-            return reader.has_news(end_is_known)
-        return self.frames.has_news() or (not end_is_known and reader.incoming in ENDED)
 
     def cut_short(self) -> SocketClosed | None:
         """The stream has ended; the error, if that was inside a frame. A reset is none."""
@@ -285,12 +280,11 @@ class Callbacks:
     def returned(self, result: object, name: str, socket: Socket) -> Outcome:
         """What follows from what a callback returned."""
         whose = self._whose
-        if self.frames is not None:
-            if name != "handle_data":
-                self.frames.called_back()
-        elif self._handler._sets_framing:
-            self.cut_frames()
-        if whose.alert:  # who asks for an end sets it, and so does who waits in the kernel
+        if self.frames is not None and name != "handle_data":
+            self.frames.called_back()
+        if whose.alert:  # who asks for an end sets it, who waits in the kernel, who sets `framing`
+            if self.frames is None and self._handler._sets_framing:
+                self.cut_frames()
             whose.came_back(name)
             asked = whose.why_to_end()
             if asked is not None:

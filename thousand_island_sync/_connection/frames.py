@@ -18,6 +18,7 @@ from typing import Any, Final
 from .._base.clock import FOREVER, Clock
 from .._stream.buffer import ReadBuffer
 from .._stream.reader import Reader
+from .._stream.states import ENDED
 from ..errors import HandlerResultError, LimitExceeded, SocketClosed, SocketError
 from ..framing import Framing, LengthPrefix, Lines, not_a_framing
 from ..handler import Error, Handler
@@ -67,8 +68,12 @@ class Frames:
 
     # ---- what the machine asks ------------------------------------------------------
 
-    def has_news(self) -> bool:
-        """Whether something waits here that was not searched, or that a callback shall have as it
+    def has_news(self, end_is_known: bool) -> bool:
+        """As `Reader.has_news`."""
+        return self._waits() or (not end_is_known and self._reader.incoming in ENDED)
+
+    def _waits(self) -> bool:
+        """Whether something is here that was not searched, or that a callback shall have as it
         is."""
         buffer = self._reader.buffer
         if buffer is None:
@@ -82,12 +87,12 @@ class Frames:
     def called_back(self) -> None:
         """Another callback than `handle_data` has run."""
         self._may_differ = True
-        if self.has_news():
+        if self._waits():
             self._whose.alert = True
 
     def kept(self) -> ReadBuffer | None:
         """What waits here, if there is news."""
-        return self._reader.buffer if self.has_news() else None
+        return self._reader.buffer if self._waits() else None
 
     def cut_short(self) -> SocketClosed | None:
         """The stream has ended; the error, if that was inside a frame."""

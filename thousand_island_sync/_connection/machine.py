@@ -231,7 +231,7 @@ class Machine:
         if ending is not None:
             return self.finish(ending)  # it is we who ended the reads
         reader.end()
-        if (cut_short := self.callbacks.cut_short()) is not None:
+        if reader.framed and (cut_short := self.callbacks.cut_short()) is not None:
             return self.finish(Cause.ERROR, cut_short)
         if self.stream.channel.truncated or reader.incoming in WAS_RESET:
             return self.finish(BY_PEER)
@@ -298,7 +298,7 @@ class Machine:
         if (
             not drained
             or self._task.why_to_end() is not None
-            or self.callbacks.has_news(self._eof_told)
+            or (self.callbacks.frames or self.stream.reader).has_news(self._eof_told)
             or self._mail_waits()
             or self._env.stopping
         ):
