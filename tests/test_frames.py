@@ -403,19 +403,21 @@ def test_a_frame_that_is_put_back_before_any_bytes_came_is_delivered():
         assert world.calls == [("data", b"whole"), ("data", b"half")]
 
 
-def test_one_set_by_another_thread_in_a_pause_holds_from_its_end_on():
+@pytest.mark.parametrize("before", [None, Lines()])
+def test_one_set_by_another_thread_in_a_pause_holds_from_its_end_on(before):
     made = []
 
-    def react(handler, frame, socket):
+    def react(handler, data, socket):
         made.append(handler)
-        return Continue(paused=True)
+        return Continue(paused=True) if data.startswith(b"pause") else None
 
-    with Framed(Lines(), react) as world:
-        assert world.run(b"pause\na;b") == PARK
+    with Framed(before, react) as world:
+        assert world.run(b"pause\n") == PARK
         made[0].framing = Lines(b";")
+        assert world.run(b"a;b;c") == PARK
         world.connection.inbox.resume()
         assert world.run() == PARK
-        assert world.frames() == [b"pause", b"a"]
+        assert world.frames()[1:] == [b"a", b"b"]
 
 
 class BarsToo(Lines):

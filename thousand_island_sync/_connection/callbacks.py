@@ -130,6 +130,11 @@ class Callbacks:
             self._whose, self._handler, self._reader, self._clock
         )
 
+    def look_at_framing(self) -> None:
+        """A thread of the user's may have set it meanwhile."""
+        if self.frames is None and self._handler._sets_framing:
+            self.cut_frames()
+
     def data(self, data: Any, socket: Socket) -> object:
         """`handle_data`, which is looked up each time: it may be set anew. What it returns, or
         raises, as it is: see `returned` and `raised`. Where it gives no times, the read timeout

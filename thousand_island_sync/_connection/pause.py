@@ -92,6 +92,7 @@ class Pause:
         machine.pause, whose.reads = None, True
         if not whose.deaf:
             machine.callbacks.run_on()
+        machine.callbacks.look_at_framing()
         machine.become(PARKED)
 
 
