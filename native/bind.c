@@ -1,4 +1,4 @@
-/* How the twins are put in. */
+/* How the accelerators are put in. */
 
 #include "scheduler.h"
 
@@ -75,12 +75,12 @@ int know_names(void) {
     return known ? 0 : -1;
 }
 
-/* A twin reads the slots of its class, so it is given to that class or one below it. Their
-   documentation comes with `twin`. */
+/* An accelerator reads the slots of its class, so it is given to that class or one below it. Their
+   documentation comes with `accelerator`. */
 static struct {
     PyMethodDef method;
     PyObject **class;
-} twins[] = {
+} accelerators[] = {
 #define QUICKLY(function) (PyCFunction)(void (*)(void))function
     {{"run", native_run, METH_NOARGS, NULL}, &native.its.Connection},
     {{"receive", native_run, METH_NOARGS, NULL}, &native.its.Connection},
@@ -90,26 +90,27 @@ static struct {
     {{"recv", QUICKLY(native_recv), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
 };
 
-PyObject *give_twin(PyObject *Py_UNUSED(module), PyObject *arguments) {
+PyObject *give_accelerator(PyObject *Py_UNUSED(module), PyObject *arguments) {
     PyTypeObject *type;
     const char *name, *documentation;
     if (!PyArg_ParseTuple(arguments, "O!ss", &PyType_Type, &type, &name, &documentation))
         return NULL;
     if (native.missing == NULL)
-        return PyErr_Format(PyExc_RuntimeError, "twin: `bind` comes first");
-    for (size_t which = 0; which < sizeof twins / sizeof *twins; which++) {
-        PyMethodDef *method = &twins[which].method;
+        return PyErr_Format(PyExc_RuntimeError, "accelerator: `bind` comes first");
+    for (size_t which = 0; which < sizeof accelerators / sizeof *accelerators; which++) {
+        PyMethodDef *method = &accelerators[which].method;
         if (strcmp(method->ml_name, name) != 0)
             continue;
-        if (!PyType_IsSubtype(type, (PyTypeObject *)*twins[which].class))
-            return PyErr_Format(PyExc_TypeError, "twin: %s is none of %.100s", name, type->tp_name);
+        if (!PyType_IsSubtype(type, (PyTypeObject *)*accelerators[which].class))
+            return PyErr_Format(PyExc_TypeError, "accelerator: %s is none of %.100s", name,
+                                type->tp_name);
         char *kept = PyMem_RawMalloc(strlen(documentation) + 1); /* for good: a method has it */
         if (kept == NULL)
             return PyErr_NoMemory();
         method->ml_doc = strcpy(kept, documentation);
         return PyDescr_NewMethod(type, method);
     }
-    return PyErr_Format(PyExc_LookupError, "no twin of %s", name);
+    return PyErr_Format(PyExc_LookupError, "no accelerator of %s", name);
 }
 
 /* Lets go of what a `bind` that failed had taken. */

@@ -1,4 +1,4 @@
-/* The twins of `ConnectionTask.run` and `ConnectionTask.stay`: a step of its `Machine`. */
+/* The accelerators of `ConnectionTask.run` and `ConnectionTask.stay`: a step of its `Machine`. */
 
 #include "scheduler.h"
 

@@ -1,5 +1,5 @@
-/* `_native.Lock` and `_native.RLock`: as those of `threading`, but that a twin takes one without a
-   call, and that both know who holds them.
+/* `_native.Lock` and `_native.RLock`: as those of `threading`, but that an accelerator takes one without
+   a call, and that both know who holds them.
 
    In the debug mode somebody watches (`_base.locks`): told before one is waited for, after it was
    taken, before it is given back. Of what has no lock, `NULL`: code of the user's is run. */
@@ -127,8 +127,8 @@ static int wait_for_lock(Lock *lock, long long left) {
     }
 }
 
-/* For a twin, in the middle of what must be finished: signals wait, for whoever holds one of
-   these locks holds it for a moment. */
+/* For an accelerator, in the middle of what must be finished: signals wait, for whoever holds one
+   of these locks holds it for a moment. */
 void lock_wait(PyObject *self) {
     Lock *lock = (Lock *)self;
     watched(lock, LOCK_WANTS);
@@ -151,7 +151,7 @@ static void give(Lock *lock) {
     PyThread_release_lock(lock->lock);
 }
 
-/* By a twin, which has taken it. Where somebody else released it meanwhile, who must not, a
+/* By an accelerator, which has taken it. Where somebody else released it meanwhile, who must not, a
    second release would let two in. */
 void lock_release(PyObject *self) {
     if (is_mine((Lock *)self))

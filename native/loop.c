@@ -22,7 +22,8 @@ static int settle(RunQueue *self, Worker *worker) {
         } else if (failed == 0) {
             task->owned = 0;
             if (task->deadline < task->timer_at || task->attached != Py_True)
-                failed = done(PyObject_CallMethodOneArg((PyObject *)self, native.name._await, item));
+                failed = done(PyObject_CallMethodOneArg((PyObject *)self, native.name._await,
+                                                        item));
         }
         Py_XDECREF(item);
     }
@@ -93,7 +94,8 @@ static int absorb(RunQueue *self, Worker *worker, const struct epoll_event *even
         (!isinf(deadlines->_next) && read_clock(deadlines->_clock, &now) < 0))
         return -1;
     Py_ssize_t ready = PyObject_Size(self->_ready);
-    if (PyObject_Size(deadlines->calls) > 0 || deadlines->_next <= now || (self->sleepers > 0 && ready > 1))
+    if (PyObject_Size(deadlines->calls) > 0 || deadlines->_next <= now ||
+        (self->sleepers > 0 && ready > 1))
         return 1;
     if (ready == 0 || timer->watching)
         return 0;

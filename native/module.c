@@ -3,14 +3,15 @@
    A few methods of the package are paid for by every message: the scheduler's batch and its
    look, a connection's step and stay, a socket's `send` and `recv`. They are written in
    Python, where they are explained, and that code is complete: it runs wherever this module
-   was not compiled. Here are their twins. A twin does the common case, line by line as the
-   Python does it, on the same objects; for whatever is not common it calls the Python, so
+   was not compiled. Here are their accelerators. Each does the common case, line by line as
+   the Python does it, on the same objects; for whatever is not common it calls the Python, so
    that no rule is written down twice. Where Python took two thirds of the instructions of a
-   PING, a twin takes a tenth.
+   PING, they take a tenth.
 
-   How it gets at the objects. The classes keep their fields in `__slots__`. A slot is a
+   How they get at the objects. The scheduler's have base types here (types.c), and so have two
+   of TLS; each has an equal in Python. All others keep their fields in `__slots__`. A slot is a
    pointer at a fixed place in the object, and its descriptor says where; `bind` asks once.
-   Classes are never changed, but for the methods that `_server.twins` puts in.
+   Those classes are never changed, but for the methods that `_server.accelerator` puts in.
 
    The GIL. It is let go of around each system call of a message, as Python does it, so that
    whoever blocked and is back gets it soon, but not where it is hard to get back (gil.c).
@@ -113,7 +114,7 @@ PyObject *handled(PyObject *self, PyObject *method, PyObject *more) {
     return result;
 }
 
-/* The Python of a twin, with the twin's arguments. */
+/* The Python of an accelerator, with the accelerator's arguments. */
 PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *args,
                         Py_ssize_t count, PyObject *names) {
     PyObject *all[8] = {self};
@@ -208,8 +209,8 @@ static PyMethodDef functions[] = {
     {"holds_none", holds_none, METH_NOARGS, "It has none, whatever was counted: in a forked child."},
     {"watch_locks", watch_locks, METH_O,
      "watch_locks(watch): from now on watch(lock, rank, what) is told of each lock; None: no more."},
-    {"twin", give_twin, METH_VARARGS,
-     "twin(type, name, documentation): the method that takes its place."},
+    {"accelerator", give_accelerator, METH_VARARGS,
+     "accelerator(type, name, documentation): the method that takes its place."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -238,7 +239,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     }
     PyObject *module = PyModule_Create(&definition);
 #define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
-    if (module == NULL || know_names() < 0 || NUMBERS(TELL) PyModule_AddType(module, &Lock_Type) < 0 ||
+    if (module == NULL || know_names() < 0 || NUMBERS(TELL)
+        PyModule_AddType(module, &Lock_Type) < 0 ||
         PyModule_AddType(module, &RLock_Type) < 0 || add_tls_types(module) < 0 ||
         add_scheduler_types(module) < 0 ||
         PyModule_AddStringConstant(module, "SOURCES", NATIVE_SOURCES) < 0)

@@ -37,7 +37,8 @@
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
     X(_after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                       \
-    X(_drained_after) X(_end_of_stream) X(_epoll) X(nothing_there) X(_await) X(poll_once) X(took_long)    \
+    X(_drained_after) X(_end_of_stream) X(_epoll) X(nothing_there) X(_await)          \
+    X(poll_once) X(took_long)                                                                  \
     X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)        \
     X(_tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close) X(quiet)                 \
     X(recv) X(run) X(send) X(stay_alone) X(wait_recv)
@@ -75,7 +76,7 @@ extern Native native;
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
-/* Numbers that Python has too; the module tells its own, and `_server.twins` and `transports._tls.accelerator` compare. */
+/* Numbers that Python has too; the module tells its own, and `_server.accelerator` and `transports._tls.accelerator` compare. */
 enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, HAND_OFF_NS = 50000, SAMPLE_SHIFT = 4 };
 enum { JOINED_MOST = 16384, HANGUP = 0x008 | 0x010 | 0x2000 };
 enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096 };
@@ -212,7 +213,7 @@ int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t 
 PyObject *find_thing(PyObject *things, const char *name);
 int know_names(void);
 PyObject *bind_all(PyObject *module, PyObject *arguments, PyObject *things);
-PyObject *give_twin(PyObject *module, PyObject *arguments);
+PyObject *give_accelerator(PyObject *module, PyObject *arguments);
 
 /* gil.c */
 double seconds_now(void);

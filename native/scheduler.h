@@ -4,7 +4,7 @@
 #ifndef THOUSAND_ISLAND_SCHEDULER_H
 #define THOUSAND_ISLAND_SCHEDULER_H
 
-#include "native.h"
+#include "types.h"
 
 /* The fields of each: objects, of which `R` are given once, to `__init__`, and stay; booleans,
    seconds, numbers. What Python reads often is an object, booleans too: CPython 3.11 to 3.13 know
@@ -23,24 +23,13 @@
 #define BlockingEstimate_FIELDS(O, R, B, D, N) B(timed_by_kernel) N(sample_mask)
 #define Runner_FIELDS(O, R, B, D, N) R(_queue) R(_estimate)
 
-#define OBJECT_FIELD(name) PyObject *name;
-#define TRUTH_FIELD(name) char name;
-#define SECONDS_FIELD(name) double name;
-#define NUMBER_FIELD(name) long name;
-#define FIELDS_OF(Type)                                                                        \
-    Type##_FIELDS(OBJECT_FIELD, OBJECT_FIELD, TRUTH_FIELD, SECONDS_FIELD, NUMBER_FIELD)
-#define STRUCT(Type)                                                                           \
-    typedef struct {                                                                           \
-        PyObject_HEAD FIELDS_OF(Type)                                                          \
-    } Type;
-
-STRUCT(Task)
-STRUCT(Worker)
-STRUCT(Deadlines)
-STRUCT(WatchdogTimer)
-STRUCT(RunQueue)
-STRUCT(BlockingEstimate)
-STRUCT(Runner)
+STRUCT(Task, )
+STRUCT(Worker, )
+STRUCT(Deadlines, )
+STRUCT(WatchdogTimer, )
+STRUCT(RunQueue, )
+STRUCT(BlockingEstimate, )
+STRUCT(Runner, )
 
 #define TYPES(X)                                                                               \
     X(Task) X(Worker) X(Deadlines) X(WatchdogTimer) X(RunQueue) X(BlockingEstimate)   \

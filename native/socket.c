@@ -1,4 +1,4 @@
-/* The twins of `Socket.send` and `Socket.recv`: those of its `Writer` and its `Reader`, one call
+/* The accelerators of `Socket.send` and `Socket.recv`: those of its `Writer` and its `Reader`, one call
    less. */
 
 #include "native.h"

@@ -9,10 +9,9 @@
    of them. Here a small record, which is done in a microsecond or two, keeps the GIL, and large
    ones let go of it once, the send(2) included. */
 
-#include "native.h"
+#include "types.h"
 
 #include <errno.h>
-#include <structmember.h>
 #include <sys/socket.h>
 
 /* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
@@ -24,22 +23,15 @@ static struct {
     PyObject *part, *nothing, *whole, *some; /* of `_tls.states.Unread` */
 } tls;
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *sock, *source, *held;
-    char owed, kernel_drained, reads_ended, exposed;
-    unsigned char recv_wants, send_wants;
-} Wire;
+#define Wire_FIELDS(O, R, B, D, N)                                                             \
+    R(sock) O(source) O(held) B(owed) B(kernel_drained) B(reads_ended) B(exposed) N(recv_wants)    \
+    N(send_wants)
+/* `keeps` keeps OpenSSL's objects where they are. */
+#define Stream_FIELDS(O, R, B, D, N) R(lock) R(wire) R(keeps) O(unread) B(large)
+STRUCT(Wire, )
+STRUCT(Stream, void *ssl; void *in; void *out;)
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *lock, *wire, *unread;
-    PyObject *keeps; /* what keeps OpenSSL's objects where they are */
-    void *ssl, *in, *out;
-    char large;
-} Stream;
-
-static PyTypeObject *Wire_Type, *Stream_Type;
+extern PyTypeObject *Wire_Type, *Stream_Type;
 
 /* `READ` and `WRITE`; what encryption adds to a small record, and more. */
 enum { WANTS_READ = 1, WANTS_WRITE = 4, ADDED = 256 };
@@ -77,7 +69,7 @@ static PyObject *wire_fetch(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return fetch((Wire *)self);
 }
 
-static int wire_init(Wire *self, PyObject *arguments, PyObject *names) {
+static int Wire_init(Wire *self, PyObject *arguments, PyObject *names) {
     PyObject *sock;
     if (!PyArg_ParseTuple(arguments, "O", &sock))
         return -1;
@@ -116,7 +108,7 @@ static Py_ssize_t room_for(int fd, Py_ssize_t size) {
 
 /* ---- a stream -------------------------------------------------------------- */
 
-static int stream_init(Stream *self, PyObject *arguments, PyObject *names) {
+static int Stream_init(Stream *self, PyObject *arguments, PyObject *names) {
     PyObject *lock, *wire;
     if (!PyArg_ParseTuple(arguments, "O!O!", &RLock_Type, &lock, Wire_Type, &wire))
         return -1;
@@ -360,76 +352,23 @@ static PyObject *stream_send(PyObject *object, PyObject *const *args, Py_ssize_t
 
 /* ---- the types ------------------------------------------------------------- */
 
-#define WIRE_OBJECTS(X) X(sock) X(source) X(held)
-#define STREAM_OBJECTS(X) X(lock) X(wire) X(unread) X(keeps)
-#define VISIT(field) Py_VISIT(self->field);
-#define CLEAR(field) Py_CLEAR(self->field);
-
-/* How the collector goes through it, and how it ends. */
-#define COLLECTED(Type, OBJECTS)                                                               \
-    static int Type##_traverse(Type *self, visitproc visit, void *arg) {                       \
-        Py_VISIT(Py_TYPE(self));                                                               \
-        OBJECTS(VISIT)                                                                         \
-        return 0;                                                                              \
-    }                                                                                          \
-    static int Type##_clear(Type *self) {                                                      \
-        OBJECTS(CLEAR)                                                                         \
-        return 0;                                                                              \
-    }                                                                                          \
-    static void Type##_dealloc(Type *self) {                                                   \
-        PyTypeObject *type = Py_TYPE(self);                                                    \
-        PyObject_GC_UnTrack(self);                                                             \
-        Type##_clear(self);                                                                    \
-        type->tp_free(self);                                                                   \
-        Py_DECREF(type);                                                                       \
-    }
-COLLECTED(Wire, WIRE_OBJECTS)
-COLLECTED(Stream, STREAM_OBJECTS)
-
-static PyMemberDef wire_members[] = {
-    {"sock", T_OBJECT_EX, offsetof(Wire, sock), READONLY, NULL},
-    {"source", T_OBJECT_EX, offsetof(Wire, source), 0, NULL},
-    {"held", T_OBJECT_EX, offsetof(Wire, held), 0, NULL},
-    {"owed", T_BOOL, offsetof(Wire, owed), 0, NULL},
-    {"kernel_drained", T_BOOL, offsetof(Wire, kernel_drained), 0, NULL},
-    {"reads_ended", T_BOOL, offsetof(Wire, reads_ended), 0, NULL},
-    {"exposed", T_BOOL, offsetof(Wire, exposed), 0, NULL},
-    {"recv_wants", T_UBYTE, offsetof(Wire, recv_wants), 0, NULL},
-    {"send_wants", T_UBYTE, offsetof(Wire, send_wants), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-static PyMethodDef wire_methods[] = {
+static PyMethodDef Wire_methods[] = {
     {"fetch", wire_fetch, METH_NOARGS, "What has come, for OpenSSL."},
     {NULL, NULL, 0, NULL},
 };
-static PyMemberDef stream_members[] = {
-    {"lock", T_OBJECT_EX, offsetof(Stream, lock), READONLY, NULL},
-    {"wire", T_OBJECT_EX, offsetof(Stream, wire), READONLY, NULL},
-    {"unread", T_OBJECT_EX, offsetof(Stream, unread), 0, NULL},
-    {"large", T_BOOL, offsetof(Stream, large), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
 #define QUICKLY(function) (PyCFunction)(void (*)(void))function
-static PyMethodDef stream_methods[] = {
+static PyMethodDef Stream_methods[] = {
     {"recv", QUICKLY(stream_recv), METH_FASTCALL, "recv($self, length, flags=0, /)\n--\n\n"},
     {"send", QUICKLY(stream_send), METH_FASTCALL, "send($self, data, flags=0, /)\n--\n\n"},
     {"place", stream_place, METH_VARARGS, "place($self, /, *places)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };
 
-#define SPEC(Type, called, fields, calls, begins)                                              \
-    static PyType_Slot Type##_slots[] = {                                                      \
-        {Py_tp_traverse, Type##_traverse}, {Py_tp_clear, Type##_clear},                        \
-        {Py_tp_dealloc, Type##_dealloc},   {Py_tp_members, fields},                            \
-        {Py_tp_methods, calls},            {Py_tp_init, begins},                                 \
-        {0, NULL}};                                                                            \
-    static PyType_Spec Type##_spec = {                                                         \
-        .name = "thousand_island_sync._native." called,                                         \
-        .basicsize = sizeof(Type),                                                             \
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                \
-        .slots = Type##_slots};
-SPEC(Wire, "TLSWire", wire_members, wire_methods, wire_init)
-SPEC(Stream, "TLSStream", stream_members, stream_methods, stream_init)
+#define Self Wire
+TYPE(Wire, "TLSWire", BEGINS(Wire) DOES(Wire))
+#undef Self
+#define Self Stream
+TYPE(Stream, "TLSStream", BEGINS(Stream) DOES(Stream))
 
 /* Both, for a module. Other interpreters of the process have the same. */
 int add_tls_types(PyObject *module) {

@@ -2,8 +2,6 @@
 
 #include "scheduler.h"
 
-#include <structmember.h>
-
 int was_made(PyObject *object, PyObject *filled) {
     if (filled != NULL)
         return 0;
@@ -134,69 +132,26 @@ static PyMethodDef Runner_methods[] = {
 
 /* ---- the types ------------------------------------------------------------------- */
 
-#define NO(name)
-#define VISIT(name) Py_VISIT(self->name);
-#define CLEAR(name) Py_CLEAR(self->name);
-#define MEMBER(name, kind, flags) {#name, kind, offsetof(Self, name), flags, NULL},
-#define OBJECT_MEMBER(name) MEMBER(name, T_OBJECT_EX, 0)
-#define GIVEN_MEMBER(name) MEMBER(name, T_OBJECT_EX, READONLY)
-#define TRUTH_MEMBER(name) MEMBER(name, T_BOOL, 0)
-#define SECONDS_MEMBER(name) MEMBER(name, T_DOUBLE, 0)
-#define NUMBER_MEMBER(name) MEMBER(name, T_LONG, 0)
-
-#define TYPE(Type, ...)                                                                        \
-    PyTypeObject *Type##_Type;                                                                 \
-    static int Type##_traverse(Type *self, visitproc visit, void *arg) {                       \
-        Py_VISIT(Py_TYPE(self));                                                               \
-        Type##_FIELDS(VISIT, VISIT, NO, NO, NO)                                                \
-        return 0;                                                                              \
-    }                                                                                          \
-    static int Type##_clear(Type *self) {                                                      \
-        Type##_FIELDS(CLEAR, CLEAR, NO, NO, NO)                                                \
-        return 0;                                                                              \
-    }                                                                                          \
-    static void Type##_dealloc(Type *self) {                                                   \
-        PyTypeObject *type = Py_TYPE(self);                                                    \
-        PyObject_GC_UnTrack(self);                                                             \
-        Type##_clear(self);                                                                    \
-        type->tp_free(self);                                                                   \
-        Py_DECREF(type);                                                                       \
-    }                                                                                          \
-    static PyMemberDef Type##_members[] = {                                                    \
-        Type##_FIELDS(OBJECT_MEMBER, GIVEN_MEMBER, TRUTH_MEMBER, SECONDS_MEMBER, NUMBER_MEMBER)    \
-        {NULL, 0, 0, 0, NULL}};                                                                \
-    static PyType_Slot Type##_slots[] = {                                                      \
-        {Py_tp_traverse, Type##_traverse}, {Py_tp_clear, Type##_clear},                        \
-        {Py_tp_dealloc, Type##_dealloc},   {Py_tp_members, Type##_members},                    \
-        __VA_ARGS__ {0, NULL}};                                                                \
-    static PyType_Spec Type##_spec = {                                                         \
-        .name = "thousand_island_sync._native." #Type,                                         \
-        .basicsize = sizeof(Type),                                                             \
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                \
-        .slots = Type##_slots};
-#define BEGINS(Type) {Py_tp_init, Type##_init},
-#define DOES(Type) {Py_tp_methods, Type##_methods},
-
 #define Self Task
-TYPE(Task, BEGINS(Task) DOES(Task){Py_tp_getset, Task_getset}, )
+TYPE(Task, "Task", BEGINS(Task) DOES(Task){Py_tp_getset, Task_getset}, )
 #undef Self
 #define Self Worker
-TYPE(Worker, BEGINS(Worker))
+TYPE(Worker, "Worker", BEGINS(Worker))
 #undef Self
 #define Self Deadlines
-TYPE(Deadlines, BEGINS(Deadlines))
+TYPE(Deadlines, "Deadlines", BEGINS(Deadlines))
 #undef Self
 #define Self WatchdogTimer
-TYPE(WatchdogTimer, )
+TYPE(WatchdogTimer, "WatchdogTimer", )
 #undef Self
 #define Self RunQueue
-TYPE(RunQueue, BEGINS(RunQueue) DOES(RunQueue))
+TYPE(RunQueue, "RunQueue", BEGINS(RunQueue) DOES(RunQueue))
 #undef Self
 #define Self BlockingEstimate
-TYPE(BlockingEstimate, )
+TYPE(BlockingEstimate, "BlockingEstimate", )
 #undef Self
 #define Self Runner
-TYPE(Runner, BEGINS(Runner) DOES(Runner))
+TYPE(Runner, "Runner", BEGINS(Runner) DOES(Runner))
 #undef Self
 
 int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {

@@ -88,7 +88,7 @@ class Borrowing(Other):
     connection = accelerator.Duplex.connection
 """
 BIND = """
-refused(RuntimeError, "`bind` comes first", native.twin, accelerator.ConnectionTask, "run", "")
+refused(RuntimeError, "`bind` comes first", native.accelerator, accelerator.Socket, "send", "")
 refused(RuntimeError, "is taken", native.bind_tls, (1, 2, 3, 4), (1, 2, 3, 4))
 refused(TypeError, "bind takes things", lambda: native.bind())
 refused(TypeError, "", native.bind, 1)
@@ -104,7 +104,7 @@ refused(TypeError, "Other is no thousand_island", native.bind, **{**right, "Conn
 refused(TypeError, "takes dict", native.bind, **{**right, "async_recv": []})
 native.bind(**right)
 refused(RuntimeError, "is taken", native.bind, **right)
-give = lambda: native.twin(accelerator.ConnectionTask, "run", "documentation")
+give = lambda: native.accelerator(accelerator.ConnectionTask, "run", "documentation")
 assert without_memory(give) > 1
 assert give().__doc__ == "documentation"
 """

@@ -161,7 +161,7 @@ def test_a_ring_that_fails_is_told_of_and_the_task_waits_in_the_queue(monkeypatc
         assert not world.queue.lock.locked()
 
 
-def test_a_twin_waits_for_its_lock():
+def test_an_accelerator_waits_for_its_lock():
     looked = []
     with Busy(ready=False) as world:
         thread = threading.Thread(

@@ -80,15 +80,15 @@ def test_no_slot_that_is_unset_or_holds_something_else_ends_the_interpreter():
 
 
 @in_c_only
-def test_a_twin_is_given_to_classes_that_have_its_slots_only():
+def test_an_accelerator_is_given_to_classes_that_have_its_slots_only():
     native = compiled.native
     for name in ("run", "stay", "become", "send", "recv"):
         with pytest.raises(TypeError, match=f"{name} is none of EpollPoller"):
-            native.twin(EpollPoller, name, "")
+            native.accelerator(EpollPoller, name, "")
     with pytest.raises(LookupError):
-        native.twin(ConnectionTask, "walk", "")
+        native.accelerator(ConnectionTask, "walk", "")
     with pytest.raises(TypeError):
-        native.twin("ConnectionTask", "run", "")
+        native.accelerator("ConnectionTask", "run", "")
     with pytest.raises(TypeError):
         Socket.send(object(), b"x")
     with pytest.raises(TypeError):

@@ -105,7 +105,7 @@ def put_in() -> None:
         return
     for class_, name, takes in ACCELERATED:
         documentation = f"{name}{takes}\n--\n\n{getattr(class_, name).__doc__ or ''}"
-        setattr(class_, name, native.twin(class_, name, documentation))
+        setattr(class_, name, native.accelerator(class_, name, documentation))
     in_c = True
 
 

@@ -1,0 +1,65 @@
+/* How a base type is declared: by the list of its fields, `Type_FIELDS(O, R, B, D, N)`. */
+
+#ifndef THOUSAND_ISLAND_TYPES_H
+#define THOUSAND_ISLAND_TYPES_H
+
+#include "native.h"
+
+#include <structmember.h>
+
+#define OBJECT_FIELD(name) PyObject *name;
+#define TRUTH_FIELD(name) char name;
+#define SECONDS_FIELD(name) double name;
+#define NUMBER_FIELD(name) long name;
+#define FIELDS_OF(Type)                                                                        \
+    Type##_FIELDS(OBJECT_FIELD, OBJECT_FIELD, TRUTH_FIELD, SECONDS_FIELD, NUMBER_FIELD)
+#define STRUCT(Type, ...)                                                                      \
+    typedef struct {                                                                           \
+        PyObject_HEAD FIELDS_OF(Type) __VA_ARGS__                                              \
+    } Type;
+
+/* The rest of it, where `Self` is the type; what follows are slots that are its own. */
+#define NO(name)
+#define VISIT(name) Py_VISIT(self->name);
+#define CLEAR(name) Py_CLEAR(self->name);
+#define MEMBER(name, kind, flags) {#name, kind, offsetof(Self, name), flags, NULL},
+#define OBJECT_MEMBER(name) MEMBER(name, T_OBJECT_EX, 0)
+#define GIVEN_MEMBER(name) MEMBER(name, T_OBJECT_EX, READONLY)
+#define TRUTH_MEMBER(name) MEMBER(name, T_BOOL, 0)
+#define SECONDS_MEMBER(name) MEMBER(name, T_DOUBLE, 0)
+#define NUMBER_MEMBER(name) MEMBER(name, T_LONG, 0)
+
+#define TYPE(Type, called, ...)                                                                 \
+    PyTypeObject *Type##_Type;                                                                 \
+    static int Type##_traverse(Type *self, visitproc visit, void *arg) {                       \
+        Py_VISIT(Py_TYPE(self));                                                               \
+        Type##_FIELDS(VISIT, VISIT, NO, NO, NO)                                                \
+        return 0;                                                                              \
+    }                                                                                          \
+    static int Type##_clear(Type *self) {                                                      \
+        Type##_FIELDS(CLEAR, CLEAR, NO, NO, NO)                                                \
+        return 0;                                                                              \
+    }                                                                                          \
+    static void Type##_dealloc(Type *self) {                                                   \
+        PyTypeObject *type = Py_TYPE(self);                                                    \
+        PyObject_GC_UnTrack(self);                                                             \
+        Type##_clear(self);                                                                    \
+        type->tp_free(self);                                                                   \
+        Py_DECREF(type);                                                                       \
+    }                                                                                          \
+    static PyMemberDef Type##_members[] = {                                                    \
+        Type##_FIELDS(OBJECT_MEMBER, GIVEN_MEMBER, TRUTH_MEMBER, SECONDS_MEMBER, NUMBER_MEMBER)    \
+        {NULL, 0, 0, 0, NULL}};                                                                \
+    static PyType_Slot Type##_slots[] = {                                                      \
+        {Py_tp_traverse, Type##_traverse}, {Py_tp_clear, Type##_clear},                        \
+        {Py_tp_dealloc, Type##_dealloc},   {Py_tp_members, Type##_members},                    \
+        __VA_ARGS__ {0, NULL}};                                                                \
+    static PyType_Spec Type##_spec = {                                                         \
+        .name = "thousand_island_sync._native." called,                                        \
+        .basicsize = sizeof(Type),                                                             \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                \
+        .slots = Type##_slots};
+#define BEGINS(Type) {Py_tp_init, Type##_init},
+#define DOES(Type) {Py_tp_methods, Type##_methods},
+
+#endif
