@@ -380,12 +380,13 @@ class Fills(Handler):
 
 
 def test_a_record_that_found_no_room_is_waited_for(unchecked, serve, secure, authority):
-    """A send that has returned has left nothing with us."""
+    """Where nothing is kept, a send that has returned has left nothing with us."""
     seen = []
     server = serve(
         Fills,
         handler_options=seen,
         send_timeout_ms=100,
+        max_unsent=0,
         transport_cls=TLS,
         transport_options={**authority.options, "send_buffer": 20_000},
     )

@@ -91,6 +91,8 @@ class Keeping:
     def rest(self, payload: Payload) -> bool:
         """What of it has room; whether that is all. With the turn."""
         stream, buffer, views = self._stream, self._stream.writer.buffered(), payload.views
+        if not stream.connection.env.unsent.most_each:
+            return False
         if stream.channel.unfinished:
             buffer.keep_record(True)
         if not views:

@@ -244,4 +244,4 @@ class UnsentTotal:
         """In a forked child: what waits is the parent's, and nobody sends here."""
         self.driver = NoDriver()
         self._members.clear()
-        self.bytes = self._senders = self._most = 0
+        self.bytes = self._senders = self._most = self.most_each = 0
