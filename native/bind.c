@@ -58,7 +58,8 @@ int know_names(void) {
     if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
         return -1;
     NAMES(KEEP_NAME)
-    PyObject *epoll = type_of("select", "epoll"), *plain = type_of("_socket", "socket");
+    PyObject *epoll = type_of("select", "epoll");
+    PyObject *plain = epoll == NULL ? NULL : type_of("_socket", "socket");
     bool known = epoll != NULL && plain != NULL &&
                  (native.deque = type_of("collections", "deque")) != NULL &&
                  (native.socket_type = (PyTypeObject *)type_of("socket", "socket")) != NULL &&

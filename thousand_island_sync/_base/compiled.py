@@ -19,6 +19,9 @@ if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
         from .. import _native as native
     except ImportError:
         pass
+    except AttributeError as error:  # a standard library that was patched has no epoll
+        if patched_by() is None:
+            raise ImportError(f"_native: {error}") from error
 
 
 def compare(numbers: dict[str, int]) -> None:
