@@ -374,11 +374,11 @@ class Machine:
         self.become(CLOSING)
         self._task.close_inbox()
         closing.tell_end(last, cause, reason, told)
-        return self._end()
+        return self._end(closing)
 
-    def _end(self) -> int:
+    def _end(self, closing: Closing | None = None) -> int:
         """After the last callback: over, once nothing waits to go out any more."""
-        closing = self.closing(self._task)
+        closing = closing or self.closing(self._task)
         if closing.sends_what_waits():
             return PARK
         closing.tell_closed()
