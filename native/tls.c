@@ -126,7 +126,7 @@ static PyObject *stream_place(PyObject *object, PyObject *arguments) {
     if (PyTuple_GET_SIZE(arguments) > 0 &&
         !PyArg_ParseTuple(arguments, "KKKO", &ssl, &in, &out, &keeps))
         return NULL;
-    bool all = ssl != 0 && in != 0 && out != 0;
+    bool all = ssl != 0 && in != 0 && out != 0 && tls.bio_write != NULL; /* all four are there */
     self->ssl = all ? (void *)ssl : NULL;
     self->in = (void *)in;
     self->out = (void *)out;

@@ -134,7 +134,11 @@ def watch_sleeps(server: ThousandIsland) -> bool:
 
 def go_by(monkeypatch: Any, way: str) -> None:
     """TLS in the `"quick"` way, by pyOpenSSL's private names, or by its `"public"` calls."""
-    from thousand_island_sync.transports._tls import private, proof
+    from thousand_island_sync.transports._tls import (
+        accelerator,  # noqa: F401 - it looks for the names once
+        private,
+        proof,
+    )
 
     if not _quick:
         assert private.names is not None, proof.__doc__

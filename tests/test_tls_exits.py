@@ -1,6 +1,8 @@
 """Errors that the C of TLS meets, each made to happen; as `test_exits_one_by_one`."""
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,31 @@ def pair(authority):
     assert made.channel.drained()
     yield made
     made.close()
+
+
+#: The names are gone as the C would be told where they are, and there again later.
+LATE = """
+import trustme
+from tests.conftest import Authority
+from tests.test_tls_wire import Pair
+from thousand_island_sync.transports._tls import private, proof
+
+names, private.names = private.names, None
+from thousand_island_sync.transports._tls import accelerator
+private.names = names
+pair = Pair(Authority())
+pair.shake_hands()
+pair.channel.send(b"the long way")
+assert pair.heard() == b"the long way"
+pair.say(b"an answer")
+pair.deliver()
+assert pair.channel.recv(100) == b"an answer"
+"""
+
+
+def test_without_the_places_of_openssls_functions_all_goes_the_long_way():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_length_that_fits_nothing_is_the_pythons_to_refuse(pair):
