@@ -43,7 +43,7 @@ class Script(Channel):
             item = item()
         if isinstance(item, Exception):
             raise item
-        if item and len(item) > length:
+        if isinstance(item, bytes) and len(item) > length:
             item, rest = item[:length], item[length:]
             self.incoming.insert(0, rest)
         return item
