@@ -192,12 +192,13 @@ class SendBuffer:
 
     # ---- going out: with the turn ------------------------------------------------------
 
-    def turn_begins(self) -> None:
-        """All that was kept comes before what is sent in this turn."""
+    def turn_begins(self, amid_send: bool = False) -> None:
+        """All that was kept comes before what is sent in this turn; or behind it, where a part
+        of that has gone out already, the quick way."""
         with self._total.lock:
-            self.barred = self.barrier
-            if not self.barrier:
-                self.ahead = self.size
+            self.barred = self.barrier and not amid_send
+            if amid_send or not self.barrier:
+                self.ahead = 0 if amid_send else self.size
 
     def raise_barrier(self, raised: bool) -> None:
         """Before hands are shaken anew, and after it. Thread: the owner's, perhaps with the

@@ -140,7 +140,7 @@ class Writer:
                 data = payload.take(data)
                 payload.limit(timeout)
                 if already is not None:
-                    self._turn_begins()
+                    self._turn_begins(amid_send=already > 0)
                 elif not (self.try_turn() or (payload.keeps and Keeping(stream).behind(payload))):
                     self.take_turn("send", payload)
                 if self.is_inside():
@@ -186,9 +186,9 @@ class Writer:
         self._turn_begins()
         return True
 
-    def _turn_begins(self) -> None:
+    def _turn_begins(self, amid_send: bool = False) -> None:
         if self.buffer is not None:
-            self.buffer.turn_begins()
+            self.buffer.turn_begins(amid_send)
 
     def give_turn_back(self, sent: int = 0) -> None:
         """After so many bytes."""
