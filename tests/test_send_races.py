@@ -1,12 +1,13 @@
 """Sends of several threads, and whoever looks after what waits, at the worst moments."""
 
-import socket
 import threading
 
 import pytest
 
 from tests.support import eventually, receive
+from tests.test_connection import World
 from thousand_island_sync import Handler
+from thousand_island_sync._scheduler.task import PARK
 
 
 class Idle(Handler):
@@ -70,3 +71,71 @@ def test_a_barrier_that_is_raised_amid_a_quick_send_holds_no_rest_of_it_back(ser
     buffer.raise_barrier(False)
     buffer.settle()
     assert receive(peer, 6) == b"pushed"
+
+
+# ---- the last byte goes out while the owner looks whether any waits -----------------------
+
+
+class Drains:
+    """Stands for a send buffer whose last byte goes out right behind the `at`th look whether any
+    waits. Who sent it tells the owner if he is taken to wait (`settle`), so many looks later."""
+
+    failure, over_half = None, False
+
+    def __init__(self, connection, at, later):
+        self._connection, self._at, self._told_at, self._looks = connection, at, at + later, 0
+
+    @property
+    def waits(self):
+        self._looks += 1
+        waits = self._looks <= self._at
+        if self._looks == self._told_at:
+            self.tell()
+        return waits
+
+    def tell(self):
+        if self._connection.deaf:
+            self._connection.look_again()
+
+    def is_told(self):
+        return self._looks >= self._told_at
+
+    def go_out(self):
+        """If they have not yet."""
+        if not self.is_told():
+            self._at = self._told_at = self._looks
+            self.tell()
+
+
+@pytest.mark.parametrize("sent_by", ["a callback", "another thread"])
+@pytest.mark.parametrize("later", range(3))
+@pytest.mark.parametrize("at", range(1, 6))
+def test_what_has_come_is_delivered_whenever_the_last_byte_goes_out(at, later, sent_by):
+    with World() as world:
+        connection = world.connection
+
+        def run(*incoming):
+            while world.run(*incoming) == PARK and world.pool.ready:  # as the scheduler does
+                world.pool.ready.clear()
+                incoming = ()
+
+        def send(socket=None):
+            connection.machine.stream.writer.buffer = buffer
+            connection.alert = True
+
+        buffer = Drains(connection, at, later)
+        world.run()
+        if sent_by == "a callback":
+            world.reactions["handle_data"] = send
+            run(b"a question")
+            world.reactions.clear()
+            assert not (connection.deaf and buffer.is_told())
+        else:
+            send()
+        run(b"another one")
+        buffer.go_out()
+        if world.pool.ready:
+            run()
+        assert world.calls[-1] == ("handle_data", b"another one")
+        assert not connection.deaf
+        assert connection.deadline == world.time + 10

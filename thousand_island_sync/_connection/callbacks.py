@@ -256,13 +256,15 @@ class Callbacks:
 
     def heed(self, unsent: SendBuffer, paused: bool) -> Cause | None:
         """While bytes wait to go out. Why the connection is to end, if it is."""
-        whose, held = self._whose, unsent.waits
+        whose, was_deaf = self._whose, self._whose.deaf
+        held = whose.deaf = unsent.waits
+        if held:  # who sends the last of it tells if he finds it deaf; else it is seen here
+            held = whose.deaf = unsent.waits
         if held:
             whose.alert = True
             self.stand_still()
-        elif whose.deaf and not paused:
+        elif was_deaf and not paused:
             self.run_on()
-        whose.deaf = held
         if unsent.failure is not None:
             return BY_PEER
         return BY_SHUTDOWN if held and not paused and whose.stopping else None

@@ -221,8 +221,7 @@ class Machine:
             self.become(PARKED)
             task.deadline = min(young_until, deadline)
             return PARK
-        # A TLS session that must answer before it reads on.
-        task.wants_write = self.stream.channel.recv_wants == WRITE
+        task.wants_write = self.stream.channel.recv_wants == WRITE  # TLS may have to answer first
         return self._park()
 
     def _end_of_stream(self) -> int:
@@ -316,9 +315,10 @@ class Machine:
 
     def _park(self) -> int:
         self.become(PARKED)
+        was_deaf = self._task.deaf
         self._heed_unsent()
         self._task.deadline = self.callbacks.deadline
-        return PARK
+        return AGAIN if was_deaf and not self._task.deaf else PARK  # what has come is unread yet
 
     def _heed_unsent(self) -> Cause | None:
         """Nothing is delivered while bytes wait to go out. Why it is to end, if it is."""
