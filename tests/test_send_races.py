@@ -8,6 +8,7 @@ from tests.support import eventually, receive
 from tests.test_connection import World
 from thousand_island_sync import Handler
 from thousand_island_sync._scheduler.task import PARK
+from thousand_island_sync._stream.send_buffer import SendBuffer
 
 
 class Idle(Handler):
@@ -139,3 +140,61 @@ def test_what_has_come_is_delivered_whenever_the_last_byte_goes_out(at, later, s
         assert world.calls[-1] == ("handle_data", b"another one")
         assert not connection.deaf
         assert connection.deadline == world.time + 10
+
+
+# ---- who sees to what waits ----------------------------------------------------------------
+
+
+class Watches:
+    """A driver that writes down whom it has; `meanwhile` is called once as one is let go."""
+
+    def __init__(self):
+        self.watched, self.meanwhile = {}, lambda: None
+
+    def watch(self, buffer, fd, *, read):
+        self.watched[fd] = buffer
+
+    def unwatch(self, buffer, fd):
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        self.watched.pop(fd, None)
+
+
+def test_what_is_kept_as_another_turn_ends_is_seen_to(served):
+    _, connection, _ = served
+    stream = stream_of(connection)
+    buffer, total = stream.writer.buffered(), connection._inbox._link.env.unsent
+    before, total.driver = total.driver, Watches()
+    try:
+        buffer.keep([memoryview(b"first")])
+        buffer.settle()
+        assert list(total.driver.watched.values()) == [buffer]
+
+        def another_thread_keeps():
+            buffer.keep([memoryview(b"second")])
+            buffer.settle()
+
+        total.driver.meanwhile = another_thread_keeps
+        buffer.turn_begins()
+        assert buffer.send_ahead(stream.channel)
+        buffer.settle()
+        assert buffer.size == len(b"second")
+        assert list(total.driver.watched.values()) == [buffer]
+    finally:
+        total.driver = before
+        buffer.settle()
+
+
+def test_a_connection_that_has_ended_is_not_watched_by_the_number_that_another_has(served):
+    _, connection, _ = served
+    stream = stream_of(connection)
+    driver = connection._inbox._link.env.unsent.driver
+    ended = SendBuffer(stream, connection._inbox._link.env.unsent)
+    ended.let_go()
+    fd, living = stream.sock.fileno(), stream.writer.buffered()
+    driver.watch(living, fd, read=False)
+    driver.watch(ended, fd, read=False)
+    driver.unwatch(ended, fd)
+    assert driver._watched == {fd: living}
+    driver.unwatch(living, fd)
+    assert driver._watched == {}

@@ -74,7 +74,7 @@ class Outflow:
 
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
         with self._lock:
-            if self._over:
+            if self._over or buffer.failure is not None:
                 return
             idle = not self._watched
             self._watched[fd] = buffer
@@ -104,9 +104,11 @@ class Outflow:
         except RuntimeError:
             pass  # the server has stopped
 
-    def unwatch(self, fd: int) -> None:
+    def unwatch(self, buffer: SendBuffer, fd: int) -> None:
         with self._lock:
-            self._watched.pop(fd, None)
+            if self._watched.get(fd) is not buffer:
+                return  # the number is another's by now
+            del self._watched[fd]
             self._tries.pop(fd, None)
             if self._poller is not None:
                 self._poller.forget(fd)

@@ -274,13 +274,16 @@ class SendBuffer:
         if stream is None:
             return
         connection, fd = stream.connection, stream.sock.fileno()
-        goes = self.record or (self.size and (self.ahead or not self.barrier))
-        if self.failure is not None or not goes or stream.channel.shaking or fd < 0:
-            self.unwatch()
-        else:
-            self._watched = fd
-            self.idle(self._total.clock())
-            self._total.driver.watch(self, fd, read=stream.channel.send_wants == READ)
+        while True:
+            goes = self.record or (self.size and (self.ahead or not self.barrier))
+            if goes and self.failure is None and not stream.channel.shaking and fd >= 0:
+                self._watched = fd
+                self.idle(self._total.clock())
+                self._total.driver.watch(self, fd, read=stream.channel.send_wants == READ)
+                break
+            if self._watched < 0:
+                break
+            self.unwatch()  # and once more: another thread may have kept something meanwhile
         if self.waits is not connection.deaf or (self.barrier and not self.ahead):
             if _waits.current_task() is connection:
                 connection.alert = True
@@ -291,7 +294,7 @@ class SendBuffer:
         """The driver lets go of the descriptor."""
         fd, self._watched = self._watched, -1
         if fd >= 0:
-            self._total.driver.unwatch(fd)
+            self._total.driver.unwatch(self, fd)
 
     def drive(self) -> bool | None:
         """Sends as far as there is room. Whether that was all; `None`: another thread has the
@@ -384,9 +387,9 @@ class SendBuffer:
         stream = self._stream
         if stream is None:
             return
-        self.unwatch()
         with self._total.lock:
             if self.failure is None:
                 self.failure = failures.ending(stream.connection, "send")
             self._drop()
             self._stream = None
+        self.unwatch()  # last: it is watched no more once it has failed

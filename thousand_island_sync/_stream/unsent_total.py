@@ -40,9 +40,10 @@ class Driver(Protocol):
     """Sends what waits as peers make room."""
 
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
-        """Something waits in it, for room, or for what TLS must `read` first. Thread: any."""
+        """Something waits in it, for room, or for what TLS must `read` first. Ignored if it has
+        failed: the number may be another's. Thread: any."""
 
-    def unwatch(self, fd: int) -> None:
+    def unwatch(self, buffer: SendBuffer, fd: int) -> None:
         """Nothing does any more, or the descriptor goes. Thread: any."""
 
     def close(self) -> None:
@@ -55,7 +56,7 @@ class NoDriver:
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
         pass
 
-    def unwatch(self, fd: int) -> None:
+    def unwatch(self, buffer: SendBuffer, fd: int) -> None:
         pass
 
     def close(self) -> None:
