@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import eventually, receive
 from tests.test_connection import World
-from thousand_island_sync import Handler
+from thousand_island_sync import Handler, SendBufferFull, SocketTimeout
 from thousand_island_sync._scheduler.task import PARK
 from thousand_island_sync._stream.send_buffer import SendBuffer
 
@@ -198,3 +198,44 @@ def test_a_connection_that_has_ended_is_not_watched_by_the_number_that_another_h
     assert driver._watched == {fd: living}
     driver.unwatch(living, fd)
     assert driver._watched == {}
+
+
+# ---- who is ended for others' sake, and who is not ---------------------------------------------
+
+
+def fill(connection):
+    """Sends until it has no room, and makes its peer one that has taken nothing for long. Its
+    buffer."""
+    with pytest.raises(SendBufferFull):
+        while True:
+            connection.send(bytes(8_192))
+    buffer, total = stream_of(connection).writer.buffer, connection._inbox._link.env.unsent
+    buffer.taken_at, total._nobody_before = buffer.taken_at - 10, 0.0
+    return buffer
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_who_pushes_more_than_one_may_have_ends_nobody(size, serve, client):
+    server = serve(Idle, handler_options=[], transport_options={"send_buffer": 8_192})
+    client(server)
+    assert eventually(server.connections)
+    (slow,) = server.connections()
+    buffer = fill(slow)
+    with pytest.raises(SendBufferFull):
+        while True:
+            slow.send(bytes(size))
+    assert buffer.failure is None
+
+
+def test_who_pushes_and_finds_the_total_reached_ends_the_slowest(serve, client):
+    options = {"transport_options": {"send_buffer": 8_192}, "max_unsent_total": 100_000}
+    server = serve(Idle, handler_options=[], **options)
+    client(server)
+    assert eventually(server.connections)
+    (slow,) = server.connections()
+    buffer = fill(slow)
+    client(server)
+    assert eventually(lambda: len(server.connections()) == 2)
+    (other,) = (one for one in server.connections() if one is not slow)
+    assert other.send(bytes(90_000)) == 90_000
+    assert isinstance(buffer.failure, SocketTimeout)

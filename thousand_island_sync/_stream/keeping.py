@@ -69,8 +69,10 @@ class Keeping:
         if writer.is_inside() or total.is_inside():
             raise failures.amid_another(stream.connection, "send")
         writer.check("send")
-        if not buffer.has_room(size) and not (total.end_slowest() and buffer.has_room(size)):
-            raise self._full(buffer, size)
+        if not buffer.has_room(size):
+            others_have_it = size <= total.most_each - buffer.size
+            if not (others_have_it and total.end_slowest() and buffer.has_room(size)):
+                raise self._full(buffer, size)
         if not writer.try_turn():
             self._all_behind(payload)
             return
