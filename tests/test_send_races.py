@@ -6,6 +6,7 @@ import pytest
 
 from tests.support import eventually, receive
 from tests.test_connection import World
+from tests.test_unsent import Full
 from thousand_island_sync import Handler, SendBufferFull, SocketTimeout
 from thousand_island_sync._scheduler.task import PARK
 from thousand_island_sync._stream.send_buffer import SendBuffer
@@ -198,6 +199,28 @@ def test_a_connection_that_has_ended_is_not_watched_by_the_number_that_another_h
     assert driver._watched == {fd: living}
     driver.unwatch(living, fd)
     assert driver._watched == {}
+
+
+def test_messages_come_below_half_whoever_has_sent_what_waited(served):
+    _, connection, _ = served
+    writer, total = stream_of(connection).writer, connection._inbox._link.env.unsent
+    buffer, before, total.driver = writer.buffered(), total.driver, Watches()
+    try:
+        buffer.keep([memoryview(bytes(200_000))])
+        buffer.settle()
+        assert eventually(lambda: connection._inbox._link.deaf)
+        connection.post("message")
+        assert not eventually(lambda: connection.pending == 0, timeout=0.2)
+        kernel = Full()
+        kernel.room = 100_000
+        assert writer.try_turn()
+        buffer.send_ahead(kernel)
+        writer.give_turn_back()
+        assert eventually(lambda: connection.pending == 0)
+        assert connection.unsent == 100_000
+    finally:
+        total.driver = before
+        buffer.settle()
 
 
 # ---- who is ended for others' sake, and who is not ---------------------------------------------

@@ -67,6 +67,7 @@ class SendBuffer:
         lost: bytes that were dropped then, until somebody is told.
         pooled: threads of the pool that wait for room.
         record: TLS has a record that counts as sent, and waits as well.
+        relieved: no more than half of the limit waits any more, and the owner was not told yet.
         tries: how often its end has found that another thread still has the turn.
         taken_at: when the peer took something last, on the clock of its run.
     """
@@ -87,6 +88,7 @@ class SendBuffer:
         "lost",
         "pooled",
         "record",
+        "relieved",
         "taken_at",
         "tries",
     )
@@ -99,7 +101,7 @@ class SendBuffer:
         self._waiters = 0
         self._watched = -1  # the descriptor that the driver knows
         self.ahead = self.lost = self.pooled = self.tries = 0
-        self.barred = self.barrier = self.ended = self.record = False
+        self.barred = self.barrier = self.ended = self.record = self.relieved = False
         self.counted = (0, 0)
         self.failure: SocketError | None = None
         self.taken_at = total.clock()
@@ -185,6 +187,8 @@ class SendBuffer:
     def _changed(self, by: int) -> None:
         """So many bytes more wait, or less. With the lock of all."""
         self._total.changed(self, by)
+        if by < 0 and not self.over_half and self.size - by > self._total.most_each // 2:
+            self.relieved = True
         stream = self._stream
         if stream is not None:
             blocked = self.waits or self.barrier or self.ended or self.failure is not None
@@ -284,7 +288,9 @@ class SendBuffer:
             if self._watched < 0:
                 break
             self.unwatch()  # and once more: another thread may have kept something meanwhile
-        if self.waits is not connection.deaf or (self.barrier and not self.ahead):
+        news = self.relieved or self.waits is not connection.deaf
+        if news or (self.barrier and not self.ahead):
+            self.relieved = False
             if _waits.current_task() is connection:
                 connection.alert = True
             else:
@@ -303,15 +309,12 @@ class SendBuffer:
         writer: Writer | None = None if stream is None else stream.writer
         if stream is None or writer is None or self.failure is not None or not self.waits:
             return True
-        over_half = self.over_half
         if not writer.try_turn():
             return None
         try:
             self.tries_ahead(writer)
         finally:
             writer.give_turn_back()
-        if over_half and not self.over_half:
-            stream.connection.look_again()  # for its messages
         return not self.waits
 
     def count_waiter(self, by: int, pooled: int) -> None:
