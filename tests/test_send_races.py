@@ -1,6 +1,8 @@
 """Sends of several threads, and whoever looks after what waits, at the worst moments."""
 
+import errno
 import threading
+import time
 
 import pytest
 
@@ -8,7 +10,10 @@ from tests.support import eventually, receive
 from tests.test_connection import World
 from tests.test_unsent import Full
 from thousand_island_sync import Handler, SendBufferFull, SocketTimeout
+from thousand_island_sync._connection import outflow
+from thousand_island_sync._scheduler.registrations import Registrations
 from thousand_island_sync._scheduler.task import PARK
+from thousand_island_sync._scheduler.write_poller import EpollWrites
 from thousand_island_sync._stream.send_buffer import SendBuffer
 
 
@@ -262,3 +267,64 @@ def test_who_pushes_and_finds_the_total_reached_ends_the_slowest(serve, client):
     (other,) = (one for one in server.connections() if one is not slow)
     assert other.send(bytes(90_000)) == 90_000
     assert isinstance(buffer.failure, SocketTimeout)
+
+
+# ---- no room for what tells of room --------------------------------------------------------------
+
+
+def no_room(*arguments, **options):
+    raise OSError(errno.ENOSPC, "no room")
+
+
+MOST = 5_000_000
+
+
+class Answers(Handler):
+    def handle_data(self, data, socket):
+        socket.send(bytes(MOST))
+        socket.send(data)
+
+
+@pytest.fixture(params=["a poller of its own", "a descriptor in it", "its place in the other one"])
+def shortage(request, monkeypatch):
+    """The system refuses it."""
+    if request.param == "a poller of its own":
+        monkeypatch.setattr(outflow, "new_write_poller", no_room)
+    elif request.param == "a descriptor in it":
+        monkeypatch.setattr(EpollWrites, "watch", no_room)
+    else:
+        attach = Registrations.attach
+
+        def refuses(registrations, task):
+            if isinstance(task, outflow._OutflowTask):
+                no_room()
+            attach(registrations, task)
+
+        monkeypatch.setattr(Registrations, "attach", refuses)
+
+
+@pytest.fixture
+def asked(shortage, serve, client):
+    """A server, and two clients for whom bytes wait."""
+    options = {"transport_options": {"send_buffer": 8_192}, "max_unsent": 2 * MOST}
+    server = serve(Answers, send_timeout_ms=5_000, **options)
+    socks = [client(server) for _ in range(2)]
+    for sock in socks:
+        sock.sendall(b"the end")
+    assert eventually(lambda: [one.unsent > 0 for one in server.connections()] == [True, True])
+    return server, socks
+
+
+def test_what_waits_goes_out_although_the_system_has_no_room_to_watch_it(asked):
+    server, socks = asked
+    for sock in socks:
+        assert receive(sock, MOST + 7).endswith(b"the end")
+    assert eventually(lambda: server.info().busy_threads == 0)
+    assert len(server.connections()) == 2
+
+
+def test_who_looks_at_what_cannot_be_watched_rests_in_between(asked):
+    server, _ = asked
+    used = time.process_time()
+    assert not eventually(lambda: len(server.connections()) < 2, timeout=0.5)
+    assert time.process_time() - used < 0.25

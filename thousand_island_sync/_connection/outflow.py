@@ -8,6 +8,9 @@ have room (`_scheduler.write_poller`). It sends what goes without waiting, and g
 run again when that changes what may be delivered to it. It looks a few times a second, while
 anything waits, for peers that take nothing. It is made when the first bytes wait.
 
+Where the system has no room for that poller, for a descriptor in it, or for it in the scheduler's,
+it looks by itself every few milliseconds: who waits must not fare worse for it.
+
 It never waits for the turn to send: whoever has it sends what waits himself, or tells when he gives
 it back. (The quick way of a send tells nobody, and is over in a moment: it is tried again.)
 """
@@ -19,7 +22,7 @@ from typing import Protocol
 from .._base.clock import FOREVER, Clock
 from .._base.locks import lock
 from .._scheduler.task import AGAIN, DONE, PARK, Task
-from .._scheduler.write_poller import WritePoller, new_write_poller
+from .._scheduler.write_poller import LookedAt, WritePoller, new_write_poller
 from .._stream.send_buffer import SendBuffer
 from .._stream.unsent_total import UnsentTotal
 
@@ -53,10 +56,12 @@ class Outflow:
         "_next_look",
         "_over",
         "_poller",
+        "_refused",
         "_scheduler",
         "_task",
         "_total",
         "_tries",
+        "_unpolled",
         "_watched",
     )
 
@@ -68,9 +73,11 @@ class Outflow:
         self._over = False
         self._poller: WritePoller | None = None
         self._task: _OutflowTask | None = None
+        self._refused = False  # the scheduler's poller has no room for ours
         self._next_look = 0.0
         self._watched: dict[int, SendBuffer] = {}
         self._tries: dict[int, int] = {}  # of those whose turn another thread has
+        self._unpolled: set[int] = set()  # for whom the poller has no room
 
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
         with self._lock:
@@ -80,19 +87,30 @@ class Outflow:
             self._watched[fd] = buffer
             begins = self._poller is None
             poller = self._open() if self._poller is None else self._poller
-            try:
-                poller.watch(fd, read=read)
-            except OSError:
-                self._tries[fd] = 0  # as if another thread had the turn: it is looked at
-                idle = True
+            idle = self._put_in(poller, fd, read) or idle
             task = self._task
         if begins:
             self._add()
         elif idle and task is not None:
             self._scheduler.make_ready(task)
 
+    def _put_in(self, poller: WritePoller, fd: int, read: bool) -> bool:
+        """With the lock. Whether there is no room for it any more: from now on it is looked at."""
+        try:
+            poller.watch(fd, read=read)
+        except OSError:
+            news = fd not in self._unpolled
+            self._unpolled.add(fd)
+            return news
+        self._unpolled.discard(fd)
+        return False
+
     def _open(self) -> WritePoller:
-        poller = self._poller = new_write_poller()
+        """With the lock."""
+        try:
+            poller = self._poller = LookedAt() if self._refused else new_write_poller()
+        except OSError:  # no descriptor is left
+            poller = self._poller = LookedAt()
         self._task = _OutflowTask(self, poller.fileno())
         return poller
 
@@ -109,6 +127,7 @@ class Outflow:
             if self._watched.get(fd) is not buffer:
                 return  # the number is another's by now
             del self._watched[fd]
+            self._unpolled.discard(fd)
             self._tries.pop(fd, None)
             if self._poller is not None:
                 self._poller.forget(fd)
@@ -118,40 +137,49 @@ class Outflow:
         with self._lock:
             if self._over or task is not self._task or self._poller is None:
                 return DONE
-            ready = self._poller.ready()
-            tried = [fd for fd, tries in self._tries.items() if fd not in ready]
+            refused = self._refused and task.fd >= 0
+            ready = [] if refused else self._poller.ready()
+            tried = [fd for fd in (*self._tries, *self._unpolled) if fd not in ready]
+        if refused:
+            self.begin_anew()
+            return DONE
         time_now = self._clock()
         looks = time_now >= self._next_look
-        for fd in ready:
-            self._drive(fd)
+        went = [self._drive(fd) for fd in ready]
         for fd in tried:
-            if looks or self._tries.get(fd, _TRIES) < _TRIES:
+            if looks or fd in self._unpolled or self._tries.get(fd, _TRIES) < _TRIES:
                 self._drive(fd)
         if looks:
             self._next_look = min(self._total.look_at_all(), time_now + self._total.tick())
         with self._lock:
             task.deadline = self._when(task.fd)
-        return AGAIN if ready else PARK
+        # Of edges there may be more; where there are none, it has room for as long as nobody sends.
+        return AGAIN if any(went) or (ready and task.fd >= 0) else PARK
 
-    def _drive(self, fd: int) -> None:
+    def _drive(self, fd: int) -> bool:
+        """Whether this thread had the turn to send."""
         buffer = self._watched.get(fd)
         if buffer is None:
-            return
+            return False
         done = buffer.drive()
         with self._lock:
-            if done is None:
+            if done is None and self._watched.get(fd) is buffer:
                 self._tries[fd] = self._tries.get(fd, 0) + 1
             else:
                 self._tries.pop(fd, None)
+        return done is not None
 
     def _when(self, fd: int) -> float:
         """When to look again, though nothing has come; with the lock."""
         if not self._watched:
             return FOREVER
-        soon = any(tries < _TRIES for tries in self._tries.values())
-        if fd < 0:
-            return self._clock() + _LOOK_S
-        return self._clock() + _RETRY_S if soon else self._next_look
+        if any(tries < _TRIES for tries in self._tries.values()):
+            return self._clock() + _RETRY_S
+        return self._clock() + _LOOK_S if fd < 0 or self._unpolled else self._next_look
+
+    def refuse(self) -> None:
+        """The scheduler's poller has no room for ours. Thread: any, with the scheduler's lock."""
+        self._refused = True
 
     def begin_anew(self) -> None:
         """A step broke off: another task takes over."""
@@ -161,7 +189,7 @@ class Outflow:
                 return
             poller = self._open()
             for fd in self._watched:
-                poller.watch(fd, read=False)
+                self._put_in(poller, fd, False)
         if task is not None:
             self._scheduler.forget(task)
         before.close()
@@ -197,4 +225,4 @@ class _OutflowTask(Task):
         self._outflow.begin_anew()
 
     def unwatched(self, error: OSError) -> None:
-        self.deadline = 0.0
+        self._outflow.refuse()
