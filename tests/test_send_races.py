@@ -328,3 +328,22 @@ def test_who_looks_at_what_cannot_be_watched_rests_in_between(asked):
     used = time.process_time()
     assert not eventually(lambda: len(server.connections()) < 2, timeout=0.5)
     assert time.process_time() - used < 0.25
+
+
+# ---- an upgrade that waits ------------------------------------------------------------------------
+
+
+def test_a_file_that_is_sent_while_an_upgrade_waits_comes_after_it(served, tmp_path):
+    sock, connection, peer = served
+    (tmp_path / "file").write_bytes(b"secret")
+    buffer = stream_of(connection).writer.buffered()
+    buffer.raise_barrier(True)
+    sends = threading.Thread(target=sock.sendfile, args=(tmp_path / "file",))
+    sends.start()
+    peer.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        peer.recv(6)
+    buffer.raise_barrier(False)
+    peer.settimeout(10)
+    assert receive(peer, 6) == b"secret"
+    sends.join(10)

@@ -130,6 +130,9 @@ class FileSending:
             writer.take_turn("sendfile", payload)
             writer.check("sendfile")
             writer.push(payload, "sendfile")
+            while writer.buffer is not None and writer.buffer.barred:  # an upgrade comes first
+                writer.wait_for_room("sendfile", payload)
+                writer.push(payload, "sendfile")
             if not (zero_copy and fd is not None and self._send_zero_copy(fd)):
                 self._send_reading(read)
             writer.finished()
