@@ -9,7 +9,9 @@ import pytest
 from tests.support import eventually, receive
 from tests.test_connection import World
 from tests.test_unsent import Full
+from tests.test_unsent import World as Books
 from thousand_island_sync import Handler, SendBufferFull, SocketTimeout
+from thousand_island_sync._base import waits
 from thousand_island_sync._connection import outflow
 from thousand_island_sync._scheduler.registrations import Registrations
 from thousand_island_sync._scheduler.task import PARK
@@ -330,7 +332,7 @@ def test_who_looks_at_what_cannot_be_watched_rests_in_between(asked):
     assert time.process_time() - used < 0.25
 
 
-# ---- an upgrade that waits ------------------------------------------------------------------------
+# ---- an upgrade that waits --------------------------------------------------------------
 
 
 def test_a_file_that_is_sent_while_an_upgrade_waits_comes_after_it(served, tmp_path):
@@ -347,3 +349,19 @@ def test_a_file_that_is_sent_while_an_upgrade_waits_comes_after_it(served, tmp_p
     peer.settimeout(10)
     assert receive(peer, 6) == b"secret"
     sends.join(10)
+
+
+# ---- the books --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", [lambda buffer: buffer.end_as_stuck(1.0), SendBuffer.let_go])
+def test_a_send_that_begins_to_wait_as_all_ends_is_not_counted(ends, monkeypatch):
+    world = Books(senders=0)
+    monkeypatch.setattr(waits, "current_worker", object)
+    buffer = world.buffers[0]
+    ends(buffer)
+    counted = world.total.begins_to_wait(buffer, again=False)
+    assert not world.total.crowded()
+    world.total.ends_to_wait(buffer, counted)
+    assert not world.total.crowded()
+    assert world.total.faults() == []

@@ -148,6 +148,8 @@ class UnsentTotal:
         pooled = int(waits.current_worker() is not None)
         buffer.idle(self.clock())
         with self.lock:
+            if buffer.failure is not None:
+                return 0  # nobody would count it out
             if not again and buffer not in self._members:
                 buffer.taken_at = self.clock()
             self._senders += pooled
