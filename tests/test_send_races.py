@@ -365,3 +365,40 @@ def test_a_send_that_begins_to_wait_as_all_ends_is_not_counted(ends, monkeypatch
     world.total.ends_to_wait(buffer, counted)
     assert not world.total.crowded()
     assert world.total.faults() == []
+
+
+class Takes(Full):
+    """Takes nothing; meanwhile another thread does something, once."""
+
+    def __init__(self, meanwhile):
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def send(self, data, flags=0):
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            other = threading.Thread(target=meanwhile)
+            other.start()
+            other.join()
+        return 0
+
+
+def test_pushes_of_two_threads_keep_no_more_than_one_connection_may(served):
+    _, connection, _ = served
+    stream, outcomes = stream_of(connection), []
+
+    def push():
+        try:
+            outcomes.append(connection.send(bytes(200_000)))
+        except SendBufferFull:
+            outcomes.append("full")
+
+    stream.channel = Takes(push)
+    assert connection.send(bytes(200_000)) == 200_000
+    assert outcomes == ["full"]
+    assert connection.unsent == 200_000
+    assert connection.send(bytes(62_144)) == 62_144
+    push()
+    assert outcomes == ["full", "full"]
+    connection.close(abort=True)
+    assert connection._inbox._client.env.unsent.room() == 67_108_864

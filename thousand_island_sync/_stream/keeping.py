@@ -78,6 +78,8 @@ class Keeping:
             return
         try:
             writer.check("send")  # the turn may be what its end has left
+            if not total.claim(buffer, size):
+                raise self._full(buffer, size)
             if not writer.go_on(payload):
                 writer.tell_owner()
                 if stream.channel.unfinished:
@@ -86,6 +88,7 @@ class Keeping:
                 payload.advance(kept)
             writer.finished()
         finally:
+            total.claim(buffer, 0)
             writer.give_turn_back(payload.sent)
         if payload.sent < size:
             raise self._gone(buffer)

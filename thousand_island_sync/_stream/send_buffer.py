@@ -61,6 +61,7 @@ class SendBuffer:
         ahead: how many bytes come before what the present turn sends, or the next.
         barrier: what is kept from now on stays behind, until hands are shaken.
         barred: the present turn has begun since.
+        claimed: so much room is for what who has the turn sends now.
         counted: bytes and number of the sends that were kept without the turn.
         ended: the last callback has returned: nothing more may be sent.
         failure: why nothing waits any more, nor may be sent; `None`: all is well.
@@ -82,6 +83,7 @@ class SendBuffer:
         "ahead",
         "barred",
         "barrier",
+        "claimed",
         "counted",
         "ended",
         "failure",
@@ -100,7 +102,7 @@ class SendBuffer:
         self._queued: int | None = None  # what the kernel held at the last look
         self._waiters = 0
         self._watched = -1  # the descriptor that the driver knows
-        self.ahead = self.lost = self.pooled = self.tries = 0
+        self.ahead = self.claimed = self.lost = self.pooled = self.tries = 0
         self.barred = self.barrier = self.ended = self.record = self.relieved = False
         self.counted = (0, 0)
         self.failure: SocketError | None = None
@@ -133,7 +135,7 @@ class SendBuffer:
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes more may be kept. A hint without the lock of all."""
-        return size <= min(self._total.most_each - self.size, self._total.room())
+        return size <= min(self._total.most_each - self.size - self.claimed, self._total.room())
 
     # ---- keeping ------------------------------------------------------------------
 
@@ -151,11 +153,11 @@ class SendBuffer:
             views: what is to be sent.
             whole: all of it, or nothing.
             mine: it is the rest of who has the turn, and comes before what others have kept since.
-            over: it had room when its first part went out, and is kept whatever came since.
+            over: it is what was claimed, and has room.
         """
         size = sum(map(len, views))
         with self._total.lock:
-            room = max(0, min(self._total.most_each - self.size, self._total.room()))
+            room = max(0, min(self._total.most_each - self.size - self.claimed, self._total.room()))
             left = count = size if over else min(size, room)
             if self._stream is None or self.failure is not None or (whole and count < size):
                 return 0

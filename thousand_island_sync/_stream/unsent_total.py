@@ -74,6 +74,7 @@ class UnsentTotal:
     Attributes:
         lock: guards all of it, and all send buffers.
         bytes: how many wait, in all.
+        claimed: how many more may, of those that are on their way now.
         driver: sends them.
         spare: memory of those that have gone, for those that come.
     """
@@ -88,6 +89,7 @@ class UnsentTotal:
         "_senders",
         "_stopping_since",
         "bytes",
+        "claimed",
         "clock",
         "driver",
         "lock",
@@ -102,7 +104,7 @@ class UnsentTotal:
         self._send_timeout = limits.send_timeout
         self.clock = self._real = clock
         self.lock = lock("socket.unsent")
-        self.bytes = 0
+        self.bytes = self.claimed = 0
         self.spare: list[bytearray] = []
         self.driver: Driver = NoDriver()
         self._members: dict[SendBuffer, None] = {}
@@ -122,7 +124,19 @@ class UnsentTotal:
 
     def room(self) -> int:
         """Bytes that may be kept beyond those that are."""
-        return max(0, self._most - self.bytes)
+        return max(0, self._most - self.bytes - self.claimed)
+
+    def claim(self, buffer: SendBuffer, size: int) -> bool:
+        """Room for so many bytes of who has the turn, instead of what was claimed before, whatever
+        others keep meanwhile. Whether there is so much."""
+        with self.lock:
+            self.claimed -= buffer.claimed
+            buffer.claimed = 0
+            if not buffer.has_room(size):
+                return False
+            self.claimed += size
+            buffer.claimed = size
+        return True
 
     def changed(self, buffer: SendBuffer, by: int) -> None:
         """So many bytes more wait in it, or less."""
@@ -247,4 +261,4 @@ class UnsentTotal:
         """In a forked child: what waits is the parent's, and nobody sends here."""
         self.driver = NoDriver()
         self._members.clear()
-        self.bytes = self._senders = self._most = self.most_each = 0
+        self.bytes = self.claimed = self._senders = self._most = self.most_each = 0
