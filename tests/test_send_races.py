@@ -10,7 +10,7 @@ from tests.support import eventually, receive
 from tests.test_connection import World
 from tests.test_unsent import Full
 from tests.test_unsent import World as Books
-from thousand_island_sync import Handler, SendBufferFull, SocketTimeout
+from thousand_island_sync import Handler, SendBufferFull, SocketClosed, SocketTimeout
 from thousand_island_sync._base import waits
 from thousand_island_sync._connection import outflow
 from thousand_island_sync._scheduler.registrations import Registrations
@@ -402,3 +402,19 @@ def test_pushes_of_two_threads_keep_no_more_than_one_connection_may(served):
     assert outcomes == ["full", "full"]
     connection.close(abort=True)
     assert connection._inbox._client.env.unsent.room() == 67_108_864
+
+
+# ---- its end, while somebody sends ------------------------------------------------------
+
+
+def test_a_push_to_a_connection_that_ends_meanwhile_says_that_it_has_ended(served):
+    sock, connection, _ = served
+
+    def pieces():
+        yield b"one"
+        sock.close()
+        assert eventually(lambda: connection.closed and connection._inbox._link is None)
+        yield b"two"
+
+    with pytest.raises(SocketClosed):
+        connection.send(pieces())

@@ -19,6 +19,7 @@ from .._base.options import is_milliseconds
 from .._scheduler.timers import Timer
 from .._stream.duplex import Duplex
 from .._stream.keeping import Keeping
+from .._stream.writer import Writer
 from ..connection import Connection
 from ..errors import SocketClosed, SocketTimeout, ThousandIslandError
 from .client import Client
@@ -82,7 +83,8 @@ class Inbox:
 
     def unsent(self) -> int:
         stream = self._stream()
-        buffer = None if stream is None else stream.writer.buffer
+        writer: Writer | None = None if stream is None else stream.writer
+        buffer = None if writer is None else writer.buffer
         return 0 if buffer is None else buffer.size
 
     def _stream(self) -> Duplex | None:

@@ -18,6 +18,7 @@ from .._scheduler.task import AGAIN, PARK, Task
 from .._stream.buffer import CHUNK
 from .._stream.duplex import Duplex
 from .._stream.states import CLOSED_HERE, CUT
+from .._stream.writer import Writer
 from ..transports.base import Transport
 from .client import Client
 from .environment import Environment
@@ -228,7 +229,8 @@ class ConnectionTask(Task):
         stream: Duplex | None = self.machine.stream
         if stream is None:
             return  # it has ended since
-        buffer = stream.writer.buffer
+        writer: Writer | None = stream.writer
+        buffer = None if writer is None else writer.buffer  # it may end at this moment
         going_out = buffer is not None and buffer.waits
         if waits.current_task() is self:
             self.alert = True
@@ -268,7 +270,8 @@ class ConnectionTask(Task):
     def end_from_outside(self, abort: bool = False) -> None:
         """Its inbox was asked to close. Thread: any."""
         stream: Duplex | None = self.machine.stream
-        buffer = None if stream is None or not abort else stream.writer.buffer
+        writer: Writer | None = None if stream is None or not abort else stream.writer
+        buffer = None if writer is None else writer.buffer
         aborted = buffer is None or buffer.abort()
         if stream is None or (stream.interrupt_reads() and aborted):
             self.look_again()

@@ -12,6 +12,7 @@ from .send_buffer import SendBuffer
 
 if TYPE_CHECKING:
     from .duplex import Duplex
+    from .writer import Writer
 
 
 class Keeping:
@@ -19,12 +20,14 @@ class Keeping:
 
     Args:
         stream: the connection's.
+        writer: the stream's, which lets go of it at its end; `None`: looked up.
     """
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_stream", "_writer")
 
-    def __init__(self, stream: Duplex) -> None:
+    def __init__(self, stream: Duplex, writer: Writer | None = None) -> None:
         self._stream = stream
+        self._writer: Writer = stream.writer if writer is None else writer
 
     def push(self, data: Any) -> int:
         """Sends as much as there is room for, and keeps the rest; never waits. It is kept as a
@@ -41,10 +44,11 @@ class Keeping:
                 another send on this connection.
             TypeError: `str`, or nothing bytes-like.
         """
-        payload = Payload()
+        payload, writer = Payload(), self._writer
         data = payload.take(data)
         size = sum(map(len, payload.views))
-        writer = self._stream.writer
+        if writer is None:  # type: ignore[redundant-expr, unused-ignore]
+            raise failures.closed(self._stream.connection, self._stream.state, "send")
         try:
             self._push(payload, size)
         except SendBufferFull:
@@ -64,7 +68,7 @@ class Keeping:
         return size
 
     def _push(self, payload: Payload, size: int) -> None:
-        stream, writer = self._stream, self._stream.writer
+        stream, writer = self._stream, self._writer
         buffer, total = writer.buffered(), stream.connection.env.unsent
         if writer.is_inside() or total.is_inside():
             raise failures.amid_another(stream.connection, "send")
@@ -95,7 +99,7 @@ class Keeping:
 
     def rest(self, payload: Payload) -> bool:
         """What of it has room; whether that is all. With the turn."""
-        stream, buffer, views = self._stream, self._stream.writer.buffered(), payload.views
+        stream, buffer, views = self._stream, self._writer.buffered(), payload.views
         if not stream.connection.env.unsent.most_each:
             return False
         if stream.channel.unfinished:
@@ -109,9 +113,10 @@ class Keeping:
         return not views
 
     def behind(self, payload: Payload) -> bool:
-        """All of it, where another thread sends: nobody waits for that. Whether it did."""
-        writer = self._stream.writer
-        if not payload.views or writer.is_inside():
+        """All of it, if it may be kept, where another thread sends: nobody waits for that.
+        Whether it did."""
+        writer = self._writer
+        if not (payload.keeps and payload.views) or writer.is_inside():
             return False
         writer.check("send")
         try:
@@ -127,7 +132,7 @@ class Keeping:
             SendBufferFull: there is no room for all of it.
             SocketClosed: sends have ended.
         """
-        buffer, size = self._stream.writer.buffered(), sum(map(len, payload.views))
+        buffer, size = self._writer.buffered(), sum(map(len, payload.views))
         if buffer.keep(payload.views, whole=True) < size:
             raise self._full(buffer, size) if buffer.failure is None else self._gone(buffer)
         buffer.count(size)

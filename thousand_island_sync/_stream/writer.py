@@ -141,7 +141,9 @@ class Writer:
                 payload.limit(timeout)
                 if already is not None:
                     self._turn_begins(amid_send=already > 0)
-                elif not (self.try_turn() or (payload.keeps and Keeping(stream).behind(payload))):
+                elif not (
+                    self.try_turn() or (payload.keeps and Keeping(stream, self).behind(payload))
+                ):
                     self.take_turn("send", payload)
                 if self.is_inside():
                     self.check("send")
@@ -208,7 +210,7 @@ class Writer:
         self.tell_owner()
         while not self.go_on(payload):
             self.tell_owner()
-            if payload.keeps and Keeping(self._stream).rest(payload):
+            if payload.keeps and Keeping(self._stream, self).rest(payload):
                 return
             if payload.partly and payload.sent:
                 return
