@@ -271,6 +271,20 @@ def test_who_pushes_and_finds_the_total_reached_ends_the_slowest(serve, client):
     assert isinstance(buffer.failure, SocketTimeout)
 
 
+class SendsMuch(Handler):
+    def handle_data(self, data, socket):
+        socket.send(data * 1_000_000)
+
+
+def test_a_pool_of_one_thread_is_not_held_by_who_does_not_read(serve, client):
+    server = serve(SendsMuch, transport_options={"send_buffer": 8_192}, max_handler_threads=1)
+    client(server).sendall(b"12345678")
+    assert eventually(lambda: server.info().busy_threads == 1)
+    good = client(server)
+    good.sendall(b"x")
+    assert receive(good, 1_000_000) == b"x" * 1_000_000
+
+
 # ---- no room for what tells of room --------------------------------------------------------------
 
 

@@ -168,7 +168,7 @@ class Config:
             self.max_unread,
             self.max_unsent,
             self.max_unsent_total,
-            max(1, self.max_handler_threads // 2),
+            self.max_handler_threads // 2,
         )
 
 
