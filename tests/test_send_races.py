@@ -1,6 +1,7 @@
 """Sends of several threads, and whoever looks after what waits, at the worst moments."""
 
 import errno
+import selectors
 import threading
 import time
 
@@ -10,12 +11,21 @@ from tests.support import eventually, receive
 from tests.test_connection import World
 from tests.test_unsent import Full
 from tests.test_unsent import World as Books
-from thousand_island_sync import Handler, SendBufferFull, SocketClosed, SocketTimeout
+from thousand_island_sync import (
+    TLS,
+    Handler,
+    SendBufferFull,
+    SocketClosed,
+    SocketTimeout,
+    SwitchTransport,
+)
 from thousand_island_sync._base import waits
 from thousand_island_sync._connection import outflow
+from thousand_island_sync._scheduler.poller import SelectorPoller
 from thousand_island_sync._scheduler.registrations import Registrations
 from thousand_island_sync._scheduler.task import PARK
 from thousand_island_sync._scheduler.write_poller import EpollWrites
+from thousand_island_sync._server import run
 from thousand_island_sync._stream.send_buffer import SendBuffer
 
 
@@ -363,6 +373,35 @@ def test_a_file_that_is_sent_while_an_upgrade_waits_comes_after_it(served, tmp_p
     peer.settimeout(10)
     assert receive(peer, 6) == b"secret"
     sends.join(10)
+
+
+@pytest.mark.parametrize("kind", ["EpollSelector", "PollSelector", "own"])
+def test_a_message_may_upgrade_while_bytes_wait(kind, serve, client, authority, monkeypatch):
+    if kind != "own":
+        selector = getattr(selectors, kind)
+        monkeypatch.setattr(run, "new_poller", lambda: SelectorPoller(selector))
+
+    class Upgrades(Handler):
+        def handle_data(self, data, socket):
+            socket.send(data * MOST)
+
+        def handle_info(self, message, socket):
+            return SwitchTransport(TLS, authority.options)
+
+        def handle_upgrade(self, socket):
+            socket.send(b"hello")
+
+    options = {"transport_options": {"host": "127.0.0.1", "send_buffer": 8_192}}
+    server = serve(Upgrades, max_unsent=4 * MOST, **options)
+    sock = client(server)
+    sock.sendall(b"x")
+    assert eventually(lambda: [one._inbox._link.deaf for one in server.connections()] == [True])
+    (connection,) = server.connections()
+    connection.post("upgrade")
+    assert eventually(lambda: connection._inbox._link.machine.handshake is not None)
+    assert receive(sock, MOST) == b"x" * MOST
+    with authority.client_context().wrap_socket(sock, server_hostname="localhost") as secured:
+        assert receive(secured, 5) == b"hello"
 
 
 # ---- the books --------------------------------------------------------------------------

@@ -280,7 +280,7 @@ class Machine:
             if isinstance(outcome, End):
                 return self.finish(*outcome)
             if isinstance(outcome, SwitchTransport):
-                self.pause, self._task.reads = None, True
+                self.pause, self._task.reads, self._task.deaf = None, True, False
                 return Handshake.upgrade(self._task, self, outcome)
             self.pause = self.pause or Pause(self._task, self)
         if self._eof_told:
