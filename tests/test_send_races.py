@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support import eventually, receive
+from tests.support import eventually, receive, receive_all
 from tests.test_connection import World
 from tests.test_unsent import Full
 from tests.test_unsent import World as Books
@@ -471,3 +471,28 @@ def test_a_push_to_a_connection_that_ends_meanwhile_says_that_it_has_ended(serve
 
     with pytest.raises(SocketClosed):
         connection.send(pieces())
+
+
+def test_a_shutdown_waits_for_the_rest_of_a_record(serve, client, authority):
+    class Ends(Handler):
+        sent = 0
+
+        def handle_data(self, data, socket):
+            socket.send(b"x" * 10_000)
+            self.sent += 10_000
+            while not (buffer := socket._writer.buffer) or buffer.size or not buffer.record:
+                if buffer and buffer.size:
+                    socket.flush()
+                socket.send(b"x" * 10_000)
+                self.sent += 10_000
+            found.append(self.sent)
+            socket.shutdown("write")
+
+    found = []
+    given = {**authority.options, "host": "127.0.0.1", "send_buffer": 8_192}
+    server = serve(Ends, transport_cls=TLS, transport_options=given)
+    context = authority.client_context()
+    with context.wrap_socket(client(server), server_hostname="localhost") as sock:
+        sock.sendall(b"x")
+        assert eventually(lambda: found)
+        assert len(receive_all(sock)) == found[0]

@@ -16,6 +16,7 @@ from .states import CLOSED_HERE
 
 if TYPE_CHECKING:
     from .duplex import Duplex
+    from .writer import Writer
 
 _RECEIVE_TIMEOUT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO)
 _CREDENTIALS = struct.Struct("3i")
@@ -41,8 +42,10 @@ def shutdown(stream: Duplex, how: str | int) -> None:
         raise ValueError(
             f'shutdown: how: got {how!r}, takes "read", "write", "both" or SHUT_RD, ...'
         )
-    if chosen != stdlib_socket.SHUT_RD and stream.writer is not None and stream.writer.unsent:
-        stream.writer.flush(MISSING, "shutdown")  # nothing can follow
+    writer: Writer | None = stream.writer
+    waits = writer is not None and (writer.unsent > 0 or stream.channel.unfinished)
+    if waits and writer is not None and chosen != stdlib_socket.SHUT_RD:
+        writer.flush(MISSING, "shutdown")  # nothing can follow
     stream.shutdown(chosen)
     if events.socket_shutdown.receivers:
         events.emit(
