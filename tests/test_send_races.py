@@ -1,6 +1,7 @@
 """Sends of several threads, and whoever looks after what waits, at the worst moments."""
 
 import errno
+import os
 import selectors
 import threading
 import time
@@ -354,6 +355,27 @@ def test_who_looks_at_what_cannot_be_watched_rests_in_between(asked):
     used = time.process_time()
     assert not eventually(lambda: len(server.connections()) < 2, timeout=0.5)
     assert time.process_time() - used < 0.25
+
+
+def test_a_poller_that_somebody_has_closed_by_its_number_is_not_closed_again(serve, client):
+    server = serve(Answers, transport_options={"send_buffer": 8_192}, max_unsent=2 * MOST)
+    socks = [client(server) for _ in range(2)]
+    socks[0].sendall(b"the end")
+    assert eventually(server.connections)
+    driver = server.connections()[0]._inbox._link.env.unsent.driver
+    assert eventually(lambda: driver._watched and server.info().busy_threads == 0)
+    before = driver._poller
+    number, null = before.fileno(), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, number)
+    try:
+        socks[1].sendall(b"the end")
+        for sock in socks:
+            assert receive(sock, MOST + 7).endswith(b"the end")
+        assert driver._poller is not before
+        assert os.fstat(number).st_rdev == os.fstat(null).st_rdev
+    finally:
+        os.close(null)
+        os.close(number)
 
 
 # ---- an upgrade that waits --------------------------------------------------------------
