@@ -518,3 +518,27 @@ def test_a_shutdown_waits_for_the_rest_of_a_record(serve, client, authority):
         sock.sendall(b"x")
         assert eventually(lambda: found)
         assert len(receive_all(sock)) == found[0]
+
+
+class BreaksOff(Full):
+    """Sends, and meets an exception that another thread has raised here."""
+
+    def send(self, data, flags=0):
+        raise KeyboardInterrupt
+
+
+def test_a_connection_ends_if_it_is_not_known_how_much_of_it_went_out(served):
+    _, connection, peer = served
+    stream = stream_of(connection)
+    buffer, total = stream.writer.buffered(), connection._inbox._link.env.unsent
+    before, total.driver = total.driver, Watches()
+    try:
+        stream.channel = BreaksOff()
+        buffer.keep([memoryview(b"once")])
+        with pytest.raises(KeyboardInterrupt):
+            buffer.drive()
+        assert peer.recv(1) == b""
+        assert eventually(lambda: connection.closed)
+        assert total.bytes == 0
+    finally:
+        total.driver = before

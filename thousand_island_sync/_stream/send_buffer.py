@@ -183,8 +183,7 @@ class SendBuffer:
     def count(self, size: int) -> None:
         """A send was kept as a whole, without the turn."""
         with self._total.lock:
-            before, sends = self.counted
-            self.counted = before + size, sends + 1
+            self.counted = self.counted[0] + size, self.counted[1] + 1
 
     def _changed(self, by: int) -> None:
         """So many bytes more wait, or less. With the lock of all."""
@@ -244,6 +243,9 @@ class SendBuffer:
         except OSError as cause:
             self.fail(writer.failed("send", cause))
             return False
+        except BaseException:  # of another thread's making: how much went out nobody knows
+            self.fail(writer.failed("send", InterruptedError(4, "broken off")))
+            raise
         finally:
             writer.tell_owner()
 
@@ -339,8 +341,7 @@ class SendBuffer:
         return max(0.0, time_now - self.taken_at)
 
     def end_as_stuck(self, idle: float) -> bool:
-        """The connection ends, as its peer took nothing for so many seconds. Whether that is why
-        it does."""
+        """The connection ends: its peer took nothing for so many seconds. Whether that is why."""
         stream = self._stream
         return stream is not None and self.fail(failures.stuck(stream.connection, idle))
 
@@ -360,8 +361,7 @@ class SendBuffer:
             self._changed(0)
 
     def fail(self, error: SocketError) -> bool:
-        """Drops what waits, for this reason; no send is possible from now on. Whether it was the
-        first."""
+        """Drops what waits, and ends all sends, for this reason. Whether it was the first."""
         stream = self._stream
         if stream is None:
             return False
