@@ -1,5 +1,7 @@
 """The send buffer without sockets: what is kept, in which order, and the books of all."""
 
+import socket
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -7,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import eventually
+from thousand_island_sync._base.queued import last_data_sent
 from thousand_island_sync._connection.environment import Limits
+from thousand_island_sync._stream import send_buffer
 from thousand_island_sync._stream.pieces import PIECE, Pieces
 from thousand_island_sync._stream.send_buffer import SendBuffer
 from thousand_island_sync._stream.unsent_total import SLOW_S, UnsentTotal
@@ -236,6 +241,91 @@ def test_the_slowest_goes_first_and_only_after_a_while():
     assert world.buffers[1].take_lost() == 0
     assert world.total.bytes == 200
     assert world.total.faults() == []
+
+
+@pytest.fixture
+def sent_ago(monkeypatch):
+    """Seconds since the kernel sent to a peer last, by its number."""
+    ago = {}
+    monkeypatch.setattr(send_buffer, "queued", lambda sock: 1_000)
+    monkeypatch.setattr(send_buffer, "last_data_sent", lambda sock: ago[sock.fileno()])
+    return ago
+
+
+def watched(count):
+    world = World(count, each=100, most=300)
+    for number, stream in enumerate(world.streams):
+        stream.sock.fileno = lambda number=number: number
+    return world
+
+
+def wait(world, number):
+    world.keep(number, b"x" * 100)
+    world.buffers[number].idle(world.time)
+
+
+def failed(world):
+    return [one.failure is not None for one in world.buffers]
+
+
+def test_how_long_a_peer_takes_nothing_counts_from_what_the_kernel_sent_last(sent_ago):
+    world = watched(3)
+    sent_ago.update({0: 0.2, 1: 30.0, 2: 5.0})
+    for number in range(3):
+        wait(world, number)
+    assert world.total.end_slowest()
+    assert failed(world) == [False, True, False]
+    assert world.total.end_slowest()
+    assert failed(world) == [False, True, True]
+    assert not world.total.end_slowest()
+    assert "30000 ms" in str(world.buffers[1].failure)
+
+
+def test_but_not_longer_than_since_it_took_something(sent_ago):
+    world = watched(1)
+    sent_ago[0] = 30.0
+    wait(world, 0)
+    world.buffers[0].moved()
+    assert not world.total.end_slowest()
+    world.time += SLOW_S
+    assert world.total.end_slowest()
+
+
+def test_who_comes_later_and_has_taken_nothing_for_long_is_found_at_once(sent_ago):
+    world = watched(2)
+    sent_ago.update({0: 0.0, 1: 30.0})
+    wait(world, 0)
+    assert not world.total.end_slowest()  # nobody is, for a second
+    wait(world, 1)
+    assert world.total.end_slowest()
+    assert failed(world) == [False, True]
+
+
+def test_the_send_timeout_counts_from_when_bytes_began_to_wait(sent_ago):
+    world = watched(1)
+    sent_ago[0] = 30.0
+    wait(world, 0)
+    world.total.look_at_all()
+    assert failed(world) == [False]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says it")
+def test_linux_says_when_it_sent_to_a_peer_last():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.socket()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        theirs.connect(listener.getsockname())
+        ours, _ = listener.accept()
+    with theirs, ours:
+        ours.setblocking(False)
+        ours.send(b"x" * 100_000)  # more than the peer's window
+        assert eventually(lambda: last_data_sent(ours) > 0.05)
+        ours.send(b"y")  # finds no room there
+        assert last_data_sent(ours) > 0.05
+    assert last_data_sent(ours) is None
+    pair = socket.socketpair()
+    with pair[0], pair[1]:
+        assert last_data_sent(pair[0]) is None
 
 
 def test_a_peer_that_takes_nothing_for_the_send_timeout_ends_it():

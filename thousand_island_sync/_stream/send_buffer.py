@@ -24,8 +24,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._base import waits as _waits
+from .._base.clock import FOREVER
 from .._base.locks import if_free
-from .._base.queued import queued
+from .._base.queued import last_data_sent, queued
 from ..errors import SocketError
 from ..transports.base import READ, Channel
 from . import failures
@@ -69,13 +70,15 @@ class SendBuffer:
         pooled: threads of the pool that wait for room.
         record: TLS has a record that counts as sent, and waits as well.
         relieved: no more than half of the limit waits any more, and the owner was not told yet.
+        stuck_since: from when on the peer takes nothing, bytes of the kernel's included: often long
+            before the first had to wait here.
         tries: how often its end has found that another thread still has the turn.
         taken_at: when the peer took something last, on the clock of its run.
     """
 
     __slots__ = (
         "_pieces",
-        "_queued",
+        "_seen",
         "_stream",
         "_total",
         "_waiters",
@@ -91,6 +94,7 @@ class SendBuffer:
         "pooled",
         "record",
         "relieved",
+        "stuck_since",
         "taken_at",
         "tries",
     )
@@ -99,14 +103,15 @@ class SendBuffer:
         self._stream: Duplex | None = stream
         self._total = total
         self._pieces = Pieces(total.spare)
-        self._queued: int | None = None  # what the kernel held at the last look
+        # What the kernel held at the last look, and when the peer was seen to take something.
+        self._seen: tuple[int | None, float] = None, -FOREVER
         self._waiters = 0
         self._watched = -1  # the descriptor that the driver knows
         self.ahead = self.claimed = self.lost = self.pooled = self.tries = 0
         self.barred = self.barrier = self.ended = self.record = self.relieved = False
         self.counted = (0, 0)
         self.failure: SocketError | None = None
-        self.taken_at = total.clock()
+        self.taken_at = self.stuck_since = total.clock()
 
     # ---- how much ---------------------------------------------------------------
 
@@ -271,7 +276,8 @@ class SendBuffer:
 
     def moved(self) -> None:
         """The peer has taken something."""
-        self.taken_at = self._total.clock()
+        self.taken_at = self.stuck_since = self._total.clock()
+        self._seen = self._seen[0], self.taken_at
 
     # ---- who sees to it ------------------------------------------------------------
 
@@ -335,9 +341,14 @@ class SendBuffer:
             with guard:
                 gone = stream.sock.fileno() < 0 or stream.state in GIVEN_AWAY
                 held = None if gone else queued(stream.sock)
-            before, self._queued = self._queued, held
+                sent = None if gone or not self._total.is_real() else last_data_sent(stream.sock)
+            before, moved_at = self._seen
             if held is not None and before is not None and held < before:
-                self.taken_at = time_now
+                self.taken_at = moved_at = time_now
+            self._seen = held, moved_at
+            since = self.taken_at if sent is None else max(moved_at, time_now - sent)
+            self.stuck_since = min(self.taken_at, since)
+            self._total.stuck(self.stuck_since)
         return max(0.0, time_now - self.taken_at)
 
     def end_as_stuck(self, idle: float) -> bool:

@@ -116,6 +116,10 @@ class UnsentTotal:
         """Before the first connection; a stop goes by real time."""
         self.clock, self._real = times.clock, times.real
 
+    def is_real(self) -> bool:
+        """Whether its clock is that of the kernel's."""
+        return self.clock is self._real
+
     def is_inside(self) -> bool:
         """Whether the calling thread was interrupted amid one of these calls."""
         return owns(self.lock)
@@ -146,7 +150,7 @@ class UnsentTotal:
         if buffer.is_member():
             if buffer not in self._members:
                 if buffer.waits:  # else a send waits, and says since when
-                    buffer.taken_at = self.clock()
+                    buffer.taken_at = buffer.stuck_since = self.clock()
                 self._members[buffer] = None
         else:
             self._members.pop(buffer, None)
@@ -160,12 +164,13 @@ class UnsentTotal:
     def begins_to_wait(self, buffer: SendBuffer, again: bool) -> int:
         """A send waits for room; `again`: it has before. What `ends_to_wait` gets."""
         pooled = int(waits.current_worker() is not None)
-        buffer.idle(self.clock())
         with self.lock:
             if buffer.failure is not None:
                 return 0  # nobody would count it out
             if not again and buffer not in self._members:
                 buffer.taken_at = self.clock()
+        buffer.idle(self.clock())
+        with self.lock:
             self._senders += pooled
             buffer.count_waiter(1, pooled)
             self.changed(buffer, 0)
@@ -186,6 +191,12 @@ class UnsentTotal:
         """Whether nothing more may be kept. A hint without the lock."""
         return self.bytes >= self._most
 
+    def stuck(self, since: float) -> None:
+        """A peer takes nothing from then on: whoever looks for the slowest looks early enough."""
+        if since + SLOW_S < self._nobody_before:
+            with self.lock:
+                self._nobody_before = min(self._nobody_before, since + SLOW_S)
+
     def end_slowest(self) -> bool:
         """Ends the connection whose peer has taken nothing for longest, if that is long enough.
         Whether there was one."""
@@ -193,14 +204,15 @@ class UnsentTotal:
         if time_now < self._nobody_before:
             return False
         with self.lock:
-            slowest = min(self._members, key=lambda one: one.taken_at, default=None)
-            if slowest is None or time_now - slowest.taken_at < SLOW_S:
-                since = time_now if slowest is None else slowest.taken_at
-                # Who comes later is younger; but a time is only ever looked at anew, never early.
+            slowest = min(self._members, key=lambda one: one.stuck_since, default=None)
+            if slowest is None or time_now - slowest.stuck_since < SLOW_S:
+                since = time_now if slowest is None else slowest.stuck_since
+                # A time is only ever looked at anew, never early; who comes later tells (`stuck`).
                 self._nobody_before = min(since + SLOW_S, time_now + SLOW_S)
                 return False
-        idle = slowest.idle(time_now)
-        return idle >= SLOW_S and slowest.end_as_stuck(idle)
+        slowest.idle(time_now)  # it may have taken something since
+        stuck = time_now - slowest.stuck_since
+        return stuck >= SLOW_S and slowest.end_as_stuck(stuck)
 
     # ---- looking after them ---------------------------------------------------------
 
