@@ -32,6 +32,8 @@ def members():
         one = getattr(thousand_island_sync, name)
         if not (inspect.isclass(one) or inspect.isfunction(one)):
             continue
+        if not one.__module__.startswith("thousand_island_sync"):
+            continue  # `collections.abc.Buffer`
         found[name] = one
         if not inspect.isclass(one) or name in EXPERIMENTAL:
             continue

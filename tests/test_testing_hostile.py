@@ -80,10 +80,11 @@ def test_reset_after_sends_so_many_bytes_and_resets(address):
 
 def test_never_read_reads_nothing_and_the_server_gives_up():
     """What the client would have to read stands between it and the end, so that it learns of none
-    in time."""
+    in time; unless the server's kernel, which has to keep that, drops it first."""
     with serve(Floods, send_timeout_ms=200) as server, EventRecorder(server) as recorder:
         outcome = hostile.never_read(server.local_address, b"go", timeout_ms=1_000)
-        assert outcome == Outcome(b"go", b"", "timeout")
+        assert (outcome.sent, outcome.received) == (b"go", b"")
+        assert outcome.ended in ("timeout", "reset")
         recorder.wait_for("handler.error")
 
 

@@ -1,5 +1,6 @@
 """The pytest plugin: the fixture `thousand_island`, in runs of pytest of their own."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -25,11 +26,16 @@ HEAD = """
 """
 
 
+#: Where the package is installed, pytest finds the plugin by itself.
+FOUND = importlib.metadata.entry_points(group="pytest11", name="thousand_island")
+ASKED_FOR = () if FOUND else ("-p", "_thousand_island_pytest")
+
+
 @pytest.fixture
 def run(tmp_path):
     """Runs pytest on a file of tests, with the plugin; gives what it printed and its exit code."""
 
-    def run_them(tests, *arguments, path=ROOT, plugin=("-p", "_thousand_island_pytest")):
+    def run_them(tests, *arguments, path=ROOT, plugin=ASKED_FOR):
         (tmp_path / "test_it.py").write_text(textwrap.dedent(HEAD) + textwrap.dedent(tests))
         environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": "1"}
         environment.pop("TESTS_SHARE", None)

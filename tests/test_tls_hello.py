@@ -474,7 +474,8 @@ def upgrade(slow, serve, client, authority):
             "does": does,
             "done": [],
         }
-        server = serve(Upgrades, handler_options=options)
+        # A send would be kept, and wait for nothing.
+        server = serve(Upgrades, handler_options=options, max_unsent=0)
         sock = client(server)
         sock.sendall(b"STARTTLS")
         eventually(lambda: any(task_of(one).machine.socket.secure for one in server.connections()))
