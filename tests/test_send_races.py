@@ -251,7 +251,8 @@ def fill(connection):
         while True:
             connection.send(bytes(8_192))
     buffer, total = stream_of(connection).writer.buffer, connection._inbox._link.env.unsent
-    buffer.taken_at, total._nobody_before = buffer.taken_at - 10, 0.0
+    buffer.taking.moved(buffer.taking.since - 10)  # and the kernel has sent nothing since
+    total._nobody_before = 0.0
     return buffer
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support import eventually
 from thousand_island_sync._base.queued import last_data_sent
 from thousand_island_sync._connection.environment import Limits
-from thousand_island_sync._stream import send_buffer
+from thousand_island_sync._stream import taking
 from thousand_island_sync._stream.pieces import PIECE, Pieces
 from thousand_island_sync._stream.send_buffer import SendBuffer
 from thousand_island_sync._stream.unsent_total import SLOW_S, UnsentTotal
@@ -247,8 +247,8 @@ def test_the_slowest_goes_first_and_only_after_a_while():
 def sent_ago(monkeypatch):
     """Seconds since the kernel sent to a peer last, by its number."""
     ago = {}
-    monkeypatch.setattr(send_buffer, "queued", lambda sock: 1_000)
-    monkeypatch.setattr(send_buffer, "last_data_sent", lambda sock: ago[sock.fileno()])
+    monkeypatch.setattr(taking, "queued", lambda sock: 1_000)
+    monkeypatch.setattr(taking, "last_data_sent", lambda sock: ago[sock.fileno()])
     return ago
 
 

@@ -118,7 +118,7 @@ class Closing:
     def _tell_lost(self, buffer: SendBuffer) -> None:
         """That bytes which waited were lost, unless somebody has told of it."""
         if buffer.failure is not None and buffer.lost:
-            self.stream.writer.send_failed("send", buffer.failure)
+            self.stream.writer.send_failed("send", buffer.failure, None)
 
     def tell_closed(self) -> None:
         """Its descriptor goes, if it has not gone, and `handle_end` is called."""

@@ -24,14 +24,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._base import waits as _waits
-from .._base.clock import FOREVER
 from .._base.locks import if_free
-from .._base.queued import last_data_sent, queued
 from ..errors import SocketError
 from ..transports.base import READ, Channel
 from . import failures
 from .pieces import Pieces
 from .states import GIVEN_AWAY
+from .taking import Taking
 from .turns import guard
 
 if TYPE_CHECKING:
@@ -70,15 +69,12 @@ class SendBuffer:
         pooled: threads of the pool that wait for room.
         record: TLS has a record that counts as sent, and waits as well.
         relieved: no more than half of the limit waits any more, and the owner was not told yet.
-        stuck_since: from when on the peer takes nothing, bytes of the kernel's included: often long
-            before the first had to wait here.
         tries: how often its end has found that another thread still has the turn.
-        taken_at: when the peer took something last, on the clock of its run.
+        taking: what the peer takes.
     """
 
     __slots__ = (
         "_pieces",
-        "_seen",
         "_stream",
         "_total",
         "_waiters",
@@ -94,8 +90,7 @@ class SendBuffer:
         "pooled",
         "record",
         "relieved",
-        "stuck_since",
-        "taken_at",
+        "taking",
         "tries",
     )
 
@@ -103,15 +98,13 @@ class SendBuffer:
         self._stream: Duplex | None = stream
         self._total = total
         self._pieces = Pieces(total.spare)
-        # What the kernel held at the last look, and when the peer was seen to take something.
-        self._seen: tuple[int | None, float] = None, -FOREVER
         self._waiters = 0
         self._watched = -1  # the descriptor that the driver knows
         self.ahead = self.claimed = self.lost = self.pooled = self.tries = 0
         self.barred = self.barrier = self.ended = self.record = self.relieved = False
         self.counted = (0, 0)
         self.failure: SocketError | None = None
-        self.taken_at = self.stuck_since = total.clock()
+        self.taking = Taking(total.clock())
 
     # ---- how much ---------------------------------------------------------------
 
@@ -276,8 +269,7 @@ class SendBuffer:
 
     def moved(self) -> None:
         """The peer has taken something."""
-        self.taken_at = self.stuck_since = self._total.clock()
-        self._seen = self._seen[0], self.taken_at
+        self.taking.moved(self._total.clock())
 
     # ---- who sees to it ------------------------------------------------------------
 
@@ -335,21 +327,15 @@ class SendBuffer:
     # ---- a peer that takes nothing ------------------------------------------------------
 
     def idle(self, time_now: float) -> float:
-        """Seconds for which the peer has taken nothing, be it of what the kernel holds."""
-        stream = self._stream
+        """Seconds for which the peer has taken nothing while bytes wait, be it of what the kernel
+        holds."""
+        stream, taking = self._stream, self.taking
         if stream is not None:
             with guard:
                 gone = stream.sock.fileno() < 0 or stream.state in GIVEN_AWAY
-                held = None if gone else queued(stream.sock)
-                sent = None if gone or not self._total.is_real() else last_data_sent(stream.sock)
-            before, moved_at = self._seen
-            if held is not None and before is not None and held < before:
-                self.taken_at = moved_at = time_now
-            self._seen = held, moved_at
-            since = self.taken_at if sent is None else max(moved_at, time_now - sent)
-            self.stuck_since = min(self.taken_at, since)
-            self._total.stuck(self.stuck_since)
-        return max(0.0, time_now - self.taken_at)
+                taking.look(None if gone else stream.sock, time_now, self._total.is_real())
+            self._total.stuck(taking.stuck_since)
+        return max(0.0, time_now - taking.since)
 
     def end_as_stuck(self, idle: float) -> bool:
         """The connection ends: its peer took nothing for so many seconds. Whether that is why."""

@@ -150,7 +150,7 @@ class UnsentTotal:
         if buffer.is_member():
             if buffer not in self._members:
                 if buffer.waits:  # else a send waits, and says since when
-                    buffer.taken_at = buffer.stuck_since = self.clock()
+                    buffer.taking.begins(self.clock())
                 self._members[buffer] = None
         else:
             self._members.pop(buffer, None)
@@ -168,7 +168,7 @@ class UnsentTotal:
             if buffer.failure is not None:
                 return 0  # nobody would count it out
             if not again and buffer not in self._members:
-                buffer.taken_at = self.clock()
+                buffer.taking.begins(self.clock())
         buffer.idle(self.clock())
         with self.lock:
             self._senders += pooled
@@ -204,14 +204,14 @@ class UnsentTotal:
         if time_now < self._nobody_before:
             return False
         with self.lock:
-            slowest = min(self._members, key=lambda one: one.stuck_since, default=None)
-            if slowest is None or time_now - slowest.stuck_since < SLOW_S:
-                since = time_now if slowest is None else slowest.stuck_since
+            slowest = min(self._members, key=lambda one: one.taking.stuck_since, default=None)
+            if slowest is None or time_now - slowest.taking.stuck_since < SLOW_S:
+                since = time_now if slowest is None else slowest.taking.stuck_since
                 # A time is only ever looked at anew, never early; who comes later tells (`stuck`).
                 self._nobody_before = min(since + SLOW_S, time_now + SLOW_S)
                 return False
         slowest.idle(time_now)  # it may have taken something since
-        stuck = time_now - slowest.stuck_since
+        stuck = time_now - slowest.taking.stuck_since
         return stuck >= SLOW_S and slowest.end_as_stuck(stuck)
 
     # ---- looking after them ---------------------------------------------------------
@@ -222,13 +222,13 @@ class UnsentTotal:
             with self.lock:
                 self.clock = self._real
                 for buffer in self._members:
-                    buffer.taken_at = self.clock()
+                    buffer.taking.begins(self.clock())
         self._stopping_since = min(self._stopping_since, self.clock())
 
     def next_end(self) -> float:
         """When the first peer will have taken nothing for too long, if it takes nothing."""
         with self.lock:
-            waiting = [one.taken_at for one in self._members if one.waits]
+            waiting = [one.taking.since for one in self._members if one.waits]
         since = min(waiting, default=FOREVER)
         end = since + self._send_timeout
         # The difference of what is rounded must not be less.

@@ -361,22 +361,23 @@ class Writer:
         return self._reader.failed(doing, cause)
 
     def send_failed(
-        self, doing: str, cause: OSError, bytes_sent: int = 0, bytes_lost: int = 0
+        self, doing: str, cause: OSError, bytes_sent: int | None = 0, bytes_lost: int = 0
     ) -> SocketError:
-        """The failure as one of ours, of which receivers have been told."""
+        """The failure as one of ours, of which receivers have been told. `bytes_sent`: of this
+        send; `None`: of none, and the error, which may be an earlier send's, stays as it is."""
         error, buffer = self.failed(doing, cause), self.buffer
         if buffer is not None:
             if not isinstance(cause, SocketError):
                 buffer.fail(error)  # no rest can follow
             bytes_lost += buffer.take_lost()
-        if isinstance(error, (SocketTimeout, SocketClosed)):
+        if bytes_sent is not None and isinstance(error, (SocketTimeout, SocketClosed)):
             error.bytes_sent = bytes_sent
         if events.socket_send_error.receivers:
             connection = self._stream.connection
             events.emit(
                 events.socket_send_error,
                 connection.server,
-                {"error": error, "bytes_sent": bytes_sent, "bytes_lost": bytes_lost},
+                {"error": error, "bytes_sent": bytes_sent or 0, "bytes_lost": bytes_lost},
                 {"connection_id": connection.id},
             )
         return error
