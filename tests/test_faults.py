@@ -259,7 +259,9 @@ def test_a_send_waits_for_its_turn_no_longer_than_its_time(serve, client):
             with pytest.raises(SocketTimeout):
                 socket.send(b"y" * 50_000_000, timeout_ms=300)
 
-    client(serve(Sends))
+    client(
+        serve(Sends, max_unsent=0)
+    )  # it would be kept, where there is room, and wait for nothing
     assert eventually(lambda: seen == [0, "done"])
 
 
