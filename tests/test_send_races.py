@@ -28,6 +28,7 @@ from thousand_island_sync._scheduler.task import PARK
 from thousand_island_sync._scheduler.write_poller import EpollWrites
 from thousand_island_sync._server import run
 from thousand_island_sync._stream.send_buffer import SendBuffer
+from thousand_island_sync._stream.taking import Taking
 
 
 class Idle(Handler):
@@ -244,6 +245,13 @@ def test_messages_come_below_half_whoever_has_sent_what_waited(served):
 # ---- who is ended for others' sake, and who is not ---------------------------------------------
 
 
+class Stuck(Taking):
+    """A peer that has taken nothing for long, whatever the kernel says."""
+
+    def look(self, sock, time_now, in_real_time):
+        pass
+
+
 def fill(connection):
     """Sends until it has no room, and makes its peer one that has taken nothing for long. Its
     buffer."""
@@ -251,7 +259,7 @@ def fill(connection):
         while True:
             connection.send(bytes(8_192))
     buffer, total = stream_of(connection).writer.buffer, connection._inbox._link.env.unsent
-    buffer.taking.moved(buffer.taking.since - 10)  # and the kernel has sent nothing since
+    buffer.taking = Stuck(buffer.taking.since - 10)
     total._nobody_before = 0.0
     return buffer
 
