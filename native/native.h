@@ -40,7 +40,7 @@
     X(_drained_after) X(_end_of_stream) X(_epoll) X(nothing_there) X(_await)          \
     X(poll_once) X(took_long)                                                                  \
     X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)        \
-    X(_tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close) X(quiet)                 \
+    X(tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close) X(quiet)                 \
     X(recv) X(run) X(send) X(stay_alone) X(wait_recv)
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;

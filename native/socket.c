@@ -74,7 +74,7 @@ static PyObject *sent_all(PyObject *self, PyObject *turn, PyObject *given, Py_ss
     lock_release(turn);
     PyObject *length = counted ? PyLong_FromSsize_t(sent) : NULL;
     if (length != NULL && heard(native.its.socket_send) &&
-        done(PyObject_CallMethodObjArgs(self, native.name._tell_sent, given, length, NULL)) < 0)
+        done(PyObject_CallMethodObjArgs(self, native.name.tell_sent, given, length, NULL)) < 0)
         Py_CLEAR(length);
     return length;
 }

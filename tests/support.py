@@ -132,6 +132,23 @@ def watch_sleeps(server: ThousandIsland) -> bool:
     return looked and not scheduler._watchdog_timer.watching
 
 
+def break_start_off(
+    monkeypatch: Any, error: type[BaseException], come_to: Callable[[Any], bool] = bool
+) -> None:
+    """Whoever starts a supervised thread is interrupted once that runs, and has `come_to` a point,
+    before he knows of it."""
+    from thousand_island_sync._base import supervised
+
+    launch = supervised.start
+
+    def broken_off(thread: Any) -> None:
+        launch(thread)
+        assert eventually(lambda: come_to(thread))
+        raise error
+
+    monkeypatch.setattr(supervised, "start", broken_off)
+
+
 def go_by(monkeypatch: Any, way: str) -> None:
     """TLS in the `"quick"` way, by pyOpenSSL's private names, or by its `"public"` calls."""
     from thousand_island_sync.transports._tls import (

@@ -5,9 +5,8 @@ import threading
 
 import pytest
 
-from tests.support import eventually, running
+from tests.support import break_start_off, eventually, running
 from thousand_island_sync import ConfigError
-from thousand_island_sync._base import supervised
 from thousand_island_sync._server.certificate_watch import CertificateWatch
 
 
@@ -51,13 +50,7 @@ def test_it_loads_when_a_file_changes_and_not_otherwise(loads, tmp_path):
 
 
 def test_no_thread_is_left_where_ctrl_c_broke_the_start_off(loads, monkeypatch):
-    launch = supervised.start
-
-    def broken_off(thread):
-        launch(thread)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(supervised, "start", broken_off)
+    break_start_off(monkeypatch, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt), CertificateWatch(loads, []):
         pass
     # `no_leaks` sees the thread.

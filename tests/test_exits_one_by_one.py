@@ -357,7 +357,7 @@ def test_one_piece_of_a_list_is_sent_as_it_is():
 
 def test_a_receiver_that_cannot_be_told_frees_the_locks(heard, monkeypatch):
     monkeypatch.setattr(Reader, "tell", breaks)
-    monkeypatch.setattr(Writer, "_tell_sent", breaks)
+    monkeypatch.setattr(Writer, "tell_sent", breaks)
     with Waiting() as world:
         with pytest.raises(Broken):
             world.socket.send(b"x")

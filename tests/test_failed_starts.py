@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import thousand_island_sync
-from tests.support import Echo, echoes, eventually
+from tests.support import Echo, break_start_off, echoes, eventually
 from thousand_island_sync import TLS, ListenError, ThousandIsland, ThousandIslandError
 from thousand_island_sync._base import own_threads, supervised
 from thousand_island_sync._base.clock import FOREVER, now
@@ -316,14 +316,7 @@ class Resting:
 
 
 def test_a_listeners_thread_that_sleeps_is_ended_though_its_start_was_broken_off(monkeypatch):
-    launch = supervised.start
-
-    def broken_off(thread):
-        launch(thread)
-        assert eventually(lambda: waits_for_work(thread))
-        raise MemoryError("injected")
-
-    monkeypatch.setattr(supervised, "start", broken_off)
+    break_start_off(monkeypatch, MemoryError, waits_for_work)
     thread = ListenerThread("placed")
     thread.open()
     with pytest.raises(MemoryError):

@@ -12,8 +12,7 @@ import sys
 import pytest
 
 from tests.forking import forks
-from tests.support import busy_seconds, eventually, running
-from thousand_island_sync._base import supervised
+from tests.support import break_start_off, busy_seconds, eventually, running
 from thousand_island_sync._telemetry.line_writer import LineHandler, LineWriter, close_all
 
 #: A page: of the kernel's sizes for a pipe the smallest.
@@ -111,13 +110,7 @@ def test_closing_writes_what_waits_then_nothing_more(pipe):
 
 
 def test_no_thread_is_left_of_one_whose_start_ctrl_c_broke_off(pipe, monkeypatch):
-    launch = supervised.start
-
-    def broken_off(thread):
-        launch(thread)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(supervised, "start", broken_off)
+    break_start_off(monkeypatch, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         LineWriter(pipe[0])
     # `no_leaks` sees the thread.

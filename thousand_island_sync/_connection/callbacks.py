@@ -131,7 +131,7 @@ class Callbacks:
         )
 
     def look_at_framing(self) -> None:
-        """A thread of the user's may have set it meanwhile."""
+        """A callback may have set it, or another thread."""
         if self.frames is None and self._handler._sets_framing:
             self.cut_frames()
 
@@ -157,8 +157,7 @@ class Callbacks:
 
     def message(self, message: Any, socket: Socket) -> Outcome:
         """`handle_info`; or `handle_call`: what that returns or raises goes to the caller."""
-        if self.frames is None and self._handler._sets_framing:
-            self.cut_frames()  # another thread has set it
+        self.look_at_framing()
         if not isinstance(message, Call):
             return self.run("handle_info", message, socket)
         try:
@@ -290,8 +289,7 @@ class Callbacks:
         if self.frames is not None and name != "handle_data":
             self.frames.called_back()
         if whose.alert:  # who asks for an end sets it, who waits in the kernel, who sets `framing`
-            if self.frames is None and self._handler._sets_framing:
-                self.cut_frames()
+            self.look_at_framing()
             whose.came_back(name)
             asked = whose.why_to_end()
             if asked is not None:

@@ -157,8 +157,7 @@ class Handshake:
         try:
             outcome = cls._of(whose, machine, switch)
         except Exception as error:  # a wrong transport, or what it makes of its options
-            machine.callbacks.log(error, "SwitchTransport")
-            outcome = End(Cause.ERROR, error, By.TRACEBACK)
+            return _broke_off(machine, error)
         if isinstance(outcome, End):
             return machine.finish(*outcome)
         machine.handshake = outcome
@@ -208,8 +207,7 @@ class Handshake:
                 self._next = None
                 return None
         except Exception as error:
-            machine.callbacks.log(error, "SwitchTransport")
-            return machine.finish(Cause.ERROR, error, By.TRACEBACK)
+            return _broke_off(machine, error)
         if buffer.failure is not None:
             return machine.finish(BY_PEER)
         if whose.env.stopping:
@@ -279,3 +277,9 @@ def no_room_error(peer: str, error: OSError) -> SocketError:
     )
     reason.__cause__ = error
     return reason
+
+
+def _broke_off(machine: Steps, error: Exception) -> int:
+    """An upgrade, before hands were shaken; a verdict."""
+    machine.callbacks.log(error, "SwitchTransport")
+    return machine.finish(Cause.ERROR, error, By.TRACEBACK)

@@ -84,8 +84,7 @@ class Inbox:
     def unsent(self) -> int:
         stream = self._stream()
         writer: Writer | None = None if stream is None else stream.writer
-        buffer = None if writer is None else writer.buffer
-        return 0 if buffer is None else buffer.size
+        return 0 if writer is None else writer.unsent
 
     def _stream(self) -> Duplex | None:
         """Where its bytes go; `None`: it has ended, or not begun."""

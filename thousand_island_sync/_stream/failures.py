@@ -144,8 +144,10 @@ def ending(owner: Owner, doing: str) -> SocketClosed:
     return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: {what}"))
 
 
-def after(owner: Owner, doing: str, before: SocketError) -> SocketClosed:
-    """Of a send that follows the end of all sends."""
+def after(owner: Owner, doing: str, before: SocketError | None) -> SocketClosed:
+    """Of a send that follows the end of all sends; `None`: the connection ends as it should."""
+    if before is None:
+        return ending(owner, doing)
     why = before.args[-1] if before.args else before
     return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: sends have ended: {why}"))
 

@@ -58,13 +58,7 @@ class Keeping:
         finally:
             payload.views.clear()
         if events.socket_send.receivers:
-            connection = self._stream.connection
-            events.emit(
-                events.socket_send,
-                connection.server,
-                {"data": data, "bytes_sent": size},
-                {"connection_id": connection.id},
-            )
+            writer.tell_sent(data, size)
         return size
 
     def _push(self, payload: Payload, size: int) -> None:
@@ -73,9 +67,9 @@ class Keeping:
         if writer.is_inside() or total.is_inside():
             raise failures.amid_another(stream.connection, "send")
         writer.check("send")
-        if not buffer.has_room(size):
+        if size > buffer.room():
             others_have_it = size <= total.most_each - buffer.size
-            if not (others_have_it and total.end_slowest() and buffer.has_room(size)):
+            if not (others_have_it and total.end_slowest() and size <= buffer.room()):
                 raise self._full(buffer, size)
         if not writer.try_turn():
             self._all_behind(payload)
@@ -145,7 +139,4 @@ class Keeping:
         return failures.full(connection, size, buffer.size, most)
 
     def _gone(self, buffer: SendBuffer) -> SocketError:
-        connection, failure = self._stream.connection, buffer.failure
-        if failure is None:
-            return failures.ending(connection, "send")
-        return failures.after(connection, "send", failure)
+        return failures.after(self._stream.connection, "send", buffer.failure)

@@ -131,9 +131,10 @@ class SendBuffer:
         """Whether more of so many bytes had room, were there more in the total."""
         return self._total.room() < min(size, self._total.most_each - self.size)
 
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes more may be kept. A hint without the lock of all."""
-        return size <= min(self._total.most_each - self.size - self.claimed, self._total.room())
+    def room(self) -> int:
+        """Bytes that may be kept beyond those that are; perhaps less than none. A hint without the
+        lock of all."""
+        return min(self._total.most_each - self.size - self.claimed, self._total.room())
 
     # ---- keeping ------------------------------------------------------------------
 
@@ -155,8 +156,7 @@ class SendBuffer:
         """
         size = sum(map(len, views))
         with self._total.lock:
-            room = max(0, min(self._total.most_each - self.size - self.claimed, self._total.room()))
-            left = count = size if over else min(size, room)
+            left = count = size if over else min(size, max(0, self.room()))
             if self._stream is None or self.failure is not None or (whole and count < size):
                 return 0
             pieces = self._pieces

@@ -136,7 +136,7 @@ class UnsentTotal:
         with self.lock:
             self.claimed -= buffer.claimed
             buffer.claimed = 0
-            if not buffer.has_room(size):
+            if size > buffer.room():
                 return False
             self.claimed += size
             buffer.claimed = size
@@ -186,10 +186,6 @@ class UnsentTotal:
     def crowded(self) -> bool:
         """Whether more threads of the pool wait in sends than may."""
         return self._senders > self._most_senders
-
-    def full(self) -> bool:
-        """Whether nothing more may be kept. A hint without the lock."""
-        return self.bytes >= self._most
 
     def stuck(self, since: float) -> None:
         """A peer takes nothing from then on: whoever looks for the slowest looks early enough."""

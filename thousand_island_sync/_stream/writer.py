@@ -96,7 +96,7 @@ class Writer:
                 finally:
                     self._sending.release()
                 if _sent.receivers:
-                    self._tell_sent(given, sent)
+                    self.tell_sent(given, sent)
                 return sent
             # Negative: all that was taken counts as sent, but a rest waits to be flushed.
             return self._send_rest(data, sent if sent >= 0 else ~sent, given)
@@ -141,9 +141,7 @@ class Writer:
                 payload.limit(timeout)
                 if already is not None:
                     self._turn_begins(amid_send=already > 0)
-                elif not (
-                    self.try_turn() or (payload.keeps and Keeping(stream, self).behind(payload))
-                ):
+                elif not (self.try_turn() or Keeping(stream, self).behind(payload)):
                     self.take_turn("send", payload)
                 if self.is_inside():
                     self.check("send")
@@ -161,7 +159,7 @@ class Writer:
         finally:
             payload.views.clear()
         if events.socket_send.receivers:
-            self._tell_sent(data if told is None else told, payload.sent)
+            self.tell_sent(data if told is None else told, payload.sent)
         return payload.sent
 
     # ---- sending --------------------------------------------------------------
@@ -276,11 +274,8 @@ class Writer:
         """Raises SocketClosed: it was closed here, or sends have ended."""
         connection, buffer = self._stream.connection, self.buffer
         self._stream.check_open(doing)
-        if buffer is not None:
-            if buffer.failure is not None:
-                raise failures.after(connection, doing, buffer.failure)
-            if buffer.ended:
-                raise failures.ending(connection, doing)
+        if buffer is not None and (buffer.ended or buffer.failure is not None):
+            raise failures.after(connection, doing, buffer.failure)
 
     def tell_owner(self) -> None:
         """After each attempt that sent nothing: the next may succeed without a wait."""
@@ -390,7 +385,8 @@ class Writer:
     def _broke_off(self, cause: OSError) -> NoReturn:
         raise self.send_failed("send", cause) from cause
 
-    def _tell_sent(self, data: Any, bytes_sent: int) -> None:
+    def tell_sent(self, data: Any, bytes_sent: int) -> None:
+        """To receivers, of which there are some."""
         connection = self._stream.connection
         events.emit(
             events.socket_send,
