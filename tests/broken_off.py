@@ -25,8 +25,9 @@ import threading
 import time
 from typing import Any
 
-from tests.support import eventually, open_descriptors
+from tests.support import eventually
 from thousand_island_sync import Handler, ThousandIsland
+from thousand_island_sync.testing._leaks import open_descriptors
 
 SERVED_S, STOPPED_S = 1.0, 1.0
 #: What the machine may add to that.

@@ -27,9 +27,10 @@ except ImportError:  # a free-threaded 3.13: cffi, and so pyOpenSSL, has no buil
     trustme = None  # type: ignore[assignment]
 
 from tests.side_by_side import share_of, turn
-from tests.support import Recorder, eventually, open_descriptors
+from tests.support import Recorder, eventually
 from thousand_island_sync import TCP, TLS, ThousandIsland, detach_logger, events
 from thousand_island_sync._base import reports
+from thousand_island_sync.testing._leaks import open_descriptors
 
 # No test is timed: a machine may stand still for a while.
 settings.register_profile("ours", deadline=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import ssl
@@ -182,15 +181,6 @@ class Told:
         return f"{self.event} {self.measurements} {self.metadata}"
 
 
-def open_descriptors() -> dict[int, str]:
-    """What this process has open: descriptor -> what it is, as the kernel says."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one that the folder is read with
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    return found
-
-
 class Recorder:
     """Collects events; a list of `Told` in the order sent."""
 
@@ -224,6 +214,30 @@ class Recorder:
     def disconnect(self) -> None:
         for name in self._names:
             events.ALL[name].disconnect(self._receive)
+
+
+class Noting(Handler):
+    """Notes what it is called with in its `handler_options`, a list of pairs."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.noted = options
+
+    def handle_connection(self, socket):
+        self.noted.append(("connection", socket))
+
+    def handle_info(self, message, socket):
+        self.noted.append(("info", message))
+
+    def handle_shutdown(self, socket):
+        self.noted.append(("shutdown", None))
+
+    def handle_end(self, socket):
+        self.noted.append(("end", None))
+
+
+def names(noted):
+    return [name for name, _ in list(noted)]
 
 
 class Echo(Handler):

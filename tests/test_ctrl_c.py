@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Echo, eventually, open_descriptors, receive
+from tests.support import Echo, eventually, receive
 from thousand_island_sync import Handler, ThousandIsland, events
+from thousand_island_sync.testing._leaks import open_descriptors
 
 LIFE = ["start", "stop", "suspend", "resume"]
 

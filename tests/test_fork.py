@@ -14,7 +14,7 @@ import threading
 import pytest
 
 from tests.forking import Children, forks
-from tests.support import Echo, eventually, open_descriptors, receive, receive_all
+from tests.support import Echo, eventually, receive, receive_all
 from thousand_island_sync import (
     TLS,
     Close,
@@ -27,6 +27,7 @@ from thousand_island_sync import (
     ThousandIslandError,
     events,
 )
+from thousand_island_sync.testing._leaks import open_descriptors
 
 fork_context = multiprocessing.get_context("fork")
 pytestmark = forks

@@ -54,6 +54,19 @@ def framed(framing, base=None):
 NOT_SET = object()
 
 
+def waiting(began, more):
+    """The same of lines, which stands at the line "wait"."""
+
+    class Waiting(framed(Lines())):
+        def handle_data(self, data, socket):
+            super().handle_data(data, socket)
+            if data == b"wait":
+                began.set()
+                assert more.wait(5)
+
+    return Waiting
+
+
 def talk(server, client, data, length):
     sock = client(server)
     sock.sendall(data)
@@ -503,13 +516,7 @@ def test_bytes_restart_the_read_timeout_whether_or_not_they_end_a_frame(serve, c
 def test_messages_come_between_frames(serve, client):
     began, more = threading.Event(), threading.Event()
 
-    class Mixed(framed(Lines())):
-        def handle_data(self, data, socket):
-            super().handle_data(data, socket)
-            if data == b"wait":
-                began.set()
-                assert more.wait(5)
-
+    class Mixed(waiting(began, more)):
         def handle_info(self, message, socket):
             self.note("info", message)
 
@@ -569,13 +576,7 @@ def test_an_upgrade_drops_the_frames_behind_it(serve, authority, client):
 def test_a_stop_delivers_the_frames_that_have_arrived(serve, client):
     began, more = threading.Event(), threading.Event()
 
-    class Stops(framed(Lines())):
-        def handle_data(self, data, socket):
-            super().handle_data(data, socket)
-            if data == b"wait":
-                began.set()
-                assert more.wait(5)
-
+    Stops = waiting(began, more)
     server = serve(Stops)
     sock = client(server)
     sock.sendall(b"wait\n" + b"x\n" * 300 + b"half")

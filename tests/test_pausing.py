@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import echoes, eventually, receive, reset
+from tests.support import Noting, echoes, eventually, names, receive, reset
 from tests.test_connection import Scripted, World
-from thousand_island_sync import Close, ConfigError, Continue, Handler, Lines, SwitchTransport
+from thousand_island_sync import Close, ConfigError, Continue, Lines, SwitchTransport
 from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
 from thousand_island_sync._scheduler.poller import SelectorPoller
 from thousand_island_sync._scheduler.task import DONE, PARK
@@ -380,23 +380,13 @@ def test_a_wrong_value_is_refused():
 # ---- servers: real sockets, and with C ---------------------------------------------------
 
 
-class Stops(Handler):
+class Stops(Noting):
     """Answers each piece, and is paused by `pause`. Notes what it is called with."""
-
-    def __init__(self, options):
-        super().__init__(options)
-        self.noted = options
-
-    def handle_connection(self, socket):
-        self.noted.append(("connection", socket))
 
     def handle_data(self, data, socket):
         self.noted.append(("data", data))
         socket.send(data)
         return Continue(paused=True) if data.endswith(b"pause") else None
-
-    def handle_info(self, message, socket):
-        self.noted.append(("info", message))
 
     def handle_eof(self, socket):
         self.noted.append(("eof", None))
@@ -407,16 +397,6 @@ class Stops(Handler):
 
     def handle_timeout(self, socket):
         self.noted.append(("timeout", None))
-
-    def handle_shutdown(self, socket):
-        self.noted.append(("shutdown", None))
-
-    def handle_end(self, socket):
-        self.noted.append(("end", None))
-
-
-def names(noted):
-    return [name for name, _ in list(noted)]
 
 
 def paused(server):

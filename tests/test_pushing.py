@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support import eventually, receive, receive_all, running
+from tests.support import Noting, eventually, names, receive, receive_all, running
 from thousand_island_sync import (
     TLS,
     Close,
@@ -22,21 +22,11 @@ from thousand_island_sync import (
 CHUNK = b"0123456789abcdef" * 4_096
 
 
-class Quiet(Handler):
+class Quiet(Noting):
     """Notes its connections and how they end."""
-
-    def __init__(self, options):
-        super().__init__(options)
-        self.noted = options
-
-    def handle_connection(self, socket):
-        self.noted.append(("connection", socket))
 
     def handle_data(self, data, socket):
         socket.send(data)
-
-    def handle_info(self, message, socket):
-        self.noted.append(("info", message))
 
     def handle_error(self, reason, socket):
         self.noted.append(("error", reason))
@@ -44,20 +34,10 @@ class Quiet(Handler):
     def handle_close(self, socket):
         self.noted.append(("close", None))
 
-    def handle_shutdown(self, socket):
-        self.noted.append(("shutdown", None))
-
-    def handle_end(self, socket):
-        self.noted.append(("end", None))
-
 
 @pytest.fixture
 def noted():
     return []
-
-
-def names(noted):
-    return [name for name, _ in list(noted)]
 
 
 def only(server):

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import open_descriptors
 from thousand_island_sync import (
     TLS,
     Close,
@@ -33,6 +32,7 @@ from thousand_island_sync._connection.closing import Closing
 from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
 from thousand_island_sync.testing import EOF, RESET, Transcript, advance, call, post, stop
+from thousand_island_sync.testing._leaks import open_descriptors
 
 
 class Echo(Handler):
