@@ -14,7 +14,6 @@ WITHOUT = {
     "handler_cls",  # its place is before the flags
     "transport_cls",  # TLS is what has a certificate
     "transport_options",
-    "sockets",
     "context",
     "password",
 }
@@ -39,6 +38,7 @@ WRITTEN = {
     "name": ("n", "n"),
     "backlog": ("5", 5),
     "unix_mode": ("600", 0o600),
+    "sockets": ("systemd:web", "systemd:web"),
     "keepalive_idle_s": ("30", 30),
     "keepalive_interval_s": ("none", None),
     "keepalive_count": ("4", 4),

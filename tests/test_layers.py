@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "thousand_island_sync"
 ROWS = [
     {"errors", "_native"},
     {"_base"},
+    {"systemd"},
     {"_telemetry"},
     {"events"},
     {"logger"},

@@ -40,6 +40,7 @@ from .compiled import native
 #: All of them, in the order in which they are taken.
 ORDER = (
     "logger",
+    "systemd",
     "server.reload",
     "server.status",
     "acceptors.turn",

@@ -10,6 +10,7 @@ from typing import Any
 
 from .._base import addresses
 from .._base.listen_errors import listen_error
+from ..errors import ListenError
 from ..transports.base import ListenSocket, Transport
 from .acceptors import Acceptors
 from .admission import Admission
@@ -68,6 +69,8 @@ class Listener:
         """
         try:
             self._sockets = transport.listen(port, self._count)
+        except ListenError:
+            raise
         except (UnicodeError, OverflowError) as error:  # no name that could resolve
             refused = OSError(errno.EINVAL, str(error))
             raise listen_error(refused, transport.options.get("host", ""), port) from error
@@ -86,7 +89,8 @@ class Listener:
         """
         for sock in self._sockets:
             self._shared.append(SharedSocket(sock, self._admission, self._scheduler))
-        self._acceptors.start(self._num_acceptors, self._shared, self._admission, self._shortage)
+        count = max(self._num_acceptors, len(self._shared))  # of systemd's there may be many
+        self._acceptors.start(count, self._shared, self._admission, self._shortage)
 
     # ---- while it is open -----------------------------------------------------------
 

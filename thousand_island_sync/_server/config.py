@@ -192,6 +192,8 @@ def config(positional: tuple[Any, ...], options: Mapping[str, Any], times: Times
             " transport_options={'reuse_port': True}"
         )
     adopted = listening.get("sockets") or ()
+    if isinstance(adopted, str):  # systemd's: how many is known when it starts
+        adopted = ()
     for name, count in (
         ("num_listen_sockets", values["num_listen_sockets"]),
         ("sockets", len(adopted)),

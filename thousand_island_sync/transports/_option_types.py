@@ -102,7 +102,7 @@ class TransportOptions(ReloadOptions, total=False):
         unix_mode: permissions of a Unix socket's file, such as `0o600`.
         unix_unlink: whether a Unix socket's file goes away with the server.
         sockets: listening sockets, or their descriptors, that were made elsewhere; never shut
-            down.
+            down; `"systemd"`: all that systemd has passed, `"systemd:NAME"`: those of a name.
     """
 
     host: str
@@ -112,4 +112,4 @@ class TransportOptions(ReloadOptions, total=False):
     dual_stack: bool
     unix_mode: int | None
     unix_unlink: bool
-    sockets: Sequence[socket.socket | int] | None
+    sockets: Sequence[socket.socket | int] | str | None

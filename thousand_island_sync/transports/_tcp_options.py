@@ -46,6 +46,8 @@ def _are_socket_options(value: Any) -> bool:
 
 
 def _are_sockets(value: Any) -> bool:
+    if isinstance(value, str):
+        return value == "systemd" or (value.startswith("systemd:") and len(value) > 8)
     return (
         is_sequence(value)
         and len(value) > 0
@@ -93,8 +95,10 @@ LISTENING: dict[str, Option] = {
     "sockets": Option(
         None,
         optional(_are_sockets),
-        "a list of listening sockets",
-        "listening sockets, or their descriptors, that were made elsewhere; never shut down",
+        'a list of listening sockets, "systemd", or "systemd:NAME"',
+        "listening sockets, or their descriptors, that were made elsewhere; never shut down;"
+        ' `"systemd"`: all that systemd has passed, `"systemd:NAME"`: those of a name',
+        str,
     ),
 }
 INHERITED: dict[str, Option] = {

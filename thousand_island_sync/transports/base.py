@@ -224,10 +224,18 @@ class Channel(ABC):
 class ListenSocket:
     """A listening socket, and what goes with it when it closes."""
 
-    __slots__ = ("address", "inherited", "socket", "unlink")
+    __slots__ = ("_claim", "address", "inherited", "socket", "unlink")
 
-    def __init__(self, sock: socket.socket, *, inherited: bool = False, unlink: Any = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        inherited: bool = False,
+        unlink: Any = None,
+        claim: Any = None,
+    ) -> None:
         descriptors.listens(sock)
+        self._claim: Any = claim
         self.socket: socket.socket = sock
         self.inherited: bool = inherited
         self.unlink: Any = unlink
@@ -244,6 +252,8 @@ class ListenSocket:
         """The file first: a new server may bind the path as soon as this one is gone."""
         self.hide()
         descriptors.close_listening(self.socket, shared=self.inherited)
+        if self._claim is not None:
+            self._claim.release()
 
 
 class Transport(ABC):

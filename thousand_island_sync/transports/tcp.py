@@ -258,6 +258,8 @@ class TCP(Transport):
         made: list[ListenSocket] = []
         self._listened, self._own, self._inherits = self.options, None, False
         try:
+            if isinstance(self.options["sockets"], str):
+                return self._adopt_claimed(made, self.options["sockets"])
             if self.options["sockets"] is not None:
                 for entry in self.options["sockets"]:
                     made.append(self._adopt(entry))
@@ -272,7 +274,21 @@ class TCP(Transport):
                 listener.close()
             raise
 
-    def _adopt(self, entry: socket.socket | int) -> ListenSocket:
+    def _adopt_claimed(self, made: list[ListenSocket], asked: str) -> list[ListenSocket]:
+        """What systemd has passed: each socket is one server's."""
+        from .. import systemd
+
+        claims = systemd.claim(asked)
+        try:
+            for claim in claims:
+                made.append(self._adopt(claim.number, claim))
+        except BaseException:
+            for claim in claims:
+                claim.release()
+            raise
+        return made
+
+    def _adopt(self, entry: socket.socket | int, claim: Any = None) -> ListenSocket:
         """A copy of a socket made elsewhere: closing the copy leaves the original alone."""
         number = entry if isinstance(entry, int) else entry.fileno()
         named = f"sockets: descriptor {number}"
@@ -288,7 +304,7 @@ class TCP(Transport):
                 raise OptionRefused(named, OSError(errno.EINVAL, "is not a listening socket"))
             set_inherited(sock, self.options)
             sock.setblocking(False)
-            return ListenSocket(sock, inherited=True)
+            return ListenSocket(sock, inherited=True, claim=claim)
         except BaseException:
             descriptors.close_listening(sock, shared=True)
             raise
