@@ -1,5 +1,6 @@
 """mypy and pyright on the programs of `tests/type_programs`: what is right has no error, and each
-line that is marked as wrong has one, by either. The examples are right ones, too.
+line that is marked as wrong has one, by either. The examples are right ones, too. And every public
+name has a type that does not depend on what a checker infers.
 
     python -m tests.check_types           # exit code 1 and a list, where they differ
 
@@ -19,6 +20,7 @@ from pathlib import Path
 PROGRAMS = Path(__file__).resolve().parent / "type_programs"
 ROOT = PROGRAMS.parent.parent
 EXAMPLES = ROOT / "examples"
+PACKAGE = "thousand_island_sync"
 _MARK = re.compile(r"#\s*wrong$")
 
 #: A file's name and a line of it.
@@ -64,6 +66,20 @@ def by_pyright() -> dict[Place, str]:
     }
 
 
+def incomplete() -> list[str]:
+    """Names whose type is not said (`pyright --verifytypes`)."""
+    here = ("--pythonpath", sys.executable)  # the package that is installed there, or on the path
+    printed = _run("pyright", *here, "--outputjson", "--ignoreexternal", "--verifytypes", PACKAGE)
+    symbols = json.loads(printed)["typeCompleteness"]["symbols"]
+    if not symbols:
+        raise SystemExit(f"pyright found no names in {PACKAGE}: {printed}")
+    return [
+        f"its type is not said: {one['name']}: {one['diagnostics'][0]['message'].splitlines()[0]}"
+        for one in symbols
+        if not one["isTypeKnown"] or one["isTypeAmbiguous"]
+    ]
+
+
 def differences(checker: str, found: dict[Place, str]) -> list[str]:
     wanted = marked()
     lines = [
@@ -79,7 +95,7 @@ def differences(checker: str, found: dict[Place, str]) -> list[str]:
 def main() -> int:
     if not marked():
         raise SystemExit(f"nothing is marked as wrong in {PROGRAMS}")
-    found = differences("mypy", by_mypy()) + differences("pyright", by_pyright())
+    found = differences("mypy", by_mypy()) + differences("pyright", by_pyright()) + incomplete()
     print("\n".join(found) or f"mypy and pyright agree on {len(marked())} mistakes, and no other")
     return 1 if found else 0
 

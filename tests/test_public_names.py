@@ -10,26 +10,33 @@ import typing
 import pytest
 
 import thousand_island_sync
-from thousand_island_sync import TransportOptions, events, transports
+from thousand_island_sync import TransportOptions, events, testing, transports
+from thousand_island_sync.testing import hostile
 
 #: Modules whose names are public, too, and names of others that signatures may have.
-MODULES = [events, transports]
-OTHERS = {"Certificate", "SSL", "Context", "os", "PathLike", "socket", "io", "logging", "Logger"}
+MODULES = [events, transports, testing, hostile]
+OTHERS = {
+    *("Certificate", "SSL", "Context", "os", "PathLike", "socket", "io", "logging", "Logger"),
+    *("contextlib", "TracebackType"),
+}
 #: Made by the library alone: what their constructors take is nobody's business.
 MADE_HERE = {"Socket", "Connection", "Prepared"}
 #: The kind of `Transport` and all that goes with it is experimental.
 EXPERIMENTAL = {"Transport", "TCP", "TLS"}
 
 
-def names():
-    return [name for name in thousand_island_sync.__all__ if name != "events"]
+def public():
+    """Each public name, and what it is; those of the testing kit have its name in front."""
+    for module in (thousand_island_sync, testing, hostile):
+        prefix = module.__name__.removeprefix("thousand_island_sync").lstrip(".")
+        for name in module.__all__:
+            yield f"{prefix}.{name}".lstrip("."), getattr(module, name)
 
 
 def members():
     """`Class.name` of each public method and property, and each function and class itself."""
     found = {}
-    for name in names():
-        one = getattr(thousand_island_sync, name)
+    for name, one in public():
         if not (inspect.isclass(one) or inspect.isfunction(one)):
             continue
         if not one.__module__.startswith("thousand_island_sync"):
@@ -78,6 +85,16 @@ def test_a_time_has_its_unit_in_the_docstring(name, function):
             said = re.search(rf"\b{parameter}: (.*?)(?=\n *\w+: |\n\n|\Z)", doc, re.DOTALL)
             assert said, f"{parameter} is not described"
             assert re.search("milliseconds|as for", said[1]), said[1]
+
+
+@pytest.mark.parametrize(("name", "function"), [*functions()])
+def test_a_number_of_bytes_says_so(name, function):
+    doc = inspect.getdoc(MEMBERS[name])
+    for parameter in inspect.signature(function).parameters:
+        if parameter.endswith("_bytes") and parameter not in TransportOptions.__annotations__:
+            said = re.search(rf"\b{parameter}: (.*?)(?=\n *\w+: |\n\n|\Z)", doc, re.DOTALL)
+            assert said, f"{parameter} is not described"
+            assert "bytes" in said[1]
 
 
 def words_of(function):

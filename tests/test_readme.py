@@ -113,7 +113,20 @@ def test_the_blocks_about_tls_run(number, in_a_folder_with_files, monkeypatch):
 
 
 def test_there_are_blocks_about_tls():
-    assert len(TLS_BLOCKS) == 6
+    assert len(TLS_BLOCKS) == 7
+
+
+def test_what_type_checkers_take_for_an_upgrade_of_ones_own_works(serve, client, authority):
+    (block,) = [one for one in TLS_BLOCKS if "detach" in one]
+    names = {}
+    exec(compile(block, "docs/tls.md", "exec"), names)
+    with authority.ca.issue_cert("localhost").private_key_and_cert_chain_pem.tempfile() as path:
+        names["context"].load_cert_chain(path)
+    sock = client(serve(names["Upgrades"]))
+    sock.sendall(b"STARTTLS\n")
+    assert receive(sock, 9) == b"go ahead\n"
+    with authority.client_context().wrap_socket(sock, server_hostname="localhost") as secure:
+        assert secure.recv(100) == b"hello\n"
 
 
 def test_the_handler_of_a_signal_renews_and_bad_files_end_nothing(

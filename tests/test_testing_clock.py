@@ -16,6 +16,7 @@ from thousand_island_sync import (
     SocketTimeout,
 )
 from thousand_island_sync.testing import Clock, EventRecorder, _clock, hostile, serve
+from thousand_island_sync.testing._clock import times_of
 
 
 class Notes(Handler):
@@ -229,7 +230,7 @@ def test_a_call_from_another_thread_times_out_by_the_clock(clock, served):
 
         with running(ask):
             assert eventually(lambda: connection.pending == 1)
-            assert eventually(lambda: any(d < 1e10 for d, _ in clock.times.waiting.values()))
+            assert eventually(lambda: any(d < 1e10 for d, _ in times_of(clock).waiting.values()))
             clock.advance(699)
             assert raised == []
             clock.advance(1)
@@ -272,7 +273,7 @@ def test_a_send_in_a_callback_times_out_by_the_clock(
     with served(Sends, send_timeout_ms=7_000, max_unsent=max_unsent) as server:
         sock = server.connect()
         sock.sendall(b"x")
-        assert eventually(lambda: clock.times.waiting)
+        assert eventually(lambda: times_of(clock).waiting)
         clock.advance(6_999)
         assert notes == []
         clock.advance(1)
@@ -338,7 +339,7 @@ def test_clients_wait_for_room_by_the_clock(clock, served):
         with EventRecorder(server) as recorder:
             first, second = server.connect(), server.connect()
             echoes(first)
-            assert eventually(lambda: clock.times.waiting)
+            assert eventually(lambda: times_of(clock).waiting)
             clock.advance(299)
             clock.advance(1)
             (refused,) = recorder.wait_for("acceptor.spawn_error")

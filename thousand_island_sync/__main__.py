@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     try:
-        code = main()
+        code: int = main()
     finally:
         hangup.ignore()
     sys.exit(code)

@@ -92,7 +92,7 @@ class SocketTimeout(SocketError, TimeoutError):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         if not isinstance(self, BlockingIOError):  # whose `args` are errno and text
-            self.args = ("timed out",)
+            self.args: tuple[Any, ...] = ("timed out",)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.errno, self.strerror), self.__dict__

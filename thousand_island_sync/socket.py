@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._base.options import MISSING, Missing
-from ._stream import descriptor, gather, raw_file
+from ._stream import descriptor, gather
 from ._stream.buffer import CHUNK
 from ._stream.duplex import Duplex
 from ._stream.handover import HandOver, share
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from ._base.types import Buffer, File
+    from ._stream.reader import Reader
+    from ._stream.writer import Writer
     from .connection import Connection
     from .transports import TLSInfo
 
@@ -45,10 +47,10 @@ class Socket(StandardNames):
 
     __slots__ = ("__weakref__", "_reader", "_stream", "_writer")
 
-    def __init__(self, stream: Duplex) -> None:
-        self._stream = stream
-        self._reader = stream.reader
-        self._writer = stream.writer
+    def __init__(self, stream: Any, /) -> None:
+        self._stream: Duplex = stream
+        self._reader: Reader = self._stream.reader
+        self._writer: Writer = self._stream.writer
 
     def _duplex(self) -> Duplex:
         return self._stream
@@ -302,8 +304,6 @@ class Socket(StandardNames):
         """
         self._stream.settimeout(value)
 
-    makefile = raw_file.makefile
-
     # ---- facts ----------------------------------------------------------------
 
     def stats(self) -> Stats:
@@ -378,11 +378,11 @@ class Socket(StandardNames):
     def detach(self) -> int:
         """Hands the descriptor over; it is the caller's from now on, and this socket is closed.
 
-        `ssl_context.wrap_socket(socket, server_side=True)` calls it, so that works, and so do
-        libraries that do it. The connection ends as after `close()`, without a last callback,
-        when the callback returns, and counts until then: a stop waits for the callback, and
-        cannot cut what was handed over. Over TLS it is the bare descriptor, as of
-        `ssl.SSLSocket.detach`. What was read and not taken is dropped.
+        `ssl_context.wrap_socket(socket, server_side=True)` calls it, so that works. (What type
+        checkers take is `wrap_socket(stdlib_socket.socket(fileno=socket.detach()), ...)`.) The
+        connection ends as after `close()`, without a last callback, when the callback returns;
+        a stop waits until then, and cannot cut what was handed over. Over TLS it is the bare
+        descriptor, as of `ssl.SSLSocket.detach`. What was read and not taken is dropped.
 
         Sends that are under way, and what TLS holds of the last one, get the send timeout; what
         does not go out then is lost, and `socket.send_error` tells. Receives of other threads

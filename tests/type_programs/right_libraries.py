@@ -1,7 +1,9 @@
 """Request handlers of the standard library, and what libraries ask of a socket."""
 
 import http.server
+import socket as stdlib_socket
 import socketserver
+import ssl
 from functools import partial
 from typing import Any, assert_type
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -47,3 +49,10 @@ class Asks(Handler):
             assert_type(socket.getpeercert(), dict[str, Any] | None)
             assert_type(socket.getpeercert(True), bytes | None)
             assert_type(socket.getpeercert(binary_form=True), bytes | None)
+
+    def handle_data(self, data: bytes, socket: Socket) -> None:
+        with socket.makefile("rb") as file:
+            file.readline()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        plain = stdlib_socket.socket(fileno=socket.detach())
+        context.wrap_socket(plain, server_side=True)

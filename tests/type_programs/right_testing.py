@@ -3,7 +3,19 @@
 from typing import assert_type
 
 from thousand_island_sync import Handler, Socket
-from thousand_island_sync.testing import EOF, EventRecorder, Transcript, advance, call, post, serve
+from thousand_island_sync.testing import (
+    EOF,
+    Ended,
+    Event,
+    EventRecorder,
+    Step,
+    Transcript,
+    advance,
+    call,
+    post,
+    serve,
+    stop,
+)
 
 
 class Upper(Handler):
@@ -16,7 +28,10 @@ def test_in_memory() -> None:
     assert_type(transcript, Transcript)
     assert_type(transcript.sent, bytes)
     assert transcript.sent == b"A"
+    assert_type(transcript.ended, Ended)
     assert transcript.ended == "peer_closed"
+    steps: list[Step] = [b"a", advance(10), stop()]
+    assert call(Upper, *steps).ended == "shutdown"
 
 
 def test_with_sockets() -> None:
@@ -27,4 +42,4 @@ def test_with_sockets() -> None:
         sock = server.connect(timeout_ms=1_000)
         sock.sendall(b"a")
         assert sock.recv(5) == b"A"
-        told.wait_for("handler.start", count=1, timeout_ms=1_000)
+        assert_type(told.wait_for("handler.start", count=1, timeout_ms=1_000), list[Event])

@@ -52,9 +52,9 @@ class Times:
     __slots__ = ("clock", "look_s", "real")
 
     def __init__(self, clock: Clock, real: Clock, look_s: float = 1.0) -> None:
-        self.clock = clock
-        self.real = real
-        self.look_s = look_s
+        self.clock: Clock = clock
+        self.real: Clock = real
+        self.look_s: float = look_s
 
     def left(self, deadline: float) -> float:
         """Seconds until then."""

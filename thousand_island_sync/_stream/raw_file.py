@@ -3,125 +3,26 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Protocol
 
 from .._base.types import Buffer
 
 
-class _Stream(Protocol):
-    def check_open(self, call: str, /) -> None: ...
-
-
 class _Socket(Protocol):
-    @property
-    def _stream(self) -> _Stream: ...
     def fileno(self) -> int: ...
     def recv_into(self, buffer: Buffer, /) -> int: ...
     def send(self, data: Buffer, /) -> int: ...
 
 
-_Both = Literal["rwb", "rbw", "wrb", "wbr", "brw", "bwr"]
-_Read = Literal["rb", "br", "b"]
-_Write = Literal["wb", "bw"]
-_Text = Literal["r", "w", "rw", "wr", ""]
-
-
-@overload
-def makefile(  # type: ignore[overload-overlap]
-    self: _Socket,
-    mode: _Both | _Read | _Write,
-    buffering: Literal[0],
-    *,
-    encoding: str | None = ...,
-    errors: str | None = ...,
-    newline: str | None = ...,
-) -> io.RawIOBase: ...
-@overload
-def makefile(
-    self: _Socket,
-    mode: _Both = ...,
-    buffering: int = ...,
-    *,
-    encoding: str | None = ...,
-    errors: str | None = ...,
-    newline: str | None = ...,
-) -> io.BufferedRWPair: ...
-@overload
-def makefile(
-    self: _Socket,
-    mode: _Read,
-    buffering: int = ...,
-    *,
-    encoding: str | None = ...,
-    errors: str | None = ...,
-    newline: str | None = ...,
-) -> io.BufferedReader: ...
-@overload
-def makefile(
-    self: _Socket,
-    mode: _Write,
-    buffering: int = ...,
-    *,
-    encoding: str | None = ...,
-    errors: str | None = ...,
-    newline: str | None = ...,
-) -> io.BufferedWriter: ...
-@overload
-def makefile(
-    self: _Socket,
-    mode: _Text,
-    buffering: int = ...,
-    *,
-    encoding: str | None = ...,
-    errors: str | None = ...,
-    newline: str | None = ...,
-) -> io.TextIOWrapper: ...
-@overload
-def makefile(
-    self: _Socket,
-    mode: str,
-    buffering: int = ...,
-    *,
-    encoding: str | None = ...,
-    errors: str | None = ...,
-    newline: str | None = ...,
-) -> io.IOBase: ...
-def makefile(
-    self: _Socket,
-    mode: str = "rwb",
-    buffering: int = -1,
-    *,
-    encoding: str | None = None,
-    errors: str | None = None,
-    newline: str | None = None,
-) -> Any:
-    """A file object, as `socket.socket.makefile`'s. Closing it leaves the socket open.
-
-    What it has buffered no other read sees.
-
-    Args:
-        mode: `r`, `w`, `b` in any order; without `b` it is text.
-        buffering: bytes of its buffer; 0: none (binary modes); -1: the standard library's.
-        encoding: as for `open`, and so are `errors` and `newline`.
-
-    Raises:
-        ValueError: an unknown mode, or text without a buffer.
-        SocketClosed: the socket was closed here.
-
-    Thread: any; a file object is one thread's at a time.
-    """
-    self._stream.check_open("makefile")
-    return _opened(self, mode, buffering, encoding, errors, newline)
-
-
-def _opened(
-    socket: _Socket,
+def opened(
+    socket: Any,
     mode: str,
     buffering: int,
     encoding: str | None,
     errors: str | None,
     newline: str | None,
-) -> io.IOBase:
+) -> Any:
+    """See `Socket.makefile`. `socket`: what is read from and written to."""
     if not set(mode) <= set("rwb"):
         raise ValueError(f"makefile: mode: got {mode!r}, takes r, w, b only")
     writing, binary = "w" in mode, "b" in mode
@@ -140,7 +41,7 @@ def _opened(
     else:
         buffered = io.BufferedWriter(raw, size)
     if binary:
-        return buffered  # type: ignore[no-any-return]
+        return buffered
     text = io.TextIOWrapper(buffered, encoding, errors, newline)
     text.mode = mode  # type: ignore[misc]
     return text

@@ -8,13 +8,14 @@ serves both asks by `hasattr` (`wsgiref`-like servers, `Radicale`, `PyKMIP`).
 from __future__ import annotations
 
 import functools
+import io
 import socket as stdlib_socket
 from collections.abc import Callable
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from .._base import addresses
-from . import descriptor
+from . import descriptor, raw_file
 
 if TYPE_CHECKING:
     from .._base.types import Buffer, SocketAddress
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from .duplex import Duplex
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: Modes of `makefile`.
+_Both = Literal["rwb", "rbw", "wrb", "wbr", "brw", "bwr"]
+_Read = Literal["rb", "br", "b"]
+_Write = Literal["wb", "bw"]
+_Text = Literal["r", "w", "rw", "wr", ""]
 
 
 class _WhileSecure:
@@ -145,6 +152,93 @@ class StandardNames:
         Thread: any.
         """
         return descriptor.ask(self._duplex(), "getsockopt", *args)  # type: ignore[no-any-return]
+
+    @overload
+    def makefile(  # type: ignore[overload-overlap]
+        self,
+        mode: _Both | _Read | _Write,
+        buffering: Literal[0],
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
+    ) -> io.RawIOBase: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Both = ...,
+        buffering: int = ...,
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
+    ) -> io.BufferedRWPair: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Read,
+        buffering: int = ...,
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
+    ) -> io.BufferedReader: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Write,
+        buffering: int = ...,
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
+    ) -> io.BufferedWriter: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Text,
+        buffering: int = ...,
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
+    ) -> io.TextIOWrapper: ...
+    @overload
+    def makefile(
+        self,
+        mode: str,
+        buffering: int = ...,
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
+    ) -> io.IOBase: ...
+    def makefile(
+        self,
+        mode: str = "rwb",
+        buffering: int = -1,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> Any:
+        """A file object, as `socket.socket.makefile`'s. Closing it leaves the socket open.
+
+        What it has buffered no other read sees.
+
+        Args:
+            mode: `r`, `w`, `b` in any order; without `b` it is text.
+            buffering: bytes of its buffer; 0: none (binary modes); -1: the standard library's.
+            encoding: as for `open`, and so are `errors` and `newline`.
+
+        Raises:
+            ValueError: an unknown mode, or text without a buffer.
+            SocketClosed: the socket was closed here.
+
+        Thread: any; a file object is one thread's at a time.
+        """
+        self._duplex().check_open("makefile")
+        return raw_file.opened(self, mode, buffering, encoding, errors, newline)
 
     # ---- as on ssl.SSLSocket, over TLS only -----------------------------------
 

@@ -7,17 +7,24 @@ after, a clock that stands still, and clients that misbehave.
 from . import hostile
 from ._call import call
 from ._clock import Clock
-from ._recorder import EventRecorder
-from ._serve import Server, serve
-from ._steps import EOF, RESET, advance, post, stop
-from ._transcript import Transcript
+from ._recorder import Event, EventRecorder
+from ._serve import Expected, Server, serve
+from ._steps import EOF, RESET, Advance, Post, Step, Stop, advance, post, stop
+from ._transcript import Ended, Transcript
 
 __all__ = [
-    "EOF",
+    "Advance",
     "Clock",
+    "EOF",
+    "Ended",
+    "Event",
     "EventRecorder",
+    "Expected",
+    "Post",
     "RESET",
     "Server",
+    "Step",
+    "Stop",
     "Transcript",
     "advance",
     "call",

@@ -16,7 +16,7 @@ from threading import get_ident
 from typing import Any
 
 from .._base import descriptors, waits
-from .._base.clock import FOREVER, Times, now
+from .._base.clock import FOREVER, REAL, Times, now
 from .._base.options import is_milliseconds
 from .._connection.states import CLOSED
 from .._connection.task import ConnectionTask
@@ -202,11 +202,6 @@ class Clock:
 
     # ---- what the servers do ------------------------------------------------------------
 
-    @property
-    def times(self) -> Times:
-        """As a server goes by it."""
-        return self._times
-
     def _runs(self) -> list[Any]:
         runs = [run for run in orphans.runs() if run.times is self._times]
         return [run for run in runs if hasattr(run, "listener")]  # else it is not open yet
@@ -264,3 +259,8 @@ def _until(condition: Callable[[], bool], timeout: float) -> bool:
             return False
         pause.wait(0.001)
     return True
+
+
+def times_of(clock: Clock | None) -> Times:
+    """A clock as a server goes by it; `None`: the real one."""
+    return REAL if clock is None else clock._times

@@ -13,14 +13,13 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from .._base import addresses, waits
-from .._base.clock import REAL
 from .._base.types import PEM
 from .._server.option_types import ServerOptions
 from ..errors import ConfigError
 from ..handler import Handler
 from ..server import ThousandIsland, config_of
 from ..transports import TLS
-from ._clock import Clock
+from ._clock import Clock, times_of
 from ._leaks import Before, clients
 
 #: Milliseconds.
@@ -46,7 +45,7 @@ class Server(ThousandIsland):
         clock: Clock | None = None,
         **options: Any,
     ) -> None:
-        self._times = REAL if clock is None else clock.times
+        self._times = times_of(clock)
         super().__init__(**_with_defaults(options))
         self._clients: list[socket.socket] = []
         self._over = False
