@@ -686,6 +686,58 @@ def test_what_arrives_is_told_once_as_it_came(serve, client, record):
     )
 
 
+def told(recorder):
+    return [(one.event.partition(".")[2], one.measurements["data"]) for one in recorder.told]
+
+
+def test_what_recv_until_read_beyond_its_line_is_told_once_it_is_delivered(serve, client, record):
+    class Heads(framed(Lines())):
+        def handle_connection(self, socket):
+            socket.recv_until(b"\n")
+
+    recorder = record("handler.async_recv", "socket.recv")
+    sock = client(serve(Heads))
+    sock.sendall(b"head\nx\nyy\nha")
+    assert receive(sock, 4) == b"1\n2\n"
+    sock.sendall(b"lf\n")
+    assert receive(sock, 2) == b"4\n"
+    assert told(recorder) == [
+        ("recv", b"head\n"),
+        ("async_recv", b"x\nyy\nha"),
+        ("async_recv", b"lf\n"),
+    ]
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_and_what_it_read_beyond_amid_a_frame(put_back, serve, client, record):
+    asked = threading.Event()
+
+    class Asks(framed(Lines())):
+        def handle_data(self, data, socket):
+            if data == b"ask":
+                asked.set()
+                line = socket.recv_until(b"\n")
+                if put_back:
+                    socket.unread(line)
+            super().handle_data(data, socket)
+
+    recorder = record("handler.async_recv", "socket.recv")
+    sock = client(serve(Asks))
+    sock.sendall(b"ask\n")
+    assert asked.wait(5)
+    sock.sendall(b"line\nx\nha")
+    answers = b"3\n4\n1\n" if put_back else b"3\n1\n"
+    assert receive(sock, len(answers)) == answers
+    sock.sendall(b"lf\n")
+    assert receive(sock, 2) == b"4\n"
+    assert told(recorder) == [
+        ("async_recv", b"ask\n"),
+        ("recv", b"line\n"),
+        ("async_recv", b"x\nha"),
+        ("async_recv", b"lf\n"),
+    ]
+
+
 # ---- a framing of one's own -------------------------------------------------------
 
 

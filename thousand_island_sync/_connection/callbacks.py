@@ -29,7 +29,7 @@ from .environment import Environment
 from .frames import NO_FRAME, Frames
 from .mailbox import Call
 from .result_error import result_error
-from .served import Served
+from .served import Served, tell_arrival
 from .states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, Cause
 
 _log = logging.getLogger("thousand_island_sync")
@@ -365,12 +365,5 @@ class Callbacks:
         )
 
     def tell_arrival(self, data: Any) -> None:
-        whose = self._whose
-        if isinstance(data, ReadBuffer):
-            return  # it has arrived before
-        events.emit(
-            events.handler_async_recv,
-            whose.env.server,
-            {"data": data},
-            {"connection_id": whose.client.id},
-        )
+        if not isinstance(data, ReadBuffer):  # of what was here `Frames` tells
+            tell_arrival(self._whose, data)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from operator import index
 from typing import Any, Final
 
+from .. import events
 from .._base.clock import FOREVER, Clock
 from .._stream.buffer import ReadBuffer
 from .._stream.reader import Reader
@@ -24,7 +25,7 @@ from ..framing import Framing, LengthPrefix, Lines, not_a_framing
 from ..handler import Error, Handler
 from ..socket import Socket
 from .result_error import shown
-from .served import Served
+from .served import Served, tell_arrival
 
 #: Frames in a row, and seconds that they may take, before others have a turn: less than the
 #: watchdog takes for a callback that blocks.
@@ -52,6 +53,7 @@ class Frames:
         "_may_differ",
         "_most",
         "_reader",
+        "_told",
         "_whose",
     )
 
@@ -64,6 +66,7 @@ class Frames:
         self._may_differ = False  # a callback has run since, which may have set another
         self._limit: float = FOREVER  # bytes of a frame, where `find` does not mind it
         self._most = 0  # bytes that may wait for its end
+        self._told = 0  # of all bytes received, those that `handler.async_recv` need not tell
         reader.framed = True
 
     # ---- what the machine asks ------------------------------------------------------
@@ -123,6 +126,7 @@ class Frames:
             self._whose.alert = True  # nobody has looked what the descriptor has
             return result
         buffer, framing = reader.buffer, handler.framing
+        self._told = reader.bytes_received
         if buffer is None:  # as a rule just one has come
             frame: bytes | None = None
             if framing.__class__ is Lines:
@@ -151,6 +155,8 @@ class Frames:
         whose, reader, handler = self._whose, self._reader, self._handler
         until = 0.0
         for _ in range(_ROW):
+            if reader.bytes_received != self._told:
+                self._tell_rest(buffer)
             framing = handler.framing
             try:
                 frame = self._next(framing, buffer)
@@ -169,6 +175,13 @@ class Frames:
             buffer = following
         whose.alert = True  # there is more, after the others
         return None
+
+    def _tell_rest(self, buffer: ReadBuffer) -> None:
+        """A call of the user's has received more than it returned; `handle_data` gets the rest."""
+        received = self._reader.bytes_received
+        untold, self._told = received - self._told, received
+        if events.handler_async_recv.receivers and (rest := min(untold, buffer.fresh)):
+            tell_arrival(self._whose, buffer.last(rest))
 
     # ---- one frame ----------------------------------------------------------------------
 

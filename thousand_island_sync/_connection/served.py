@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+from .. import events
 from .._scheduler.task import Classified
 from .._stream.duplex import Owner
 from .client import Client
@@ -51,3 +52,9 @@ class Served(Owner, Protocol):
 
     def came_back(self, name: str, error: BaseException | None = None) -> None:
         """A callback has returned or raised, perhaps in a forked child, where it ends."""
+
+
+def tell_arrival(whose: Served, data: Any) -> None:
+    """Bytes go to `handle_data` that no event has told of."""
+    metadata = {"connection_id": whose.client.id}
+    events.emit(events.handler_async_recv, whose.env.server, {"data": data}, metadata)

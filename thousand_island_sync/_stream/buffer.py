@@ -29,6 +29,10 @@ class ReadBuffer:
     def peek(self, length: int) -> bytes:
         return bytes(self._data[self._start : self._start + length])
 
+    def last(self, length: int) -> bytes:
+        """So many bytes of its end; not 0."""
+        return bytes(self._data[-length:])
+
     def take(self, length: int) -> bytes:
         taken = self._data[self._start : self._start + length]
         self._took(self._start + len(taken))
