@@ -16,6 +16,7 @@ from tests.support import Echo, answers, eventually, receive, reset
 from thousand_island_sync import Close, Error, Handler, Lines
 from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.task import ConnectionTask
+from thousand_island_sync._stream.send_buffer import SendBuffer
 from thousand_island_sync.transports import Channel
 
 
@@ -117,6 +118,35 @@ def test_nor_of_one_that_cuts_frames(wire, uncollected, leave):
     assert eventually(lambda: server.info().active_connections == 0)
     assert eventually(lambda: not Seen.held)
     assert eventually(lambda: not uncollected())
+
+
+@pytest.mark.parametrize("end", ["stuck", "stuck in a send", "reset", "aborted"])
+def test_nor_of_one_for_whom_bytes_wait(wire, uncollected, end):
+    """Its failure was raised, and its traceback has led to what the bytes waited in."""
+
+    class Seen(Entangled):
+        held = weakref.WeakSet()
+
+        def handle_data(self, data, socket):
+            for _ in range(20 if end == "stuck in a send" else 4):
+                socket.send(bytes(50_000))
+
+    server = wire.serve(Seen, send_timeout_ms=200, transport_options={"send_buffer": 8_192})
+    sock = wire.connect(server)
+    assert eventually(lambda: len(Seen.held) == 3)
+    sock.sendall(b"x")
+    (connection,) = server.connections()
+    if not end.startswith("stuck"):
+        assert eventually(lambda connection=connection: connection.unsent > 0)
+    if end == "reset":
+        reset(sock)
+    elif end == "aborted":
+        connection.close(abort=True)
+    del connection
+    assert eventually(lambda: server.info().active_connections == 0)
+    assert eventually(lambda: not Seen.held)
+    assert eventually(lambda: not uncollected())
+    assert not [one for one in gc.get_objects() if isinstance(one, SendBuffer)]
 
 
 def test_nor_of_one_whose_handler_could_not_be_made(wire, uncollected):

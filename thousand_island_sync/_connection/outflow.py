@@ -13,10 +13,14 @@ it looks by itself every few milliseconds: who waits must not fare worse for it.
 
 It never waits for the turn to send: whoever has it sends what waits himself, or tells when he gives
 it back. (The quick way of a send tells nobody, and is over in a moment: it is tried again.)
+
+Nothing of the user's is called for it. So where no thread of the pool is free to run the task, or
+none can be started, the listener's thread does the same as it stands in (`_scheduler.stand_in`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from .._base.clock import FOREVER, Clock
@@ -33,6 +37,8 @@ _RETRY_S = 0.002
 _TRIES = 10
 #: The same where nobody tells that there is room.
 _LOOK_S = 0.01
+#: Rounds of whoever stands in, before it looks at the rest of what it does.
+_ROUNDS = 16
 
 
 class _Scheduler(Protocol):
@@ -41,6 +47,7 @@ class _Scheduler(Protocol):
     def add_uncounted(self, task: Task) -> None: ...
     def make_ready(self, task: Task) -> None: ...
     def forget(self, task: Task) -> None: ...
+    def stands_in_for(self, call: Callable[[], object]) -> None: ...
 
 
 class Outflow:
@@ -63,6 +70,7 @@ class Outflow:
         "_task",
         "_total",
         "_tries",
+        "_unadded",
         "_unpolled",
         "_watched",
     )
@@ -75,6 +83,7 @@ class Outflow:
         self._over = False
         self._poller: WritePoller | None = None
         self._task: _OutflowTask | None = None
+        self._unadded = False  # the scheduler had no thread for it, and could start none
         self._refused = False  # the scheduler's poller has no room for ours
         self._next_look = 0.0
         self._watched: dict[int, SendBuffer] = {}
@@ -87,7 +96,7 @@ class Outflow:
                 return
             idle = not self._watched
             self._watched[fd] = buffer
-            begins = self._poller is None
+            begins = self._poller is None or self._unadded
             poller = self._open() if self._poller is None else self._poller
             idle = self._put_in(poller, fd, read) or idle
             task = self._task
@@ -117,12 +126,18 @@ class Outflow:
         return poller
 
     def _add(self) -> None:
-        task = self._task
+        self._scheduler.stands_in_for(self.stand_in)
+        with self._lock:
+            task, self._unadded = self._task, False
+        if task is None:
+            return  # it is over
         try:
-            if task is not None:
-                self._scheduler.add_uncounted(task)
-        except RuntimeError:
-            pass  # the server has stopped
+            self._scheduler.add_uncounted(task)
+        except (
+            RuntimeError
+        ):  # no thread can be started, and none is there; or the server has stopped
+            with self._lock:
+                self._unadded = self._task is task
 
     def unwatch(self, buffer: SendBuffer, fd: int) -> None:
         with self._lock:
@@ -136,15 +151,41 @@ class Outflow:
 
     def step(self, task: Task) -> int:
         """Sends what has room now; a verdict. Thread: the task's."""
+        more = self._send_what_goes(task)
+        if more is None:
+            return DONE
+        with self._lock:
+            task.deadline = self._when(task.fd)
+        return AGAIN if more else PARK
+
+    def stand_in(self) -> None:
+        """The same, where no thread is free to run the task. Thread: the listener's."""
+        with self._lock:
+            task = self._task
+            if task is None or not self._watched:
+                return
+            unadded = self._unadded
+        if unadded:
+            self._add()
+        try:
+            for _ in range(_ROUNDS):
+                if not self._send_what_goes(task):
+                    break
+        except BaseException:
+            self.begin_anew()
+            raise
+
+    def _send_what_goes(self, task: Task) -> bool | None:
+        """Whether there may be more; `None`: the task is over."""
         with self._lock:
             if self._over or task is not self._task or self._poller is None:
-                return DONE
+                return None
             refused = self._refused and task.fd >= 0
             ready = [] if refused else self._poller.ready()
             tried = [fd for fd in (*self._tries, *self._unpolled) if fd not in ready]
         if refused:
             self.begin_anew()
-            return DONE
+            return None
         time_now = self._clock()
         looks = time_now >= self._next_look
         went = [self._drive(fd) for fd in ready]
@@ -153,10 +194,8 @@ class Outflow:
                 self._drive(fd)
         if looks:
             self._next_look = min(self._total.look_at_all(), time_now + self._total.tick())
-        with self._lock:
-            task.deadline = self._when(task.fd)
         # Of edges there may be more; where there are none, it has room for as long as nobody sends.
-        return AGAIN if any(went) or (ready and task.fd >= 0) else PARK
+        return any(went) or bool(ready and task.fd >= 0)
 
     def _drive(self, fd: int) -> bool:
         """Whether this thread had the turn to send."""

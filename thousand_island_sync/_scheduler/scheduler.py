@@ -185,9 +185,12 @@ class Scheduler:
         mending.serve(queue, table, held, workers, rousing, registrations)
         self._registrations = registrations
         self._requests: Asked = Requests(rousing, queue, deadlines, errands)
+        stand_in = StandIn(queue, table, held, registrations, deadlines, timer)
+        #: As `StandIn.serve`.
+        self.stands_in_for = stand_in.serve
         self._watchdog = Watchdog(
             Stalls(held, workers, estimate, table, queue, timer),
-            StandIn(queue, table, held, registrations, deadlines, timer),
+            stand_in,
             Saturation(saturation, queue, held, workers, timer, the_lock),
             workers,
             mending,

@@ -1,10 +1,13 @@
 """Standing in: what the listener's thread does where no thread has a permit.
 
 All of them are in callbacks, and the permit lies free. Nobody else would see the events that wait;
-so it polls and keeps the deadlines, but runs nothing, and the first thread to finish takes over.
+so it polls and keeps the deadlines, but runs nothing of the user's, and the first thread to finish
+takes over. What is ours and must not wait for that (`serve`) it does itself.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from .._base.clock import FOREVER
 from . import alarm
@@ -22,7 +25,10 @@ _SATURATED_TICK = 0.01
 class StandIn:
     """Thread: the listener's."""
 
-    __slots__ = ("_deadlines", "_permits", "_queue", "_registrations", "_table", "_timer")
+    __slots__ = (
+        *("_calls", "_deadlines", "_permits", "_queue", "_registrations", "_table"),
+        "_timer",
+    )
 
     def __init__(
         self,
@@ -39,6 +45,13 @@ class StandIn:
         self._registrations = registrations
         self._deadlines = deadlines
         self._timer = watchdog_timer
+        self._calls: tuple[Callable[[], object], ...] = ()
+
+    def serve(self, call: Callable[[], object]) -> None:
+        """It is called after each look. It must not wait, nor call anything of the user's. Once for
+        each, however often it is given. Thread: any."""
+        if call not in self._calls:
+            self._calls = (*self._calls, call)
 
     def is_needed(self) -> bool:
         """With the lock."""
@@ -50,6 +63,8 @@ class StandIn:
             self._queue.poll_once()
         except (OSError, ValueError):
             return False  # the last thread has just left, and closed it
+        for call in self._calls:
+            call()
         return True
 
     def next_look(self) -> float:

@@ -148,7 +148,7 @@ def after(owner: Owner, doing: str, before: SocketError | None) -> SocketClosed:
     """Of a send that follows the end of all sends; `None`: the connection ends as it should."""
     if before is None:
         return ending(owner, doing)
-    why = before.args[-1] if before.args else before
+    why = before.strerror or before
     return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: sends have ended: {why}"))
 
 

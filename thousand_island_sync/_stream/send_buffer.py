@@ -390,8 +390,8 @@ class SendBuffer:
         if stream is None:
             return
         with self._total.lock:
-            if self.failure is None:
-                self.failure = failures.ending(stream.connection, "send")
+            # Another one: the traceback of one that was raised leads back to here.
+            self.failure = failures.after(stream.connection, "send", self.failure)
             self._drop()
             self._stream = None
         self.unwatch()  # last: it is watched no more once it has failed
