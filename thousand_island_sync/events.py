@@ -19,13 +19,14 @@ receivers were told: it was meant for the program.
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._base import fork, reports, waits
 from ._base.clock import now_ns
 from ._base.locks import outside
+from ._telemetry.about import About as About
+from ._telemetry.about import By as By
 from ._telemetry.catalogue import CATALOGUE as CATALOGUE
 from ._telemetry.catalogue import EventDescription as EventDescription
 from ._telemetry.catalogue import differences
@@ -136,29 +137,6 @@ def none_of(server: object) -> Iterator[None]:
         yield
     finally:
         _silent.discard(server)
-
-
-class By(enum.Enum):
-    """What has told of something before its event did."""
-
-    EVENT = "another event"
-    TRACEBACK = "a log record with the traceback"
-
-
-class Told(dict[str, Any]):
-    """The metadata of an event whose facts stand in the log already. To receivers a dict like
-    any other; `attach_logger` writes no second line.
-
-    Args:
-        metadata: the metadata.
-        by: what has told it.
-    """
-
-    __slots__ = ("by",)
-
-    def __init__(self, metadata: dict[str, Any], by: By) -> None:
-        super().__init__(metadata)
-        self.by: By = by
 
 
 @outside("a receiver")

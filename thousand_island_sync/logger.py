@@ -1,18 +1,24 @@
 """A logger that is only a set of receivers: attach it to servers that run already.
 
-Each level is a list of events, and includes the levels before it. What peers cause at level
-WARNING or ERROR is written ten times a second for each kind (event and type of error), then
-how many lines were left out. What the log has already is not written again.
+Each level is a list of events, and includes the levels before it. A record has what its event
+tells in fields as well, those that apply: `event_name`, `server_name`, `connection_id`,
+`client_address`, `client_port`, `duration_ms`, `bytes_received`, `bytes_sent`, `reason`,
+`error_type` (and `error`, the exception). What peers cause at level WARNING or ERROR is written
+ten times a second for each kind (event and type of error), then how many lines were left out.
+What the log has already is not written again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from . import events
+from ._base.addresses import remote
 from ._base.locks import process_lock
+from ._base.waits import current_task
+from ._telemetry.log_fields import fields
 from ._telemetry.log_limit import LineLimit
 from .errors import ConfigError
 
@@ -29,6 +35,8 @@ _BY_PEERS = {*LEVELS["error"]} - {"listener.error"}
 
 _lock = process_lock("logger")
 _attached: dict[str, Callable[..., None]] = {}
+#: The logger, the event, the level and the type of the error.
+_Kind = tuple[logging.Logger, str, int, str]
 _own = _logger = logging.getLogger("thousand_island_sync")
 
 
@@ -55,6 +63,7 @@ def attach_logger(level: LogLevel = "error", logger: logging.Logger | None = Non
                 receiver = _receiver(name)
                 _attached[name] = receiver
                 events.ALL[name].connect(receiver, weak=False)
+    _own.addFilter(_tracebacks)
 
 
 def detach_logger(level: LogLevel = "error") -> None:
@@ -72,6 +81,7 @@ def detach_logger(level: LogLevel = "error") -> None:
                 if receiver is not None:
                     events.ALL[name].disconnect(receiver)
     if level == "error":
+        _own.removeFilter(_tracebacks)
         _limit.close()
 
 
@@ -99,11 +109,10 @@ def _receiver(name: str) -> Callable[..., None]:
     ) -> None:
         if not _logger.isEnabledFor(at) or _is_in_the_log(metadata):
             return
-        if event in _BY_PEERS and not _limit.admits((event, at, _type_of_error(measurements))):
+        extra = fields(server, event, measurements, metadata)
+        if event in _BY_PEERS and not _admits(_logger, event, at, extra):
             return
-        # The exception itself, for who looks at records and not at lines.
-        error = {"error": measurements.get("error")}
-        _logger.log(at, "%s %s", event, _line(server, measurements, metadata), extra=error)
+        _logger.log(at, "%s %s", event, _line(server, measurements, metadata), extra=extra)
 
     return receiver
 
@@ -111,22 +120,76 @@ def _receiver(name: str) -> Callable[..., None]:
 def _is_in_the_log(metadata: dict[str, Any]) -> bool:
     """Whether it stands in the log already. The traceback of a bug does in that of the library;
     a logger of the user's own may be another one."""
-    by = metadata.by if isinstance(metadata, events.Told) else None
+    by = metadata.by if isinstance(metadata, events.About) else None
     return by is events.By.EVENT or (by is events.By.TRACEBACK and _logger is _own)
 
 
-def _type_of_error(measurements: dict[str, Any]) -> str:
-    error = measurements.get("error")
-    return type(error).__name__ if isinstance(error, BaseException) else ""
+def _admits(logger: logging.Logger, event: str, at: int, extra: Mapping[str, Any]) -> bool:
+    """Whether a line that a peer causes is one of the first ten of its kind in this second."""
+    kind: _Kind = (logger, event, at, extra.get("error_type", ""))
+    if _limit.admits(kind):
+        return True
+    _servers.setdefault(kind, set()).add(extra["server_name"])
+    return False
 
 
-def _log_left_out(kind: tuple[str, int, str], count: int) -> None:
-    event, at, error = kind
+def _log_left_out(kind: _Kind, count: int) -> None:
+    logger, event, at, error = kind
+    extra = {"event_name": event}
+    if error:
+        extra["error_type"] = error
+    servers = _servers.pop(kind, set())
+    if len(servers) == 1:
+        extra["server_name"] = servers.pop()
     what = f"{event} {error}".rstrip()
-    _logger.log(at, "%s: %d more like these were left out, within a second", what, count)
+    more = "%s: %d more like these were left out, within a second"
+    logger.log(at, more, what, count, extra=extra)
+
+
+class _Tracebacks(logging.Filter):
+    """Of the tracebacks with which callbacks' errors are told in the place of `handler.error`,
+    writes as many as of any other line that a peer may cause."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.exc_info or getattr(record, "event_name", None) != "handler.error":
+            return True
+        return _admits(_own, "handler.error", record.levelno, vars(record))
 
 
 _limit = LineLimit(_log_left_out, process_lock("logger.limit"))
+_tracebacks = _Tracebacks()
+#: Whose lines were left out since that was last told.
+_servers: dict[_Kind, set[str]] = {}
+
+
+class ConnectionFilter(logging.Filter):
+    """Adds `connection_id` and `client_address` to the lines that are logged inside callbacks,
+    on the thread that runs them; elsewhere both are `"-"`. What a record has already stays, as
+    those of `attach_logger` do.
+
+    Give it to a handler, so that it sees the records of all loggers::
+
+        handler = logging.StreamHandler()
+        handler.addFilter(ConnectionFilter())
+        handler.setFormatter(logging.Formatter("%(connection_id)s %(client_address)s %(message)s"))
+
+    `client_address` is as `remote_address` of the events, `""` for a Unix peer. A server pays
+    nothing for it.
+
+    Thread: any.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """As `logging.Filter.filter`: keeps every record."""
+        client = getattr(current_task(), "client", None)
+        known = record.__dict__
+        if client is None:
+            known.setdefault("connection_id", "-")
+            known.setdefault("client_address", "-")
+        else:
+            known.setdefault("connection_id", client.id)
+            known.setdefault("client_address", remote(client.peer_address)[0])
+        return True
 
 
 def _line(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -> str:

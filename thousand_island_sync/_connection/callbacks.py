@@ -8,6 +8,7 @@ comes back is an `End`, or the connection goes on. The tables for users are in t
 from __future__ import annotations
 
 import contextvars
+import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from .._stream.buffer import ReadBuffer
 from .._stream.reader import Reader
 from .._stream.send_buffer import SendBuffer
 from .._stream.states import WAS_RESET
+from .._telemetry import log_fields
 from ..errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
 from ..events import By
 from ..handler import IDLE, Close, Continue, Error, Handler, SwitchTransport
@@ -30,7 +32,7 @@ from .frames import NO_FRAME, Frames
 from .mailbox import Call
 from .result_error import result_error
 from .served import Served, tell_arrival
-from .states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, Cause
+from .states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, LAST_CALLBACK, Cause
 
 _log = logging.getLogger("thousand_island_sync")
 _NOTHING = contextvars.Context()
@@ -51,6 +53,8 @@ RAISED: tuple[tuple[type[SocketError], Cause], ...] = (
 
 #: Callbacks after which the read timeout begins anew.
 _BEGIN_ANEW = ("handle_connection", "handle_data")
+#: Where an error is no `handler.error`: the connection ends for another reason.
+_ENDS_NOTHING = {"__init__", "handle_end", *LAST_CALLBACK.values()}
 
 
 class End(NamedTuple):
@@ -180,9 +184,16 @@ class Callbacks:
         except BaseException as error:
             locks.release_all()
             self._whose.came_back(name, error)
-            self.log(error, name)
+            if not self._is_the_peers_doing(error):
+                self.log(error, name)
         else:
             self._whose.came_back(name)
+
+    def _is_the_peers_doing(self, error: BaseException) -> bool:
+        """Whether the peer has gone, or says or takes nothing: no fault of the handler's."""
+        if not isinstance(error, (SocketClosed, SocketTimeout)) or error._origin is not self._whose:
+            return False
+        return error.errno != errno.EBADF  # a socket that was closed here
 
     def named(self, name: str) -> Callable[..., Any] | None:
         """A callback; `None`: it does nothing, as the handler has not said what."""
@@ -347,6 +358,7 @@ class Callbacks:
                 type(error).__name__,
                 threading.current_thread().name,
                 exc_info=error,
+                extra=log_fields.of_traceback(whose.client, error, where not in _ENDS_NOTHING),
             )
         except BaseException:
             pass  # a handler of the log's: `handle_error` and `handle_end` are to follow

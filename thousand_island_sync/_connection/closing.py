@@ -19,7 +19,7 @@ from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
 from .._stream.states import CUT, ENDED, GIVEN_AWAY
 from ..errors import SocketTimeout
-from ..events import By, Told
+from ..events import About, By
 from ..socket import Socket
 from .callbacks import Callbacks
 from .environment import Environment
@@ -130,10 +130,9 @@ class Closing:
     def _tell(self, signal: Any, what: dict[str, Any], told: By | None) -> None:
         client = self.task.client
         what["duration_ns"] = now_ns() - client.accepted_at_ns
-        metadata: dict[str, Any] = {"connection_id": client.id}
-        if told is not None:
-            metadata = Told(metadata, told)
-        events.emit(signal, self._env.server, what, metadata)
+        stats = self.socket.stats()
+        about = About(client, told, (stats.bytes_received, stats.bytes_sent))
+        events.emit(signal, self._env.server, what, about)
 
     def _tell_closed(self) -> None:
         stats = self.socket.stats()
@@ -146,7 +145,7 @@ class Closing:
                 "bytes_received": stats.bytes_received,
                 "recv_count": stats.recv_count,
             },
-            {"connection_id": self.task.client.id},
+            About(self.task.client),
         )
 
     # ---- the descriptor -----------------------------------------------------------

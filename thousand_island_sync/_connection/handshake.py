@@ -251,7 +251,7 @@ class Handshake:
                 events.socket_handshake_error,
                 whose.env.server,
                 {"error": error, "duration_ns": self._took()},
-                {"connection_id": whose.client.id, **whose.client.remote()},
+                events.About(whose.client, **whose.client.remote()),
             )
         return self._machine.finish(cause, error, By.EVENT)
 
@@ -260,7 +260,7 @@ class Handshake:
             events.socket_handshake,
             self._whose.env.server,
             {"duration_ns": self._took()},
-            {"connection_id": self._whose.client.id},
+            events.About(self._whose.client),
         )
 
     def _took(self) -> int:

@@ -56,5 +56,5 @@ class Served(Owner, Protocol):
 
 def tell_arrival(whose: Served, data: Any) -> None:
     """Bytes go to `handle_data` that no event has told of."""
-    metadata = {"connection_id": whose.client.id}
-    events.emit(events.handler_async_recv, whose.env.server, {"data": data}, metadata)
+    about = events.About(whose.client)
+    events.emit(events.handler_async_recv, whose.env.server, {"data": data}, about)

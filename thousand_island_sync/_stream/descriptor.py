@@ -52,7 +52,7 @@ def shutdown(stream: Duplex, how: str | int) -> None:
             events.socket_shutdown,
             stream.connection.server,
             {"how": _HOW_NAMES[chosen]},
-            {"connection_id": stream.connection.id},
+            events.About(stream.connection),
         )
 
 

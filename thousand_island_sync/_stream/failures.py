@@ -159,7 +159,7 @@ def tell(owner: Owner, error: SocketError) -> None:
             events.socket_recv_error,
             owner.server,
             {"error": error},
-            {"connection_id": owner.id},
+            events.About(owner),
         )
 
 

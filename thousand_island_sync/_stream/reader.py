@@ -389,5 +389,5 @@ class Reader:
                 events.socket_recv,
                 connection.server,
                 {"data": data},
-                {"connection_id": connection.id},
+                events.About(connection),
             )

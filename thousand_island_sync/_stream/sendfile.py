@@ -199,7 +199,7 @@ class FileSending:
             if error is not None:
                 measurements["error"] = error
             connection = self._stream.connection
-            events.emit(signal, connection.server, measurements, {"connection_id": connection.id})
+            events.emit(signal, connection.server, measurements, events.About(connection))
 
 
 class _FileError(Exception):

@@ -373,7 +373,7 @@ class Writer:
                 events.socket_send_error,
                 connection.server,
                 {"error": error, "bytes_sent": bytes_sent or 0, "bytes_lost": bytes_lost},
-                {"connection_id": connection.id},
+                events.About(connection),
             )
         return error
 
@@ -392,5 +392,5 @@ class Writer:
             events.socket_send,
             connection.server,
             {"data": data, "bytes_sent": bytes_sent},
-            {"connection_id": connection.id},
+            events.About(connection),
         )
