@@ -58,6 +58,7 @@ listener.error: error / transport_cls transport_options
 listener.shutdown: duration_ns / local_address
 listener.suspend: / local_address
 listener.resume: / local_address
+listener.drain: delay_ns / local_address
 acceptor.start: / acceptor_id
 acceptor.accept: wait_time_ns startup_time_ns / acceptor_id connection_id remote_address remote_port
 acceptor.accept_error: error / acceptor_id

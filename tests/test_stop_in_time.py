@@ -365,10 +365,10 @@ def test_a_del_that_the_collector_runs_may_stop_the_server(serve, client):
 
 def test_every_status_has_an_answer_to_everything_that_is_asked():
     statuses = {status for status, _ in ANSWERS}
-    assert statuses == {"new", "running", "suspended", "stopping", "stopped"}
+    assert statuses == {"new", "running", "suspended", "draining", "stopping", "stopped"}
     assert len(ANSWERS) == len(statuses) * len(Ask)
     for status in statuses:
-        told = status in ("running", "suspended", "stopping")
+        told = status in ("running", "suspended", "draining", "stopping")
         assert (ANSWERS[status, Ask.START] is Answer.GO) is not told
         assert (ANSWERS[status, Ask.STOP] is Answer.GO) is told
 

@@ -54,6 +54,9 @@ listener_suspend: EventSignal[ListenerSuspendMeasurements, ListenerSuspendMetada
 listener_resume: EventSignal[ListenerResumeMeasurements, ListenerResumeMetadata] = ALL[
     "listener.resume"
 ]
+listener_drain: EventSignal[ListenerDrainMeasurements, ListenerDrainMetadata] = ALL[
+    "listener.drain"
+]
 acceptor_start: EventSignal[AcceptorStartMeasurements, AcceptorStartMetadata] = ALL[
     "acceptor.start"
 ]

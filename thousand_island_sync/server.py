@@ -16,6 +16,7 @@ from ._server.config import NO_OPTIONS, Config, config
 from ._server.current_transport import CurrentTransport
 from ._server.run import NOT_STARTED, Run
 from ._server.serving import serve_until_signalled
+from ._server.status import DRAINING, STOPPING
 from .connection import Connection
 from .errors import ConfigError, NotSupported, ServerNotRunning, ThousandIslandError
 from .handler import Handler
@@ -38,6 +39,7 @@ class Info:
         busy_threads: those that run callbacks.
         waiting_connections: connections that are ready, while no thread is free for them.
         probes_total: connections that ended before their first byte.
+        draining: a drain or a stop is under way: send nobody here any more.
     """
 
     status: Status
@@ -50,6 +52,7 @@ class Info:
     busy_threads: int
     waiting_connections: int
     probes_total: int
+    draining: bool
 
 
 class ThousandIsland:
@@ -136,7 +139,7 @@ class ThousandIsland:
 
     @property
     def status(self) -> Status:
-        """`"new"`, `"running"`, `"suspended"`, `"stopping"` or `"stopped"`.
+        """`"new"`, `"running"`, `"suspended"`, `"draining"`, `"stopping"` or `"stopped"`.
 
         It is `"suspended"`, too, while every acceptor has died again and again; they are tried
         again every few seconds.
@@ -192,6 +195,30 @@ class ThousandIsland:
         if timeout_ms is not None and not is_milliseconds(timeout_ms):
             raise ValueError(f"stop: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
         return self._changes.stop(seconds(timeout_ms))  # type: ignore[arg-type]
+
+    def drain(self, delay_ms: float | None = 0) -> bool:
+        """Says that it will stop, goes on serving while balancers look away, then stops.
+
+        The status is `"draining"`, `info().draining` is true, the event `listener.drain` is sent,
+        and each connection gets `handle_drain`. New clients are accepted for `delay_ms`, unless
+        the server is suspended. Then it stops, as `stop()` does, within `shutdown_timeout_ms`.
+        `stop()` meanwhile ends the delay. A server that is not started is left as it is.
+
+        Args:
+            delay_ms: milliseconds until the stop; `None`: until somebody else calls `stop()`, or
+                `drain` with less.
+
+        Returns:
+            As `stop` does.
+
+        Raises:
+            ValueError: `delay_ms` is no number of milliseconds.
+        """
+        self._changes.check_process()
+        if delay_ms is not None and not is_milliseconds(delay_ms):
+            raise ValueError(f"drain: delay_ms: got {delay_ms!r}, takes milliseconds or None")
+        timeout_ms = self._config.shutdown_timeout_ms
+        return self._changes.drain(seconds(delay_ms), seconds(timeout_ms))
 
     def wait(self, timeout_ms: float | None = None) -> bool:
         """Blocks until the server is stopped (a new one: started and stopped).
@@ -315,7 +342,9 @@ class ThousandIsland:
         """Counts, in constant time."""
         self._changes.check_process()
         run = self._run
-        return Info(self.status, *(NOT_STARTED if run is None else run.counts()))
+        status = self.status
+        draining = status in (DRAINING, STOPPING)
+        return Info(status, *(NOT_STARTED if run is None else run.counts()), draining)
 
     # ---- inside ---------------------------------------------------------------
 

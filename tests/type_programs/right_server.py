@@ -87,5 +87,7 @@ def from_a_file(settings: dict[str, Any]) -> ThousandIsland:
 
 def states(server: ThousandIsland) -> None:
     assert_type(server.status, Status)
+    assert_type(server.drain(delay_ms=500), bool)
+    assert_type(server.info().draining, bool)
     if server.status == "running":
         server.stop()

@@ -18,7 +18,7 @@ Address = tuple[str, int] | str
 #: The same as the standard library has it: an IPv6 address has four parts.
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | str
 #: `ThousandIsland.status`.
-Status = Literal["new", "running", "suspended", "stopping", "stopped"]
+Status = Literal["new", "running", "suspended", "draining", "stopping", "stopped"]
 
 
 class Readable(Protocol):

@@ -35,6 +35,7 @@ class Listener:
 
     Attributes:
         address: what it listens on, as users see it; `None`: it does not.
+        listened: the same, or what it was before it was suspended.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Listener:
         self._most = _BACKLOG
         self._backlog: Backlog | None = None  # of a `close` that is under way
         self.address: Any = None
+        self.listened: Any = None
 
     # ---- opening ------------------------------------------------------------------
 
@@ -77,7 +79,7 @@ class Listener:
         except OSError as error:
             raise listen_error(error, transport.options.get("host", ""), port) from error
         self._most = int(transport.options.get("backlog", _BACKLOG))
-        self.address = addresses.pair(self._sockets[0].address)
+        self.address = self.listened = addresses.pair(self._sockets[0].address)
         self._shortage.keep_spare()
 
     def start_acceptors(self) -> None:

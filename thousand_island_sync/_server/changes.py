@@ -18,6 +18,7 @@ import contextlib
 import contextvars
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,18 @@ from .config import Config
 from .current_transport import CurrentTransport
 from .run import Run
 from .run_events import ListenerEvents
-from .status import ANSWERS, NEW, RUNNING, STOPPED, STOPPING, SUSPENDED, Answer, Ask, Turns
+from .status import (
+    ANSWERS,
+    DRAINING,
+    NEW,
+    RUNNING,
+    STOPPED,
+    STOPPING,
+    SUSPENDED,
+    Answer,
+    Ask,
+    Turns,
+)
 
 #: What a stop may take beyond its timeout until its caller is answered, in seconds.
 _ANSWER_S = 0.42
@@ -107,11 +119,26 @@ class Changes:
 
     def stop(self, timeout: float) -> bool:
         """See `ThousandIsland.stop`; `timeout` in seconds."""
+        deadline = now() + timeout
+        return self._end(lambda runs, caller: self._stop(runs, caller, deadline), deadline)
+
+    def drain(self, delay: float, timeout: float) -> bool:
+        """See `ThousandIsland.drain`; both in seconds."""
+        until = now() + delay
+
+        def work(stopping: list[Run], caller: Caller) -> bool:
+            self._begin_drain(delay, caller, until)
+            return self._stop(stopping, caller, now() + timeout)
+
+        return self._end(work, until + timeout)
+
+    def _end(self, work: Callable[[list[Run], Caller], bool], deadline: float) -> bool:
+        """What ends in a stop, by then. `work` gets a list in which it notes what it stops."""
         if not self._asked:
             return True
-        deadline, caller = now() + timeout, Caller()
+        caller = Caller()
         stopping: list[Run] = []
-        change = Change(lambda: self._stop(stopping, deadline, caller))
+        change = Change(lambda: work(stopping, caller))
         try:
             done = self._asking.ask(change, until=deadline + _ANSWER_S)
         finally:
@@ -122,6 +149,7 @@ class Changes:
             return False
         for run in list(stopping):
             run.stop.was_told(done)
+            run.stop.drain.was_told()
         return done and bool(change.outcome())
 
     def suspend(self) -> None:
@@ -212,7 +240,7 @@ class Changes:
             start.wait(FOREVER)
             if start.result is not None:
                 run = self.run
-                self._stop([], now(), Caller())
+                self._stop([], Caller(), now())
                 with self._turns:
                     if self.run is run and self.status == STOPPED:
                         self.status, self.run, self.port = start.result
@@ -223,12 +251,26 @@ class Changes:
         with contextlib.suppress(RuntimeError):
             self._asking.make(change, now() + _TAKE_BACK_S)
 
-    def _stop(self, stopping: list[Run], deadline: float, caller: Caller) -> bool:
+    def _begin_drain(self, delay: float, caller: Caller, until: float) -> None:
+        """Returns when it is time to stop."""
+        with self._turns:
+            run, serves = self.run, self.shown() in (RUNNING, DRAINING)
+            if run is not None and ANSWERS[self.status, Ask.DRAIN] is Answer.GO:
+                self.status = DRAINING
+                run.stop.drain.begin(delay, caller)
+        try:
+            if run is not None:
+                run.stop.drain.wait(until if serves else now())
+        except BaseException as error:
+            say("the delay of a drain was broken off, and the server stops", error)
+
+    def _stop(self, stopping: list[Run], caller: Caller, deadline: float) -> bool:
         with self._turns:
             run = self.run
             if run is None:
                 return True
             stopping.append(run)
+            run.stop.drain.end()
             status = self.status
             if ANSWERS[status, Ask.STOP] is Answer.NOTHING:
                 return run.stop.result_to_tell()

@@ -273,6 +273,19 @@ class Run:
         """The open connections, as users have them."""
         return [one.handle for one in self.limit.snapshot() if isinstance(one, ConnectionTask)]
 
+    # ---- for a drain ----------------------------------------------------------------
+
+    def blocked(self, ident: int) -> bool:
+        """Whether a thread waits for a change of the server's state."""
+        return self._owner.blocked(ident)
+
+    def begin_drain(self) -> None:
+        """Connections learn of it."""
+
+    def tell_drain(self, delay: float) -> None:
+        """It is said where it listens, or did; `delay` in seconds."""
+        self.events.drains(self.listener.listened, delay)
+
     # ---- for the stop ---------------------------------------------------------------
 
     def tell_shutdown(self, address: Any) -> None:

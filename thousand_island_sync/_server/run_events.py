@@ -7,7 +7,7 @@ from contextvars import Context
 from typing import Any
 
 from .. import events
-from .._base.clock import now_ns
+from .._base.clock import FOREVER, now_ns
 from .._telemetry.in_order import InOrder
 from .current_transport import CurrentTransport
 
@@ -40,6 +40,11 @@ class ListenerEvents:
     def resumed(self, address: Any) -> None:
         """It listens again."""
         self._tell(events.listener_resume, address, {})
+
+    def drains(self, address: Any, delay: float) -> None:
+        """It will stop in so many seconds."""
+        delay_ns = None if delay == FOREVER else round(delay * 1e9)
+        self._tell(events.listener_drain, address, {"delay_ns": delay_ns})
 
     def shut_down(self, address: Any, began_ns: int) -> None:
         """A stop has begun, of what started then."""

@@ -21,6 +21,7 @@ class Ask(Enum):
     START = "start"
     SUSPEND = "suspend"
     RESUME = "resume"
+    DRAIN = "drain"
     STOP = "stop"
 
 
@@ -36,17 +37,19 @@ class Answer(Enum):
 NEW: Final = "new"
 RUNNING: Final = "running"
 SUSPENDED: Final = "suspended"
+DRAINING: Final = "draining"
 STOPPING: Final = "stopping"
 STOPPED: Final = "stopped"
 
-_ASKS = (Ask.START, Ask.SUSPEND, Ask.RESUME, Ask.STOP)
+_ASKS = (Ask.START, Ask.SUSPEND, Ask.RESUME, Ask.DRAIN, Ask.STOP)
 _GO, _NOTHING, _NOT, _ALREADY = Answer.GO, Answer.NOTHING, Answer.NOT_RUNNING, Answer.ALREADY
 _ROWS: dict[Status, tuple[Answer, ...]] = {
-    NEW: (_GO, _NOT, _NOT, _NOTHING),
-    RUNNING: (_ALREADY, _GO, _NOTHING, _GO),
-    SUSPENDED: (_ALREADY, _NOTHING, _GO, _GO),
-    STOPPING: (_ALREADY, _NOTHING, _NOTHING, _GO),
-    STOPPED: (_GO, _NOT, _NOT, _NOTHING),
+    NEW: (_GO, _NOT, _NOT, _NOTHING, _NOTHING),
+    RUNNING: (_ALREADY, _GO, _NOTHING, _GO, _GO),
+    SUSPENDED: (_ALREADY, _NOTHING, _GO, _GO, _GO),
+    DRAINING: (_ALREADY, _NOTHING, _NOTHING, _NOTHING, _GO),
+    STOPPING: (_ALREADY, _NOTHING, _NOTHING, _NOTHING, _GO),
+    STOPPED: (_GO, _NOT, _NOT, _NOTHING, _NOTHING),
 }
 #: (status, what is asked for) -> what becomes of it.
 ANSWERS = {

@@ -20,6 +20,7 @@ from .._base.latch import Latch
 from .._base.own_threads import Teller
 from .._listener.backlog import Backlog
 from .asked import Caller
+from .drain import Drain
 from .status import Turns
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class Stop:
         run: which.
         finished: called when nothing is left to do.
         blocked: whether a thread waits for the caller.
+
+    Attributes:
+        drain: what may go before it.
+        over: opens when nothing is left to do.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Stop:
         self._run = run
         self._finished = finished
         self._blocked = blocked
+        self.drain = Drain(run)
         self._turns = Turns()
         self._deadlines = [FOREVER]
         self._callers: dict[int, object] = {}  # connections whose callbacks are in a stop
@@ -203,6 +209,7 @@ class Stop:
         if self._teller is not None:
             told = self._teller.wait(self._last_moment(), self._blocked) and told
         told = run.all_told(self._last_moment()) and told
+        told = self.drain.all_told(self._last_moment()) and told
         if not told:
             self._all_ended = False  # a receiver has not returned
         run.close_descriptors()

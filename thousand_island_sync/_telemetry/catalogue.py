@@ -122,6 +122,18 @@ CATALOGUE: Mapping[str, EventDescription] = MappingProxyType(
                 "`resume()` listens again.",
             ),
             _event(
+                "listener.drain",
+                "info",
+                {
+                    "delay_ns": (
+                        int | None,
+                        "nanoseconds until it stops, at the latest; `None`: when somebody says so",
+                    )
+                },
+                {"local_address": _ADDRESS},
+                "`drain()` has begun: the server still accepts, and will stop.",
+            ),
+            _event(
                 "acceptor.start",
                 "debug",
                 {},

@@ -42,6 +42,12 @@ class ListenerStartMeasurements(Moment):
     port: int | None
 
 
+class ListenerDrainMeasurements(Moment):
+    """Nanoseconds until the stop; `None`: until somebody asks for it."""
+
+    delay_ns: int | None
+
+
 class AcceptorAcceptMeasurements(Moment):
     """Nanoseconds that the client waited, and that its connection took to make."""
 
@@ -203,6 +209,7 @@ ListenerSuspendMeasurements = Moment
 ListenerSuspendMetadata = OfListener
 ListenerResumeMeasurements = Moment
 ListenerResumeMetadata = OfListener
+ListenerDrainMetadata = OfListener
 AcceptorStartMeasurements = Moment
 AcceptorStartMetadata = OfAcceptor
 AcceptorAcceptMetadata = HandlerStartMetadata
