@@ -3,17 +3,26 @@
 import contextlib
 import fcntl
 import io
+import json
 import logging
 import os
 import re
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import pytest
 
 from tests.forking import forks
 from tests.support import break_start_off, busy_seconds, eventually, running
-from thousand_island_sync._telemetry.line_writer import LineHandler, LineWriter, close_all
+from thousand_island_sync import ConfigError
+from thousand_island_sync._telemetry import log_formats
+from thousand_island_sync._telemetry.line_writer import (
+    MOST_CHARACTERS,
+    LineHandler,
+    LineWriter,
+    close_all,
+)
 
 #: A page: of the kernel's sizes for a pipe the smallest.
 SMALL_PIPE = 4_096
@@ -145,6 +154,30 @@ def test_a_stream_without_a_descriptor_and_none_at_all():
     assert stream.getvalue() == "hello\n"
 
 
+def test_long_lines_wait_in_bounded_memory_too(pipe):
+    stream, reader = pipe
+    writer = LineWriter(stream)
+    line = "." * (1 << 20)
+    for _ in range(50):
+        writer.put(line)
+    assert sum(len(one) for one in snapshot(writer) if isinstance(one, str)) <= MOST_CHARACTERS
+    writer.close()
+    text = b""
+    while b" lines were dropped here" not in text:
+        text += os.read(reader, 1 << 20)
+    told = int(re.search(rb"(\d+) lines were dropped", text).group(1))
+    assert text.count(line.encode()) + told == 50
+    close_all(writer, within=5)
+
+
+def snapshot(writer):
+    """What waits; nobody takes of it meanwhile: the stream stands."""
+    waiting = [writer._lines.get() for _ in range(writer._lines.qsize())]
+    for one in waiting:
+        writer._lines.put(one)
+    return waiting
+
+
 @forks
 def test_a_forked_child_writes_its_lines_itself(pipe):
     stream, reader = pipe
@@ -168,6 +201,59 @@ def test_records_are_lines_and_one_that_cannot_be_formatted_is_told_as_such():
     handler.handle(record)
     close_all(writer)
     assert stream.getvalue() == "fine\na line of here.py:7 cannot be formatted: '%d'\n"
+
+
+def test_what_the_handler_says_itself_has_the_format_of_all_lines(pipe):
+    stream, reader = pipe
+    writer = LineWriter(stream, most=5)
+    handler = LineHandler(writer)
+    handler.setFormatter(log_formats.json())
+    text = "." * 100
+    for _ in range(200):
+        handler.handle(logging.LogRecord("x", logging.INFO, "here.py", 7, text, None, None))
+    handler.handle(logging.LogRecord("x", logging.INFO, "here.py", 7, "%d", ("text",), None))
+    writer.close()
+    lines = [json.loads(line) for line in read_lines(reader, "were dropped here")]
+    told = [line for line in lines if line.get("event_name") == "log.dropped"]
+    assert told[-1]["level"] == "WARNING"
+    assert told[-1]["message"].startswith(f"{told[-1]['dropped']} lines were dropped here")
+    assert len(lines) - len(told) + sum(line["dropped"] for line in told) == 201
+    close_all(writer, within=5)
+
+
+def test_a_record_that_cannot_be_formatted_is_one_of_the_same_format():
+    stream = io.StringIO()
+    writer = LineWriter(stream)
+    handler = LineHandler(writer)
+    handler.setFormatter(log_formats.json())
+    handler.handle(logging.LogRecord("x", logging.INFO, "here.py", 7, "%d", ("text",), None))
+    close_all(writer)
+    line = json.loads(stream.getvalue())
+    assert line["level"] == "ERROR"
+    assert line["message"] == "a line of here.py:7 cannot be formatted: '%d'"
+
+
+def test_a_line_of_json_has_its_time_its_level_and_its_traceback():
+    try:
+        raise ValueError("two\nlines")
+    except ValueError as error:
+        record = logging.LogRecord("shop", logging.ERROR, "x", 7, "%s", ("ü\n",), error_info(error))
+    line = log_formats.json().format(record)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert (found["level"], found["logger"], found["message"]) == ("ERROR", "shop", "ü\n")
+    assert datetime.fromisoformat(found["timestamp"]).utcoffset() == timedelta(0)
+    assert "ValueError: two" in found["exc_info"]
+
+
+def error_info(error):
+    return type(error), error, error.__traceback__
+
+
+def test_json_without_its_package_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pythonjsonlogger.json", None)
+    with pytest.raises(ConfigError, match=r"python-json-logger.*thousand_island_sync\[json\]"):
+        log_formats.json()
 
 
 def test_an_interpreter_ends_beside_a_stream_that_stands():

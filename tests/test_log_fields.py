@@ -130,6 +130,22 @@ def test_each_way_to_end_has_its_reason(data, reason, error_type, serve, client,
     assert end["duration_ms"] > 0
 
 
+def test_what_a_peer_says_is_shown_and_not_done(serve, client, caplog):
+    """A terminal would obey it."""
+
+    class Repeats(Handler):
+        def handle_data(self, data, sock):
+            return Error(ValueError(f"bad line {data.decode()}"))
+
+    attached(caplog)
+    sock = client(serve(Repeats))
+    sock.sendall(b"\x1b[2J\r\nERROR forged")
+    assert receive_all(sock) == b""
+    of(caplog, "handler.error")
+    (line,) = [one.message for one in caplog.records if "bad line" in one.message]
+    assert r"ValueError(bad line \x1b[2J ERROR forged)" in line
+
+
 def test_a_stop_is_a_reason_too(serve, client, caplog):
     attached(caplog)
     server = serve(Echo)

@@ -203,8 +203,13 @@ def _line(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -
 
 def _shown(value: Any) -> str:
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}({' '.join(str(value).split())})"
+        return f"{type(value).__name__}({_printable(' '.join(str(value).split()))})"
     if isinstance(value, type):
         return value.__name__
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _printable(text: str) -> str:
+    """Perhaps it is a peer's, and the log is read on a terminal."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

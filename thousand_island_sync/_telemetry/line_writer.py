@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import select
+from collections.abc import Callable
 from typing import TextIO
 
 from .._base import fork
@@ -18,8 +19,9 @@ from .._base.clock import now
 from .._base.locks import lock
 from .._base.supervised import Supervised
 
-#: Lines that wait.
+#: Lines that wait, and their characters: a line may be a traceback.
 MOST_LINES = 4_096
+MOST_CHARACTERS = 8 << 20
 
 
 class LineWriter:
@@ -33,14 +35,22 @@ class LineWriter:
         stream: where to. What has no descriptor is written to as it is; `None` (standard
             error was closed before Python began) takes nothing.
         most: lines that may wait.
+
+    Attributes:
+        say_dropped: words a line on how many were dropped. Thread: the writer's.
     """
+
+    say_dropped: Callable[[int], str]
 
     def __init__(self, stream: TextIO | None, most: int = MOST_LINES) -> None:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._most = most
         # Its `put` may come in a signal handler or a `__del__` amid another: it takes no lock.
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # A number: so many lines were dropped here.
+        self._lines: queue.SimpleQueue[str | int | None] = queue.SimpleQueue()
+        self._size = 0  # of what waits
+        self.say_dropped = "{} lines were dropped here: nobody read them in time".format
         self._counting = lock("lines")
         self._dropped = 0
         self._forks = fork.forks
@@ -58,18 +68,20 @@ class LineWriter:
             self._write(line)
             return
         with self._counting:
-            if self._closed or self._lines.qsize() >= self._most:
+            too_much = self._size and self._size + len(line) > MOST_CHARACTERS
+            if self._closed or too_much or self._lines.qsize() >= self._most:
                 self._dropped += 1
                 return
-            self._say_dropped()
+            self._have_dropped_said()
+            self._size += len(line)
             self._lines.put(line)
 
-    def _say_dropped(self) -> None:
+    def _have_dropped_said(self) -> None:
         """Behind what waits, which came before them."""
         with self._counting:
             dropped, self._dropped = self._dropped, 0
             if dropped:
-                self._lines.put(f"{dropped} lines were dropped here: nobody read them in time")
+                self._lines.put(dropped)
 
     def close(self) -> None:
         """Lines that come later are dropped; what is queued is written still. Idempotent."""
@@ -77,7 +89,7 @@ class LineWriter:
             return
         with self._counting:
             self._closed = True
-            self._say_dropped()
+            self._have_dropped_said()
             self._lines.put(None)
 
     def join(self, timeout: float) -> None:
@@ -89,11 +101,17 @@ class LineWriter:
             line = self._lines.get()
             if line is None:
                 return
-            if not self._write(line):
+            if isinstance(line, int):
+                written, lost = self._write(self.say_dropped(line)), line
+            else:
+                written, lost = self._write(line), 1
                 with self._counting:
-                    self._dropped += 1
+                    self._size -= len(line)
+            if not written:
+                with self._counting:
+                    self._dropped += lost
             elif self._dropped and self._lines.empty() and not self._closed:
-                self._say_dropped()
+                self._have_dropped_said()
 
     def _write(self, line: str) -> bool:
         """Whether it could be: the reader may have gone, the disk be full."""
@@ -141,18 +159,33 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class LineHandler(logging.Handler):
-    """Log records as lines of a `LineWriter`; they are formatted where they are logged."""
+    """Log records as lines of a `LineWriter`; they are formatted where they are logged. What it has
+    to say itself is a record in the same format."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
         self._writer = writer
+        writer.say_dropped = self._say_dropped
 
     def emit(self, record: logging.LogRecord) -> None:
         """As `logging.Handler.emit`; never waits."""
         try:
             line = self.format(record)
         except Exception:
-            line = (
-                f"a line of {record.pathname}:{record.lineno} cannot be formatted: {record.msg!r}"
+            line = self._own_line(
+                logging.ERROR,
+                f"a line of {record.pathname}:{record.lineno} cannot be formatted: {record.msg!r}",
             )
         self._writer.put(line)
+
+    def _say_dropped(self, count: int) -> str:
+        text = f"{count} lines were dropped here: nobody read them in time"
+        return self._own_line(logging.WARNING, text, event_name="log.dropped", dropped=count)
+
+    def _own_line(self, level: int, text: str, **fields: object) -> str:
+        record = logging.LogRecord("thousand_island_sync", level, __file__, 0, "%s", (text,), None)
+        vars(record).update(fields)
+        try:
+            return self.format(record)
+        except Exception:  # a formatter that never can
+            return text
