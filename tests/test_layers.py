@@ -22,6 +22,8 @@ ROWS = [
     {"_listener"},
     {"_server"},
     {"server"},
+    {"_admin"},
+    {"admin"},
     {"testing"},
     {"", "__main__"},
 ]

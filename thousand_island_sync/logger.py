@@ -30,6 +30,8 @@ LEVELS: dict[str, tuple[str, ...]] = {
     for level in ("error", "info", "debug", "trace")
 }
 _LOGGED_AT = {"error": logging.ERROR, "info": logging.INFO}
+#: What its logger is set to, so that a level is written.
+_LETS_THROUGH = {"error": logging.WARNING, "info": logging.INFO}
 _WARNINGS = {"acceptor.spawn_error", "acceptor.accept_error", "pool.saturated"}
 _BY_PEERS = {*LEVELS["error"]} - {"listener.error"}
 
@@ -83,6 +85,16 @@ def detach_logger(level: LogLevel = "error") -> None:
     if level == "error":
         _own.removeFilter(_tracebacks)
         _limit.close()
+
+
+def change_level(level: LogLevel) -> None:
+    """What is attached is this level from now on, written where it was written before; that logger
+    lets it through. Raises ConfigError: an unknown level."""
+    attach_logger(level, _logger)
+    later = list(LEVELS)[list(LEVELS).index(level) + 1 :]
+    if later:
+        detach_logger(later[0])  # type: ignore[arg-type]
+    _logger.setLevel(_LETS_THROUGH.get(level, logging.DEBUG))
 
 
 def _check(level: str) -> None:

@@ -356,3 +356,8 @@ class ThousandIsland:
 def config_of(server: ThousandIsland) -> Config:
     """Its options, as they were checked."""
     return server._config
+
+
+def run_of(server: ThousandIsland) -> Run | None:
+    """What its last start opened, if that came so far."""
+    return server._run

@@ -86,6 +86,7 @@ from .task_table import TaskTable
 from .timers import Timer
 from .watchdog import Watchdog
 from .watchdog_timer import WatchdogTimer
+from .worker import Running
 from .workers import Workers
 
 
@@ -290,6 +291,10 @@ class Scheduler:
         """Whether a thread looks at what comes, or will when its callback is over or is seen
         to stand still. A hint: without the lock."""
         return self._permits.are_held()
+
+    def running(self) -> list[Running]:
+        """As `Workers.running`."""
+        return self._workers.running()
 
     def threads(self) -> list[threading.Thread]:
         return self._workers.threads()

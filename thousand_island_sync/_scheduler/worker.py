@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .._base.compiled import native
 from .task import Task
@@ -14,6 +14,22 @@ class _Permits(Protocol):
     """What a worker needs of the permits."""
 
     def hand_off(self, worker: Worker) -> None: ...
+
+
+class Running(NamedTuple):
+    """What a thread of the pool runs.
+
+    Attributes:
+        ident: the thread's.
+        turns: steps that it has begun; another number, another step.
+        task: what is run.
+        has_permit: whether others wait for this one to end, or to be seen to block.
+    """
+
+    ident: int
+    turns: int
+    task: Task
+    has_permit: bool
 
 
 class PythonWorker:

@@ -13,7 +13,7 @@ from .run_queue import RunQueue
 from .task import AGAIN, PARK, Task
 from .task_table import TaskTable
 from .watchdog_timer import WatchdogTimer
-from .worker import Worker
+from .worker import Running, Worker
 
 #: A thread that had nothing to do for this long ends.
 _IDLE_S = 30.0
@@ -243,6 +243,14 @@ class Workers:
         """Whether one of them is in a step of this task, or was a moment ago. Thread: any."""
         with self._lock:
             return any(worker.task is task for worker in self._threads)
+
+    def running(self) -> list[Running]:
+        """What each of them runs. Thread: any; without the lock, a hint."""
+        return [
+            Running(thread.ident or 0, worker.turns(), task, worker.permit)
+            for worker, thread in self._threads.copy().items()
+            if (task := worker.task) is not None
+        ]
 
     def turns(self) -> int:
         """With the lock: tasks that the threads there are have run."""

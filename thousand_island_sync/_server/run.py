@@ -27,6 +27,7 @@ from .._listener.listener import Listener
 from .._listener.listener_thread import ListenerThread
 from .._scheduler.poller import Poller, new_poller
 from .._scheduler.scheduler import Scheduler
+from .._scheduler.worker import Running
 from .._stream.unsent_total import UnsentTotal
 from ..connection import Connection
 from ..errors import ListenError
@@ -285,6 +286,10 @@ class Run:
     def tell_drain(self, delay: float) -> None:
         """It is said where it listens, or did; `delay` in seconds."""
         self.events.drains(self.listener.listened, delay)
+
+    def running(self) -> list[Running]:
+        """What its pool's threads run at this moment. Thread: any."""
+        return self.scheduler.running()
 
     # ---- for the stop ---------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""What `AdminServer`, `ctl` and `top` are made of."""
