@@ -10,8 +10,8 @@ from pathlib import Path
 
 from thousand_island_sync import TCP, TLS
 from thousand_island_sync._base.options import MISSING, Option
+from thousand_island_sync._command.table import WITH_FLAGS, flag
 from thousand_island_sync._server.config import OPTIONS
-from thousand_island_sync._server.flags import WITH_FLAGS, flag
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 

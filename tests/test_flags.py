@@ -1,13 +1,13 @@
 """The flags of the command line: one for each option that can be written in a line."""
 
-import argparse
-
 import pytest
 
 from thousand_island_sync import TLS, events
 from thousand_island_sync.__main__ import main
+from thousand_island_sync._command.extras import EXTRAS
+from thousand_island_sync._command.line import parse
+from thousand_island_sync._command.table import WITH_FLAGS, flag
 from thousand_island_sync._server.config import OPTIONS
-from thousand_island_sync._server.flags import WITH_FLAGS, add_flags, flag, given_options
 
 #: What no line can say, or should.
 WITHOUT = {
@@ -56,19 +56,21 @@ WRITTEN = {
     "ciphers": ("ECDHE+AESGCM", "ECDHE+AESGCM"),
     "crl": ("none", None),
     "keylog_file": ("keys", "keys"),
+    "log_level": ("debug", "debug"),
+    "log_format": ("text", "text"),
+    "setup": ("app:function", "app:function"),
+    "drain_delay_ms": ("2.5", 2.5),
+    "watch_certificates": ("20", 20),
 }
-SWITCHES = [name for name, option in WITH_FLAGS.items() if option.takes == "True or False"]
+SWITCHES = [name for name, setting in WITH_FLAGS.items() if setting.is_switch]
 
 
 def parsed(*words):
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    add_flags(parser, host="127.0.0.1")
-    own, transport = given_options(parser.parse_args(words))
-    return {**own, **transport}
+    return {name: given.value for name, given in parse(words).given.items()}
 
 
 def test_every_option_has_a_flag_but_for_those_that_no_line_can_say():
-    assert {*OPTIONS, *TLS.OPTIONS} - WITHOUT == WITH_FLAGS.keys()
+    assert {*OPTIONS, *TLS.OPTIONS, *EXTRAS} - WITHOUT == WITH_FLAGS.keys()
     assert WITH_FLAGS.keys() == {*WRITTEN, *SWITCHES}
 
 
@@ -76,9 +78,10 @@ def test_every_option_has_a_flag_but_for_those_that_no_line_can_say():
 def test_what_is_written_becomes_a_value_that_the_table_takes(name):
     text, value = WRITTEN[name]
     found = parsed(flag(name), text)
-    assert found == {"host": "127.0.0.1", name: value}
+    assert found == {name: value}
+    assert parsed(f"{flag(name)}={text}") == found
     assert type(found[name]) is type(value)
-    assert WITH_FLAGS[name].check(value)
+    assert WITH_FLAGS[name].option.check(value)
 
 
 @pytest.mark.parametrize("name", SWITCHES)
@@ -87,21 +90,16 @@ def test_what_is_true_or_false_has_two_flags(name):
     assert parsed(flag("no_" + name))[name] is False
 
 
-def test_what_is_not_given_is_left_to_the_server():
-    assert parsed() == {"host": "127.0.0.1"}
-
-
 def test_alpn_is_short():
     assert parsed("--alpn", "h2") == parsed("--alpn-protocols", "h2")
 
 
 def test_the_help_says_of_each_what_the_table_says(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
+    assert main(["--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for name, option in WITH_FLAGS.items():
+    for name, setting in WITH_FLAGS.items():
         assert flag(name) in said
-        assert option.means.replace("`", "") in said
+        assert setting.option.means.replace("`", "") in said
     assert '"unix:/path", "unix:@name" (127.0.0.1)' in said
 
 

@@ -19,8 +19,8 @@ FILES = sorted(HOUSE.files)
 #: What users may call, of each class that they get from us. One more is one more to keep for ever.
 CONTRACT = {
     "server.ThousandIsland": """
-        name start stop suspend resume wait serve_forever drain reload_transport status
-        local_port local_address connections info""",
+        name start stop suspend resume wait serve_forever drain reload_transport
+        watch_certificates status local_port local_address connections info""",
     "handler.Handler": """
         handle_connection handle_data handle_eof handle_upgrade handle_info handle_drain
         handle_call handle_close handle_error handle_timeout handle_shutdown handle_end admit""",

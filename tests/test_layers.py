@@ -25,6 +25,7 @@ ROWS = [
     {"_admin"},
     {"admin"},
     {"testing"},
+    {"_command"},
     {"", "__main__"},
 ]
 ROW_OF = {module: number for number, row in enumerate(ROWS) for module in row}

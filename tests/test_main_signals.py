@@ -108,7 +108,7 @@ def unread(*arguments):
     )
     os.close(writer)
     try:
-        yield process, int(process.stdout.readline().rpartition(":")[2].partition(";")[0]), reader
+        yield process, int(process.stdout.readline().rpartition(":")[2]), reader
     finally:
         process.kill()
         process.wait()

@@ -18,6 +18,7 @@ is no limit. Every error of ours is a `ThousandIslandError`.
 from . import events
 from ._base.options import Missing
 from ._base.types import PEM, Address, Buffer, File, SocketAddress, Status
+from ._base.version import VERSION as __version__
 from ._server.option_types import ServerOptions
 from ._socketserver import socketserver_handler
 from .connection import Connection
@@ -55,6 +56,7 @@ from .transports import (
 )
 
 __all__ = [
+    "__version__",
     "Missing",
     "SocketAddress",
     "PEM",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Never, Unpack
@@ -11,14 +11,15 @@ from ._base.clock import REAL, Times, seconds
 from ._base.options import MISSING, Missing, is_milliseconds
 from ._base.signatures import spelled_out, written_out
 from ._base.types import Address, Status
+from ._server.certificate_watch import Certificates, CertificateWatch
 from ._server.changes import Changes
 from ._server.config import NO_OPTIONS, Config, config
 from ._server.current_transport import CurrentTransport
 from ._server.run import NOT_STARTED, Run
-from ._server.serving import serve_until_signalled
+from ._server.serving import HANGUP, check, serve_until_signalled
 from ._server.status import DRAINING, STOPPING
 from .connection import Connection
-from .errors import ConfigError, NotSupported, ServerNotRunning, ThousandIslandError
+from .errors import ConfigError, NotSupported, ServerNotRunning
 from .handler import Handler
 from .transports import TCP, Prepared, ReloadOptions, Transport, TransportOptions
 
@@ -100,6 +101,8 @@ class ThousandIsland:
         self._config = config(positional, given, self._times)
         self._transport = CurrentTransport(self._config.transport)
         self._changes = Changes(self, self._config, self._transport)
+        certificates = Certificates(self._transport)
+        self._watch = CertificateWatch(certificates, self._changes.wait, self._config.name)
 
     @written_out(_set_up)
     def __init__(
@@ -162,6 +165,7 @@ class ThousandIsland:
         """
         self._changes.check_process()
         self._changes.start()
+        self._watch.begin()
         return self
 
     def __enter__(self) -> ThousandIsland:
@@ -237,26 +241,34 @@ class ThousandIsland:
         self._changes.check_process()
         return self._changes.wait(seconds(timeout_ms))
 
-    def serve_forever(self, *others: ThousandIsland) -> None:
+    def serve_forever(
+        self,
+        *others: ThousandIsland,
+        reload: Callable[[], object] | None = None,
+        drain_delay_ms: float = 0,
+    ) -> None:
         """Serves until stopped; SIGINT and SIGTERM begin a graceful stop, a second one
-        cuts at once.
+        cuts at once. The signals' handlers are as they were before when it returns.
 
         Args:
             others: servers that live and stop with this one.
+            reload: a function without arguments that SIGHUP calls, on the main thread; what it
+                raises is logged. Signals that come while it runs are one more call afterwards.
+                `None`: SIGHUP does nothing while it serves.
+            drain_delay_ms: milliseconds that SIGTERM goes on accepting, as `drain` does, before
+                the stop; SIGINT does not.
 
         Raises:
             ListenError: as for `start`; what had been started is stopped again.
             ThousandIslandError: not on the main thread.
-            TypeError: one of `others` is no server; nothing was started.
+            TypeError: one of `others` is no server, or `reload` no function; nothing was started.
+            ConfigError: `drain_delay_ms` is no number of milliseconds.
 
         Thread: the main thread only.
         """
-        for other in others:
-            if not isinstance(other, ThousandIsland):
-                raise TypeError(f"serve_forever: got {other!r}, takes further servers or nothing")
-        if threading.current_thread() is not threading.main_thread():
-            raise ThousandIslandError("serve_forever: main thread only; elsewhere: start, wait")
-        serve_until_signalled((self, *others))
+        check(ThousandIsland, others, reload, drain_delay_ms)
+        calls = {} if reload is None or HANGUP is None else {HANGUP: reload}
+        serve_until_signalled((self, *others), calls, drain_delay_ms)
 
     # ---- suspending -----------------------------------------------------------
 
@@ -296,6 +308,24 @@ class ThousandIsland:
         if "transport_options" in transport_options:
             raise ConfigError("transport_options: give the options themselves, by name")
         self._transport.reload({**transport_options})
+
+    def watch_certificates(self, interval_ms: float = 60_000) -> None:
+        """Looks at the files of certificate, key, CAs and CRL, those of `sni` included, and loads
+        what has changed: new connections get it, open ones keep theirs. Bad files are one ERROR
+        line of the log `thousand_island_sync`, and the old ones stay in use. A thread of its own
+        does it, from now on or from `start` on, and ends with the server.
+
+        Args:
+            interval_ms: milliseconds between two looks. A later call replaces an earlier one.
+
+        Raises:
+            ConfigError: `interval_ms` is none, or there are no files: it is no TLS server, or its
+                certificate was given as bytes.
+        """
+        self._changes.check_process()
+        self._watch.ask(interval_ms)
+        if self._changes.status not in ("new", "stopped"):
+            self._watch.begin()
 
     # ---- what it is doing -----------------------------------------------------
 
@@ -361,3 +391,8 @@ def config_of(server: ThousandIsland) -> Config:
 def run_of(server: ThousandIsland) -> Run | None:
     """What its last start opened, if that came so far."""
     return server._run
+
+
+def certificates_of(server: ThousandIsland) -> Certificates:
+    """Those that it serves."""
+    return Certificates(server._transport)

@@ -31,7 +31,8 @@ class NotedSignals:
         numbers: signals that get a handler, which counts; others that have one are noted as well.
 
     Attributes:
-        handled: how often that handler ran: what found no room among the bytes counts, too.
+        handled: by number, how often that handler ran: what found no room among the bytes counts,
+            too.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
@@ -39,7 +40,7 @@ class NotedSignals:
         self._before: dict[int, Any] = {}
         self._descriptor = -1
         self._active = False
-        self.handled = 0
+        self.handled = dict.fromkeys(self._numbers, 0)
         with descriptors.thread.no_fork:
             self._ours, self._theirs = socket.socketpair()
             descriptors.hold(self)
@@ -63,7 +64,7 @@ class NotedSignals:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
-        self.handled += 1
+        self.handled[number] += 1
         self.note(b"\0")  # no signal's number; there was no room for that one, perhaps
 
     def __exit__(self, *exc: object) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,16 +14,13 @@ from .._base import fork
 _SIGHUP = getattr(signal, "SIGHUP", None)
 
 _came = False
-_ask: Callable[[], None] | None = None
 _before: Any = signal.SIG_DFL
 
 
 def _note(*signal_and_frame: object) -> None:
-    """The handler. It may be run amid itself, so what it calls must bear that."""
+    """The handler. It may be run amid itself."""
     global _came
     _came = True
-    if _ask is not None:
-        _ask()
 
 
 def survive() -> None:
@@ -56,18 +54,13 @@ def survived() -> Iterator[None]:
             _restore()
 
 
-@contextmanager
-def asks(ask: Callable[[], None]) -> Iterator[None]:
-    """SIGHUP calls `ask` within the block; at once, if one came before: what it is to load
-    may have been read by then. Signals come amid one another: `ask` takes no lock."""
-    global _ask
-    _ask = ask
-    if _came:
-        ask()
-    try:
-        yield
-    finally:
-        _ask = None
+def repeat() -> None:
+    """Whoever heeds it now gets what came before: what it is to load may have been read by
+    then."""
+    global _came
+    if _came and _SIGHUP is not None:
+        _came = False
+        os.kill(os.getpid(), _SIGHUP)
 
 
 def ignore() -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
 from .._base import fork
+from .._base.options import MILLISECONDS, is_milliseconds
 from .._base.signal_handlers import NotedSignals
-from ..errors import ThousandIslandError
+from ..errors import ConfigError, ThousandIslandError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_log = logging.getLogger("thousand_island_sync")
+
+#: Each of them ends it.
+_ENDS = (signal.SIGINT, signal.SIGTERM)
+#: Is heeded, or ignored, while it serves.
+HANGUP = getattr(signal, "SIGHUP", None)
 _WAKES = b"\xff"  # no signal's number
 
 
@@ -24,13 +32,49 @@ class Server(Protocol):
     def status(self) -> str: ...
     def start(self) -> Any: ...
     def stop(self, timeout_ms: float = ...) -> bool: ...
+    def drain(self, delay_ms: float = ...) -> bool: ...
     def wait(self) -> bool: ...
 
 
-def serve_until_signalled(servers: tuple[Server, ...]) -> None:
-    """Starts what is not started; returns when all have stopped. Thread: the main one."""
-    with NotedSignals(_SIGNALS) as signals:
-        _Serving(servers, signals).run()
+def check(kind: type, others: tuple[object, ...], reload: object, drain_delay_ms: object) -> None:
+    """Looks at the arguments of `serve_forever`; `kind`: what a server is.
+
+    Raises:
+        TypeError, ConfigError, ThousandIslandError: as that says.
+    """
+    for other in others:
+        if not isinstance(other, kind):
+            raise TypeError(f"serve_forever: got {other!r}, takes further servers or nothing")
+    if reload is not None and not callable(reload):
+        raise TypeError(f"serve_forever: reload: got {reload!r}, takes a function, or None")
+    if not is_milliseconds(drain_delay_ms):
+        raise ConfigError(
+            f"serve_forever: drain_delay_ms: got {drain_delay_ms!r}, takes {MILLISECONDS}"
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise ThousandIslandError("serve_forever: main thread only; elsewhere: start, wait")
+
+
+def serve_until_signalled(
+    servers: tuple[Server, ...],
+    calls: Mapping[int, Callable[[], object]],
+    drain_delay_ms: float = 0,
+    started: Callable[[], object] = lambda: None,
+) -> bool:
+    """Starts what is not started; returns when all have stopped. Thread: the main one.
+
+    Args:
+        servers: which.
+        calls: what other signals call, on this thread; what that raises is logged.
+        drain_delay_ms: of the drain that SIGTERM begins; 0: a stop.
+        started: called once all have started and signals are heeded.
+
+    Returns:
+        Whether every connection ended by itself.
+    """
+    others = {*calls, *([HANGUP] if HANGUP is not None else [])}
+    with NotedSignals((*_ENDS, *others)) as signals:
+        return _Serving(servers, signals, calls, drain_delay_ms).run(started)
 
 
 class _Phase(Enum):
@@ -44,24 +88,39 @@ class _Phase(Enum):
 class _Serving:
     """Waits for signals, which come as bytes, and for servers that have stopped."""
 
-    def __init__(self, servers: tuple[Server, ...], signals: NotedSignals) -> None:
+    def __init__(
+        self,
+        servers: tuple[Server, ...],
+        signals: NotedSignals,
+        calls: Mapping[int, Callable[[], object]],
+        drain_delay_ms: float,
+    ) -> None:
         self._servers = servers
         self._signals = signals
-        self._count = 0  # of signals so far
+        self._calls = calls
+        self._drain_delay_ms = drain_delay_ms
+        self._seen: Counter[int] = Counter()  # signals so far
+        self._called: Counter[int] = Counter()  # how many of them were answered by a call
         self._phase = _Phase.SERVING
         self._ended: deque[Server] = deque()
+        self._results: deque[bool] = deque()
         self._threads: list[threading.Thread] = []
+        self._poller = select.poll()
         self._forks = fork.forks
 
-    def run(self) -> None:
-        """Returns when all have stopped."""
+    def run(self, started: Callable[[], object]) -> bool:
+        """Returns when all have stopped: whether all connections ended by themselves."""
+        self._poller.register(self._signals.fileno(), select.POLLIN)
         try:
             for server in self._servers:
                 if server.status in ("new", "stopped"):
                     server.start()
             for server in self._servers:
                 self._begin(self._watch, server)
-            self._wait_for_all()
+            started()
+            while not self._is_over():
+                self._turn()
+                self._answer()
         except BaseException:
             if fork.forks == self._forks:
                 for server in self._servers:
@@ -69,50 +128,101 @@ class _Serving:
             raise
         for thread in self._threads:
             thread.join()
+        return all(self._results)
 
-    def _wait_for_all(self) -> None:
-        poller = select.poll()
-        poller.register(self._signals.fileno(), select.POLLIN)
-        while len(self._ended) < len(self._servers):
-            poller.poll()
-            if fork.forks != self._forks:
-                raise ThousandIslandError(
-                    "serve_forever: this process was forked inside it; the servers belong to the"
-                    " parent process"
-                )
-            self._count_signals()
-            self._go_on()
+    def _is_over(self) -> bool:
+        return len(self._ended) == len(self._servers)
+
+    def _turn(self) -> None:
+        """Waits for something, and lets it be the beginning of the end if it is."""
+        self._poller.poll()
+        self._check_process()
+        self._count_signals()
+        self._go_on()
+
+    def _check_process(self) -> None:
+        if fork.forks != self._forks:
+            raise ThousandIslandError(
+                "serve_forever: this process was forked inside it; the servers belong to the"
+                " parent process"
+            )
 
     def _count_signals(self) -> None:
-        noted = self._signals.noted()
         # Other signals that somebody handles are noted as well, and are no reason to stop;
         # where they leave no room, what counts is known by its handler.
-        count = self._count + sum(map(noted.count, _SIGNALS))
-        self._count = max(count, self._signals.handled)
+        self._seen.update(self._signals.noted())
+        for number, handled in self._signals.handled.items():
+            self._seen[number] = max(self._seen[number], handled)
 
     def _go_on(self) -> None:
         """The servers stop with the first signal, or with one of them, and a second one cuts."""
-        if self._phase is _Phase.SERVING and (self._count or self._ended):
+        asked = sum(self._seen[number] for number in _ENDS)
+        if self._phase is _Phase.SERVING and (asked or self._ended):
             self._phase = _Phase.STOPPING
+            drains = self._drain_delay_ms and not (self._seen[signal.SIGINT] or self._ended)
             for server in self._servers:
-                self._begin(server.stop)
-        if self._phase is _Phase.STOPPING and self._count > 1:
+                if drains:
+                    self._begin(self._end, server.drain, self._drain_delay_ms)
+                else:
+                    self._begin(self._end, server.stop)
+        if self._phase is _Phase.STOPPING and asked > 1:
             self._phase = _Phase.CUT
             for server in self._servers:
-                self._begin(server.stop, 0)
+                self._begin(self._end, server.stop, 0)
 
-    def _begin(self, target: Any, *args: Any) -> None:
-        """Calls it on a thread of its own."""
+    def _answer(self) -> None:
+        """Calls what signals call: once for all of a kind that have come until now."""
+        while due := [one for one in self._calls if self._seen[one] > self._called[one]]:
+            for number in due:
+                self._called[number] = self._seen[number]
+                self._call(self._calls[number])
 
-        def run() -> None:
-            fork.this_thread_is_ours()
-            target(*args)
+    def _call(self, call: Callable[[], object]) -> None:
+        """On this thread, the main one; whatever it waits for, another goes on meanwhile to heed
+        the signals that end it."""
+        returned = threading.Event()
 
-        thread = threading.Thread(target=run, name="serve-forever", daemon=True)
+        def look() -> None:
+            while not returned.is_set() and not self._is_over():
+                self._turn()
+
+        looks: threading.Thread | None = _thread(look)
+        try:
+            looks.start()  # type: ignore[union-attr]
+        except RuntimeError:  # no thread can be started now
+            looks = None
+        try:
+            call()
+        except Exception as error:
+            _log.error("serve_forever: what a signal calls has raised", exc_info=error)
+        finally:
+            self._check_process()
+            returned.set()
+            self._signals.note(_WAKES)
+            if looks is not None:
+                looks.join()
+
+    def _begin(self, target: Callable[..., object], *args: Any) -> None:
+        thread = _thread(target, *args)
         self._threads.append(thread)
         thread.start()
+
+    def _end(self, ends: Callable[..., bool], *args: Any) -> None:
+        done = False
+        try:
+            done = ends(*args)
+        finally:
+            self._results.append(done)
 
     def _watch(self, server: Server) -> None:
         server.wait()
         self._ended.append(server)
         self._signals.note(_WAKES)
+
+
+def _thread(target: Callable[..., object], *args: Any) -> threading.Thread:
+    def run() -> None:
+        fork.this_thread_is_ours()
+        target(*args)
+
+    return threading.Thread(target=run, name="serve-forever", daemon=True)

@@ -157,7 +157,7 @@ class TLS(TCP):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        self._prepared: Prepared | None = None
+        self.prepared: Prepared | None = None
         self._check()
         self._built = self._build()
 
@@ -168,7 +168,7 @@ class TLS(TCP):
             assert isinstance(made, TLS)
             return made
         transport = copy.copy(options.current)
-        transport._prepared = options
+        transport.prepared = options
         return transport
 
     @classmethod
@@ -199,14 +199,14 @@ class TLS(TCP):
         return transport
 
     def _present(self) -> TCP:
-        return self if self._prepared is None else self._prepared.current
+        return self if self.prepared is None else self.prepared.current
 
     def _given_now(self) -> dict[str, Any]:
         """What was prepared may have been reloaded; the listening sockets are the server's."""
-        if self._prepared is None:
+        if self.prepared is None:
             return self.given
         own = {name: value for name, value in self.given.items() if name in self.LISTENING}
-        return {**self._prepared.given, **own}
+        return {**self.prepared.given, **own}
 
     def _listening(self) -> dict[str, Any]:
         return {name: value for name, value in self.given.items() if name in TCP.OPTIONS}
@@ -296,7 +296,7 @@ class TLS(TCP):
 
     def now(self) -> Built:
         """The context for the next handshake."""
-        prepared = self._prepared
+        prepared = self.prepared
         return self._built if prepared is None else prepared.current._built
 
     # ---- channels -------------------------------------------------------------

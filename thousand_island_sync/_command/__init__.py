@@ -1,0 +1,1 @@
+"""The command line, `thousand-island`. Nothing else imports it."""

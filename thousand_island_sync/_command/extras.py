@@ -1,0 +1,104 @@
+"""Options of the command line's own. Each is a row here: the flag, the key of the file and the
+variable of the environment are made of it, and what it begins is begun.
+
+To add one: its `Option`, and, where it is something that runs beside the servers, a function that
+makes a context manager for the list of them. That is entered before the servers start, in the order
+of the rows, and left when they have stopped; what it raises while it is entered (an `OSError`, a
+`ThousandIslandError`) is one line and exit code 2. Import what it needs inside the function: who
+does not give the option does not pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
+
+from .._base.option_kinds import read_number
+from .._base.options import (
+    MILLISECONDS,
+    MISSING,
+    Option,
+    is_milliseconds,
+    is_number,
+    is_text,
+    one_of,
+    optional,
+)
+from ..logger import LEVELS
+from ..server import ThousandIsland, certificates_of
+from .formats import FORMATS
+
+#: Makes what runs beside the servers, of them and of the option's value.
+Begin = Callable[[Sequence[ThousandIsland], Any], AbstractContextManager[object]]
+
+
+class Extra(NamedTuple):
+    """An option of the command line's own.
+
+    Attributes:
+        option: its default, its check, its words, how it is read from a line.
+        begin: called where its value is not the default.
+        bare: what its flag means without a value, `--x`; `MISSING`: it needs one.
+    """
+
+    option: Option
+    begin: Begin | None = None
+    bare: Any = MISSING
+
+
+def _is_interval(value: Any) -> bool:
+    return is_number(value) and 0 < value < float("inf")
+
+
+@contextmanager
+def _watch(servers: Sequence[ThousandIsland], interval_ms: float) -> Iterator[None]:
+    """Each that has files; where none has, that is an error of the first."""
+    have = [server for server in servers if certificates_of(server).files()]
+    for server in have or servers[:1]:
+        server.watch_certificates(interval_ms)
+    yield
+
+
+def _either(choices: Mapping[str, Any]) -> str:
+    return ", ".join(choices)
+
+
+EXTRAS: dict[str, Extra] = {
+    "log_level": Extra(
+        Option("info", one_of(*LEVELS), _either(LEVELS), "what is logged, to standard error", str)
+    ),
+    "log_format": Extra(
+        Option("text", one_of(*FORMATS), _either(FORMATS), "how a line of the log is written", str)
+    ),
+    "setup": Extra(
+        Option(
+            None,
+            optional(is_text),
+            "package.module:function",
+            "a function without arguments that runs before it serves",
+            str,
+        )
+    ),
+    "drain_delay_ms": Extra(
+        Option(
+            0,
+            is_milliseconds,
+            MILLISECONDS,
+            "milliseconds that SIGTERM goes on accepting, while balancers look away",
+            read_number,
+        )
+    ),
+    "watch_certificates": Extra(
+        Option(
+            None,
+            optional(_is_interval),
+            "a number of milliseconds, more than 0",
+            "look so often, in milliseconds, whether the files of certificates have changed, and"
+            " serve the new ones; every 60000 without a number",
+            read_number,
+        ),
+        _watch,
+        bare=60_000,
+    ),
+}

@@ -1,0 +1,75 @@
+"""The log of the command line: to standard error, by a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import cast
+
+from .._telemetry.line_writer import LineHandler, LineWriter
+from ..logger import LEVELS, LogLevel, attach_logger, detach_logger
+from .formats import FORMATS
+
+_ROOT = {"error": logging.WARNING, "info": logging.INFO}
+
+
+class _OnceItServes(logging.Filter):
+    """Leaves `listener.error` out until the servers have started: what keeps them from that is
+    the one line that the command line ends with."""
+
+    serves = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        told = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        return self.serves or told != "listener.error"
+
+
+class Logs:
+    """A context manager. Thread: the main one.
+
+    Args:
+        errors: where lines go.
+        level: what is written, of `LEVELS`.
+        format_: how, of `FORMATS`.
+    """
+
+    def __init__(self, errors: LineWriter, level: str, format_: str) -> None:
+        self._handler = LineHandler(errors)
+        self._handler.setFormatter(FORMATS[format_]())
+        self._once_it_serves = _OnceItServes()
+        self._level = level
+        self._root_before = logging.getLogger().level
+
+    def __enter__(self) -> Logs:
+        logging.basicConfig(handlers=[self._handler])  # nothing where there is one already
+        logging.captureWarnings(True)
+        self.write(self._level)
+        return self
+
+    def hide_failed_starts(self) -> None:
+        """Until `it_serves`."""
+        self._handler.addFilter(self._once_it_serves)
+
+    def it_serves(self) -> None:
+        self._once_it_serves.serves = True
+
+    def write(self, level: str) -> None:
+        """From now on events of this level are written, and the user's own lines."""
+        logging.getLogger().setLevel(_ROOT.get(level, logging.DEBUG))
+        attach_logger(cast(LogLevel, level))
+        order = list(LEVELS)
+        later = order[order.index(level) + 1 :]
+        if later:
+            detach_logger(cast(LogLevel, later[0]))
+        self._level = level
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        detach_logger()
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(self._handler)
+        logging.getLogger().setLevel(self._root_before)

@@ -1,0 +1,78 @@
+"""Serving, from the first import to the last line of the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+
+from .._base import addresses
+from .._server import hangup
+from .._server.serving import HANGUP, serve_until_signalled
+from .._telemetry.line_writer import LineWriter
+from ..errors import ServerNotRunning
+from ..server import ThousandIsland
+from .check import prepare
+from .extras import EXTRAS
+from .line import Line
+from .logs import Logs
+from .named import call, find
+from .reload import Reload
+from .settings import Settings
+from .signals import Signals, calls
+
+_log = logging.getLogger("thousand_island_sync")
+
+
+def serve(
+    line: Line, settings: Settings, errors: LineWriter, output: LineWriter, signals: Signals
+) -> int:
+    """Serves until it is stopped.
+
+    Returns:
+        The exit code: 0 if every connection ended by itself, else 1.
+
+    Raises:
+        UsageError, ThousandIslandError, OSError: what is wrong, or an address cannot be had.
+    """
+    with Logs(errors, settings.value("log_level"), settings.value("log_format")) as logs:
+        if settings.unknown_variables:
+            _log.warning(
+                "the environment has variables that are no options: %s",
+                ", ".join(settings.unknown_variables),
+            )
+        _, servers = prepare(line.handler, settings)
+        logs.hide_failed_starts()
+        hangup.survive()  # whatever was imported may have had other plans
+        done = _serve(servers, settings, Reload(line, servers, settings, logs), logs, output)
+        signals.has_served()
+        return 0 if done else 1
+
+
+def _serve(
+    servers: Sequence[ThousandIsland],
+    settings: Settings,
+    reload: Reload,
+    logs: Logs,
+    output: LineWriter,
+) -> bool:
+    def started() -> None:
+        logs.it_serves()
+        with suppress(ServerNotRunning):  # it was stopped meanwhile
+            output.put(" ".join(addresses.show(server.local_address) for server in servers))
+        hangup.repeat()
+
+    heeded = calls()
+    if HANGUP is not None:
+        heeded[HANGUP] = reload
+    with ExitStack() as stack:
+        for name, extra in EXTRAS.items():
+            value = settings.value(name)
+            if extra.begin is not None and value != extra.option.default:
+                stack.enter_context(extra.begin(servers, value))
+        setup = settings.value("setup")
+        if setup is not None:
+            call(setup, find(setup))
+        return serve_until_signalled(
+            tuple(servers), heeded, settings.value("drain_delay_ms"), started
+        )
