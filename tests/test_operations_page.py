@@ -1,32 +1,144 @@
 """docs/operations.md: each command is run by a test, or is named with the reason why none does."""
 
+import contextlib
+import logging
+import os
 import re
+import shlex
+import signal
+import socket
 import subprocess
+import sys
 
 import pytest
 
-from tests.operations_commands import NOT_RUN, PAGE, RUN_ELSEWHERE, RUN_HERE, commands
-from tests.programs import ROOT, program
+from tests.operations_commands import ENDS, NOT_RUN, PAGE, RUN_ELSEWHERE, SERVES, commands
+from tests.programs import ROOT, program, python_blocks
+from thousand_island_sync import detach_logger
+
+APP = """
+from thousand_island_sync import Handler
+
+
+class Echo(Handler):
+    def handle_data(self, data, socket):
+        socket.send(data)
+"""
 
 
 def test_each_command_is_run_or_has_a_reason_and_none_is_there_that_the_page_has_not():
-    known = [*RUN_HERE, *RUN_ELSEWHERE, *NOT_RUN]
+    known = [*ENDS, *SERVES, *RUN_ELSEWHERE, *NOT_RUN]
     assert sorted(set(commands())) == sorted(known)
     assert all(len(reason) > 10 for reason in NOT_RUN.values())
 
 
-@pytest.mark.parametrize("command", RUN_HERE)
-def test_a_command_runs(command):
-    program(RUN_HERE[command])
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def free_ports():
+    """Two, to be used in the place of 4000 and 8081."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [str(probe.getsockname()[1]) for probe in probes]
+
+
+class Site:
+    """A folder as the page has it, and how its commands are run there."""
+
+    def __init__(self, folder, authority):
+        self.folder = folder
+        (folder / "app.py").write_text(APP)
+        for name, data in (
+            ("fullchain.pem", authority.chain),
+            ("privkey.pem", authority.key),
+            ("ca.pem", authority.ca_pem),
+        ):
+            (folder / name).write_bytes(data)
+        (folder / "bin").mkdir()
+        installed = folder / "bin" / "thousand-island"
+        run = [sys.executable, "-m", "thousand_island_sync"]
+        installed.write_text(f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n')
+        installed.chmod(0o755)
+        self.ports = free_ports()
+
+    def begin(self, command):
+        """Runs it, on ports that are free."""
+        for port, free in zip(("4000", "8081"), self.ports, strict=True):
+            command = re.sub(rf"\b{port}\b", free, command)
+        path = os.pathsep.join((str(self.folder / "bin"), os.environ["PATH"], "/usr/sbin"))
+        return subprocess.Popen(
+            ["sh", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        )
+
+    @contextlib.contextmanager
+    def serving(self, command):
+        """Beside the block; it is told to stop afterwards, and has to exit with 0."""
+        process = self.begin(f"exec {command}")
+        try:
+            address = process.stdout.readline()
+            assert re.fullmatch(r"\S+:\d+\n", address), (address, process.stderr.read())
+            yield
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def site(tmp_path, authority):
+    return Site(tmp_path, authority)
+
+
+@pytest.mark.parametrize("command", ENDS)
+def test_a_command_runs(command, site):
+    program(ENDS[command])
+    server = "thousand-island app:Echo --port 4000 --certfile fullchain.pem --keyfile privkey.pem"
+    beside = "127.0.0.1:" in command
+    with site.serving(server) if beside else contextlib.nullcontext():
+        process = site.begin(command)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output
+
+
+@pytest.mark.parametrize("command", SERVES)
+def test_a_command_serves(command, site):
+    if "--port" not in command:
+        command += " --port 4000"
+    with site.serving(command), socket.create_connection(("127.0.0.1", int(site.ports[0])), 5):
+        pass
 
 
 @pytest.mark.parametrize("command", RUN_ELSEWHERE)
 def test_the_test_that_runs_a_command_is_there(command):
     path, _, name = RUN_ELSEWHERE[command].partition("::")
     assert f"def {name}(" in (ROOT / path).read_text()
+
+
+@pytest.fixture
+def _log():
+    """As it was."""
+    loggers = [logging.getLogger(name) for name in ("app", "thousand_island_sync")]
+    before = [list(one.handlers) for one in loggers]
+    yield
+    detach_logger()
+    for logger, handlers in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("_log")
+@pytest.mark.parametrize("block", python_blocks(PAGE))
+def test_a_block_of_python_runs(block):
+    names = {}
+    exec(compile(block, PAGE, "exec"), names)
+    record = logging.LogRecord("app", logging.INFO, "app.py", 1, "hello", None, None)
+    assert names["handler"].filter(record)
+    assert "hello" in names["handler"].format(record)
 
 
 def test_the_contents_name_every_section():

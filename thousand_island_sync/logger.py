@@ -45,6 +45,15 @@ _own = _logger = logging.getLogger("thousand_island_sync")
 def attach_logger(level: LogLevel = "error", logger: logging.Logger | None = None) -> None:
     """Writes the events of every server of the process to stdlib logging from now on.
 
+    Each record has fields beside its line, those that apply: `event_name` and `server_name`, `str`;
+    `connection_id`, `client_address` (`""`: a Unix peer), `client_port`; `duration_ms`, a float;
+    `bytes_received` and `bytes_sent`; `reason` (how a connection ended: `"peer_closed"`,
+    `"local_closed"`, `"timeout"`, `"shutdown"` or `"error"`; or why an acceptor did); `error_type`,
+    the class's name, and `error`, the exception itself.
+
+    Of one kind of WARNING or ERROR that peers cause at most ten lines a second are written, and
+    then how many were left out; tracebacks of callbacks count among them.
+
     Args:
         level: `"error"`, `"info"`, `"debug"` or `"trace"`; each includes those before.
         logger: where to; the logger `thousand_island_sync` unless given. Attaching

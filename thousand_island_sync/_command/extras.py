@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
-from .._base.option_kinds import read_number
+from .._base.option_kinds import read_number, yes_no
 from .._base.options import (
     MILLISECONDS,
     MISSING,
@@ -64,12 +64,26 @@ def _either(choices: Mapping[str, Any]) -> str:
     return ", ".join(choices)
 
 
+def _access_log(servers: Sequence[ThousandIsland], _: Any) -> AbstractContextManager[object]:
+    from .access_log import AccessLog
+
+    return AccessLog(servers)
+
+
 EXTRAS: dict[str, Extra] = {
     "log_level": Extra(
         Option("info", one_of(*LEVELS), _either(LEVELS), "what is logged, to standard error", str)
     ),
     "log_format": Extra(
         Option("text", one_of(*FORMATS), _either(FORMATS), "how a line of the log is written", str)
+    ),
+    "log_access": Extra(
+        yes_no(
+            False,
+            "a line for each connection at its end, whatever the level: peer, duration, bytes each"
+            " way, how it ended",
+        ),
+        _access_log,
     ),
     "setup": Extra(
         Option(

@@ -8,6 +8,7 @@ from typing import cast
 
 from .._telemetry.line_writer import LineHandler, LineWriter
 from ..logger import LEVELS, LogLevel, attach_logger, detach_logger
+from . import uncaught
 from .formats import FORMATS
 
 _ROOT = {"error": logging.WARNING, "info": logging.INFO}
@@ -39,10 +40,11 @@ class Logs:
         self._once_it_serves = _OnceItServes()
         self._level = level
         self._root_before = logging.getLogger().level
+        self._uncaught = uncaught.logged()
 
     def __enter__(self) -> Logs:
         logging.basicConfig(handlers=[self._handler])  # nothing where there is one already
-        logging.captureWarnings(True)
+        self._uncaught.__enter__()
         self.write(self._level)
         return self
 
@@ -70,6 +72,6 @@ class Logs:
         traceback: TracebackType | None,
     ) -> None:
         detach_logger()
-        logging.captureWarnings(False)
+        self._uncaught.__exit__(None, None, None)
         logging.getLogger().removeHandler(self._handler)
         logging.getLogger().setLevel(self._root_before)
