@@ -11,7 +11,16 @@ import threading
 
 import pytest
 
-from tests.support import eventually, journal, receive, receive_all, reset, running, task_of
+from tests.support import (
+    eventually,
+    journal,
+    receive,
+    receive_all,
+    received,
+    reset,
+    running,
+    task_of,
+)
 from thousand_island_sync import (
     TLS,
     Close,
@@ -273,24 +282,72 @@ def test_a_message_may_change_it_while_half_a_frame_waits(serve, client):
     assert Changes.frames() == [b"x", b"ab", b"cd", b"e"]
 
 
-def test_set_by_another_thread_it_holds_from_the_next_message_on(serve, client):
+@pytest.mark.parametrize("seen", ["never called back", "has said something", "stays"])
+def test_set_by_another_thread_it_holds_from_the_next_bytes_on(seen, serve, client):
     made = queue.SimpleQueue()
 
     class Told(framed(NOT_SET)):
         def handle_connection(self, socket):
-            made.put((self, socket.connection))
+            made.put(self)
 
-        def handle_info(self, message, socket):
-            socket.send(b"told\n")
+    sock = client(serve(Told))
+    handler = made.get(timeout=5)
+    for _ in range({"never called back": 0, "has said something": 1, "stays": 300}[seen]):
+        sock.sendall(b"raw\n\n")
+        assert receive(sock, 2) == b"5\n"
+    handler.framing = Lines()
+    sock.sendall(b"a\nb\n")
+    assert receive(sock, 4) == b"1\n1\n"
+    handler.framing = None
+    sock.sendall(b"a\nb\n")
+    assert receive(sock, 2) == b"4\n"
+
+
+def test_set_by_another_thread_while_half_a_frame_waits(serve, client):
+    made = queue.SimpleQueue()
+
+    class Told(framed(NOT_SET)):
+        def handle_connection(self, socket):
+            self.framing = Lines()
+            made.put(self)
 
     server = serve(Told)
     sock = client(server)
-    handler, connection = made.get(timeout=5)
-    handler.framing = Lines()
-    connection.post("look")
-    assert receive(sock, 5) == b"told\n"
-    sock.sendall(b"a\nb\n")
-    assert receive(sock, 4) == b"1\n1\n"
+    handler = made.get(timeout=5)
+    sock.sendall(b"a;bb;c")
+    assert eventually(lambda: received(server, 6))
+    handler.framing = Lines(b";")
+    assert receive(sock, 4) == b"1\n2\n"
+
+
+def test_set_by_a_callback_of_another_connection(serve, client):
+    first = []
+
+    class Told(framed(NOT_SET)):
+        def handle_connection(self, socket):
+            first.append(self)
+            first[0].framing = Lines()
+
+        def handle_data(self, data, socket):
+            if data == b"now":
+                first[1].framing = Lines()
+            super().handle_data(data, socket)
+
+    server = serve(Told)
+    a, b = client(server), client(server)
+    a.sendall(b"1\n22\n")
+    assert receive(a, 4) == b"1\n2\n"
+    b.sendall(b"1\n22\n")
+    assert receive(b, 2) == b"5\n"
+    a.sendall(b"now\n")
+    assert receive(a, 2) == b"3\n"
+    b.sendall(b"1\n22\n")
+    assert receive(b, 4) == b"1\n2\n"
+
+
+def test_a_handler_of_nobody_may_be_given_one(serve, client):
+    serve(Handler)
+    Handler(None).framing = Lines()
 
 
 def test_handle_data_may_be_set_anew_between_frames(serve, client):

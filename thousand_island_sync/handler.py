@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ._base import waits
@@ -142,6 +143,15 @@ def _check_time(where: str, name: str, value: object) -> None:
         )
 
 
+_framing_set: list[Callable[[Handler], object]] = []
+
+
+def when_framing_is_set(tell: Callable[[Handler], object]) -> None:
+    """`tell` is called with each handler on which `framing` is set for the first time, or by a
+    thread that runs no callback. Thread: who sets it."""
+    _framing_set.append(tell)
+
+
 # It notes that it was set: else each message of every handler would pay for a look whether it was.
 class _FramingOfSelf:
     """What cuts the bytes that arrive into frames, or `None`: see `Handler`."""
@@ -151,7 +161,10 @@ class _FramingOfSelf:
 
     def __set__(self, handler: Handler, framing: Framing | None) -> None:
         vars(handler)["framing"] = framing
-        handler._sets_framing = True
+        first, handler._sets_framing = not handler._sets_framing, True
+        if first or waits.current_task() is None:
+            for tell in _framing_set:
+                tell(handler)
         waits.look_again()
 
 
@@ -181,7 +194,7 @@ class Handler:
     Attributes:
         framing: `Lines(...)`, `LengthPrefix(...)`, or a `Framing` of your own: `handle_data` gets
             one frame each time, as often as there are frames. `None`: the bytes as they come. Set
-            it on the class, or on `self` in a callback; it is looked up before each frame. (Where
+            it on the class, or on `self` at any time; it is looked up before each frame. (Where
             you do both, type checkers want `framing: Framing | None = Lines()` on the class.)
     """
 

@@ -139,6 +139,10 @@ class Callbacks:
         if self.frames is None and self._handler._sets_framing:
             self.cut_frames()
 
+    def calls(self, handler: Handler) -> bool:
+        """Whether it is this one; as long as it is being made, any is. Thread: any."""
+        return getattr(self, "_handler", handler) is handler
+
     def data(self, data: Any, socket: Socket) -> object:
         """`handle_data`, which is looked up each time: it may be set anew. What it returns, or
         raises, as it is: see `returned` and `raised`. Where it gives no times, the read timeout

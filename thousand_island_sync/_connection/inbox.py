@@ -55,11 +55,12 @@ class Inbox:
 
     Attributes:
         asked: somebody wants the connection to end.
+        framed: another thread has set the handler's `framing`.
         resumed: somebody wants its pause to end. Its owner takes it back, when there is a pause, or
             no callback that could begin one.
     """
 
-    __slots__ = ("_client", "_handle", "_link", "_mail", "_over", "asked", "resumed")
+    __slots__ = ("_client", "_handle", "_link", "_mail", "_over", "asked", "framed", "resumed")
 
     def __init__(self, link: Link, client: Client) -> None:
         self._link: Link | None = link
@@ -67,7 +68,7 @@ class Inbox:
         self._mail: Mailbox | None = None
         self._handle: Connection | weakref.ref[Connection] | None = None
         self._over = False
-        self.asked = self.resumed = False
+        self.asked = self.framed = self.resumed = False
 
     # ---- what a handle asks -----------------------------------------------------
 
@@ -159,6 +160,13 @@ class Inbox:
         link = self._link
         if link is not None:
             self.resumed = True
+            link.look_again()
+
+    def frame(self) -> None:
+        """What is here, and what arrives, is cut as the handler's `framing` says now."""
+        link = self._link
+        if link is not None:
+            self.framed = True
             link.look_again()
 
     def close(self, abort: bool = False) -> None:

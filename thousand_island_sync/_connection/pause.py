@@ -100,6 +100,11 @@ def take_resume(whose: Served, machine: Reads) -> None:
     """Between callbacks, in each step before a message and before a read. A resume ends the pause
     that there is; where there is none it does nothing, nor later: the next callback may pause."""
     inbox = whose.known_inbox
+    if inbox is not None and inbox.framed:
+        inbox.framed = False
+        machine.callbacks.look_at_framing()
+        if machine.callbacks.frames is not None:
+            machine.callbacks.frames.called_back()  # what waits here may be frames by now
     if inbox is not None and inbox.resumed:
         inbox.resumed = False
         if machine.state is PAUSED and machine.pause is not None:

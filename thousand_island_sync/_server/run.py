@@ -32,7 +32,7 @@ from .._stream.unsent_total import UnsentTotal
 from ..connection import Connection
 from ..errors import ListenError
 from ..transports.base import Transport
-from . import accelerator, orphans
+from . import accelerator, late_framing, orphans
 from . import checked as _checked
 from .config import Config
 from .current_transport import CurrentTransport
@@ -47,6 +47,7 @@ Counts = tuple[Any, int, int, int, int, int, int, int, int]
 NOT_STARTED: Counts = (None, 0, 0, 0, 0, 0, 0, 0, 0)
 
 accelerator.put_in()
+late_framing.put_in()
 
 
 class Owner(Protocol):
