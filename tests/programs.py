@@ -63,6 +63,7 @@ class Script:
         *arguments: str,
         announcement: str = r"listening on (\S+)",
         environment: dict[str, str] | None = None,
+        folder: Path = ROOT,
     ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -70,7 +71,7 @@ class Script:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, **(environment or {})},
         )
         self.output: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from .._base.options import MISSING
 from ..errors import ConfigError
-from ..server import ThousandIsland
+from ..server import ThousandIsland, certificates_of
 from ..transports import TCP, TLS, TransportOptions
 from ..transports.tls import TLS_OPTIONS
 from .errors import UsageError
@@ -25,6 +25,16 @@ def servers(target: Target, settings: Settings) -> list[ThousandIsland]:
         UsageError: an option needs another, or does not go with a function that makes servers.
         ConfigError: an option is wrong.
     """
+    made = _made(target, settings)
+    watch = settings.given.get("watch_certificates")
+    if watch is None or watch.value is None:
+        return made
+    if not any(certificates_of(server).files() for server in made):
+        raise UsageError(f"{watch.where}: needs {_named_like(watch.where, 'certfile')}")
+    return made
+
+
+def _made(target: Target, settings: Settings) -> list[ThousandIsland]:
     if target.handler_cls is not None:
         return [_server(target, settings)]
     for home in (Home.SERVER, Home.TRANSPORT):
@@ -66,9 +76,6 @@ def is_tls(settings: Settings) -> bool:
 
 def _server(target: Target, settings: Settings) -> ThousandIsland:
     transport = transport_options(settings)
-    watch = settings.given.get("watch_certificates")
-    if watch is not None and watch.value is not None and not is_tls(settings):
-        raise UsageError(f"{watch.where}: needs {_named_like(watch.where, 'certfile')}")
     own = {name: one.value for name, one in settings.of(Home.SERVER).items()}
     host = settings.value("host")
     if host == _SYSTEMD or host.startswith(f"{_SYSTEMD}:"):

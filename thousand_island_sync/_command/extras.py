@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._base.option_kinds import read_number, yes_no
 from .._base.options import (
@@ -29,8 +29,12 @@ from ..logger import LEVELS
 from ..server import ThousandIsland, certificates_of
 from .formats import FORMATS
 
-#: Makes what runs beside the servers, of them and of the option's value.
-Begin = Callable[[Sequence[ThousandIsland], Any], AbstractContextManager[object]]
+if TYPE_CHECKING:
+    from .control import Served
+
+#: Makes what runs beside the servers, of them and of the option's value. `served.control` reloads,
+#: stops and drains all of them, as signals do.
+Begin = Callable[["Served", Any], AbstractContextManager[object]]
 
 
 class Extra(NamedTuple):
@@ -53,10 +57,9 @@ def _is_interval(value: Any) -> bool:
 
 @contextmanager
 def _watch(servers: Sequence[ThousandIsland], interval_ms: float) -> Iterator[None]:
-    """Each that has files; where none has, that is an error of the first."""
-    have = [server for server in servers if certificates_of(server).files()]
-    for server in have or servers[:1]:
-        server.watch_certificates(interval_ms)
+    for server in servers:
+        if certificates_of(server).files():
+            server.watch_certificates(interval_ms)
     yield
 
 

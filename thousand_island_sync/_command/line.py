@@ -89,12 +89,18 @@ class _Words:
 
     def _handler(self, word: str) -> None:
         if self.line.handler is not None:
-            raise UsageError(f"{word}: there is a handler already, {self.line.handler}")
+            raise self._second(word)
         self.line.handler = word
+
+    def _second(self, word: str) -> UsageError:
+        return UsageError(
+            f"{word}: the handler is {self.line.handler} already, and what else there is begins"
+            " with -- (see --help)"
+        )
 
     def _subcommand(self, word: str) -> None:
         if self.line.handler is not None:
-            raise UsageError(f"{word}: what is behind the handler begins with -- (see --help)")
+            raise self._second(word)
         if word not in self._subcommands:
             every = ", ".join(self._subcommands)
             raise UsageError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 from .._base import addresses
@@ -11,8 +10,8 @@ from .._server import hangup
 from .._server.serving import HANGUP, serve_until_signalled
 from .._telemetry.line_writer import LineWriter
 from ..errors import ServerNotRunning
-from ..server import ThousandIsland
 from .check import prepare
+from .control import Control, Served
 from .extras import EXTRAS
 from .line import Line
 from .logs import Logs
@@ -44,13 +43,16 @@ def serve(
         _, servers = prepare(line.handler, settings)
         logs.hide_failed_starts()
         hangup.survive()  # whatever was imported may have had other plans
-        done = _serve(servers, settings, Reload(line, servers, settings, logs), logs, output)
+        reload = Reload(line, servers, settings, logs)
+        served = Served(servers)
+        served.control = Control(served, reload, logs, settings.value("drain_delay_ms"))
+        done = _serve(served, settings, reload, logs, output)
         signals.has_served()
         return 0 if done else 1
 
 
 def _serve(
-    servers: Sequence[ThousandIsland],
+    servers: Served,
     settings: Settings,
     reload: Reload,
     logs: Logs,
@@ -73,6 +75,4 @@ def _serve(
         setup = settings.value("setup")
         if setup is not None:
             call(setup, find(setup))
-        return serve_until_signalled(
-            tuple(servers), heeded, settings.value("drain_delay_ms"), started
-        )
+        return serve_until_signalled(servers, heeded, settings.value("drain_delay_ms"), started)

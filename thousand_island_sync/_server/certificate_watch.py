@@ -150,16 +150,18 @@ class CertificateWatch:
         return {path: _stamp(path) for path in self._certificates.files()}
 
 
-def load(reload: Callable[[], None]) -> None:
-    """Calls it, and logs what comes of it. Thread: any."""
+def load(reload: Callable[[], None]) -> str | None:
+    """Calls it, and logs what comes of it: what is wrong, or `None`. Thread: any."""
     try:
         reload()
     except ConfigError as error:
         _log.error("certificates not reloaded, the old ones stay in use: %s", error)
-    except Exception:
+        return str(error)
+    except Exception as error:
         _log.exception("certificates not reloaded, the old ones stay in use")
-    else:
-        _log.info("certificates reloaded")
+        return f"{type(error).__name__}: {error}"
+    _log.info("certificates reloaded")
+    return None
 
 
 def _stamp(path: str) -> _Stamp:

@@ -1,0 +1,71 @@
+"""The servers that the command line serves, and what may be asked of all of them together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+
+from .._base.own_threads import launch
+from ..logger import LogLevel
+from ..server import ThousandIsland
+from .logs import Logs
+from .reload import Reload
+
+
+class Control:
+    """As `_admin.commands.Control`. Thread: any.
+
+    Args:
+        servers: which.
+        reload: does what SIGHUP does.
+        logs: whose level may change.
+        drain_delay_ms: of a drain.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[ThousandIsland],
+        reload: Reload,
+        logs: Logs,
+        drain_delay_ms: float,
+    ) -> None:
+        self._servers = tuple(servers)
+        self._reload = reload
+        self._logs = logs
+        self._drain_delay_ms = drain_delay_ms
+
+    def reload(self, *, certificates: bool) -> None:
+        """Raises ThousandIslandError: it is refused, and the old holds."""
+        self._reload.now(certificates)
+
+    def stop(self) -> None:
+        """Begins it, and returns."""
+        self._each(_stop, "stop")
+
+    def drain(self) -> None:
+        """Begins it, and returns."""
+        self._each(self._drain_one, "drain")
+
+    def _each(self, change: Callable[[ThousandIsland], None], name: str) -> None:
+        for server in self._servers:
+            launch(functools.partial(change, server), name)
+
+    def _drain_one(self, server: ThousandIsland) -> None:
+        server.drain(self._drain_delay_ms)
+
+    def log_level(self, level: LogLevel) -> None:
+        self._logs.write(level)
+
+
+def _stop(server: ThousandIsland) -> None:
+    server.stop()
+
+
+class Served(tuple[ThousandIsland, ...]):
+    """The servers, for what runs beside them (`extras.Begin`).
+
+    Attributes:
+        control: changes all of them, as signals do.
+    """
+
+    control: Control
