@@ -121,6 +121,8 @@ class Recorder(Handler):
     def __getattribute__(self, name):
         if not name.startswith("handle_"):
             return object.__getattribute__(self, name)
+        if name == "handle_drain" and name not in self.options.reactions:
+            return object.__getattribute__(self, name)  # most have none
 
         def callback(*arguments):
             world = self.options
@@ -390,7 +392,7 @@ def test_a_stop_delivers_what_has_arrived_and_then_shuts_down(world):
     world.run()
     world.run(b"before")
     world.connection.inbox.post("a message", 0)
-    world.env.stopping = True
+    world.env.draining = world.env.stopping = True
     world.connection.stop_begins()
     assert world.run(b"one", b"two") == DONE
     assert world.names()[2:] == [
@@ -415,7 +417,7 @@ def test_what_a_stop_says_of_messages_is_kept_when_bytes_come(world):
     """Bytes that came in the same moment made room for all messages."""
     world.run()
     world.run(b"before")
-    world.env.stopping = True
+    world.env.draining = world.env.stopping = True
     world.reactions["handle_data"] = lambda socket: world.connection.inbox.post("later", 0)
     world.connection.stop_begins()
     assert world.run(b"one") == DONE
@@ -425,7 +427,7 @@ def test_what_a_stop_says_of_messages_is_kept_when_bytes_come(world):
 def test_a_stop_delivers_no_more_than_a_mebibyte(world):
     world.run()
     world.run(b"before")
-    world.env.stopping = True
+    world.env.draining = world.env.stopping = True
     world.connection.stop_begins()
     assert world.run(*[b"x" * 65_536] * 100) == DONE
     assert world.names().count("handle_data") == 1 + 16
@@ -433,7 +435,7 @@ def test_a_stop_delivers_no_more_than_a_mebibyte(world):
 
 def test_a_young_silent_connection_may_still_speak_at_a_stop(world):
     world.run()
-    world.env.stopping = True
+    world.env.draining = world.env.stopping = True
     world.connection.stop_begins()
     assert world.run() == PARK
     assert world.connection.deadline == pytest.approx(1_000.2)
@@ -498,7 +500,7 @@ def test_whatever_happens_in_whatever_order(steps, reactions, stays):
                 break
             verdict = step_of(world, step)
         if verdict != DONE:
-            world.env.stopping = True
+            world.env.draining = world.env.stopping = True
             world.connection.stop_begins()
             world.time += 1
             verdict = world.run()
@@ -539,6 +541,6 @@ def step_of(world, step):
     elif step == "cut":
         connection.cut_off()
     elif step == "stop":
-        world.env.stopping = True
+        world.env.draining = world.env.stopping = True
         connection.stop_begins()
     return world.run()

@@ -105,6 +105,7 @@ class One:
         assert places.reserve()
         self.world, self.number = world, number
         self.calls, self.depth, self.done, self.results = [], 0, False, []
+        self.was_cut = self.upgraded = False
         self.socket = None  # what its handler was given, and holds
         self.channel = Script()
         self.channel.shakes = shakes
@@ -134,6 +135,12 @@ class One:
         finally:
             self.depth -= 1
 
+    def ended_by_stop(self):
+        """And by nothing else, between callbacks: not amid a handshake, say."""
+        last = self.calls[-2:-1] == ["handle_shutdown"]
+        asked = self.was_cut or self.connection.asked
+        return last and not asked and "handle_connection" in self.calls and not self.upgraded
+
     def fail(self):
         raise OwnError
 
@@ -161,6 +168,7 @@ class One:
         channel = Script()
         channel.shakes = shakes
         self.channel = channel
+        self.upgraded = True
         return SwitchTransport(Upgraded, {"channel": channel})
 
 
@@ -407,8 +415,17 @@ class Interleavings(RuleBasedStateMachine):
         self.run_all()
 
     @rule()
+    def drains(self):
+        self.env.draining = True
+        for one in self.all:
+            if not one.done:
+                one.connection.alert = True
+                self.pool.make_ready(one.connection)
+        self.run_all()
+
+    @rule()
     def stops(self):
-        self.env.stopping = True
+        self.env.draining = self.env.stopping = True
         for one in self.all:
             if not one.done:
                 one.connection.stop_begins()
@@ -420,6 +437,7 @@ class Interleavings(RuleBasedStateMachine):
     def is_cut(self, number):
         one = self.to(number)
         if not one.done:
+            one.was_cut = True
             one.connection.cut_off()
         self.run_all()
 
@@ -453,6 +471,9 @@ class Interleavings(RuleBasedStateMachine):
         assert one.calls.count("handle_end") == 1
         assert one.calls[-1] == "handle_end"
         assert sum(name in LAST for name in one.calls) <= 1
+        assert one.calls.count("handle_drain") <= 1
+        if one.ended_by_stop():
+            assert "handle_drain" in one.calls
         events = [
             told.event
             for told in self.recorder.told

@@ -269,7 +269,7 @@ def test_what_ends_it_during_a_pause(cause, world):
 
 def test_a_stop_waits_for_it_and_then_delivers(world):
     pause(world)
-    world.env.stopping = True
+    world.env.draining = world.env.stopping = True
     world.connection.stop_begins()
     world.time += 5
     assert world.run(b"has arrived") == PARK
@@ -281,7 +281,7 @@ def test_a_stop_waits_for_it_and_then_delivers(world):
 
 def test_a_cut_ends_it(world):
     pause(world)
-    world.env.stopping = True
+    world.env.draining = world.env.stopping = True
     world.connection.stop_begins()
     assert world.run() == PARK
     world.connection.cut_off()

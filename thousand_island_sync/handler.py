@@ -260,6 +260,23 @@ class Handler:
         """
         return None
 
+    def handle_drain(self, socket: Socket, /) -> Result | None:
+        """The server drains, or stops: once for each connection at most, those that are accepted in
+        the drain included. The place to tell the peer to go elsewhere, as HTTP/2's GOAWAY does.
+
+        It runs between callbacks, after what has arrived and before `handle_shutdown`; not where a
+        last callback has run, nor after a cut. While more than half of `max_unsent` waits to go
+        out, it waits. (A drain looks for it on the class: one that is set on `self` counts, too,
+        but not one that `__getattr__` would find.)
+
+        Args:
+            socket: to send, say.
+
+        Returns:
+            As `handle_info`. `Continue(paused=True)` in a stop holds that up, within its time.
+        """
+        return None
+
     def handle_call(self, message: Any, socket: Socket, /) -> Any:
         """A message of `Connection.call`.
 
@@ -312,6 +329,7 @@ IDLE = frozenset(
         Handler.handle_data,
         Handler.handle_upgrade,
         Handler.handle_info,
+        Handler.handle_drain,
         Handler.handle_close,
         Handler.handle_error,
         Handler.handle_timeout,

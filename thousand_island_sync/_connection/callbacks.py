@@ -383,3 +383,9 @@ class Callbacks:
     def tell_arrival(self, data: Any) -> None:
         if not isinstance(data, ReadBuffer):  # of what was here `Frames` tells
             tell_arrival(self._whose, data)
+
+
+def set_on_handler(callbacks: Callbacks, name: str) -> bool:
+    """Whether the handler itself, not its class, has a callback. Thread: any."""
+    handler: Handler | None = getattr(callbacks, "_handler", None)
+    return handler is not None and name in vars(handler)

@@ -83,6 +83,10 @@ class Client:
         return self.accepted_at + _YOUNG_S
 
     @property
+    def is_young(self) -> bool:
+        return self.env.times.real() < self.young_until
+
+    @property
     def peername(self) -> Address:
         return addresses.pair(self.peer_address)
 

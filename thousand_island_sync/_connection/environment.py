@@ -63,6 +63,7 @@ class Handlers:
         self.new_context = context.copy
         self.name = cls.__name__
         self.framed = has_framing(cls)
+        self.drain = cls.handle_drain is not Handler.handle_drain
 
     def make(self, context: contextvars.Context) -> Handler:
         """Raises BaseException: whatever its `__init__` did."""
@@ -84,8 +85,9 @@ class Census(Protocol):
 class Environment:
     """What the connections of one run of a server share.
 
-    `stopping` is set once, by the stop, before it makes the connections ready; `interrupt` is the
-    descriptor that ends waiting reads then. `times` has the clocks; `clock` is that of time-outs.
+    `draining` is set once, by a drain or a stop, and `stopping` by the stop, before they make the
+    connections ready; `interrupt` is the descriptor that ends waiting reads in a stop. `times` has
+    the clocks; `clock` is that of time-outs.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Environment:
         self.limits = limits
         self.census = census
         self.interrupt = interrupt
-        self.stopping = False
+        self.draining = self.stopping = False
         self.unsent = UnsentTotal(limits, clock)
         self.go_by(REAL if clock is now else Times(clock, clock))
         self.pool: Pool

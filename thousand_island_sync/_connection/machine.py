@@ -3,8 +3,7 @@
 The facts. A connection belongs to one thread at a time, its owner: the one that runs it. What
 others want of it (a message, an end, a stop) they leave where the owner will look, then have the
 scheduler run it; they never act on it in place. A step is at most one message and one piece of
-data, and returns a verdict: park until an event or the deadline, run again, done. It knows no
-thread, so tests give it a pool that is a list, a scripted channel, a clock that is a number.
+data, and returns a verdict: park until an event or the deadline, run again, done.
 
 `alert` is the one flag that leads off the hot path. Whoever leaves something sets it afterwards;
 the owner clears it before it looks. So what is left is seen, at worst once too often. Where it goes
@@ -32,6 +31,7 @@ from ..socket import Socket
 from ..transports.base import WRITE, Channel, Source, Transport
 from .callbacks import Callbacks, End, Outcome
 from .closing import Closing
+from .drain import Drain
 from .environment import Environment
 from .handshake import Handshake, no_room_error
 from .pause import Pause, take_resume
@@ -54,8 +54,6 @@ from .states import (
 
 _async_recv = events.handler_async_recv
 _NONE: Any = None
-#: Bytes that a stop delivers at most, if no receive finds nothing before.
-_DRAINED_MOST = 1 << 20
 
 
 class Machine:
@@ -72,7 +70,7 @@ class Machine:
     """
 
     __slots__ = (
-        *("_drained", "_env", "_eof_told", "_messages_left", "_task", "_transport", "callbacks"),
+        *("_env", "_eof_told", "_messages_left", "_task", "_transport", "callbacks", "drain"),
         *("handshake", "no_room", "pause", "short_proves", "socket", "source", "state", "stream"),
     )
 
@@ -82,13 +80,12 @@ class Machine:
     short_proves: bool
 
     def __init__(self, task: Served, env: Environment, transport: Transport) -> None:
-        self._task, self._env = task, env
+        self._task, self._env, self._transport = task, env, transport
         self.callbacks = self.callbacks_cls(task, env)
         self.state = NEW
-        self._transport = transport
         self.handshake: Handshake | None = None
         self.pause: Pause | None = None
-        self._drained = 0  # bytes, since a stop began
+        self.drain: Drain | None = None
         self._messages_left: float = FOREVER  # a stop's thread says how many, once
         self._eof_told = False
         self.no_room: OSError | None = None
@@ -153,7 +150,7 @@ class Machine:
     # ---- the other steps ------------------------------------------------------
 
     def step(self) -> int:
-        task, callbacks = self._task, self.callbacks
+        task, callbacks, env = self._task, self.callbacks, self._env
         task.no_sample = True
         if task.known_inbox is not None:
             take_resume(task, self)
@@ -166,12 +163,12 @@ class Machine:
         if self.handshake is not None:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
-        task.alert = callbacks.has_total_deadline or self._env.stopping
+        task.alert = callbacks.has_total_deadline or env.stopping
         if (ending := task.why_to_end() or self._heed_unsent()) is not None:
             return self.finish(ending)
         if callbacks.total_is_over:
             return self.finish(Cause.TIMEOUT)
-        if self._mail_waits():
+        if self.mail_waits():
             verdict = self._deliver_message()
             if verdict is None and task.why_to_end() is Cause.LOCAL:
                 verdict = self.finish(Cause.LOCAL)
@@ -179,13 +176,15 @@ class Machine:
                 return verdict
         if task.known_inbox is not None:
             take_resume(task, self)
-        return self.read() if self.pause is None else self.pause.step(self._mail_waits())
+        if env.draining and (verdict := Drain.step(task, self)) is not None:
+            return verdict
+        return self.read() if self.pause is None else self.pause.step(self.mail_waits())
 
     def read(self) -> int:
         """Delivers what has arrived: what a call read and left over, or the next bytes."""
         reader, task = self.stream.reader, self._task
         if task.deaf:
-            return AGAIN if self._mail_waits() else self._park()
+            return AGAIN if self.mail_waits() else self.park()
         data: Any = None if reader.buffer is None else self.callbacks.take_kept()
         kept = bool(data)
         if not data:
@@ -197,11 +196,10 @@ class Machine:
                 return self.receive_failed(error)
         if data:
             task.no_sample = False
-            if self._env.stopping and not (kept and self.callbacks.frames):
-                self._drained += len(data)
-            if self._drained > _DRAINED_MOST:
+            size = 0 if kept and self.callbacks.frames else len(data)
+            if self.drain is not None and self.drain.counts(size, self._env.stopping):
                 return self.finish(BY_SHUTDOWN)
-            if (kept and not reader.framed) or task.hung_up or self._mail_waits():
+            if (kept and not reader.framed) or task.hung_up or self.mail_waits():
                 task.alert = True  # there is more to look at
         return self.received(data, kept)
 
@@ -209,20 +207,18 @@ class Machine:
         """A receive found nothing, so the deadlines are believed."""
         task = self._task
         task.no_sample = True  # no callback was run
-        time_now, deadline = self._env.clock(), self.callbacks.deadline
-        if time_now >= deadline:
+        if self._env.clock() >= self.callbacks.deadline:
             return self.finish(Cause.TIMEOUT)
-        if self._mail_waits():
-            return self._go_on(False)
-        if self._env.stopping:
-            young_until = task.client.young_until
-            if self.stream.reader.bytes_received or self._env.times.real() >= young_until:
-                return self.finish(BY_SHUTDOWN)
-            self.become(PARKED)
-            task.deadline = min(young_until, deadline)
-            return PARK
         task.wants_write = self.stream.channel.recv_wants == WRITE  # TLS may have to answer first
-        return self._park()
+        return self._nothing_left()
+
+    def _nothing_left(self) -> int:
+        """All that has arrived was delivered."""
+        if self._env.draining and (verdict := Drain.found_nothing(self._task, self)) is not None:
+            return verdict
+        if self.mail_waits():
+            return self._go_on(False)
+        return self.finish(BY_SHUTDOWN) if self._env.stopping else self.park()
 
     def _end_of_stream(self) -> int:
         task, reader = self._task, self.stream.reader
@@ -237,9 +233,7 @@ class Machine:
         if self._eof_told:
             if task.client.has_left():
                 return self.finish(BY_PEER)
-            if self._mail_waits():
-                return self._go_on(False)
-            return self.finish(BY_SHUTDOWN) if self._env.stopping else self._park()
+            return self._nothing_left()
         self._eof_told = True
         self.become(RUNNING)
         verdict = self._settle(self.callbacks.run("handle_eof", self.socket))
@@ -265,6 +259,8 @@ class Machine:
             return None
         if self._messages_left != FOREVER:  # from now on nobody else writes it
             self._messages_left -= 1
+        if self.drain is not None:
+            self.drain.messages -= 1
         task.no_sample = False
         self.become(RUNNING)
         if task.classified.blocks:
@@ -298,22 +294,22 @@ class Machine:
             not drained
             or self._task.why_to_end() is not None
             or (self.callbacks.frames or self.stream.reader).has_news(self._eof_told)
-            or self._mail_waits()
-            or self._env.stopping
+            or self.mail_waits()
+            or (self._env.stopping or self._env.draining)
         ):
             self._task.alert = True
             self.become(PARKED)
             return AGAIN
-        return self._park()
+        return self.park()
 
-    def _mail_waits(self) -> bool:
+    def mail_waits(self) -> bool:
         inbox = self._task.known_inbox
         if inbox is None or inbox.waiting() <= 0 or self._messages_left <= 0:
             return False
         buffer = self.stream.writer.buffer
         return buffer is None or not buffer.over_half
 
-    def _park(self) -> int:
+    def park(self) -> int:
         self.become(PARKED)
         was_deaf = self._task.deaf
         self._heed_unsent()
@@ -345,7 +341,7 @@ class Machine:
         task = self._task
         self.handshake = None
         self.become(RUNNING)
-        task.alert = task.alert or self._env.stopping
+        task.alert = task.alert or self._env.stopping or self._env.draining
         if self.callbacks.named(name) is not None or task.alert:
             verdict = self._settle(self.callbacks.run(name, self.socket))
             if verdict is not None:
@@ -368,6 +364,10 @@ class Machine:
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """The only other way out, once. As for `End`."""
+        if cause is BY_SHUTDOWN and self._env.draining:
+            verdict = Drain.before_shutdown(self._task, self, reason is not None)
+            if verdict is not None:
+                return verdict
         closing = self.closing(self._task)
         cause, reason = closing.seen_as(cause, reason)
         last = LAST_CALLBACK[self.state, cause]

@@ -16,6 +16,7 @@ from .._base.clock import Times, now, now_ns
 from .._base.listen_errors import listen_error, no_thread
 from .._base.own_threads import Teller
 from .._base.wake_up import WakeUp
+from .._connection import drain
 from .._connection.environment import Environment, Handlers
 from .._connection.outflow import Outflow
 from .._connection.task import ConnectionTask
@@ -282,7 +283,15 @@ class Run:
         return self._owner.blocked(ident)
 
     def begin_drain(self) -> None:
-        """Connections learn of it."""
+        """Connections whose handlers do something about it learn of it."""
+        self._env.draining = True
+        by_class = self._env.handlers.drain
+        told = [task for task in self.connections() if drain.begins(task, by_class)]
+        if by_class:
+            self.scheduler.make_all_ready()
+        else:
+            for task in told:
+                self.scheduler.make_ready(task)
 
     def tell_drain(self, delay: float) -> None:
         """It is said where it listens, or did; `delay` in seconds."""
@@ -309,7 +318,7 @@ class Run:
     def end_connections(self) -> None:
         """They learn of the stop, and end when they can; reads that wait are interrupted, where
         that was asked for."""
-        self._env.stopping = True
+        self._env.draining = self._env.stopping = True
         if self._interrupt is not None:
             self._interrupt.wake()
         self._env.unsent.stop_begins()

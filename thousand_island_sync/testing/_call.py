@@ -168,7 +168,7 @@ class Rehearsal:
             except MailboxFull as error:  # the test's matter, and not that of who reads now
                 self._failure = error
         elif isinstance(step, Stop):
-            self._env.stopping = True
+            self._env.draining = self._env.stopping = True
             self._task.stop_begins()
             self._stop_at = self._time + self._shutdown
         self._ready = True

@@ -277,9 +277,10 @@ class _Callbacks(Callbacks):
         whole, shown = super().call, arguments[:-1]
         return self._record.note(name, shown, lambda: whole(name, callback, *arguments))
 
-    def named(self, name: str) -> Callable[..., Any]:
-        """One that does nothing has run, too."""
-        return super().named(name) or _idle
+    def named(self, name: str) -> Callable[..., Any] | None:
+        """One that does nothing has run, too; but `handle_drain` does not, where there is none."""
+        known = super().named(name)
+        return _idle if known is None and name != "handle_drain" else known
 
     def returned(self, result: object, name: str, socket: Socket) -> Outcome:
         outcome = super().returned(result, name, socket)

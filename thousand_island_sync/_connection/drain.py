@@ -1,0 +1,141 @@
+"""What one connection has yet to do when the server drains or stops: `handle_drain`, once.
+
+It runs between callbacks, after what came before it: messages that waited, and bytes until a
+receive finds nothing, but no more than a stop delivers. A young connection that has said nothing
+gets its time to speak first. Where nothing is read, in a pause or while bytes wait to go out, what
+lies there is not waited for. While much waits to go out it does not run: a stop, too, waits then,
+as long as the peer takes something.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .._base.waits import make_way
+from .._stream.duplex import Duplex
+from .._stream.states import ENDED
+from .callbacks import Callbacks, set_on_handler
+from .served import Served
+from .states import CLOSED, CLOSING, HANDSHAKING, State
+
+#: Bytes that are delivered at most, if no receive finds nothing before.
+_MOST = 1 << 20
+
+
+class Steps(Protocol):
+    """What a drain tells the machine that it is about."""
+
+    drain: Drain | None
+    state: State
+    stream: Duplex
+
+    @property
+    def pause(self) -> object: ...
+    @property
+    def callbacks(self) -> Callbacks: ...
+    def mail_waits(self) -> bool: ...
+    def hands_shaken(self, name: str) -> int: ...
+    def park(self) -> int: ...
+
+
+class Drain:
+    """A connection's, from the first step in which it knows. Thread: its owner's.
+
+    Args:
+        whose: the connection's.
+        machine: the same.
+
+    Attributes:
+        messages: those that wait, and come before `handle_drain`.
+        owed: that is to be called.
+    """
+
+    __slots__ = ("_before", "_in_stop", "messages", "owed")
+
+    def __init__(self, whose: Served, machine: Steps) -> None:
+        inbox = whose.known_inbox
+        self.messages = 0 if inbox is None else inbox.waiting()
+        self.owed = machine.callbacks.named("handle_drain") is not None
+        self._before = self._in_stop = 0
+
+    @staticmethod
+    def step(whose: Served, machine: Steps) -> int | None:
+        """After a message. The verdict after `handle_drain`; `None`: its turn has not come, or it
+        was called before."""
+        return Drain._call(whose, machine, whose.deaf or machine.pause is not None)
+
+    @staticmethod
+    def _call(whose: Served, machine: Steps, nothing_left: bool, last: bool = False) -> int | None:
+        """As `step`.
+
+        Args:
+            nothing_left: nothing that has arrived is to be delivered before.
+            last: nor any message.
+        """
+        drain = machine.drain = machine.drain or Drain(whose, machine)
+        if not drain.owed:
+            return None
+        whose.alert = True  # until then each step is a whole one
+        buffer = machine.stream.writer.buffer
+        if buffer is not None and buffer.over_half:
+            return None
+        if drain.messages > 0 and machine.mail_waits() and not last:
+            return None
+        if not nothing_left and drain._before <= _MOST:
+            return None
+        drain.owed = False
+        if whose.classified.blocks:
+            make_way()
+        return machine.hands_shaken("handle_drain")
+
+    @staticmethod
+    def found_nothing(whose: Served, machine: Steps) -> int | None:
+        """A receive did. The verdict, if that is not what it would be else."""
+        drain = machine.drain = machine.drain or Drain(whose, machine)
+        if not (drain.owed or whose.stopping):
+            return None
+        reader = machine.stream.reader
+        has_spoken = reader.bytes_received or reader.incoming in ENDED
+        if has_spoken or not whose.client.is_young:
+            return Drain._call(whose, machine, nothing_left=True)
+        if machine.mail_waits():
+            return None
+        verdict = machine.park()
+        whose.deadline = min(whose.deadline, whose.client.young_until)
+        return verdict
+
+    @staticmethod
+    def before_shutdown(whose: Served, machine: Steps, broken_off: bool) -> int | None:
+        """A stop is about to end it. The verdict, if that is not to be yet.
+
+        Args:
+            broken_off: it has ended a callback, and no other may follow but the last.
+        """
+        if machine.state is HANDSHAKING or whose.why_to_end() is not None:
+            return None
+        verdict = Drain._call(whose, machine, nothing_left=True, last=True)
+        if broken_off:
+            return verdict if machine.state in (CLOSING, CLOSED) else None
+        drain = machine.drain
+        return machine.park() if verdict is None and drain is not None and drain.owed else verdict
+
+    def counts(self, received: int, stopping: bool) -> bool:
+        """So many bytes were received. Whether the stop delivers no more."""
+        if not stopping:
+            self._before += received
+            return False
+        self._in_stop += received
+        return self._in_stop > _MOST
+
+
+def begins(connection: Any, by_class: bool) -> bool:
+    """Whether a connection is to be run because a drain begins: who does nothing about it is left
+    alone. Thread: any.
+
+    Args:
+        by_class: its handler's class has a `handle_drain`; else the handler itself may.
+    """
+    if not (by_class or set_on_handler(connection.machine.callbacks, "handle_drain")):
+        return False
+    connection.alert = True
+    return True
