@@ -23,6 +23,7 @@ class Connection:
     def __init__(self, env, transport, sock, address, acceptor_id):
         env.made(self)
         self.sock, self.fd = sock, sock.fileno()
+        self.machine = SimpleNamespace(stream=None)
         self.client = SimpleNamespace(
             peer_address=address, acceptor_id=acceptor_id, id=str(self.fd), accepted_at_ns=0
         )
@@ -132,6 +133,7 @@ def test_the_edges_of_the_limit_are_told_in_order_though_one_is_made_in_a_receiv
 
     class Counted:
         client = SimpleNamespace(acceptor_id=3)
+        machine = SimpleNamespace(stream=None)
 
     one, two = Counted(), Counted()
     limit = ConnectionLimit(2, 0, tell)

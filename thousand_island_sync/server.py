@@ -15,7 +15,7 @@ from ._server.certificate_watch import Certificates, CertificateWatch
 from ._server.changes import Changes
 from ._server.config import NO_OPTIONS, Config, config
 from ._server.current_transport import CurrentTransport
-from ._server.run import NOT_STARTED, Run
+from ._server.run import NOT_STARTED, Load, Run
 from ._server.serving import HANGUP, check, serve_until_signalled
 from ._server.status import DRAINING, STOPPING
 from .connection import Connection
@@ -40,6 +40,16 @@ class Info:
         busy_threads: those that run callbacks.
         waiting_connections: connections that are ready, while no thread is free for them.
         probes_total: connections that ended before their first byte.
+        backlog: clients that the kernel has connected and nobody has accepted yet; `None` where
+            the system does not tell, or the server does not listen.
+        backlog_limit: how many those may be; `None` as for `backlog`.
+        bytes_received_total: bytes of all connections, as `Socket.stats` counts them: over TLS the
+            decrypted ones. Those of open connections are a second old at most. It never falls,
+            but at a new start.
+        bytes_sent_total: the same of bytes that were taken for sending, before they are encrypted.
+        handshaking: connections that wait for their peer amid a handshake, upgrades included.
+        oldest_wait_ms: milliseconds that the one of the `waiting_connections` has waited that
+            came first, but for the first 10.
         draining: a drain or a stop is under way: send nobody here any more.
     """
 
@@ -53,6 +63,12 @@ class Info:
     busy_threads: int
     waiting_connections: int
     probes_total: int
+    backlog: int | None
+    backlog_limit: int | None
+    bytes_received_total: int
+    bytes_sent_total: int
+    handshaking: int
+    oldest_wait_ms: float
     draining: bool
 
 
@@ -369,7 +385,7 @@ class ThousandIsland:
         return [] if run is None else run.handles()
 
     def info(self) -> Info:
-        """Counts, in constant time."""
+        """Counts, in constant time; once a second at most it walks over the open connections."""
         self._changes.check_process()
         run = self._run
         status = self.status
@@ -381,6 +397,12 @@ class ThousandIsland:
     @property
     def _run(self) -> Run | None:
         return self._changes.run
+
+
+def load_of(server: ThousandIsland) -> Load | None:
+    """How busy it is; `None`: it was not started. Thread: any."""
+    run = server._run
+    return None if run is None else run.load()
 
 
 def config_of(server: ThousandIsland) -> Config:

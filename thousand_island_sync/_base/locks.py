@@ -49,6 +49,7 @@ ORDER = (
     "acceptor",
     "inline.accept",
     "shortage.spare",
+    "traffic.walk",
     "connection.limit",
     "socket.receiving",
     "socket.sending",

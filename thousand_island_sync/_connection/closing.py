@@ -207,6 +207,7 @@ class Closing:
             task.attached = False  # the number is somebody else's by now
         self._env.pool.forget(task)
         (descriptors.close if quiet else descriptors.leave)(client.sock)
+        self._env.shaking.discard(task)
         self._env.census.ended(task)
 
 

@@ -88,6 +88,7 @@ class Environment:
     `draining` is set once, by a drain or a stop, and `stopping` by the stop, before they make the
     connections ready; `interrupt` is the descriptor that ends waiting reads in a stop. `times` has
     the clocks; `clock` is that of time-outs.
+    `shaking` has the connections that wait for their peer amid a handshake.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Environment:
         self.census = census
         self.interrupt = interrupt
         self.draining = self.stopping = False
+        self.shaking: set[Any] = set()
         self.unsent = UnsentTotal(limits, clock)
         self.go_by(REAL if clock is now else Times(clock, clock))
         self.pool: Pool

@@ -16,6 +16,7 @@ from typing import Protocol
 from .._base.clock import FOREVER, REAL, Times
 from .._base.locks import lock
 from .._connection.client import Client
+from .traffic import Traffic
 
 
 class Room(Enum):
@@ -77,6 +78,7 @@ class ConnectionLimit:
 
     Attributes:
         edges: of the limit, as far as they are to be told.
+        traffic: the bytes of all that were counted here.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class ConnectionLimit:
         self._patience = patience
         self.edges = Edges(tell)
         self._lock = lock("connection.limit")
+        self.traffic = Traffic(self.snapshot, self.knows, self._lock)
         self._changed = threading.Condition(self._lock)
         # Nothing is counted twice, whatever is interrupted: places by those who have them,
         # connections as they are. Whether its handler was made.
@@ -112,6 +115,11 @@ class ConnectionLimit:
     def active(self) -> int:
         """Open connections."""
         return len(self._known)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether there is no room for one more. A hint: without the lock."""
+        return len(self._known) >= self._limit
 
     def has_room(self) -> bool:
         with self._lock:
@@ -163,6 +171,7 @@ class ConnectionLimit:
                 if not self._reached:
                     self.rejected += rejected
                     del self._known[connection]
+                    self.traffic.ends(connection)
                     if self._waiting_since:
                         self._waiting_since.clear()
                     if self._waiters or len(self._known) <= self._few:

@@ -12,6 +12,7 @@ from .._base import addresses
 from .._base.listen_errors import listen_error
 from ..errors import ListenError
 from ..transports.base import ListenSocket, Transport
+from . import backlog_size
 from .acceptors import Acceptors
 from .admission import Admission
 from .backlog import Backlog
@@ -99,6 +100,10 @@ class Listener:
     def serves(self) -> bool:
         """Whether anybody is accepted: acceptors do not just die again and again. Thread: any."""
         return self._acceptors.serve()
+
+    def backlog(self) -> backlog_size.Sizes:
+        """How many clients wait in the kernel, and how many may. Thread: any."""
+        return backlog_size.of_all([listening.socket for listening in list(self._sockets)])
 
     def look_again(self) -> None:
         """Acceptors look again whether the pool sees to the clients. Thread: any."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
+from .oldest_wait import OldestWait
 from .permits import Permits
 from .run_queue import RunQueue
 from .watchdog_timer import WatchdogTimer
@@ -21,10 +22,10 @@ class Saturation:
 
     Args:
         watchdog_timer: goes off each time while a connection waits.
-        lock: the scheduler's.
+        oldest: looks who waits while it is so.
     """
 
-    __slots__ = ("_lock", "_on", "_permits", "_queue", "_relief", "_tell", "_timer", "_workers")
+    __slots__ = ("_oldest", "_on", "_permits", "_queue", "_relief", "_tell", "_timer", "_workers")
 
     def __init__(
         self,
@@ -33,27 +34,32 @@ class Saturation:
         permits: Permits,
         workers: Workers,
         watchdog_timer: WatchdogTimer,
-        lock: Any,
+        oldest: OldestWait,
     ) -> None:
         self._tell = tell
         self._queue = queue
         self._permits = permits
         self._workers = workers
         self._timer = watchdog_timer
-        self._lock = lock
+        self._oldest = oldest
         self._on = False
         self._relief = 0  # looks in a row that found a thread to spare
 
     def look(self) -> None:
         """Without the lock."""
-        with self._lock:
+        with self._queue.lock:
             waiting, busy = self._queue.waiting(), self._workers.busy()
             changed = self._is_over(waiting) if self._on else self._begins(waiting)
-            if not changed:
-                return
-            saturated = self._on = not self._on
-            self._timer.insist(saturated)
-        self._tell(saturated, busy, waiting)
+            if changed:
+                self._on = not self._on
+                self._timer.insist(self._on)
+            saturated = self._on
+            if saturated:
+                self._oldest.look()
+            elif changed:
+                self._oldest.is_over()
+        if changed:
+            self._tell(saturated, busy, waiting)
 
     def _begins(self, waiting: int) -> bool:
         return waiting > 0 and self._permits.are_all_free()

@@ -71,6 +71,7 @@ from .blocking_estimate import BlockingEstimate
 from .deadlines import Deadlines
 from .errands import Errands
 from .mending import Mending
+from .oldest_wait import OldestWait
 from .permits import Permits, default_permits
 from .poller import Poller
 from .registrations import Registrations
@@ -185,6 +186,7 @@ class Scheduler:
         workers.serve(queue, table, held, rousing, registrations, self._runner.work)
         mending.serve(queue, table, held, workers, rousing, registrations)
         self._registrations = registrations
+        oldest = self._oldest = OldestWait(queue, table, workers, clock)
         self._requests: Asked = Requests(rousing, queue, deadlines, errands)
         stand_in = StandIn(queue, table, held, registrations, deadlines, timer)
         #: As `StandIn.serve`.
@@ -192,7 +194,7 @@ class Scheduler:
         self._watchdog = Watchdog(
             Stalls(held, workers, estimate, table, queue, timer),
             stand_in,
-            Saturation(saturation, queue, held, workers, timer, the_lock),
+            Saturation(saturation, queue, held, workers, timer, oldest),
             workers,
             mending,
             rousing,
@@ -286,6 +288,10 @@ class Scheduler:
         """Threads, busy threads, ready tasks that no thread has come to. O(1), without the
         lock: about, where they change at this moment."""
         return self._workers.count, self._workers.busy(), self._queue.waiting()
+
+    def oldest_wait(self) -> float:
+        """Seconds that the oldest ready connection has waited for a thread; without the lock."""
+        return self._oldest.seconds()
 
     def attended(self) -> bool:
         """Whether a thread looks at what comes, or will when its callback is over or is seen

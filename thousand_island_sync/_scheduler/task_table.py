@@ -70,6 +70,11 @@ class TaskTable:
         self.closing = True
         return not self.by_fd
 
+    def counted(self, tasks: list[Task]) -> list[Task]:
+        """Those of them that are connections."""
+        uncounted = self._uncounted
+        return [task for task in tasks if task not in uncounted] if uncounted else tasks
+
     def owned_but_uncounted(self) -> int:
         """How many of the tasks that are run, or ready, are no connections."""
         return sum(task.owned for task in self._uncounted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .._base import reports
 from .._base.clock import Times, now, now_ns
@@ -44,11 +44,27 @@ from .stop import Stop
 _ACCEPTORS_S, _RECEIVERS_S = 1.0, 0.1
 
 #: As `ThousandIsland.info` has them, after the status.
-Counts = tuple[Any, int, int, int, int, int, int, int, int]
-NOT_STARTED: Counts = (None, 0, 0, 0, 0, 0, 0, 0, 0)
+Counts = tuple[
+    Any, int, int, int, int, int, int, int, int, int | None, int | None, int, int, int, float
+]
+NOT_STARTED: Counts = (None, 0, 0, 0, 0, 0, 0, 0, 0, None, None, 0, 0, 0, 0.0)
 
 accelerator.put_in()
 late_framing.put_in()
+
+
+class Load(NamedTuple):
+    """How busy a server is.
+
+    Attributes:
+        free: threads that are not in a callback, those included that are not started yet.
+        most: the bound of the threads.
+        is_full: there are `max_connections`.
+    """
+
+    free: int
+    most: int
+    is_full: bool
 
 
 class Owner(Protocol):
@@ -260,8 +276,9 @@ class Run:
     # ---- what it is doing -----------------------------------------------------------
 
     def counts(self) -> Counts:
-        """Constant in time."""
-        limit = self.limit
+        """Constant in time, but for a walk over the connections once a second at most."""
+        limit, traffic = self.limit, self.limit.traffic
+        traffic.look()
         return (
             self.listener.address,
             limit.active,
@@ -270,7 +287,18 @@ class Run:
             limit.rejected,
             *self.scheduler.counts(),
             limit.probes,
+            *self.listener.backlog(),
+            traffic.received,
+            traffic.sent,
+            len(self._env.shaking),
+            self.scheduler.oldest_wait() * 1000,
         )
+
+    def load(self) -> Load:
+        """What is left of the threads and of the connections. Quick, and never waits."""
+        most = self._config.max_handler_threads
+        free = max(0, most - self.scheduler.counts()[1])
+        return Load(free, most, self.limit.is_reached)
 
     def handles(self) -> list[Connection]:
         """The open connections, as users have them."""
