@@ -19,6 +19,7 @@ from . import events
 from ._base.options import Missing
 from ._base.types import PEM, Address, Buffer, File, SocketAddress, Status
 from ._base.version import VERSION as __version__
+from ._server.info import Info
 from ._server.option_types import ServerOptions
 from ._socketserver import socketserver_handler
 from .connection import Connection
@@ -42,7 +43,7 @@ from .errors import (
 from .framing import Framing, LengthPrefix, Lines
 from .handler import Close, Continue, Error, Handler, Result, SwitchTransport
 from .logger import LogLevel, attach_logger, detach_logger
-from .server import Info, ThousandIsland
+from .server import ThousandIsland
 from .socket import Socket, Stats
 from .transports import (
     TCP,
