@@ -184,3 +184,18 @@ def test_the_readme_has_each_option_with_its_default():
     assert {name: default.replace("_", "") for name, default in told.items()} == {
         name: default.replace("_", "") for name, default in shown.items()
     }
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: TLS.prepare(b"s3cret"),
+        lambda: ThousandIsland(handler_cls=Echo).reload_transport(b"s3cret"),
+        lambda: ThousandIsland(handler_cls=Echo).reload_transport({}, nodelay=True),
+        lambda: ThousandIsland(Echo),
+    ],
+)
+def test_a_value_without_a_name_is_a_config_error_that_does_not_show_it(call):
+    with pytest.raises(ConfigError, match="every option is given by its name: ") as error:
+        call()
+    assert "s3cret" not in str(error.value)

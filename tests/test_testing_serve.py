@@ -366,7 +366,7 @@ def test_what_does_not_come_is_an_error_that_says_what_came_instead():
 
 
 def test_an_unknown_event_is_a_config_error_with_the_nearest_name():
-    with EventRecorder() as recorder, pytest.raises(ConfigError, match=r"'handler\.error'"):
+    with EventRecorder() as recorder, pytest.raises(ConfigError, match=r"mean handler\.error\?"):
         recorder.wait_for("handler.errors")
 
 

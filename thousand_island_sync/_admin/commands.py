@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .._base import addresses
 from .._base.clock import now_ns
+from .._base.nearest import nearest
 from .._base.own_threads import launch
 from .._base.supervised import say
 from .._scheduler.worker import Running
@@ -244,5 +244,5 @@ def _short(value: object) -> str:
 
 
 def _near(word: object, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), 1) if isinstance(word, str) else []
-    return f"; the nearest is {near[0]}" if near else ""
+    near = nearest(word, known)
+    return "" if near is None else f"; the nearest is {near}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
+from .nearest import nearest
 
 
 class Missing:
@@ -138,16 +139,11 @@ def _words(name: str) -> str:
 
 
 def _nearest(name: str, own: list[str]) -> str | None:
-    import difflib  # here: it is needed for a mistake only
-
     other = _OTHER_NAMES.get(name.lower().replace("_", ""))
     if other is not None:
         return other
     everywhere = [one for table, _ in _homes for one in table]
-    for candidates in (own, everywhere):
-        if near := difflib.get_close_matches(name, candidates, n=1):
-            return near[0]
-    return None
+    return nearest(name, own) or nearest(name, everywhere)
 
 
 def is_bool(value: Any) -> bool:

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..errors import ConfigError
 from .options import MISSING
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,7 +32,8 @@ def written_out(work: Callable[..., Any]) -> Callable[[F], F]:
 def spelled_out(
     options: Any, defaults: Callable[[str], Any] = lambda name: MISSING
 ) -> Callable[[F], F]:
-    """For a function of `**options: Unpack[...]`: at run time, too, each option is a parameter.
+    """For a method of `**options: Unpack[...]`: at run time, too, each option is a parameter, and a
+    value without a name is a `ConfigError`.
 
     Args:
         options: the `TypedDict`.
@@ -53,8 +55,19 @@ def spelled_out(
         ]
         unknown = parameter("unknown", parameter.VAR_KEYWORD, annotation="Never")
         assert gathered.kind is parameter.VAR_KEYWORD
-        spelled = signature.replace(parameters=[*before, *named, unknown])
-        function.__signature__ = spelled  # type: ignore[attr-defined]
-        return function
+
+        @functools.wraps(function)
+        def run(*given: Any, **by_name: Any) -> Any:
+            if len(given) > len(before):
+                raise ConfigError(
+                    f"{function.__name__}: got {type(given[-1]).__name__} without a name; every"
+                    f" option is given by its name: {function.__name__}({named[0].name}=...)"
+                )
+            return function(*given, **by_name)
+
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*before, *named, unknown]
+        )
+        return run  # type: ignore[return-value]
 
     return decorate

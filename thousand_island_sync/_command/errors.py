@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from .._base.nearest import did_you_mean
 
 
 class UsageError(Exception):
@@ -13,8 +14,7 @@ class UsageError(Exception):
 
 def nearest(word: str, names: Iterable[str]) -> str:
     """What was meant by a name that there is none of, as the end of a message."""
-    found = difflib.get_close_matches(word, list(names), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return did_you_mean(word, names)
 
 
 def one_line(error: BaseException) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from .. import events
+from .._base.nearest import did_you_mean
 from ..errors import ConfigError
 from ..server import ThousandIsland
 
@@ -88,8 +88,7 @@ class EventRecorder:
             ConfigError: there is no event of that name.
         """
         if name not in events.ALL:
-            near = difflib.get_close_matches(name, events.ALL, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, events.ALL)
             raise ConfigError(f"wait_for: there is no event {name!r}{hint}")
         with self._changed:
             self._changed.wait_for(lambda: len(self._of(name)) >= count, timeout_ms / 1000)
