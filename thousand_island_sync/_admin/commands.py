@@ -111,12 +111,12 @@ class Commands:
             raise Refused(f"v: got {_short(version)}, takes {VERSION}")
         command = self._commands.get(do) if isinstance(do, str) else None
         if command is None:
-            takes = ", ".join(self._commands) + _near(do, self._commands)
+            takes = ", ".join(self._commands) + near(do, self._commands)
             raise Refused(f"do: got {_short(do)}, takes {takes}")
         for key in asked:
             if key not in ("v", "do") and key not in command.takes:
                 takes = ", ".join(command.takes) or "nothing else"
-                raise Refused(f"{_short(key)}: {do} takes {takes}{_near(key, command.takes)}")
+                raise Refused(f"{_short(key)}: {do} takes {takes}{near(key, command.takes)}")
         for key, (takes, kind, required) in command.takes.items():
             if key not in asked and not required:
                 continue
@@ -243,6 +243,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _near(word: object, known: Iterable[str]) -> str:
-    near = nearest(word, known)
-    return "" if near is None else f"; the nearest is {near}"
+def near(word: object, known: Iterable[str]) -> str:
+    """What a misspelt word meant, for the end of a message."""
+    meant = nearest(word, known)
+    return "" if meant is None else f"; the nearest is {meant}"
