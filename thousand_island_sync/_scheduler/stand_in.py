@@ -54,8 +54,11 @@ class StandIn:
             self._calls = (*self._calls, call)
 
     def is_needed(self) -> bool:
-        """With the lock."""
-        return not self._permits.are_held() and not self._table.is_empty()
+        """With the lock. A timer is kept, too, where there is no task and no thread."""
+        if self._permits.are_held():
+            return False
+        waits = self._deadlines.left() != FOREVER and not self._table.closing
+        return waits or not self._table.is_empty()
 
     def poll(self) -> bool:
         """Puts what has come into the queue. False: there is no poller any more."""
