@@ -58,6 +58,7 @@ WRITTEN = {
     "keylog_file": ("keys", "keys"),
     "log_level": ("debug", "debug"),
     "log_format": ("text", "text"),
+    "admin": ("/run/a.sock", "/run/a.sock"),
     "setup": ("app:function", "app:function"),
     "drain_delay_ms": ("2.5", 2.5),
     "watch_certificates": ("20", 20),

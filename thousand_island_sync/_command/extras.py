@@ -63,6 +63,12 @@ def _watch(servers: Sequence[ThousandIsland], interval_ms: float) -> Iterator[No
     yield
 
 
+def _admin(served: Served, path: str) -> AbstractContextManager[object]:
+    from ..admin import AdminServer
+
+    return AdminServer.controlled_by(served.control, served, path)
+
+
 def _either(choices: Mapping[str, Any]) -> str:
     return ", ".join(choices)
 
@@ -105,6 +111,16 @@ EXTRAS: dict[str, Extra] = {
             "milliseconds that SIGTERM goes on accepting, while balancers look away",
             read_number,
         )
+    ),
+    "admin": Extra(
+        Option(
+            None,
+            optional(is_text),
+            "the path of a Unix socket's file",
+            "answers `ctl` and `top` there; its owner and root may ask",
+            str,
+        ),
+        _admin,
     ),
     "watch_certificates": Extra(
         Option(

@@ -17,6 +17,7 @@ from .line import Line
 from .logs import Logs
 from .named import call, find
 from .reload import Reload
+from .service import Service
 from .settings import Settings
 from .signals import Signals, calls
 
@@ -62,12 +63,15 @@ def _serve(
         logs.it_serves()
         with suppress(ServerNotRunning):  # it was stopped meanwhile
             output.put(" ".join(addresses.show(server.local_address) for server in servers))
+        service.ready()
         hangup.repeat()
 
     heeded = calls()
     if HANGUP is not None:
         heeded[HANGUP] = reload
     with ExitStack() as stack:
+        service = stack.enter_context(Service(servers))
+        reload.around = service.reloading
         for name, extra in EXTRAS.items():
             value = settings.value(name)
             if extra.begin is not None and value != extra.option.default:

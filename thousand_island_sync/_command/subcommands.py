@@ -25,4 +25,24 @@ class Subcommand(NamedTuple):
     means: str
 
 
-SUBCOMMANDS: dict[str, Subcommand] = {}
+def _ctl(words: Sequence[str]) -> int:
+    from .._admin.client import ctl
+
+    return ctl(words)
+
+
+def _top(words: Sequence[str]) -> int:
+    from .._admin.top import top
+
+    return top(words)
+
+
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "ctl": Subcommand(
+        _ctl,
+        "PATH info|workers|connections|close ID|suspend|resume|drain|reload [--wait]"
+        " [--certificates]|stop|dump|log-level LEVEL",
+        "ask a server that runs, or change it, over its admin socket (--admin)",
+    ),
+    "top": Subcommand(_top, "PATH [--once] [--json]", "what a server does, second by second"),
+}
