@@ -70,6 +70,10 @@ def _named_like(where: str, name: str) -> str:
     return flag(name) if where.startswith("--") else name
 
 
+def is_systemd(host: str) -> bool:
+    return host == _SYSTEMD or host.startswith(f"{_SYSTEMD}:")
+
+
 def is_tls(settings: Settings) -> bool:
     return settings.value("certfile") is not None
 
@@ -78,7 +82,7 @@ def _server(target: Target, settings: Settings) -> ThousandIsland:
     transport = transport_options(settings)
     own = {name: one.value for name, one in settings.of(Home.SERVER).items()}
     host = settings.value("host")
-    if host == _SYSTEMD or host.startswith(f"{_SYSTEMD}:"):
+    if is_systemd(host):
         own.pop("host")
         transport["sockets"] = host
     elif transport.get("sockets", None) is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .._base import addresses
 from .._base.option_kinds import read_json, read_permissions
 from ..server import ThousandIsland
 from ..transports.tcp import TCP
 from . import toml
-from .build import is_tls, servers
+from .build import is_systemd, is_tls, servers
 from .formats import FORMATS
 from .line import Given, Line
 from .named import Target, find, without_arguments
@@ -68,12 +69,13 @@ def _of(settings: Settings, home: Home) -> Iterator[str]:
 
 def _has(settings: Settings, name: str) -> bool:
     """Whether it means something: what is of TLS does not where there is no certificate, and a
-    Unix socket has no port."""
-    if TABLE[name].home is Home.TRANSPORT and not is_tls(settings):
-        return name in TCP.OPTIONS
+    Unix socket has no port, but a file. What means nothing the server would refuse."""
+    host = settings.value("host")
     if name == "port":
-        return not str(settings.value("host")).startswith(("unix:", "systemd"))
-    return True
+        return not (addresses.is_unix(host) or is_systemd(host))
+    if name.startswith("unix_") and not addresses.is_unix(host):
+        return False
+    return is_tls(settings) or TABLE[name].home is not Home.TRANSPORT or name in TCP.OPTIONS
 
 
 def written(setting: Setting, value: Any, given: Given | None = None) -> str:

@@ -54,9 +54,9 @@ def _run(arguments: Sequence[str], errors: LineWriter, output: LineWriter, signa
             help_.answer(line.asks)
             return 0
         settings = collect(line, os.environ)
-        for name in settings.unknown_variables if checks else ():
-            errors.put(f"thousand-island: {name}: there is no such option")
         if checks:
+            if settings.unknown_variables:
+                errors.put(f"thousand-island: {settings.about_unknown_variables()}")
             return check(line, settings)
         return serve(line, settings, errors, output, signals)
     except _ERRORS as error:

@@ -37,10 +37,7 @@ def serve(
     """
     with Logs(errors, settings.value("log_level"), settings.value("log_format")) as logs:
         if settings.unknown_variables:
-            _log.warning(
-                "the environment has variables that are no options: %s",
-                ", ".join(settings.unknown_variables),
-            )
+            _log.warning("%s", settings.about_unknown_variables())
         _, servers = prepare(line.handler, settings)
         logs.hide_failed_starts()
         hangup.survive()  # whatever was imported may have had other plans

@@ -32,6 +32,11 @@ class Settings:
         """Those given that are at home there."""
         return {name: one for name, one in self.given.items() if TABLE[name].home is home}
 
+    def about_unknown_variables(self) -> str:
+        """A line; their values may be secrets of somebody's."""
+        names = ", ".join(self.unknown_variables)
+        return f"the environment has variables that are no options: {names}"
+
     @property
     def shows_tracebacks(self) -> bool:
         return self.value("log_level") in ("debug", "trace")
