@@ -10,6 +10,7 @@ from pathlib import Path
 
 from thousand_island_sync import TCP, TLS
 from thousand_island_sync._base.options import MISSING, Option
+from thousand_island_sync._command.extras import EXTRAS
 from thousand_island_sync._command.table import WITH_FLAGS, flag
 from thousand_island_sync._server.config import OPTIONS
 
@@ -22,8 +23,12 @@ of, is a `ConfigError` from the constructor, before anything is opened; it says 
 that end in `_ms` are milliseconds, `None` is no limit. This page is made from the tables that
 check them, by `python -m tests.option_page`; so are the command line's flags.
 
-In a command line a list is written with commas, what is a mapping as JSON, `None` as `none`; what
-is true or false is `--x` or `--no-x`. `--alpn` is short for `--alpn-protocols`.
+The command line takes them as flags, as variables of the environment (`THOUSAND_ISLAND_` and the
+name in capitals), and as keys of the file that `--config` names, those of the transport under
+`[transport]`. In a line and in a variable a list is written with commas, what is a mapping as JSON;
+in all three `None` is `none`. What is true or false is `--x` or `--no-x`, and `true` or `false`.
+`--alpn` is short for `--alpn-protocols`. `password` has no flag: everybody sees the arguments of a
+process.
 """
 _SERVER = """## `ThousandIsland(...)`
 """
@@ -41,6 +46,12 @@ _EACH = """## `transport_options` of each connection
 _TLS = """## `transport_options` of TLS
 
 With `transport_cls=TLS`; see [tls.md](tls.md).
+"""
+
+
+_COMMAND = """## The command line's own
+
+`thousand-island --help` lists all flags, `thousand-island check` prints what comes of them.
 """
 
 
@@ -73,7 +84,14 @@ def page() -> str:
     each = {name: TCP.OPTIONS[name] for name in TCP.OPTIONS if name not in TCP.LISTENING}
     tls = {name: TLS.OPTIONS[name] for name in TLS.OPTIONS if name not in TCP.OPTIONS}
     lines = [_HEAD]
-    for head, table in ((_SERVER, OPTIONS), (_TRANSPORT, listening), (_EACH, each), (_TLS, tls)):
+    command = {name: extra.option for name, extra in EXTRAS.items()}
+    for head, table in (
+        (_COMMAND, command),
+        (_SERVER, OPTIONS),
+        (_TRANSPORT, listening),
+        (_EACH, each),
+        (_TLS, tls),
+    ):
         lines += [head, *_table(table)]
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.commands import Serving, run, write_app
 from tests.support import eventually, receive
+from tests.test_main import certificate_of, write_certificate
 from thousand_island_sync import __version__
 from thousand_island_sync.__main__ import main
 from thousand_island_sync._base import compiled
@@ -517,3 +518,57 @@ def test_sighup_with_nothing_to_reload_is_no_end_and_no_line(folder):
         assert ask(it.port) == b"X"
         assert it.stop() == 0
     assert [line.split()[2] for line in it.errors] == ["INFO", "WARNING", "INFO"]
+
+
+def test_sighup_takes_other_certificates_from_the_file(folder, authority):
+    first = write_certificate(folder, authority)
+    file = folder / "a.toml"
+    text = 'port = 0\n[transport]\ncertfile = "{}.pem"\nkeyfile = "key.pem"\n'
+    file.write_text(text.format("cert"))
+    with Serving(folder, "app:Upper", "--config", "a.toml") as it:
+        eventually(lambda: it._catches(signal.SIGHUP), 10)
+        assert certificate_of(it, authority) == first
+        (folder / "cert.pem").rename(folder / "old.pem")
+        second = write_certificate(folder, authority)
+        (folder / "cert.pem").rename(folder / "new.pem")
+        file.write_text(text.format("new") + "nodelay = false\n")
+        it.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: certificate_of(it, authority) == second, 10)
+        it.wait_for("WARNING .*: (nodelay)$")
+        file.write_text(text.format("missing"))
+        it.process.send_signal(signal.SIGHUP)
+        it.wait_for("ERROR certificates not reloaded, the old ones stay in use: .*(missing.pem)")
+        assert certificate_of(it, authority) == second
+        assert it.stop() == 0
+
+
+SECURE = """
+from thousand_island_sync import Handler, TLS, ThousandIsland
+
+
+def make():
+    options = {"certfile": "cert.pem", "keyfile": "key.pem"}
+    return [
+        ThousandIsland(
+            handler_cls=Handler, host="127.0.0.1", port=0, transport_cls=TLS,
+            transport_options=options,
+        ),
+        ThousandIsland(handler_cls=Handler, host="127.0.0.1", port=0),
+    ]
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "watching"])
+def test_the_certificates_of_servers_that_a_function_made_are_renewed(how, folder, authority):
+    (folder / "secure.py").write_text(SECURE)
+    first = write_certificate(folder, authority)
+    words = ["--watch-certificates=20"] if how == "watching" else []
+    with Serving(folder, "secure:make", *words) as it:
+        eventually(lambda: it._catches(signal.SIGHUP), 10)
+        assert certificate_of(it, authority) == first
+        second = write_certificate(folder, authority)
+        if how == "SIGHUP":
+            it.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: certificate_of(it, authority) == second, 10)
+        assert it.stop() == 0
+    assert "WARNING" not in "".join(it.errors)

@@ -102,8 +102,13 @@ def test_the_blocks_about_tls_run(number, in_a_folder_with_files, monkeypatch):
         handler_cls=Handler, transport_cls=TLS, transport_options={"certfile": "default.pem"}
     )
     served = []
-    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
-    monkeypatch.setattr(ThousandIsland, "serve_forever", lambda server: served.append(server))
+
+    def serve_forever(server, reload=None):
+        served.append(server)
+        if reload is not None:
+            reload()
+
+    monkeypatch.setattr(ThousandIsland, "serve_forever", serve_forever)
     names = {"server": server}
     exec(compile(TLS_BLOCKS[number], "docs/tls.md", "exec"), names)
     if "serve_forever" in TLS_BLOCKS[number]:
@@ -127,24 +132,6 @@ def test_what_type_checkers_take_for_an_upgrade_of_ones_own_works(serve, client,
     assert receive(sock, 9) == b"go ahead\n"
     with authority.client_context().wrap_socket(sock, server_hostname="localhost") as secure:
         assert secure.recv(100) == b"hello\n"
-
-
-def test_the_handler_of_a_signal_renews_and_bad_files_end_nothing(
-    in_a_folder_with_files, monkeypatch, capsys, tmp_path
-):
-    (block,) = [one for one in TLS_BLOCKS if "SIGHUP" in one]
-    handlers = {}
-    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    options = {"certfile": "default.pem"}
-    server = ThousandIsland(
-        handler_cls=Handler, port=0, transport_cls=TLS, transport_options=options
-    )
-    exec(compile(block, "docs/tls.md", "exec"), {"server": server})
-    handlers[signal.SIGHUP](signal.SIGHUP, None)
-    assert capsys.readouterr().out == ""
-    (tmp_path / "default.pem").write_bytes(b"")
-    handlers[signal.SIGHUP](signal.SIGHUP, None)
-    assert "the old certificate stays in use: certfile: " in capsys.readouterr().out
 
 
 def test_ci_runs_the_readmes_command():

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ._command.signals import EndedEarly, Signals
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
@@ -22,17 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after a stop, 1 after one that had to cut connections, 2 for whatever the
         user got wrong.
     """
-    with hangup.survived():
-        from ._command.command import run
+    with hangup.survived(), Signals() as signals:
+        try:
+            from ._command.command import run
 
-        return run(sys.argv[1:] if arguments is None else arguments)
+            return run(sys.argv[1:] if arguments is None else arguments, signals)
+        except (EndedEarly, KeyboardInterrupt):
+            return 0
 
 
 def run() -> NoReturn:
     """The process: `main`, and its end."""
     hangup.survive()
     try:
-        code: int = main()
+        code = main()
     finally:
         hangup.ignore()
     sys.exit(code)

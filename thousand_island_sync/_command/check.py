@@ -14,6 +14,7 @@ from .build import is_systemd, is_tls, servers
 from .formats import FORMATS
 from .line import Given, Line
 from .named import Target, find, without_arguments
+from .output import show
 from .settings import Settings
 from .table import TABLE, Home, Setting
 
@@ -28,7 +29,7 @@ def check(line: Line, settings: Settings) -> int:
         UsageError, ConfigError: what is wrong.
     """
     target, made = prepare(line.handler, settings)
-    print("\n".join(lines(target, made, settings)), flush=True)
+    show(lines(target, made, settings))
     return 0
 
 

@@ -15,7 +15,7 @@ from .errors import UsageError, one_line
 from .line import parse
 from .serve import serve
 from .settings import Settings, collect
-from .signals import EndedEarly, Signals
+from .signals import Signals
 from .subcommands import SUBCOMMANDS
 
 _CHECK = "check"
@@ -23,22 +23,22 @@ _WRONG = 2
 _ERRORS = (UsageError, ThousandIslandError, OSError)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], signals: Signals) -> int:
     """Runs it.
 
     Returns:
         The exit code: 0, 1 if a stop had to cut, 2 for whatever the user got wrong.
+
+    Raises:
+        EndedEarly: by a signal, before it served.
     """
-    with Signals() as signals:
-        errors = LineWriter(sys.stderr)
-        output = LineWriter(sys.stdout)
-        try:
-            return _run(arguments, errors, output, signals)
-        except (EndedEarly, KeyboardInterrupt):
-            return 0
-        finally:
-            signals.has_served()
-            close_all(errors, output)
+    errors = LineWriter(sys.stderr)
+    output = LineWriter(sys.stdout)
+    try:
+        return _run(arguments, errors, output, signals)
+    finally:
+        signals.has_served()
+        close_all(errors, output)
 
 
 def _run(arguments: Sequence[str], errors: LineWriter, output: LineWriter, signals: Signals) -> int:

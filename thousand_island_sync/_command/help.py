@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from .._base import compiled
 from .._base.options import MISSING
 from .._base.version import VERSION
+from .output import show
 from .settings import HOST
 from .subcommands import SUBCOMMANDS
 from .table import SHORT, WITH_FLAGS, Home, Setting, flag
@@ -17,7 +18,7 @@ _INDENT = " " * 26
 
 def answer(asked: str) -> None:
     """Prints what was asked for."""
-    print(version() if asked == "version" else "\n".join(_help()), flush=True)
+    show([version()] if asked == "version" else _help())
 
 
 def version() -> str:
