@@ -57,6 +57,7 @@ ORDER = (
     "tls",
     "socket.unsent",
     "outflow",
+    "reserve",
     "scheduler",
     "events",
     "events.failures",

@@ -19,8 +19,8 @@ from .._base import locks
 from .._base.clock import FOREVER, seconds
 from .._base.options import MISSING, Missing
 from .._stream.buffer import ReadBuffer
+from .._stream.duplex import Duplex
 from .._stream.reader import Reader
-from .._stream.send_buffer import SendBuffer
 from .._stream.states import WAS_RESET
 from .._telemetry import log_fields
 from ..errors import ServerStopping, SocketClosed, SocketError, SocketTimeout
@@ -268,18 +268,24 @@ class Callbacks:
         if self._left != FOREVER:
             self.read_deadline, self._left = self._clock() + self._left, FOREVER
 
-    def heed(self, unsent: SendBuffer, paused: bool) -> Cause | None:
-        """While bytes wait to go out. Why the connection is to end, if it is."""
-        whose, was_deaf = self._whose, self._whose.deaf
-        held = whose.deaf = unsent.waits
-        if held:  # who sends the last of it tells if he finds it deaf; else it is seen here
-            held = whose.deaf = unsent.waits
+    def heed(self, stream: Duplex, paused: bool, parks: bool = False) -> Cause | None:
+        """While bytes wait to go out, and while threads are kept for others, nothing is delivered.
+        Why the connection is to end, if it is. `parks`: nothing is about to be delivered."""
+        whose, unsent = self._whose, stream.writer.buffer
+        reserve = whose.env.reserve
+        held_back = reserve.busy and reserve.holds(whose, stream, parks or paused)
+        was_deaf = whose.deaf
+        if unsent is None and held_back is was_deaf:
+            return None
+        held = whose.deaf = held_back or (unsent is not None and unsent.waits)
+        if held and unsent is not None:  # who sends the last of it tells if he finds it deaf;
+            held = whose.deaf = held_back or unsent.waits  # else it is seen here
         if held:
             whose.alert = True
             self.stand_still()
         elif was_deaf and not paused:
             self.run_on()
-        if unsent.failure is not None:
+        if unsent is not None and unsent.failure is not None:
             return BY_PEER
         return BY_SHUTDOWN if held and not paused and whose.stopping else None
 

@@ -94,7 +94,9 @@ class Closing:
         """Whether bytes still wait to go out. Nothing is sent behind them."""
         task, writer = self.task, self.stream.writer
         buffer = writer.buffer
-        if buffer is None or self.task.client.closed:
+        if self._env.reserve.busy:
+            self._env.reserve.leaves(task)
+        if buffer is None or task.client.closed:
             return False
         buffer.end()
         if self.stream.state is CUT:
@@ -203,6 +205,7 @@ class Closing:
         if stream is not None and stream.writer.buffer is not None:
             stream.writer.buffer.let_go()
         client.closed = True
+        self._env.reserve.leaves(task)
         if client.sock.fileno() != task.fd:
             task.attached = False  # the number is somebody else's by now
         self._env.pool.forget(task)

@@ -12,6 +12,7 @@ from .._scheduler.task import Task
 from .._scheduler.timers import Timer
 from .._stream.unsent_total import UnsentTotal
 from ..handler import Handler, has_framing
+from .reserve import Reserve
 
 
 class Pool(Protocol):
@@ -108,6 +109,8 @@ class Environment:
         self.draining = self.stopping = False
         self.shaking: set[Any] = set()
         self.unsent = UnsentTotal(limits, clock)
+        self.reserve = Reserve(limits.most_senders, now)
+        self.unsent.waiting = self.reserve.begins_to_wait
         self.go_by(REAL if clock is now else Times(clock, clock))
         self.pool: Pool
 

@@ -164,7 +164,7 @@ class Machine:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
         task.alert = callbacks.has_total_deadline or env.stopping
-        if (ending := task.why_to_end() or self._heed_unsent()) is not None:
+        if (ending := task.why_to_end() or self._heed()) is not None:
             return self.finish(ending)
         if callbacks.total_is_over:
             return self.finish(Cause.TIMEOUT)
@@ -312,14 +312,12 @@ class Machine:
     def park(self) -> int:
         self.become(PARKED)
         was_deaf = self._task.deaf
-        self._heed_unsent()
+        self._heed(parks=True)
         self._task.deadline = self.callbacks.deadline
         return AGAIN if was_deaf and not self._task.deaf else PARK  # what has come is unread yet
 
-    def _heed_unsent(self) -> Cause | None:
-        """Nothing is delivered while bytes wait to go out. Why it is to end, if it is."""
-        buffer = self.stream.writer.buffer
-        return None if buffer is None else self.callbacks.heed(buffer, self.pause is not None)
+    def _heed(self, parks: bool = False) -> Cause | None:
+        return self.callbacks.heed(self.stream, self.pause is not None, parks)
 
     def stop_begins(self, waiting: int) -> None:
         """No more messages are delivered than wait now. Thread: any, even at its end."""
@@ -341,7 +339,8 @@ class Machine:
         task = self._task
         self.handshake = None
         self.become(RUNNING)
-        task.alert = task.alert or self._env.stopping or self._env.draining
+        env = self._env
+        task.alert = task.alert or env.stopping or env.draining or env.reserve.armed
         if self.callbacks.named(name) is not None or task.alert:
             verdict = self._settle(self.callbacks.run(name, self.socket))
             if verdict is not None:

@@ -11,6 +11,7 @@ in this mode every rule of the essay in `_scheduler.scheduler` that can be looke
 - what is ready does not wait while a permit is free and a thread could take it;
 - the watchdog does not sleep while a thread with a permit runs anything;
 - the bytes that wait in all send buffers are the total, and so are the threads that wait in sends;
+- connections are held back only while callbacks of others hold threads in sends;
 - a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
 
 What is found is kept in `_reports.violations`, and logged as critical once no lock is held. The
@@ -124,7 +125,7 @@ class _Watch:
             report(f"connection {connection.id} has two owners")
         if not connection.owned:
             report(f"connection {connection.id} is run, and nobody owns it")
-        for fault in connection.env.unsent.faults():
+        for fault in [*connection.env.unsent.faults(), *connection.env.reserve.faults()]:
             report(fault)
         if connection.machine.state is State.CLOSED:
             report(f"connection {connection.id} is run after its end")

@@ -246,6 +246,7 @@ class Run:
         env.go_by(config.times)
         env.pool = config.times.pool(self.scheduler)
         env.unsent.driver = Outflow(env.unsent, self.scheduler, now)
+        env.reserve.everybody = self.scheduler.tasks
         return env
 
     # ---- suspending ---------------------------------------------------------------

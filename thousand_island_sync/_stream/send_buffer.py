@@ -20,6 +20,7 @@ out. While anything waits, the quick way to send is blocked (`Writer.block`): no
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -390,8 +391,9 @@ class SendBuffer:
         if stream is None:
             return
         with self._total.lock:
-            # Another one: the traceback of one that was raised leads back to here.
-            self.failure = failures.after(stream.connection, "send", self.failure)
+            failure = self.failure or failures.ending(stream.connection, "send")
+            # Not itself: the traceback of one that was raised leads back to here.
+            self.failure = copy.copy(failure)
             self._drop()
             self._stream = None
         self.unwatch()  # last: it is watched no more once it has failed

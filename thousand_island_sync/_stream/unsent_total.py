@@ -8,6 +8,7 @@ where a kernel buffer is full, and by nobody else.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from .._base import waits
@@ -63,6 +64,10 @@ class NoDriver:
         pass
 
 
+def _tell_nobody(task: object) -> None:
+    pass
+
+
 class UnsentTotal:
     """The books. Thread: any.
 
@@ -77,6 +82,7 @@ class UnsentTotal:
         claimed: how many more may, of those that are on their way now.
         driver: sends them.
         spare: memory of those that have gone, for those that come.
+        waiting: told of the task whose callback waits for room, before each wait.
     """
 
     __slots__ = (
@@ -95,6 +101,7 @@ class UnsentTotal:
         "lock",
         "most_each",
         "spare",
+        "waiting",
     )
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
@@ -107,6 +114,7 @@ class UnsentTotal:
         self.bytes = self.claimed = 0
         self.spare: list[bytearray] = []
         self.driver: Driver = NoDriver()
+        self.waiting: Callable[[object], None] = _tell_nobody
         self._members: dict[SendBuffer, None] = {}
         self._senders = 0
         self._nobody_before = 0.0
@@ -163,7 +171,9 @@ class UnsentTotal:
 
     def begins_to_wait(self, buffer: SendBuffer, again: bool) -> int:
         """A send waits for room; `again`: it has before. What `ends_to_wait` gets."""
-        pooled = int(waits.current_worker() is not None)
+        pooled, task = int(waits.current_worker() is not None), waits.current_task()
+        if task is not None:
+            self.waiting(task)
         with self.lock:
             if buffer.failure is not None:
                 return 0  # nobody would count it out
@@ -266,7 +276,10 @@ class UnsentTotal:
             ]
 
     def abandon(self) -> None:
-        """In a forked child: what waits is the parent's, and nobody sends here."""
+        """In a forked child: what waits is the parent's, and nobody sends here. A thread that is
+        not there may have had the lock."""
+        self.lock = lock("socket.unsent")
         self.driver = NoDriver()
+        self.waiting = _tell_nobody
         self._members.clear()
         self.bytes = self.claimed = self._senders = self._most = self.most_each = 0

@@ -1,0 +1,255 @@
+"""Threads are kept for those who read, while many others hold threads in sends."""
+
+import contextlib
+import socket
+import threading
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import eventually, receive, reset
+from thousand_island_sync import Close, Handler
+from thousand_island_sync._connection import reserve
+from thousand_island_sync._connection.reserve import Peer, Reserve
+from thousand_island_sync._stream import unsent_total
+
+#: A small buffer of the kernel's, so that little fills it.
+SMALL = {"send_buffer": 8_192}
+MOST = 20_000
+SIZE = 400_000
+
+
+class Replies(Handler):
+    """To `b` more than the buffers hold; to others what they have sent."""
+
+    def handle_data(self, data, socket):
+        socket.send(b"z" * SIZE if data == b"b" else data)
+
+
+@pytest.fixture
+def crowd(wire, monkeypatch):
+    """Eight threads, and a crowd of peers of which none reads, and none is ended for that."""
+    monkeypatch.setattr(unsent_total, "SLOW_S", 60.0)
+    server = wire.serve(
+        Replies,
+        max_handler_threads=8,
+        max_unsent=MOST,
+        transport_options=SMALL,
+        shutdown_timeout_ms=500,
+    )
+    known = wire.connect(server)
+    known.sendall(b"x")
+    assert receive(known, 1) == b"x"
+    others = [wire.connect(server) for _ in range(24)]
+    the_reserve = server.connections()[0]._inbox._link.env.reserve
+    for count, sock in enumerate(others, 1):
+        sock.sendall(b"b")
+        assert eventually(lambda count=count: len(the_reserve._inside) == min(count, 7))
+    assert eventually(lambda: sum(map(len, the_reserve._held.values())) == 24 - 7)
+    return SimpleNamespace(
+        server=server, known=known, others=others, reserve=the_reserve, wire=wire
+    )
+
+
+def held(crowd):
+    return sum(map(len, crowd.reserve._held.values()))
+
+
+def test_who_has_read_what_it_was_sent_is_answered(crowd):
+    for _ in range(50):
+        crowd.known.sendall(b"x")
+        assert receive(crowd.known, 1) == b"x"
+    assert crowd.server.info().busy_threads >= 7
+
+
+def test_the_others_are_heard_when_there_is_room_and_nothing_is_lost(crowd):
+    readers = [threading.Thread(target=receive, args=(one, SIZE)) for one in crowd.others]
+    for one in readers:
+        one.start()
+    for one in readers:
+        one.join(60)
+    assert not any(one.is_alive() for one in readers)
+    assert eventually(lambda: not (crowd.reserve.armed or crowd.reserve.busy))
+    assert eventually(lambda: crowd.server.info().busy_threads == 0)
+
+
+def test_the_latest_of_the_new_ones_is_heard_first(crowd):
+    late = crowd.wire.connect(crowd.server)
+    late.sendall(b"late")
+    assert eventually(lambda: held(crowd) == 24 - 7 + 1)
+    reset_one_that_waits(crowd)
+    assert receive(late, 4) == b"late"
+
+
+def reset_one_that_waits(crowd):
+    """Which of them do, only the server knows."""
+    waits = {task.peer_address for task in crowd.reserve._inside}
+    if crowd.wire.name == "unix":
+        for task in list(crowd.reserve._inside)[:1]:
+            task.handle.close(abort=True)
+        return
+    (first, *_) = (one for one in crowd.others if one.getsockname() in waits)
+    reset(first)
+
+
+def test_a_stop_finds_them_all(crowd, stopwatch):
+    began = stopwatch()
+    crowd.server.stop(500)
+    assert stopwatch() - began < 5
+    assert crowd.reserve._inside == {}
+    assert held(crowd) == 0
+
+
+def test_one_that_is_held_back_and_closed_from_outside_ends(crowd):
+    (task, *_) = crowd.reserve._held[Peer.NEW]
+    task.handle.close()
+    assert eventually(lambda: task.machine.stream is None)
+    assert eventually(lambda: held(crowd) == 24 - 7 - 1)
+
+
+def test_one_that_is_held_back_and_resets_ends(serve, client, monkeypatch):
+    monkeypatch.setattr(unsent_total, "SLOW_S", 60.0)
+    server = serve(Replies, max_handler_threads=8, max_unsent=MOST, transport_options=SMALL)
+    others = [client(server) for _ in range(20)]
+    for sock in others:
+        sock.sendall(b"b")
+    assert eventually(lambda: server.info().busy_threads >= 4)
+    for sock in others:
+        reset(sock)
+    assert eventually(lambda: server.info().active_connections == 0)
+
+
+def test_a_message_ends_one_that_is_held_back(crowd):
+    """Messages are delivered: what a broker has to say does not wait for what its client says."""
+    (task, *_) = crowd.reserve._held[Peer.NEW]
+    seen = threading.Event()
+    task.machine.callbacks._handler.handle_info = lambda message, socket: (seen.set(), Close())[1]
+    task.handle.post("x")
+    assert seen.wait(10)
+
+
+def test_a_small_pool_keeps_none(serve, client, monkeypatch):
+    monkeypatch.setattr(unsent_total, "SLOW_S", 60.0)
+    server = serve(Replies, max_handler_threads=2, max_unsent=MOST, transport_options=SMALL)
+    first = client(server)
+    first.sendall(b"b")
+    assert eventually(lambda: server.info().busy_threads == 1)
+    second = client(server)
+    second.sendall(b"x")
+    assert receive(second, 1) == b"x"
+
+
+def test_whose_reply_lies_in_the_kernel_is_slow_and_else_reads(served_pair):
+    stream, peer = served_pair
+    assert reserve.peer_of(stream) is Peer.NEW
+    stream.writer.send(b"x")
+    assert eventually(lambda: reserve.peer_of(stream) is Peer.READS)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    while not stream.writer.unsent:
+        stream.writer.send(bytes(50_000))
+    assert reserve.peer_of(stream) is Peer.SLOW
+    peer.setblocking(False)
+
+    def reads():
+        with contextlib.suppress(BlockingIOError):
+            while peer.recv(1 << 16):
+                pass
+        return reserve.peer_of(stream) is Peer.READS
+
+    assert eventually(reads)
+
+
+@pytest.fixture
+def served_pair(serve, client):
+    found = []
+
+    class Idle(Handler):
+        def handle_connection(self, socket):
+            found.append(socket)
+
+    server = serve(Idle, transport_options=SMALL)
+    sock = client(server)
+    assert eventually(lambda: found)
+    (connection,) = server.connections()
+    return connection._inbox._link.machine.stream, sock
+
+
+# ---- in any order of events -------------------------------------------------------------
+
+
+class Task:
+    """A connection's, whose peer is what the test says."""
+
+    def __init__(self, log):
+        self.alert = self.hung_up = self.stopping = False
+        self.log = log
+        self.peer = Peer.NEW
+
+    def look_again(self):
+        self.log.append(self)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["step", "waits", "parks", "leaves", "reads", "slow"]),
+            st.integers(0, 19),
+        ),
+        max_size=120,
+    )
+)
+def test_nobody_is_held_back_for_good(steps):
+    log, time_now = [], [0.0]
+    the_reserve = Reserve(4, lambda: time_now[0])
+    tasks = [Task(log) for _ in range(20)]
+    streams = {one: SimpleNamespace(sock=one) for one in tasks}
+    inside, back = set(), set()
+    before = reserve.peer_of, reserve.queued
+    reserve.peer_of = lambda stream: stream.sock.peer
+    reserve.queued = lambda task: task.peer is Peer.SLOW
+
+    def steps_again(task):
+        holds = the_reserve.busy and the_reserve.holds(task, streams[task], False)
+        inside.discard(task)
+        (back.add if holds else back.discard)(task)
+        if not holds and the_reserve.armed and task in the_reserve._inside:
+            inside.add(task)
+
+    try:
+        for step, number in steps:
+            task, time_now[0] = tasks[number], time_now[0] + 0.1
+            if step == "step":
+                steps_again(task)
+            elif step == "waits" and task not in back:
+                the_reserve.begins_to_wait(task)
+                inside.add(task)
+            elif step == "parks" and the_reserve.busy:
+                assert the_reserve.holds(task, streams[task], True) is (task in back)
+                if task not in back:
+                    inside.discard(task)
+            elif step == "leaves":
+                the_reserve.leaves(task)
+                inside.discard(task)
+                back.discard(task)
+            elif step in ("reads", "slow"):
+                task.peer = Peer.READS if step == "reads" else Peer.SLOW
+            while log:
+                steps_again(log.pop())
+            assert the_reserve.faults() == []
+            assert set(the_reserve._inside) == inside
+        for task in list(inside):
+            the_reserve.leaves(task)
+            inside.discard(task)
+            while log:
+                steps_again(log.pop())
+        while inside:
+            the_reserve.leaves(inside.pop())
+            while log:
+                steps_again(log.pop())
+        assert not back
+        assert not the_reserve.armed
+        assert not the_reserve.busy
+    finally:
+        reserve.peer_of, reserve.queued = before

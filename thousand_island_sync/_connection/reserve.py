@@ -1,0 +1,194 @@
+"""Threads that are kept for those who read.
+
+The facts. A send that finds no room in the buffers holds its thread, and its connection cannot be
+ended before its peer has taken nothing for a second. So a crowd of peers that do not read holds the
+whole pool for a second, then the next part of the crowd does, and so on; those who read are among
+the thousands that are ready meanwhile.
+
+What others do. Thread pools have nothing; nginx and event loops hold no thread in a send.
+
+Our decision. Once half of the pool waits in sends, threads go to connections by what their peers
+have taken, as the kernel tells. Whose peer has taken all that was sent to it gets one, always. To
+whom nothing was sent yet, nobody knows: they get seven eighths of the pool, with those who wait,
+the latest first, as the others have waited too long for their clients already. Whose peer leaves
+bytes in the kernel's buffer gets one of the half. Until then what comes for it stays in the kernel
+(`deaf`), as it does while bytes wait here.
+
+Nobody pays for it before: the hot path is left by `alert`, which all of them get when it begins.
+A pool of less than eight threads has none to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from socket import socket
+from typing import Any, Protocol
+
+from .._base.clock import Clock
+from .._base.locks import lock
+from .._base.queued import queued
+from .._scheduler.task import Task
+from .._stream.duplex import Duplex
+
+#: Seconds between two looks at what the peers of those who are held back have taken since.
+_LOOK_S = 0.2
+
+
+class HeldBack(Protocol):
+    """What it needs of a connection's task."""
+
+    alert: bool
+    hung_up: bool
+
+    @property
+    def stopping(self) -> bool: ...
+    def look_again(self) -> None: ...
+
+
+class Peer(Enum):
+    """What is known of one."""
+
+    READS = "it has taken all that was sent to it"
+    NEW = "nothing was sent to it"
+    SLOW = "it leaves bytes in the kernel's buffer"
+
+
+def peer_of(stream: Duplex) -> Peer:
+    """Where the system does not tell, whoever never filled the kernel's buffer reads."""
+    if not stream.writer.counts()[1]:
+        return Peer.NEW  # of a handshake something may lie there
+    held = queued(stream.sock)
+    if held or (held is None and stream.writer.buffer is not None):
+        return Peer.SLOW
+    return Peer.READS
+
+
+class Reserve:
+    """Of one run. Thread: any, unless it says so.
+
+    Args:
+        most_senders: half of the pool.
+        clock: gives seconds.
+
+    Attributes:
+        busy: there is anything to do at the steps of connections.
+        armed: what is ready goes by what its peer has taken.
+        everybody: gives all tasks there are.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_held",
+        "_inside",
+        "_limits",
+        "_lock",
+        "_next_look",
+        "armed",
+        "busy",
+        "everybody",
+    )
+
+    def __init__(self, most_senders: int, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = lock("reserve")
+        self._limits = {Peer.SLOW: most_senders, Peer.NEW: most_senders * 7 // 4}
+        self._inside: dict[Any, None] = {}  # whose callbacks hold threads
+        self._held: dict[Peer, dict[HeldBack, socket]] = {Peer.SLOW: {}, Peer.NEW: {}}
+        self._next_look = 0.0
+        self.armed = self.busy = False
+        self.everybody: Callable[[], Iterable[Task]] = tuple
+
+    def begins_to_wait(self, task: Any) -> None:
+        """Its callback waits for room. Thread: the task's."""
+        task.alert = True  # its next step tells that this is over
+        with self._lock:
+            self._inside[task] = None
+            self.busy = True
+            half = self._limits[Peer.SLOW]
+            begins = not self.armed and len(self._inside) >= half >= 4
+            self.armed = self.armed or begins
+            chosen = self._choose()
+        if begins:
+            for one in self.everybody():
+                one.alert = True
+        _call(*chosen)
+
+    def holds(self, task: HeldBack, stream: Duplex, parks: bool) -> bool:
+        """Whether nothing may be delivered to it now. Thread: its owner's, between callbacks.
+
+        Args:
+            task: it.
+            stream: the same.
+            parks: nothing is about to be.
+        """
+        if parks:
+            return self._is_held(task) if self.armed else self.leaves(task)
+        if not self.armed or task.hung_up or task.stopping:
+            return self.leaves(task)
+        task.alert = True
+        peer = peer_of(stream)
+        with self._lock:
+            self._inside.pop(task, None)
+            holds = peer is not Peer.READS and len(self._inside) >= self._limits[peer]
+            for kind, held in self._held.items():
+                if not (holds and kind is peer):  # else it keeps its place
+                    held.pop(task, None)
+            if holds:
+                self._held[peer].setdefault(task, stream.sock)
+            elif peer is not Peer.READS:
+                self._inside[task] = None
+            chosen = self._choose()
+        _call(*chosen)
+        return holds
+
+    def _is_held(self, task: HeldBack) -> bool:
+        with self._lock:
+            if any(task in held for held in self._held.values()):
+                return True
+        return self.leaves(task)
+
+    def leaves(self, task: Any) -> bool:
+        """No callback of it holds a thread; or it has ended. Whether it is held back: it is not."""
+        with self._lock:
+            self._inside.pop(task, None)
+            for held in self._held.values():
+                held.pop(task, None)
+            chosen = self._choose()
+        _call(*chosen)
+        return False
+
+    def _choose(self) -> tuple[list[HeldBack], list[tuple[HeldBack, socket]]]:
+        """With the lock: for whom there is room by now; and whose peers are to be looked at."""
+        chosen: list[HeldBack] = []
+        count, new, slow = len(self._inside), self._held[Peer.NEW], self._held[Peer.SLOW]
+        while new and count + len(chosen) < self._limits[Peer.NEW]:
+            chosen.append(new.popitem()[0])
+        while slow and count + len(chosen) < self._limits[Peer.SLOW]:
+            chosen.append(first := next(iter(slow)))
+            del slow[first]
+        looked_at: list[tuple[HeldBack, socket]] = []
+        if slow and (time_now := self._clock()) >= self._next_look:
+            self._next_look = time_now + _LOOK_S
+            looked_at = list(slow.items())
+        if self.armed and not (new or slow) and count <= self._limits[Peer.SLOW] // 2:
+            self.armed = False
+        self.busy = self.armed or count > 0
+        return chosen, looked_at
+
+    def faults(self) -> list[str]:
+        """What does not hold."""
+        with self._lock:
+            held = sum(map(len, self._held.values()))
+            if held and not (self.armed and self._inside):
+                return [f"{held} connections are held back, and no callback holds a thread"]
+        return []
+
+
+def _call(chosen: list[HeldBack], looked_at: list[tuple[HeldBack, socket]]) -> None:
+    """They are run, and judged anew. Without the lock."""
+    for one in chosen:
+        one.look_again()
+    for one, sock in looked_at:
+        if not queued(sock):
+            one.look_again()
