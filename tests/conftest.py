@@ -45,6 +45,7 @@ collect_ignore_glob = (
         "test_readme.py",
         "test_failures_tls.py",
         "test_benchmarks.py",
+        "test_cluster.py",
     ]
 )
 
@@ -52,6 +53,7 @@ collect_ignore_glob = (
 #: The half of the quick tests that takes longest: marked `slow`, and run on the oldest Python and
 #: the newest.
 SLOW = {
+    "test_cluster",
     "test_detach",
     "test_endings",
     "test_exits",
