@@ -482,6 +482,74 @@ def test_pynetdicom_over_tls_has_a_socket_of_the_standard_library(
     assert not errors.told
 
 
+# ---- clients: the server calls home -----------------------------------------
+
+
+class ByRedis(Handler):
+    """A client of redis-py's asks the peer, by whom it was called."""
+
+    def handle_connection(self, socket):
+        redis = library("redis")
+
+        class Home(redis.Connection):
+            def _connect(self):
+                socket.settimeout(self.socket_timeout)
+                return socket
+
+        connection = Home(socket_timeout=5, lib_name=None, lib_version=None, protocol=2)
+        pool = redis.ConnectionPool()
+        pool.make_connection = lambda: connection
+        there = redis.Redis(connection_pool=pool)
+        asked = there.pipeline(transaction=False).set("a", 1).get("a").execute()
+        self.options += [asked, there.ping()]
+        there.close()
+        connection.disconnect()
+
+
+def test_redis_asks_who_has_called(wire, errors):
+    told = []
+    server = wire.serve(ByRedis, handler_options=told)
+    with closing(wire.connect(server)) as peer, peer.makefile("rb") as requests:
+        answers = {b"SET": b"+OK\r\n", b"GET": b"$1\r\n1\r\n", b"PING": b"+PONG\r\n"}
+        while header := requests.readline():
+            parts = [requests.readline() for _ in range(2 * int(header[1:]))]
+            peer.sendall(answers[parts[1].strip()])
+    assert told == [[True, b"1"], True]
+    assert not errors.told
+
+
+class ByPaho(Handler):
+    """A client of paho's, by select(2) on the descriptor and `pending()`."""
+
+    def handle_connection(self, socket):
+        mqtt = library("paho.mqtt.client")
+        number, noted = self.options
+
+        class Home(mqtt.Client):
+            def _create_socket(self):
+                return socket
+
+        client = Home(mqtt.CallbackAPIVersion.VERSION2, "home")
+        client.on_message = lambda client, data, message: noted.append(message.payload)
+        client.connect("anybody")
+        while len(noted) < number and client.loop(10) == mqtt.MQTT_ERR_SUCCESS:
+            pass
+        client.disconnect()
+
+
+def test_paho_gets_each_message_of_one_record(wire, errors):
+    number, noted = 300, []
+    server = wire.serve(ByPaho, handler_options=(number, noted))
+    with closing(wire.connect(server)) as peer:
+        assert receive(peer, 1) == b"\x10"  # CONNECT
+        receive(peer, receive(peer, 1)[0])
+        messages = b"".join(b"\x30\x06\x00\x01t%03d" % one for one in range(number))
+        peer.sendall(b"\x20\x02\x00\x00" + messages)
+        assert receive_all(peer) == b"\xe0\x00"  # DISCONNECT
+    assert noted == [b"%03d" % one for one in range(number)]
+    assert not errors.told
+
+
 # ---- PyKMIP -----------------------------------------------------------------
 
 

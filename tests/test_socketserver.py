@@ -1,6 +1,7 @@
 """docs/socketserver.md: request handlers of the standard library, unchanged, and real clients."""
 
 import functools
+import http.client
 import http.server
 import socketserver
 import subprocess
@@ -137,12 +138,19 @@ def test_the_timeout_of_a_request_handler_holds(wire):
         assert receive(client, 8) == b"too late"
 
 
-def test_calls_by_the_server_that_xmlrpc_brings(serve, errors):
-    server = serve(
+def test_calls_by_the_server_that_xmlrpc_brings(wire, errors):
+    """It asks for TCP_NODELAY, which a Unix socket has not."""
+    server = wire.serve(
         socketserver_handler(BY_SERVER["SimpleXMLRPCRequestHandler"], server=BY_SERVER["calls"])
     )
-    url = f"http://127.0.0.1:{server.local_port}/RPC2"
-    with xmlrpc.client.ServerProxy(url) as there:
+
+    class Transport(xmlrpc.client.Transport):
+        def make_connection(self, host):
+            connection = http.client.HTTPConnection(host)
+            connection.sock = wire.connect(server)
+            return connection
+
+    with xmlrpc.client.ServerProxy("http://localhost", transport=Transport()) as there:
         assert there.pow(2, 10) == 1_024
         with pytest.raises(xmlrpc.client.Fault, match="not supported"):
             there.gone()

@@ -66,7 +66,7 @@ def socketserver_handler(
         )
     elif not ignore_hooks:
         _check_hooks(server)
-    adapter = _Adapter(_with_https(RequestHandlerClass), server)
+    adapter = _Adapter(_fitted(RequestHandlerClass), server)
 
     class Adapted(Handler):
         __doc__ = f"Serves {_name(RequestHandlerClass)}; made by `socketserver_handler`."
@@ -133,24 +133,44 @@ def _is_a(maker: RequestHandlerMaker, module: str, name: str) -> bool:
     return known is not None and isinstance(made, type) and issubclass(made, known)
 
 
-def _with_https(maker: RequestHandlerMaker) -> RequestHandlerMaker:
-    """For WSGI over TLS: the environment says HTTPS=on (wsgiref.util.guess_scheme)."""
-    if not _is_a(maker, "wsgiref.simple_server", "WSGIRequestHandler"):
-        return maker
+def _fitted(maker: RequestHandlerMaker) -> RequestHandlerMaker:
+    """The same, with what its connections need here."""
     if isinstance(maker, partial):
-        return partial(_with_https(maker.func), *maker.args, **maker.keywords)
+        return partial(_fitted(maker.func), *maker.args, **maker.keywords)
     if not isinstance(maker, type):
         return maker
+    fitted: Any = maker
+    if _is_a(maker, "wsgiref.simple_server", "WSGIRequestHandler"):
+        fitted = _with_https(fitted)
+    if getattr(maker, "disable_nagle_algorithm", False):
+        fitted = _with_nagle_left_alone(fitted)
+    fitted.__name__, fitted.__qualname__ = maker.__name__, maker.__qualname__
+    return fitted  # type: ignore[no-any-return]
 
-    class OverTLSToo(maker):  # type: ignore[misc, valid-type]
+
+def _with_https(maker: Any) -> type:
+    """For WSGI over TLS: the environment says HTTPS=on (wsgiref.util.guess_scheme)."""
+
+    class OverTLSToo(maker):  # type: ignore[misc]
         def get_environ(self) -> dict[str, Any]:
             environ: dict[str, Any] = super().get_environ()
             if self.request.secure:
                 environ["HTTPS"] = "on"
             return environ
 
-    OverTLSToo.__name__, OverTLSToo.__qualname__ = maker.__name__, maker.__qualname__
     return OverTLSToo
+
+
+def _with_nagle_left_alone(maker: Any) -> type:
+    """For Unix sockets, which have no TCP_NODELAY: `setup` would raise (xmlrpc's sets it)."""
+
+    class OnUnixSocketsToo(maker):  # type: ignore[misc]
+        def setup(self) -> None:
+            if self.request.family == stdlib_socket.AF_UNIX:
+                self.disable_nagle_algorithm = False
+            super().setup()
+
+    return OnUnixSocketsToo
 
 
 class _Adapter:
