@@ -12,15 +12,7 @@ import threading
 from collections import defaultdict
 from typing import Any
 
-from thousand_island_sync import (
-    Connection,
-    Handler,
-    Lines,
-    SendBufferFull,
-    Socket,
-    SocketClosed,
-    ThousandIsland,
-)
+from thousand_island_sync import Connection, Handler, Lines, Socket, SocketError, ThousandIsland
 
 
 class Topics:
@@ -41,18 +33,12 @@ class Topics:
     def publish(self, topic: str, message: bytes) -> int:
         with self._lock:
             subscribers = list(self._subscribers[topic])
-        return sum(push(message, one) for one in subscribers)
-
-
-def push(message: bytes, subscriber: Connection) -> bool:
-    try:
-        subscriber.send(message)
-    except SendBufferFull:
-        subscriber.close(abort=True)  # what it has not read is dropped
-        return False
-    except SocketClosed:
-        return False
-    return True
+        for subscriber in subscribers:
+            try:
+                subscriber.send(message)
+            except SocketError:  # it does not keep up, or it has gone
+                subscriber.close(abort=True)
+        return len(subscribers)
 
 
 class Client(Handler):
