@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import select
 import signal
 import socket
 import subprocess
@@ -72,6 +74,17 @@ def test_sighup_ends_a_child_that_a_handler_has_forked_as_ever(hangup):
         assert script.stop() == 0
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
+def test_other_signals_are_in_a_forked_child_what_they_were(name, tmp_path, monkeypatch):
+    text = HANGUP.replace("SIGHUP)\n            os._exit", f"{name})\n            os._exit")
+    (tmp_path / "hangup.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    number = getattr(signal, name)
+    with serving("hangup:Forks", "--port", "0") as script:
+        assert ask(script, b"x") == b"%d" % -number
+        assert script.stop() == 0
+
+
 def test_a_program_that_a_handler_starts_does_not_ignore_sighup():
     code = (
         "import os\n"
@@ -124,6 +137,51 @@ def test_g13_a_standard_error_that_nobody_reads_holds_up_no_client_and_no_stop()
                 assert receive(sock, 1) == b"x"
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
+
+
+IN_THE_BACKGROUND = """
+import fcntl, signal, subprocess, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # when the terminal goes
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+attributes = termios.tcgetattr(0)
+attributes[3] |= termios.TOSTOP
+termios.tcsetattr(0, termios.TCSANOW, attributes)
+command = [sys.executable, "-m", "thousand_island_sync", "--port", "0"]
+served = subprocess.Popen(command, process_group=0)
+try:
+    sys.stdin.readline()
+finally:
+    served.terminate()
+    code = served.wait()
+sys.exit(code)
+"""
+
+
+def test_in_the_background_of_a_terminal_that_stops_who_writes_it_writes_and_serves():
+    ours, theirs = os.openpty()
+    shell = subprocess.Popen(
+        [sys.executable, "-c", IN_THE_BACKGROUND],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        said = b""
+        while not (found := re.search(rb"(?m)^127.0.0.1:(\d+)\r?$", said)):
+            readable, _, _ = select.select([ours], [], [], 20)
+            assert readable, said
+            said += os.read(ours, 1 << 16)
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=10) as sock:
+            sock.sendall(b"x")
+            assert receive(sock, 1) == b"x"
+        os.write(ours, b"\n")
+        assert shell.wait(20) == 0
+    finally:
+        os.close(ours)
+        shell.wait(20)
 
 
 def test_how_many_lines_were_dropped_is_said_when_somebody_reads_again():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .._base.options import MISSING
 from ..errors import ConfigError
 from ..server import ThousandIsland, certificates_of
 from ..transports import TCP, TLS, TransportOptions
@@ -100,8 +99,8 @@ def _server(target: Target, settings: Settings) -> ThousandIsland:
 
 def _with_its_place(text: str, settings: Settings) -> str:
     """Where the option that an error begins with was given, unless that was on the line."""
-    name = text.removeprefix("transport_options: ").partition(":")[0]
-    given = settings.given.get(name, MISSING)
-    if given is MISSING or given.where.startswith("--"):  # type: ignore[union-attr]
+    name, _, rest = text.removeprefix("transport_options: ").partition(":")
+    given = settings.given.get(name)
+    if given is None or given.where.startswith("--"):
         return text
-    return f"{given.where}: {text}"  # type: ignore[union-attr]
+    return f"{given.where}:{rest}" if given.where.endswith(name) else f"{given.where}: {text}"

@@ -127,5 +127,5 @@ def _needs_json(value: Any) -> bool:
 
 
 def _commented(text: str) -> str:
-    """On one line, of what can be printed."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    """On one line, in ASCII."""
+    return ascii(text)[1:-1]

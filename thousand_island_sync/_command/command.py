@@ -37,7 +37,7 @@ def run(arguments: Sequence[str], signals: Signals) -> int:
     try:
         return _run(arguments, errors, output, signals)
     finally:
-        signals.has_served()
+        signals.are_heeded()
         close_all(errors, output)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 from .._base.own_threads import launch
 from ..logger import LogLevel
@@ -33,6 +34,14 @@ class Control:
         self._reload = reload
         self._logs = logs
         self._drain_delay_ms = drain_delay_ms
+
+    def hang_up(self) -> None:
+        """As SIGHUP asks for it: a reload; what is wrong is in the log."""
+        self._reload()
+
+    def around_reloads(self, around: Callable[[], AbstractContextManager[object]]) -> None:
+        """Each reload is made within what this makes."""
+        self._reload.around = around
 
     def reload(self, *, certificates: bool) -> None:
         """Raises ThousandIslandError: it is refused, and the old holds."""

@@ -78,6 +78,8 @@ class _Words:
             self._at += 1
             if line.asks:
                 break
+            if word == "--":
+                continue
             if word.startswith("-") and word != "-":
                 self._flag(word)
             elif ":" in word or not self._subcommands:

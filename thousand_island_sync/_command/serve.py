@@ -7,9 +7,10 @@ from contextlib import ExitStack, suppress
 
 from .._base import addresses
 from .._server import hangup
-from .._server.serving import HANGUP, serve_until_signalled
+from .._server.serving import HANGUP, check, serve_until_signalled
 from .._telemetry.line_writer import LineWriter
 from ..errors import ServerNotRunning
+from ..server import ThousandIsland
 from .check import prepare
 from .control import Control, Served
 from .extras import EXTRAS
@@ -35,6 +36,7 @@ def serve(
     Raises:
         UsageError, ThousandIslandError, OSError: what is wrong, or an address cannot be had.
     """
+    signals.will_serve()
     with Logs(errors, settings.value("log_level"), settings.value("log_format")) as logs:
         if settings.unknown_variables:
             _log.warning("%s", settings.about_unknown_variables())
@@ -44,20 +46,20 @@ def serve(
         reload = Reload(line, servers, settings, logs)
         served = Served(servers)
         served.control = Control(served, reload, logs, settings.value("drain_delay_ms"))
-        done = _serve(served, settings, reload, logs, output)
-        signals.has_served()
-        return 0 if done else 1
+        check(ThousandIsland, tuple(servers), None, settings.value("drain_delay_ms"))
+        return 0 if _serve(served, settings, signals, logs, output) else 1
 
 
 def _serve(
     servers: Served,
     settings: Settings,
-    reload: Reload,
+    signals: Signals,
     logs: Logs,
     output: LineWriter,
 ) -> bool:
     def started() -> None:
         logs.it_serves()
+        signals.are_heeded()
         with suppress(ServerNotRunning):  # it was stopped meanwhile
             output.put(" ".join(addresses.show(server.local_address) for server in servers))
         service.ready()
@@ -65,10 +67,10 @@ def _serve(
 
     heeded = calls()
     if HANGUP is not None:
-        heeded[HANGUP] = reload
+        heeded[HANGUP] = servers.control.hang_up
     with ExitStack() as stack:
         service = stack.enter_context(Service(servers))
-        reload.around = service.reloading
+        servers.control.around_reloads(service.reloading)
         for name, extra in EXTRAS.items():
             value = settings.value(name)
             if extra.begin is not None and value != extra.option.default:

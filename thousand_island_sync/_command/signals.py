@@ -38,31 +38,40 @@ class Signals:
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
-        self._has_served = False
+        self._are_heeded = False
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is not threading.main_thread():
             return self
-        for number in (*_WORKERS, *_IGNORED):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                # Not SIG_IGN: that one would be inherited by programs that are started.
-                self._set(number, _ignore)
+        for number in _IGNORED:
+            self._ignore(number)
         for number in _ENDS:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 self._set(number, self._end)
         _active.add(self)
         return self
 
+    def will_serve(self) -> None:
+        """Before anything is imported. (What only prints leaves a terminal its signals.)"""
+        if self._before:
+            for number in _WORKERS:
+                self._ignore(number)
+
+    def _ignore(self, number: int) -> None:
+        # Not SIG_IGN: that one would be inherited by programs that are started.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            self._set(number, _ignore)
+
     def _set(self, number: int, handler: Callable[..., object]) -> None:
         self._before[number] = signal.signal(number, handler)
 
     def _end(self, number: int, frame: object) -> None:
-        if not self._has_served:
+        if not self._are_heeded:
             raise EndedEarly(number)
 
-    def has_served(self) -> None:
-        """From now on the exit code is known."""
-        self._has_served = True
+    def are_heeded(self) -> None:
+        """The servers end by them now. Afterwards the exit code is known: they change nothing."""
+        self._are_heeded = True
 
     def restore(self) -> None:
         """All is as it was before, but for what somebody else has set."""

@@ -90,8 +90,11 @@ class Setting(NamedTuple):
 
     def refused(self, value: Any) -> str:
         """What is wrong with a value, for the end of a message."""
-        shown = "a value that is not shown" if self.option.secret else repr(value)
-        return f"got {shown}, takes {self.option.takes}"
+        # What is given to handlers may be the password of a database.
+        hidden = self.option.secret or self.option.read is read_json
+        shown = "a value that is not shown" if hidden else repr(value)
+        takes = "JSON" if self.option.takes == "anything" else self.option.takes
+        return f"got {shown}, takes {takes}"
 
 
 def read_switch(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Writes TOML, which the standard library only reads."""
+"""Writes TOML, which the standard library only reads; in ASCII, whatever the terminal takes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def _text(of: str) -> str:
 def _character(of: str) -> str:
     if of in _ESCAPES:
         return _ESCAPES[of]
-    return f"\\u{ord(of):04x}" if ord(of) < 0x20 or ord(of) == 0x7F else of
+    if 0x20 <= ord(of) < 0x7F:
+        return of
+    return f"\\u{ord(of):04x}" if ord(of) < 0x10000 else f"\\U{ord(of):08x}"
 
 
 def json_text(of: Any) -> str:

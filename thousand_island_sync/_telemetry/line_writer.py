@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import select
+import signal
 from collections.abc import Callable
 from typing import TextIO
 
@@ -97,6 +98,7 @@ class LineWriter:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        _write_from_the_background()
         while True:
             line = self._lines.get()
             if line is None:
@@ -156,6 +158,13 @@ def _write_all(fd: int, data: bytes) -> None:
             poller = select.poll()
             poller.register(fd, select.POLLOUT)
             poller.poll()
+
+
+def _write_from_the_background() -> None:
+    """A terminal that stops background processes which write to it (`stty tostop`) lets those write
+    that block its signal. Who handles it would be told, and refused, for ever."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
 
 
 class LineHandler(logging.Handler):
