@@ -33,10 +33,32 @@ SERVES: tuple[str, ...] = (
 )
 
 #: Commands that another test runs -> that test.
-RUN_ELSEWHERE: dict[str, str] = {}
+RUN_ELSEWHERE: dict[str, str] = {
+    "systemd-analyze verify ./app.socket ./app.service": "tests/test_units.py::"
+    "test_systemd_understands_the_units",
+    "systemd-socket-activate --listen=127.0.0.1:4000 --fdname=app"
+    " thousand-island app:Echo --host systemd:app": "tests/test_service.py::"
+    "test_it_serves_what_systemd_passed",
+    **dict.fromkeys(
+        [
+            "thousand-island app:Echo --port 4000 --admin /run/app/admin.sock",
+            *(
+                f"thousand-island ctl /run/app/admin.sock {words}"
+                for words in (
+                    *("info", "workers", "connections", "dump", "log-level debug", "suspend"),
+                    *("resume", "reload --wait", "reload --certificates", "drain", "stop"),
+                )
+            ),
+            "thousand-island top /run/app/admin.sock --once --json",
+        ],
+        "tests/test_units.py::test_the_page_s_commands_of_the_admin_socket_run",
+    ),
+}
 
 #: Commands that no test runs -> why.
 NOT_RUN: dict[str, str] = {
+    "systemctl enable --now app.socket": "it needs systemd as process 1, and changes the machine",
+    "systemctl reload app.service": "the same; tests/test_units.py does what systemd does then",
     "pip install 'thousand_island_sync[json]'": "it needs a package index, and changes what is"
     " installed; what it installs is what tests/test_line_writer.py formats with",
 }
