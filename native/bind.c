@@ -86,7 +86,6 @@ static struct {
     {{"run", native_run, METH_NOARGS, NULL}, &native.its.Connection},
     {{"receive", native_run, METH_NOARGS, NULL}, &native.its.Connection},
     {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, &native.its.Connection},
-    {{"become", native_become, METH_O, NULL}, &native.its.Machine},
     {{"send", QUICKLY(native_send), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
     {{"recv", QUICKLY(native_recv), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
 };
@@ -122,8 +121,7 @@ static PyObject *not_bound(void) {
 }
 
 static bool are_dicts(void) {
-    PyObject *dicts[] = {native.its.async_recv, native.its.socket_recv, native.its.socket_send,
-                         native.its.TRANSITIONS};
+    PyObject *dicts[] = {native.its.async_recv, native.its.socket_recv, native.its.socket_send};
     for (size_t which = 0; which < sizeof dicts / sizeof *dicts; which++)
         if (takes(dicts[which], &PyDict_Type) < 0)
             return false;

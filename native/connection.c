@@ -191,33 +191,12 @@ PyObject *native_run(PyObject *task, PyObject *Py_UNUSED(ignored)) {
     PyObject *verdict = NULL;
     if (hold_machine(task, &parts) == 0) {
         if (parts.task->alert != Py_False || !IS(parts.machine, Machine, state, native.its.PARKED))
-            verdict = call1(native.its.run, task);
+            verdict = PyObject_CallMethodNoArgs(parts.machine, native.name.step);
         else
             verdict = run_parked(&parts);
     }
     release(&parts);
     return verdict;
-}
-
-/* `Machine.become`: five times for a connection that comes and goes. */
-PyObject *native_become(PyObject *self, PyObject *state) {
-    if (IS(self, Machine, state, state))
-        Py_RETURN_NONE;
-    PyObject *before = HOLD(self, Machine, state);
-    if (before == NULL)
-        return NULL;
-    PyObject *allowed = Py_XNewRef(PyDict_GetItemWithError(native.its.TRANSITIONS, before));
-    Py_DECREF(before);
-    int may = allowed == NULL ? (PyErr_Occurred() ? -1 : 0)
-              : PyAnySet_Check(allowed) ? PySet_Contains(allowed, state)
-                                        : 0;
-    Py_XDECREF(allowed);
-    if (may < 0)
-        return NULL;
-    if (may == 0)
-        return call2(native.its.become, self, state); /* which says what is wrong */
-    set(SLOT(self, Machine, state), state);
-    Py_RETURN_NONE;
 }
 
 static PyObject *ended(PyObject *verdict, bool came) {

@@ -19,7 +19,7 @@
     X(Socket, _reader) X(Socket, _writer)                                                      \
     X(Duplex, channel) X(Duplex, connection) X(Duplex, sock) X(Duplex, state)                  \
     X(Duplex, waiter)                                                                          \
-    X(Reader, _answered) X(Reader, _receiving) X(Reader, _stream) X(Reader, buffer)            \
+    X(Writer, answered) X(Reader, _receiving) X(Reader, _stream) X(Reader, buffer)            \
     X(Reader, bytes_received) X(Reader, recv_count)                                            \
     X(Writer, _reader) X(Writer, _sending) X(Writer, _sink) X(Writer, _stream)                 \
     X(Writer, bytes_sent) X(Writer, send_count)                                                \
@@ -32,7 +32,7 @@
     X(TCPChannel)                                            \
     X(Wanted) X(Affinity) X(Permits) X(Workers) X(TaskTable)                                   \
     X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)                           \
-    X(make_way) X(monotonic) X(run) X(stay) X(send) X(recv) X(become) X(TRANSITIONS)
+    X(make_way) X(monotonic) X(send) X(recv)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
@@ -41,7 +41,7 @@
     X(poll_once) X(took_long)                                                                  \
     X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)        \
     X(tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close) X(quiet)                 \
-    X(recv) X(run) X(send) X(stay_alone) X(wait_recv)
+    X(recv) X(run) X(send) X(stay_alone) X(step) X(wait_recv)
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;
 #define DECLARE_OBJECT(name) PyObject *name;
@@ -224,7 +224,6 @@ void take_after_wait(PyThreadState *here);
 
 /* connection.c */
 PyObject *native_run(PyObject *self, PyObject *ignored);
-PyObject *native_become(PyObject *self, PyObject *state);
 PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count);
 /* socket.c */
 /* Of a `Socket`: its `Reader` counts what the connection has received, and puts what was put back

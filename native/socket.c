@@ -70,7 +70,7 @@ static PyObject *sent_all(PyObject *self, PyObject *turn, PyObject *given, Py_ss
     bool counted = received != NULL && ADD(self, Writer, bytes_sent, sent) == 0 &&
                    ADD(self, Writer, send_count, 1) == 0;
     if (received != NULL)
-        put(SLOT(reader, Reader, _answered), received);
+        put(SLOT(self, Writer, answered), received);
     lock_release(turn);
     PyObject *length = counted ? PyLong_FromSsize_t(sent) : NULL;
     if (length != NULL && heard(native.its.socket_send) &&

@@ -289,8 +289,6 @@ def entries():
     """(what it is called on, the call)"""
     made = [
         (Wired, lambda world: world.connection.run()),
-        (Wired, lambda world: world.connection.machine.become(world.connection.machine.state)),
-        (Wired, lambda world: world.connection.machine.become(world.reactions)),
         (Staying, lambda world: world.stay()),
         (StayingItself, lambda world: world.stay()),
         (Wired, lambda world: world.socket.send(b"x")),
@@ -365,7 +363,7 @@ def main():
                 done += 1
     with Staying() as world:
         for method in (
-            *(world.connection.run, world.connection.stay, world.connection.machine.become),
+            *(world.connection.run, world.connection.stay),
             *(world.socket.send, world.socket.recv),
             *(world.busy.runner.run_batch, world.busy.queue.look),
         ):

@@ -11,7 +11,6 @@ import pytest
 from tests.slots import slots_read
 from thousand_island_sync import Socket
 from thousand_island_sync._base import compiled
-from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import RunQueue
@@ -50,7 +49,6 @@ def test_what_was_never_made_lacks_attributes_and_nothing_worse():
         *(TLSWire.__new__(TLSWire).fetch, TLSWire.__new__(TLSWire).flush),
         *(lambda: queue.look(worker), lambda: runner.run_batch(worker)),
         *(connection.run, lambda: connection.stay(1.0, lambda _: True)),
-        lambda: Machine.__new__(Machine).become(None),
     ]
     for call in calls:
         with pytest.raises(AttributeError):
@@ -82,7 +80,7 @@ def test_no_slot_that_is_unset_or_holds_something_else_ends_the_interpreter():
 @in_c_only
 def test_an_accelerator_is_given_to_classes_that_have_its_slots_only():
     native = compiled.native
-    for name in ("run", "stay", "become", "send", "recv"):
+    for name in ("run", "stay", "send", "recv"):
         with pytest.raises(TypeError, match=f"{name} is none of EpollPoller"):
             native.accelerator(EpollPoller, name, "")
     with pytest.raises(LookupError):

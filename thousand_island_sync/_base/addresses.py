@@ -70,10 +70,11 @@ def scoped(address: Any) -> tuple[str, int] | tuple[str, int, int, int]:
 def sharing_host(address: Any) -> Any:
     """The same address. Its host is one string for all clients who come from there, as they
     do from a proxy: 58 bytes each."""
-    if not isinstance(address, tuple):
+    if type(address) is not tuple:
         return address
     if len(address) == 2:  # IPv4
-        return sys.intern(address[0]), address[1]
+        host, port = address
+        return sys.intern(host), port
     host, *rest = scoped(address)
     return (sys.intern(host), *rest)
 

@@ -122,11 +122,11 @@ def accepting(
         kind: family, type and protocol of the sockets.
     """
 
-    note = _accepted.add
+    note, (family, type_, proto) = _accepted.add, kind
 
     def accept_one(coming: list[socket.socket]) -> tuple[socket.socket, Any]:
         fd, address = accept()
-        sock = socket.socket(*kind, fileno=fd)
+        sock = socket.socket(family, type_, proto, fd)
         coming.append(sock)
         note(sock)
         return sock, address

@@ -12,7 +12,7 @@ import errno
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from .. import events
 from .._base import locks
@@ -57,17 +57,21 @@ _BEGIN_ANEW = ("handle_connection", "handle_data")
 _ENDS_NOTHING = {"__init__", "handle_end", *LAST_CALLBACK.values()}
 
 
-class End(NamedTuple):
+class End:
     """Why a connection ends.
 
     Attributes:
+        cause: in a word.
         reason: what `handle_error` and the event get, if they do.
         told: what has told of it already.
     """
 
-    cause: Cause
-    reason: Any = None
-    told: By | None = None
+    __slots__ = ("cause", "reason", "told")
+
+    def __init__(self, cause: Cause, reason: Any = None, told: By | None = None) -> None:
+        self.cause = cause
+        self.reason = reason
+        self.told = told
 
 
 #: Of each cause the one without a reason: most are.
@@ -103,8 +107,9 @@ class Callbacks:
         "total_deadline",
     )
 
-    #: Another one in `testing.call`, which writes each frame down.
+    #: Others in `testing.call`: each frame is written down, and so are callbacks that do nothing.
     frames_cls: ClassVar[type[Frames]] = Frames
+    idle: ClassVar[frozenset[object]] = IDLE
     _handler: Handler
     _reader: Reader
     _receiver: Handler | Frames  # who gets what arrives
@@ -121,9 +126,10 @@ class Callbacks:
 
     def make(self, env: Environment, reader: Reader) -> None:
         """Makes the handler. Raises BaseException: whatever its `__init__` did."""
-        self._handler = self._receiver = handler = env.handlers.make(self._context)
+        handlers = env.handlers
+        self._handler = self._receiver = handler = handlers.make(self._context)
         self._reader = reader
-        if env.handlers.framed or handler._sets_framing:
+        if handlers.framed or handler._sets_framing:
             self.cut_frames()
         if self._whose.alert:
             self._whose.came_back("__init__")
@@ -178,11 +184,8 @@ class Callbacks:
             message.finish(result, None)
         return self.returned(None, "handle_call", socket)
 
-    def last(self, name: str, *arguments: Any) -> None:
+    def last(self, name: str, callback: Callable[..., Any], *arguments: Any) -> None:
         """One after which nothing more can go wrong: what it raises is logged."""
-        callback = self.named(name)
-        if callback is None:
-            return
         try:
             self.call(name, callback, *arguments)
         except BaseException as error:
@@ -202,7 +205,7 @@ class Callbacks:
     def named(self, name: str) -> Callable[..., Any] | None:
         """A callback; `None`: it does nothing, as the handler has not said what."""
         callback: Callable[..., Any] = getattr(self._handler, name)
-        return None if getattr(callback, "__func__", None) in IDLE else callback
+        return None if getattr(callback, "__func__", None) in self.idle else callback
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
         return self._context.run(callback, *arguments)
@@ -319,12 +322,11 @@ class Callbacks:
             if name in _BEGIN_ANEW:
                 self.count_from(self._clock())
             return None
-        if result is NO_FRAME:
-            return None
-        kind = type(result)
-        if kind not in RETURNED:  # one of a subclass, perhaps
-            kind = next((one for one in RETURNED if isinstance(result, one)), kind)
-        cause = RETURNED.get(kind)
+        cause = RETURNED.get(type(result))
+        if cause is None:  # one of a subclass, perhaps
+            if result is NO_FRAME:
+                return None
+            cause = next((RETURNED[one] for one in RETURNED if isinstance(result, one)), None)
         if cause is BY_HANDLER:
             return PLAIN[BY_PEER if name == "handle_eof" else cause]
         if cause is not None:

@@ -8,12 +8,13 @@ to go out, the descriptor goes at once and the rest follows when it returns.
 from __future__ import annotations
 
 import socket as stdlib_socket
-from typing import Any
+from typing import Any, Protocol
 
 from .. import events
 from .._base import descriptors
 from .._base.clock import FOREVER, now_ns
 from .._base.unread import read_away, unread_bytes
+from .._scheduler.task import PARK
 from .._stream import failures
 from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
@@ -22,37 +23,79 @@ from ..errors import SocketTimeout
 from ..events import About, By
 from ..socket import Socket
 from .callbacks import Callbacks
-from .environment import Environment
 from .linger import MOST_BYTES, Linger
 from .served import Served
-from .states import BY_HANDLER, BY_PEER, REASON, Cause
+from .states import BY_HANDLER, BY_PEER, CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause, State
 
 #: Seconds between two looks whether the turn to send is free, and how many of them.
 _A_MOMENT_S = 0.005
 _TRIES = 100
 
 
+class Ends(Protocol):
+    """What the way out asks of the machine that it belongs to."""
+
+    socket: Socket
+    state: State
+    stream: Duplex
+
+    @property
+    def callbacks(self) -> Callbacks: ...
+    def over(self) -> int: ...
+
+
 class Closing:
-    """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's."""
+    """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's.
 
-    __slots__ = ("_callbacks", "_env", "socket", "stream", "task")
+    Args:
+        task: the connection's.
+        machine: the same.
+    """
 
-    def __init__(
-        self,
-        task: Served,
-        env: Environment,
-        callbacks: Callbacks,
-        socket: Socket,
-        stream: Duplex,
-    ) -> None:
+    __slots__ = ("_env", "_machine", "stream", "task")
+
+    def __init__(self, task: Served, machine: Ends) -> None:
         self.task = task
-        self._env = env
-        self._callbacks = callbacks
-        self.socket = socket
-        self.stream = stream
+        self.stream = machine.stream
+        self._machine = machine
+        self._env = task.client.env
 
-    def seen_as(self, cause: Cause, reason: Any) -> tuple[Cause, Any]:
-        """What the handler gets to see. Bytes that were lost are told of."""
+    # ---- who is told --------------------------------------------------------------
+
+    def begin(self, cause: Cause, reason: Any, told: By | None) -> int:
+        """The last callback, and what follows; a verdict. As for `End`."""
+        task, machine, stream = self.task, self._machine, self.stream
+        if stream.writer.buffer is not None or not stream.reader.bytes_received:
+            cause, reason = self._seen_as(cause, reason)
+        last = LAST_CALLBACK[machine.state, cause]
+        machine.state = CLOSING
+        # One that is made at this moment is closed by who makes it, who sees the state, or below.
+        if task.known_inbox is not None:
+            task.close_inbox()
+        self.tell_end(last, cause, reason, told)
+        return self.go_on()
+
+    def go_on(self) -> int:
+        """After the last callback: over, once nothing waits to go out any more; a verdict."""
+        task, machine = self.task, self._machine
+        if self._env.reserve.busy:
+            self._env.reserve.leaves(task)
+        if self.stream.writer.buffer is not None and self._sends_what_waits():
+            return PARK
+        callbacks = machine.callbacks
+        end = callbacks.named("handle_end")
+        self.let_go(end is not None)
+        if events.socket_close.receivers:
+            self._tell_closed()
+        if end is not None:
+            callbacks.last("handle_end", end, machine.socket)
+        machine.state = CLOSED
+        self._env.census.ended(task)
+        return machine.over()
+
+    def _seen_as(self, cause: Cause, reason: Any) -> tuple[Cause, Any]:
+        """What the handler gets to see, where no bytes were received, or some had to wait to go
+        out. Bytes that were lost are told of."""
         if not self.stream.reader.bytes_received:
             cause = self._as_probe(cause)
         buffer = self.stream.writer.buffer
@@ -76,26 +119,32 @@ class Closing:
 
     def tell_end(self, last: str | None, cause: Cause, reason: Any, told: By | None) -> None:
         """`last`: the last callback's name; the others as for `End`."""
-        callbacks, socket = self._callbacks, self.socket
-        is_error = last == "handle_error"
-        if is_error:
-            callbacks.last("handle_error", reason, socket)
-        elif last is not None:
-            callbacks.last(last, socket)
-        signal = events.handler_error if is_error else events.handler_shutdown
-        if signal.receivers:
-            what = {"error": reason} if is_error else {"reason": REASON[cause]}
-            self._tell(signal, what, told)
+        if last == "handle_error":
+            self._tell_error(reason, told)
+            return
+        if last is not None:
+            callbacks = self._machine.callbacks
+            callback = callbacks.named(last)
+            if callback is not None:
+                callbacks.last(last, callback, self._machine.socket)
+        if events.handler_shutdown.receivers:
+            self._tell(events.handler_shutdown, {"reason": REASON[cause]}, told)
+
+    def _tell_error(self, reason: Any, told: By | None) -> None:
+        callbacks = self._machine.callbacks
+        callback = callbacks.named("handle_error")
+        if callback is not None:
+            callbacks.last("handle_error", callback, reason, self._machine.socket)
+        if events.handler_error.receivers:
+            self._tell(events.handler_error, {"error": reason}, told)
         buffer = self.stream.writer.buffer
-        if is_error and buffer is not None and isinstance(reason, SocketTimeout):
+        if buffer is not None and isinstance(reason, SocketTimeout):
             buffer.fail(reason)  # a send has waited for this peer already
 
-    def sends_what_waits(self) -> bool:
+    def _sends_what_waits(self) -> bool:
         """Whether bytes still wait to go out. Nothing is sent behind them."""
         task, writer = self.task, self.stream.writer
         buffer = writer.buffer
-        if self._env.reserve.busy:
-            self._env.reserve.leaves(task)
         if buffer is None or task.client.closed:
             return False
         buffer.end()
@@ -122,22 +171,15 @@ class Closing:
         if buffer.failure is not None and buffer.lost:
             self.stream.writer.send_failed("send", buffer.failure, None)
 
-    def tell_closed(self) -> None:
-        """Its descriptor goes, if it has not gone, and `handle_end` is called."""
-        self.let_go()
-        if events.socket_close.receivers:
-            self._tell_closed()
-        self._callbacks.last("handle_end", self.socket)
-
     def _tell(self, signal: Any, what: dict[str, Any], told: By | None) -> None:
         client = self.task.client
         what["duration_ns"] = now_ns() - client.accepted_at_ns
-        stats = self.socket.stats()
+        stats = self._machine.socket.stats()
         about = About(client, told, (stats.bytes_received, stats.bytes_sent))
         events.emit(signal, self._env.server, what, about)
 
     def _tell_closed(self) -> None:
-        stats = self.socket.stats()
+        stats = self._machine.socket.stats()
         events.emit(
             events.socket_close,
             self._env.server,
@@ -152,17 +194,16 @@ class Closing:
 
     # ---- the descriptor -----------------------------------------------------------
 
-    def let_go(self) -> None:
+    def let_go(self, is_shown: bool) -> None:
         """It is said goodbye to, taken out of the poller, closed or left to linger. Only the
-        first call does anything."""
+        first call does anything. `is_shown`: a callback follows."""
         task, stream = self.task, self.stream
         client, pool = task.client, self._env.pool
         if client.closed:
             return
         client.closed = True
-        if task.known_inbox is not None or self._callbacks.named("handle_end") is not None:
+        if is_shown or task.known_inbox is not None:
             client.note_sockname()  # somebody may ask for it afterwards
-        sock = client.sock
         was_cut = stream.state is CUT
         quiet = stream.come_home()
         buffer = stream.writer.buffer
@@ -176,7 +217,7 @@ class Closing:
                 stream.channel.say_goodbye()
             except OSError:
                 pass  # the peer has gone
-            ended = stream.reader.incoming in ENDED
+            sock, ended = client.sock, stream.reader.incoming in ENDED
             if not ended and unread_bytes(sock) and _shut_writing(sock):
                 if not self._env.stopping:
                     rest = stream.give_descriptor_away()
@@ -190,7 +231,7 @@ class Closing:
         """The handler could not be made."""
         task, client = self.task, self.task.client
         task.came_back("__init__", error)
-        self._callbacks.log(error, "__init__")
+        self._machine.callbacks.log(error, "__init__")
         client.closed = True
         task.close_inbox()
         self._env.pool.forget(task)

@@ -29,14 +29,13 @@ class Steps(Protocol):
 
     handshake: Handshake | None
     socket: Socket
+    state: State
     stream: Duplex
 
     @property
     def callbacks(self) -> Callbacks: ...
     def use(self, channel: Channel) -> None: ...
-    def become(self, state: State) -> None: ...
     def hands_shaken(self, name: str) -> int: ...
-    def closing(self, task: Served, /) -> Closing: ...
     def over(self) -> int: ...
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int: ...
 
@@ -69,31 +68,30 @@ class Handshake:
         env, sock = client.env, client.sock
         try:
             channel = transport.channel(sock)
-            machine.stream = Duplex(whose, sock, channel, env.times)
-            machine.socket = Socket(machine.stream)
+            machine.stream = stream = Duplex(whose, sock, channel, env.times)
+            machine.socket = Socket(stream)
             machine.use(channel)
-            callbacks.make(env, machine.stream.reader)
+            callbacks.make(env, stream.reader)
         except BaseException as error:
             locks.release_all()
-            machine.become(CLOSED)
-            machine.closing(whose).refuse(error)
+            machine.state = CLOSED
+            Closing(whose, machine).refuse(error)
             return machine.over()
-        machine.become(HANDSHAKING)
+        machine.state = HANDSHAKING
         env.census.opened(whose)
         if events.handler_start.receivers:
             callbacks.tell_start()
-        began = env.times.real()
         if channel.kernel_waits and not whose.alert and not events.socket_handshake.receivers:
             try:
                 if channel.handshake():
                     callbacks.count_from(env.clock())
                     return machine.hands_shaken("handle_connection")
             except HandshakeError as error:
-                return cls(whose, machine, began)._failed(error)
-            made = machine.handshake = cls(whose, machine, began)
+                return cls(whose, machine, env.times.real())._failed(error)
+            made = machine.handshake = cls(whose, machine, env.times.real())
             verdict = made._wait(channel)
         else:
-            made = machine.handshake = cls(whose, machine, began)
+            made = machine.handshake = cls(whose, machine, env.times.real())
             verdict = made.step()
         if verdict == PARK and not whose.attached:
             try:
@@ -161,7 +159,7 @@ class Handshake:
         except Exception as error:  # a wrong transport, or what it makes of its options
             return _broke_off(machine, error)
         if isinstance(outcome, End):
-            return machine.finish(*outcome)
+            return machine.finish(outcome.cause)
         machine.handshake = outcome
         return AGAIN
 
@@ -174,7 +172,7 @@ class Handshake:
             )
         transport = kind.of(switch.transport_options)
         # First of all: who detaches from another thread goes by it.
-        machine.become(HANDSHAKING)
+        machine.state = HANDSHAKING
         if machine.stream.state in CLOSED_HERE:
             return End(Cause.LOCAL)
         made = cls(whose, machine, 0.0)

@@ -13,7 +13,7 @@ import weakref
 from typing import Any, Protocol
 
 from .._base import waits
-from .._base.clock import seconds
+from .._base.clock import FOREVER, seconds
 from .._base.locks import process_lock
 from .._base.options import is_milliseconds
 from .._scheduler.timers import Timer
@@ -60,7 +60,10 @@ class Inbox:
             no callback that could begin one.
     """
 
-    __slots__ = ("_client", "_handle", "_link", "_mail", "_over", "asked", "framed", "resumed")
+    __slots__ = (
+        *("_client", "_handle", "_left", "_link", "_mail", "_over"),
+        *("asked", "framed", "resumed"),
+    )
 
     def __init__(self, link: Link, client: Client) -> None:
         self._link: Link | None = link
@@ -68,6 +71,7 @@ class Inbox:
         self._mail: Mailbox | None = None
         self._handle: Connection | weakref.ref[Connection] | None = None
         self._over = False
+        self._left: float = FOREVER  # messages that may be taken; a stop's thread says it once
         self.asked = self.framed = self.resumed = False
 
     # ---- what a handle asks -----------------------------------------------------
@@ -185,12 +189,20 @@ class Inbox:
     def waiting(self) -> int:
         """Messages that could be taken now."""
         mail = self._mail
-        return 0 if mail is None else mail.waiting()
+        return 0 if mail is None or self._left <= 0 else mail.waiting()
 
     def take(self) -> Any:
         """The next one. Thread: the owner's. Raises IndexError: nothing waits."""
         assert self._mail is not None
-        return self._mail.take()
+        message = self._mail.take()
+        if self._left != FOREVER:  # from now on nobody else writes it
+            self._left -= 1
+        return message
+
+    def stop_begins(self) -> None:
+        """No more messages are taken than wait now. Thread: any."""
+        mail = self._mail
+        self._left = 0 if mail is None else mail.waiting()
 
     def close_for_good(self) -> None:
         """Drops what waits, and takes nothing more. Thread: the owner's, or that which has made

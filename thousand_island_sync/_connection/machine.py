@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import events
-from .._base.clock import FOREVER
 from .._base.waits import make_way
 from .._scheduler.task import AGAIN, DONE, PARK
 from .._stream.buffer import CHUNK
@@ -42,12 +41,10 @@ from .states import (
     CLOSED,
     CLOSING,
     HANDSHAKING,
-    LAST_CALLBACK,
     NEW,
     PARKED,
     PAUSED,
     RUNNING,
-    TRANSITIONS,
     Cause,
     State,
 )
@@ -70,14 +67,27 @@ class Machine:
     """
 
     __slots__ = (
-        *("_env", "_eof_told", "_messages_left", "_task", "_transport", "callbacks", "drain"),
-        *("handshake", "no_room", "pause", "short_proves", "socket", "source", "state", "stream"),
+        "_env",
+        "_eof_told",
+        "_task",
+        "_transport",
+        "callbacks",
+        "drain",
+        "handshake",
+        "no_room",
+        "pause",
+        "short_proves",
+        "socket",
+        "source",
+        "state",
+        "stream",
     )
 
     callbacks_cls: ClassVar[type[Callbacks]] = Callbacks
     closing_cls: ClassVar[type[Closing]] = Closing
     source: Source
     short_proves: bool
+    state: State
 
     def __init__(self, task: Served, env: Environment, transport: Transport) -> None:
         self._task, self._env, self._transport = task, env, transport
@@ -86,7 +96,6 @@ class Machine:
         self.handshake: Handshake | None = None
         self.pause: Pause | None = None
         self.drain: Drain | None = None
-        self._messages_left: float = FOREVER  # a stop's thread says how many, once
         self._eof_told = False
         self.no_room: OSError | None = None
         self.socket: Socket = _NONE
@@ -105,8 +114,9 @@ class Machine:
             return self.nothing_there() if data is None else self._end_of_stream()
         task, socket, callbacks = self._task, self.socket, self.callbacks
         self.state = RUNNING
-        size = 0 if kept else len(data)
+        size = 0
         if not kept:
+            size = len(data)
             data = self.stream.reader.received(data)
         if _async_recv.receivers:
             callbacks.tell_arrival(data)
@@ -127,8 +137,8 @@ class Machine:
     def _after_data(self, result: object, size: int) -> int:
         """The verdict after `handle_data`, for which so much was received now."""
         outcome = self.callbacks.returned(result, "handle_data", self.socket)
-        if isinstance(outcome, End):
-            return self.finish(*outcome)
+        if type(outcome) is End:
+            return self.finish(outcome.cause, outcome.reason, outcome.told)
         verdict = self._settle(outcome)
         return self._go_on(size > 0 and self._drained_after(size)) if verdict is None else verdict
 
@@ -159,7 +169,7 @@ class Machine:
         if self.no_room is not None:
             return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
         if self.state is CLOSING:
-            return self._end()
+            return self.closing_cls(task, self).go_on()
         if self.handshake is not None:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
@@ -235,7 +245,7 @@ class Machine:
                 return self.finish(BY_PEER)
             return self._nothing_left()
         self._eof_told = True
-        self.become(RUNNING)
+        self.state = RUNNING
         verdict = self._settle(self.callbacks.run("handle_eof", self.socket))
         return verdict if verdict is not None else self._go_on(True)
 
@@ -257,24 +267,23 @@ class Machine:
             message = task.inbox.take()
         except IndexError:  # withdrawn meanwhile
             return None
-        if self._messages_left != FOREVER:  # from now on nobody else writes it
-            self._messages_left -= 1
         if self.drain is not None:
             self.drain.messages -= 1
         task.no_sample = False
-        self.become(RUNNING)
+        self.state = RUNNING
         if task.classified.blocks:
             make_way()
         return self._settle(self.callbacks.message(message, self.socket))
 
     def _raised(self, error: BaseException, name: str) -> int:
-        return self.finish(*self.callbacks.raised(error, name, self.socket))
+        end = self.callbacks.raised(error, name, self.socket)
+        return self.finish(end.cause, end.reason, end.told)
 
     def _settle(self, outcome: Outcome) -> int | None:
         """After a callback; a verdict if it ends, switches or pauses, else `None`: it is PARKED."""
         if outcome is not None:
-            if isinstance(outcome, End):
-                return self.finish(*outcome)
+            if type(outcome) is End:
+                return self.finish(outcome.cause, outcome.reason, outcome.told)
             if isinstance(outcome, SwitchTransport):
                 self.pause, self._task.reads, self._task.deaf = None, True, False
                 return Handshake.upgrade(self._task, self, outcome)
@@ -285,7 +294,7 @@ class Machine:
                 return self.finish(BY_PEER)  # both directions have ended
         if self.pause is not None:
             return self.pause.begin()
-        self.become(PARKED)
+        self.state = PARKED
         return None
 
     def _go_on(self, drained: bool) -> int:
@@ -298,19 +307,19 @@ class Machine:
             or (self._env.stopping or self._env.draining)
         ):
             self._task.alert = True
-            self.become(PARKED)
+            self.state = PARKED
             return AGAIN
         return self.park()
 
     def mail_waits(self) -> bool:
         inbox = self._task.known_inbox
-        if inbox is None or inbox.waiting() <= 0 or self._messages_left <= 0:
+        if inbox is None or inbox.waiting() <= 0:
             return False
         buffer = self.stream.writer.buffer
         return buffer is None or not buffer.over_half
 
     def park(self) -> int:
-        self.become(PARKED)
+        self.state = PARKED
         was_deaf = self._task.deaf
         self._heed(parks=True)
         self._task.deadline = self.callbacks.deadline
@@ -319,17 +328,13 @@ class Machine:
     def _heed(self, parks: bool = False) -> Cause | None:
         return self.callbacks.heed(self.stream, self.pause is not None, parks)
 
-    def stop_begins(self, waiting: int) -> None:
-        """No more messages are delivered than wait now. Thread: any, even at its end."""
-        self._messages_left = waiting
-
     # ---- the way in -----------------------------------------------------------
 
     def use(self, channel: Channel) -> None:
         self.source = channel.source()
-        self.short_proves = channel.kernel_waits
+        self.short_proves = plain = channel.kernel_waits
         # A plain socket waits for room within its sends only; a channel may between them.
-        if channel.kernel_waits:
+        if plain:
             self._task.write_edges = False
         else:
             self._env.pool.watch_writes(self._task)
@@ -338,28 +343,21 @@ class Machine:
         """One callback, then the same step goes on: the first bytes have come, as a rule."""
         task = self._task
         self.handshake = None
-        self.become(RUNNING)
+        self.state = RUNNING
         env = self._env
-        task.alert = task.alert or env.stopping or env.draining or env.reserve.armed
-        if self.callbacks.named(name) is not None or task.alert:
+        if env.stopping or env.draining or env.reserve.armed:
+            task.alert = True
+        if task.alert or self.callbacks.named(name) is not None:
             verdict = self._settle(self.callbacks.run(name, self.socket))
             if verdict is not None:
                 return verdict
             if task.alert:
                 return self._go_on(False)
         task.no_sample = False
-        self.become(PARKED)
+        self.state = PARKED
         return task.receive()
 
-    def become(self, state: State) -> None:
-        if state is not self.state:
-            assert state in TRANSITIONS[self.state], f"{self.state} -> {state}"
-            self.state = state
-
     # ---- the way out ----------------------------------------------------------
-
-    def closing(self, task: Served) -> Closing:
-        return self.closing_cls(task, self._env, self.callbacks, self.socket, self.stream)
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """The only other way out, once. As for `End`."""
@@ -367,23 +365,7 @@ class Machine:
             verdict = Drain.before_shutdown(self._task, self, reason is not None)
             if verdict is not None:
                 return verdict
-        closing = self.closing(self._task)
-        cause, reason = closing.seen_as(cause, reason)
-        last = LAST_CALLBACK[self.state, cause]
-        self.become(CLOSING)
-        self._task.close_inbox()
-        closing.tell_end(last, cause, reason, told)
-        return self._end(closing)
-
-    def _end(self, closing: Closing | None = None) -> int:
-        """After the last callback: over, once nothing waits to go out any more."""
-        closing = closing or self.closing(self._task)
-        if closing.sends_what_waits():
-            return PARK
-        closing.tell_closed()
-        self.become(CLOSED)
-        self._env.census.ended(self._task)
-        return self.over()
+        return self.closing_cls(self._task, self).begin(cause, reason, told)
 
     def over(self) -> int:
         """The socket, and perhaps the handler, lead back to here."""

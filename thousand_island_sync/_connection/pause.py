@@ -38,7 +38,6 @@ class Reads(Protocol):
 
     @property
     def callbacks(self) -> Callbacks: ...
-    def become(self, state: State) -> None: ...
     def receive_failed(self, error: OSError) -> int: ...
 
 
@@ -61,7 +60,7 @@ class Pause:
         whose, machine = self._whose, self._machine
         machine.callbacks.stand_still()
         whose.reads = False
-        machine.become(PAUSED)
+        machine.state = PAUSED
         return AGAIN  # there may be messages, and it may be resumed already
 
     def step(self, mail_waits: bool) -> int:
@@ -93,7 +92,7 @@ class Pause:
         if not whose.deaf:
             machine.callbacks.run_on()
         machine.callbacks.look_at_framing()
-        machine.become(PARKED)
+        machine.state = PARKED
 
 
 def take_resume(whose: Served, machine: Reads) -> None:

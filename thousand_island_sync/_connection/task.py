@@ -115,7 +115,7 @@ class ConnectionTask(Task):
     def broke(self) -> None:
         """A bug of ours: lets go of everything, without callbacks."""
         self.close_inbox()
-        self.machine.closing(self).break_off()
+        self.machine.closing_cls(self, self.machine).break_off()
         self.machine.over()
 
     def unwatched(self, error: OSError) -> None:
@@ -123,8 +123,10 @@ class ConnectionTask(Task):
         self.alert = True
 
     def stop_begins(self) -> None:
-        inbox = self.known_inbox
-        self.machine.stop_begins(0 if inbox is None else inbox.waiting())
+        with making:
+            inbox = self.known_inbox
+        if inbox is not None:
+            inbox.stop_begins()
         self.alert = True
 
     # ---- its inbox, and the handle that holds it --------------------------------
@@ -140,6 +142,9 @@ class ConnectionTask(Task):
                     self.known_inbox = made
                 inbox = self.known_inbox
                 ended = self.machine.state in (CLOSING, CLOSED)
+            # Whoever stops shows that first, too, then tells what inbox there is.
+            if inbox is made and self.client.env.stopping:
+                inbox.stop_begins()
             # Whoever ends it shows that first, then closes what inbox there is.
             if ended:
                 inbox.close_for_good()
@@ -235,7 +240,9 @@ class ConnectionTask(Task):
         if waits.current_task() is self:
             self.alert = True
             if not going_out and not stream.is_inside():  # else it goes when the callback returns
-                self.machine.closing(self).let_go()
+                machine = self.machine
+                is_shown = machine.callbacks.named("handle_end") is not None
+                machine.closing_cls(self, machine).let_go(is_shown)
             return
         if going_out:
             self.end_from_outside()  # what waits goes first

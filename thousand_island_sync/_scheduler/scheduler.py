@@ -199,6 +199,8 @@ class Scheduler:
             mending,
             rousing,
         )
+        #: As `RunQueue.forget`.
+        self.forget: Callable[[Task], None] = queue.forget
         #: What is parked is run when its peer resets it, though nothing is read.
         self.tells_resets = not poller.needs_rearm
         self._inspection = self.parts.inspection(queue, table, held, workers, timer, mending)
@@ -227,11 +229,6 @@ class Scheduler:
     def tasks(self) -> list[Task]:
         with self._lock:
             return self._table.all()
-
-    def forget(self, task: Task) -> None:
-        """The last word of a task, before its descriptor is closed. Thread: its owner, or
-        whoever knows that its next run will touch nothing."""
-        self._queue.forget(task)
 
     def replace(self, task: Task, successor: Task) -> None:
         """Another task takes over a descriptor and runs next. Thread: the task's owner."""

@@ -30,9 +30,10 @@ class TaskTable:
 
     def remove(self, task: Task) -> None:
         """Harmless if it is not there."""
-        if self.by_fd.get(task.fd) is task:
-            del self.by_fd[task.fd]
-        if self._uncounted and task in self._uncounted:
+        by_fd, fd = self.by_fd, task.fd
+        if by_fd.get(fd) is task:
+            del by_fd[fd]
+        if task in self._uncounted:
             self._uncounted.remove(task)
 
     def replace(self, task: Task, successor: Task) -> None:

@@ -20,7 +20,7 @@ from .._base.compiled import compare, native, warn_of_another_version
 from .._base.options import MISSING
 from .._connection.callbacks import Callbacks
 from .._connection.machine import Machine
-from .._connection.states import TRANSITIONS, State
+from .._connection.states import State
 from .._connection.task import STAY_STEPS, ConnectionTask
 from .._scheduler.affinity import Affinity, Wanted
 from .._scheduler.blocking_estimate import SAMPLE_SHIFT
@@ -59,7 +59,6 @@ _GIVEN: dict[str, Any] = {
     "PARKED": State.PARKED,
     "RUNNING": State.RUNNING,
     "MISSING": MISSING,
-    "TRANSITIONS": TRANSITIONS,
     "async_recv": events.handler_async_recv.receivers,
     "socket_recv": events.socket_recv.receivers,
     "socket_send": events.socket_send.receivers,
@@ -82,7 +81,6 @@ ACCELERATED: list[tuple[type, str, str]] = [
     (ConnectionTask, "run", "($self, /)"),
     (ConnectionTask, "receive", "($self, /)"),
     (ConnectionTask, "stay", "($self, timeout, wanted, /)"),
-    (Machine, "become", "($self, state, /)"),
     (Socket, "send", "($self, /, data, flags=0, *, timeout_ms=...)"),
     (Socket, "recv", "($self, /, length=65536, flags=0, *, timeout_ms=...)"),
 ]

@@ -5,6 +5,7 @@ a byte in the wrong place, once a week; a permit that is counted twice is a slow
 in this mode every rule of the essay in `_scheduler.scheduler` that can be looked at is looked at:
 
 - nobody runs a connection that another thread runs, or that nobody owns, or that has ended;
+- a connection's state moves along its table;
 - permits are neither lost nor made; who holds one is listed once, who rests holds none;
 - what is in the ready queue is owned, and is there once;
 - a parked connection whose descriptor has bytes is run within a second;
@@ -34,7 +35,7 @@ from .._connection.callbacks import Callbacks
 from .._connection.closing import Closing
 from .._connection.environment import Environment
 from .._connection.machine import Machine
-from .._connection.states import State
+from .._connection.states import TRANSITIONS, State
 from .._connection.task import ConnectionTask
 from .._scheduler.mending import Mending
 from .._scheduler.permits import Permits
@@ -85,13 +86,13 @@ class _CheckedClosing(Closing):
 
     __slots__ = ()
 
-    def let_go(self) -> None:
+    def let_go(self, is_shown: bool) -> None:
         task = self.task
         assert isinstance(task, CheckedConnection)
         client = task.client
         fd = client.sock.fileno()
         found, gone = _identity(fd), client.closed
-        super().let_go()
+        super().let_go(is_shown)
         if not gone and self.stream.state not in GIVEN_AWAY and not task.watch.is_still(found):
             report(
                 f"connection {client.id} ends, and its descriptor {fd} is another one's by now or"
@@ -100,11 +101,33 @@ class _CheckedClosing(Closing):
             )
 
 
+#: Where a machine keeps its state.
+_state: Any = vars(Machine)["state"]
+
+
 class _CheckedMachine(Machine):
+    """It moves along the table only. (The C stores where it parks and runs, and does not ask.)"""
+
     __slots__ = ()
 
     callbacks_cls = _CheckedCallbacks
     closing_cls = _CheckedClosing
+
+    @property
+    def state(self) -> State:
+        found: State = _state.__get__(self)
+        return found
+
+    @state.setter
+    def state(self, after: State) -> None:
+        try:
+            before = self.state
+        except AttributeError:  # it is being made
+            before = after
+        # What was broken off is CLOSED wherever it was.
+        if after not in (before, State.CLOSED) and after not in TRANSITIONS[before]:
+            report(f"a connection goes from {before.name} to {after.name}")
+        _state.__set__(self, after)
 
 
 class _Watch:

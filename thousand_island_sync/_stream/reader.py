@@ -46,16 +46,13 @@ class Reader:
         buffer: what was read and no call has returned, or `None`.
         framed: it is cut into frames, and stays here meanwhile.
         incoming: what the peer did to this direction.
-        clock: what its time-outs go by.
     """
 
     __slots__ = (
-        "_answered",
         "_receiving",
         "_stream",
         "buffer",
         "bytes_received",
-        "clock",
         "framed",
         "incoming",
         "recv_count",
@@ -63,14 +60,12 @@ class Reader:
 
     def __init__(self, stream: Duplex) -> None:
         self._stream = stream
-        self.clock = stream.times.clock
         self._receiving: Any = None  # made when first used
         self.buffer: ReadBuffer | None = None
         self.framed = False
         self.incoming = COMES
         self.bytes_received = 0
         self.recv_count = 0
-        self._answered = 0  # bytes received before the last send
 
     # ---- what callers of `Socket` get -----------------------------------------
 
@@ -201,7 +196,7 @@ class Reader:
             elif connection.attached or timeout == 0 or not channel.kernel_waits:
                 data = channel.recv(length, flags) if flags else channel.recv(length)
             if data is None:
-                wait = Wait(self, stream, doing, timeout, deadline)
+                wait = Wait(stream, doing, timeout, deadline)
                 data = wait.for_bytes(length, flags, early=met == errno.EAGAIN)
         except SocketError:
             raise
@@ -239,6 +234,10 @@ class Reader:
         if turn._is_owned():
             raise failures.amid_another(self._stream.connection, "recv")
         return turn
+
+    def clock(self) -> float:
+        """What its time-outs go by."""
+        return self._stream.times.clock()
 
     def timeout(self, given: float | Missing | None) -> float:
         """Seconds that a call may take."""
@@ -301,10 +300,11 @@ class Reader:
         cut into frames. Thread: the owner's."""
         self.bytes_received += len(data)
         self.recv_count += 1
-        if self.framed:
+        buffer = self.buffer
+        if buffer is None or self.framed:
             return data
-        buffer, self.buffer = self.buffer, None
-        return data if buffer is None else buffer.take(len(buffer)) + data
+        self.buffer = None
+        return buffer.take(len(buffer)) + data
 
     def drop(self) -> int:
         """An upgrade: plaintext is never taken for encrypted. How many bytes. Thread: the
@@ -314,13 +314,9 @@ class Reader:
 
     # ---- what happens to this direction ---------------------------------------
 
-    def answered(self) -> None:
-        """What has come so far was answered: a send went out. Thread: who sends."""
-        self._answered = self.bytes_received
-
     def owes_an_answer(self) -> bool:
         """Whether something came since the last send: a request is under way."""
-        return self.bytes_received != self._answered
+        return self.bytes_received != self._stream.writer.answered
 
     def end(self) -> None:
         """The end of the stream came."""

@@ -14,7 +14,6 @@ from .states import INTERRUPTED
 
 if TYPE_CHECKING:
     from .duplex import Duplex
-    from .reader import Reader
 
 
 class Wait:
@@ -24,12 +23,9 @@ class Wait:
     before, `deadline` says when it ends, else `FOREVER`.
     """
 
-    __slots__ = ("_deadline", "_doing", "_reader", "_stream", "_timeout")
+    __slots__ = ("_deadline", "_doing", "_stream", "_timeout")
 
-    def __init__(
-        self, reader: Reader, stream: Duplex, doing: str, timeout: float, deadline: float
-    ) -> None:
-        self._reader = reader
+    def __init__(self, stream: Duplex, doing: str, timeout: float, deadline: float) -> None:
         self._stream = stream
         self._doing = doing
         self._timeout = timeout
@@ -61,7 +57,7 @@ class Wait:
         while True:
             interrupt = connection.interrupt()
             # A request that is under way may be finished: a stop does not end its reads.
-            bell = None if self._reader.owes_an_answer() else interrupt
+            bell = None if stream.reader.owes_an_answer() else interrupt
             self._must_go_on(bell)
             left = self._left()
             channel.heed()

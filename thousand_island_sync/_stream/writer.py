@@ -33,6 +33,7 @@ class Writer:
 
     Attributes:
         buffer: what waits for room; `None`: all has found some so far.
+        answered: bytes that were received before the last send.
         bytes_sent, send_count: what was taken for sending so far, with the turn (`counts`).
         outgoing: what was done to this direction.
     """
@@ -42,6 +43,7 @@ class Writer:
         "_sending",
         "_sink",
         "_stream",
+        "answered",
         "buffer",
         "bytes_sent",
         "outgoing",
@@ -51,6 +53,7 @@ class Writer:
     def __init__(self, stream: Duplex, reader: Reader) -> None:
         self._stream = stream
         self._reader = reader  # what it has received a send answers
+        self.answered = 0
         self._sink = stream.channel.sink()
         self._sending = _turn()
         self.buffer: SendBuffer | None = None
@@ -69,22 +72,22 @@ class Writer:
     def send(self, data: Any, flags: int = 0, timeout_ms: float | Missing | None = MISSING) -> int:
         """See `Socket.send`."""
         # The common case, in few steps: bytes, nobody else sending, room in the kernel.
-        given = data
+        given, turn = data, self._sending
         if type(data) is list:
             data = joined(data)
         if (
             type(data) is bytes
             and timeout_ms is MISSING
             and not flags
-            and not self._sending._is_owned()
-            and self._sending.acquire(False)
+            and not turn._is_owned()
+            and turn.acquire(False)
         ):
             try:
                 sent = self._sink.send(data, QUIETLY) if self._stream.state is OPEN else 0
             except BlockingIOError:
                 sent = 0
             except BaseException as cause:
-                self._sending.release()
+                turn.release()
                 if isinstance(cause, OSError):
                     self._broke_off(cause)
                 raise
@@ -92,9 +95,9 @@ class Writer:
                 try:
                     self.bytes_sent += sent
                     self.send_count += 1
-                    self._reader.answered()
+                    self.answered = self._reader.bytes_received
                 finally:
-                    self._sending.release()
+                    turn.release()
                 if _sent.receivers:
                     self.tell_sent(given, sent)
                 return sent
@@ -200,7 +203,7 @@ class Writer:
     def finished(self) -> None:
         """A send has come to its end: what came before it is answered. With the turn."""
         self.send_count += 1
-        self._reader.answered()
+        self.answered = self._reader.bytes_received
 
     def push(self, payload: Payload, doing: str = "send") -> None:
         """Sends until nothing is left, first of what an earlier send had to leave; or, where it

@@ -261,6 +261,8 @@ class _Callbacks(Callbacks):
 
     __slots__ = ("_record",)
 
+    idle = frozenset({Handler.handle_drain})  # any other that does nothing has run, too
+
     frames_cls = _Frames
 
     def __init__(self, whose: Any, env: Environment) -> None:
@@ -277,11 +279,6 @@ class _Callbacks(Callbacks):
         whole, shown = super().call, arguments[:-1]
         return self._record.note(name, shown, lambda: whole(name, callback, *arguments))
 
-    def named(self, name: str) -> Callable[..., Any] | None:
-        """One that does nothing has run, too; but `handle_drain` does not, where there is none."""
-        known = super().named(name)
-        return _idle if known is None and name != "handle_drain" else known
-
     def returned(self, result: object, name: str, socket: Socket) -> Outcome:
         outcome = super().returned(result, name, socket)
         if isinstance(outcome, SwitchTransport):
@@ -290,10 +287,6 @@ class _Callbacks(Callbacks):
 
     def log(self, error: BaseException, where: str) -> None:
         pass
-
-
-def _idle(*arguments: Any) -> None:
-    """What a callback does that a handler has not got."""
 
 
 class _Closing(Closing):
