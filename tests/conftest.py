@@ -67,6 +67,7 @@ SLOW = {
     "test_tls_hello",
     "test_accelerator",
     "test_users_code",
+    "test_write_pollers",
 }
 
 

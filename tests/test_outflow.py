@@ -1,15 +1,27 @@
 """What sends for peers whose bytes wait, where there is no thread for it, and on every poller."""
 
+import contextlib
+import gc
+import os
 import socket
 import threading
 import time
 
 import pytest
 
-from tests.support import eventually, receive
+from tests.forking import Children, forks
+from tests.support import eventually, receive, running
+from tests.test_poller import Module
 from tests.test_unsent import World
 from thousand_island_sync import Handler, SocketClosed
 from thousand_island_sync._connection.outflow import Outflow
+from thousand_island_sync._scheduler.write_poller import (
+    EpollWrites,
+    KqueueWrites,
+    LookedAt,
+    new_write_poller,
+)
+from thousand_island_sync._stream.unsent_total import NoDriver
 
 #: A small buffer of the kernel's, so that little fills it.
 SMALL = {"host": "127.0.0.1", "send_buffer": 8_192}
@@ -175,3 +187,169 @@ def test_or_as_something_else_waits(threadless):
     for _ in range(2):
         driver.watch(buffer, buffer._stream.sock.fileno(), read=False)
     assert len(scheduler.tasks) == 1
+
+
+# ---- each poller of descriptors with room --------------------------------------------------------
+
+WRITE_POLLERS = {
+    "epoll": EpollWrites,
+    "kqueue": lambda: KqueueWrites(Module),
+    "poll": LookedAt,
+}
+
+
+@pytest.fixture(params=WRITE_POLLERS)
+def poller(request):
+    made = WRITE_POLLERS[request.param]()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def fill(sock):
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65_536))
+
+
+def empty(sock):
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while sock.recv(65_536):
+            pass
+
+
+def test_the_best_of_the_platform_is_taken():
+    made = new_write_poller()
+    assert isinstance(made, EpollWrites)
+    made.close()
+
+
+def test_who_has_room_is_told_of_at_once_and_when_it_is_put_in_again(poller, pair):
+    for _ in range(2):
+        poller.watch(pair[0].fileno(), read=False)
+        assert poller.ready() == [pair[0].fileno()]
+
+
+def test_who_has_none_is_told_of_when_there_is_some(poller, pair):
+    fill(pair[0])
+    poller.watch(pair[0].fileno(), read=False)
+    assert poller.ready() == []
+    empty(pair[1])
+    assert eventually(lambda: poller.ready() == [pair[0].fileno()])
+
+
+def test_who_must_read_first_is_told_of_when_something_comes(poller, pair):
+    poller.watch(pair[0].fileno(), read=True)
+    assert poller.ready() == []
+    pair[1].send(b"x")
+    assert eventually(lambda: poller.ready() == [pair[0].fileno()])
+    poller.watch(pair[0].fileno(), read=False)
+    assert poller.ready() == [pair[0].fileno()]
+
+
+def test_who_was_reset_is_told_of(poller, pair):
+    fill(pair[0])
+    poller.watch(pair[0].fileno(), read=False)
+    assert poller.ready() == []
+    pair[1].close()
+    assert eventually(lambda: poller.ready() == [pair[0].fileno()])
+
+
+def test_who_is_forgotten_is_not_and_may_be_forgotten_twice(poller, pair):
+    poller.watch(pair[0].fileno(), read=False)
+    poller.forget(pair[0].fileno())
+    poller.forget(pair[0].fileno())
+    assert poller.ready() == []
+
+
+# ---- a forked child -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def children():
+    made = Children()
+    yield made
+    made.close()
+
+
+def takes_numbers_and_collects():
+    """What has been the parent's has other owners here: nothing closes their numbers."""
+    files = [open("/dev/zero", "rb") for _ in range(50)]  # noqa: SIM115 - until the child ends
+    gc.collect()
+    assert all(file.read(1) == b"\0" for file in files)
+
+
+@forks
+def test_a_child_sends_nothing_of_what_waits_and_closes_nothing(wire, children):
+    server = wire.serve(Replies, transport_options=SMALL)
+    sock = wire.connect(server)
+    sock.sendall(b"b")
+    connection = only(server)
+    assert eventually(lambda: connection.unsent > 0 and server.info().busy_threads == 0)
+    total = connection._inbox._link.env.unsent
+
+    def child():
+        takes_numbers_and_collects()
+        assert total.bytes == 0
+        assert isinstance(total.driver, NoDriver)
+
+    pid = children.run(child)
+    assert children.exit_code(pid) == 0, children.said
+    assert receive(sock, SIZE) == REPLY
+    sock.sendall(b"b")
+    assert receive(sock, SIZE) == REPLY
+
+
+@forks
+def test_a_child_of_the_callback_that_sent_it_goes_on_behind_nothing(serve, client, children):
+    """What waits is the parent's alone; what the child sends is its own."""
+
+    class ForksBehind(Handler):
+        def handle_data(self, data, socket):
+            socket.send(REPLY)
+            assert socket.unsent
+            self.options(socket)
+
+    def forks_here(sock):
+        pid = children.fork()
+        if not pid:
+            takes_numbers_and_collects()
+            children.say(sock.unsent)
+            os._exit(0)
+
+    server = serve(ForksBehind, handler_options=forks_here, transport_options=SMALL)
+    sock = client(server)
+    sock.sendall(b"x")
+    assert children.exit_code() == 0
+    assert children.said == ["0"]
+    assert receive(sock, SIZE) == REPLY
+    assert eventually(lambda: only(server).unsent == 0)
+
+
+@forks
+def test_a_child_does_not_close_the_number_of_a_poller_that_was_lost(serve, client, children):
+    server = serve(Replies, transport_options=SMALL)
+    socks = [client(server) for _ in range(2)]
+    socks[0].sendall(b"b")
+    assert eventually(lambda: len(server.connections()) == 2)
+    driver = driver_of(server.connections()[0])
+    assert eventually(lambda: driver._watched and server.info().busy_threads == 0)
+    before, null = driver._poller, os.open(os.devnull, os.O_RDONLY)
+    number = before.fileno()
+    os.dup2(null, number)
+    try:
+        socks[1].sendall(b"b")
+        with running(lambda: receive(socks[0], SIZE), lambda: receive(socks[1], SIZE)):
+            assert eventually(lambda: driver._poller is not before)
+        assert children.exit_code(children.run(lambda: os.fstat(number))) == 0, children.said
+    finally:
+        os.close(null)
+        os.close(number)

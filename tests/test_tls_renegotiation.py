@@ -83,8 +83,9 @@ def connect(authority, serve):
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
     made = []
 
-    def connect(handler_cls):
-        server = serve(handler_cls, transport_cls=TLS, transport_options={"context": context})
+    def connect(handler_cls, **options):
+        given = {"context": context, **options}
+        server = serve(handler_cls, transport_cls=TLS, transport_options=given)
         made.append(Client(("127.0.0.1", server.local_port)))
         return server, made[-1]
 
@@ -164,5 +165,39 @@ def test_a_client_that_leaves_in_the_middle_ends_the_send(connect):
     half_way(server, client)
     (connection,) = server.connections()
     connection.post(BLOCK)
+    client.sock.close()
+    assert eventually(lambda: not server.connections())
+
+
+# ---- while bytes wait -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asks", ["before", "after"])
+def test_what_waits_goes_out_exact_though_the_client_shakes_hands_anew(connect, asks):
+    """It asks before anything waits, and answers when it does; or asks only then."""
+    server, client = connect(Blocks, send_buffer=8_192)
+    (connection,) = server.connections()
+    if asks == "before":
+        half_way(server, client)
+    sent = BLOCK + b"pushed" + BLOCK
+    connection.post(BLOCK)
+    assert eventually(lambda: connection.unsent > 0 and server.info().busy_threads == 0)
+    connection.send(b"pushed")
+    if asks == "after":
+        client.begin_anew()
+    connection.send(BLOCK)
+    assert client.receive(len(sent)) == sent
+    assert eventually(lambda: client.step(client.tls.send, b"more") is not None)
+    assert client.receive(4) == b"more"
+    assert client.tls.total_renegotiations() == 1
+    assert eventually(lambda: connection.unsent == 0)
+
+
+def test_a_client_that_leaves_while_bytes_wait_ends_it(connect):
+    server, client = connect(Blocks, send_buffer=8_192)
+    (connection,) = server.connections()
+    half_way(server, client)
+    connection.post(BLOCK)
+    assert eventually(lambda: connection.unsent > 0 and server.info().busy_threads == 0)
     client.sock.close()
     assert eventually(lambda: not server.connections())

@@ -76,6 +76,11 @@ def hold(holder: Holder) -> None:
     _holders.add(holder)
 
 
+def let_go(holder: Holder) -> None:
+    """Its numbers are somebody else's: no child closes them."""
+    _holders.discard(holder)
+
+
 def open_to_listen(family: int) -> socket.socket:
     """A new stream socket.
 

@@ -30,8 +30,6 @@ from .._scheduler.write_poller import LookedAt, WritePoller, new_write_poller
 from .._stream.send_buffer import SendBuffer
 from .._stream.unsent_total import UnsentTotal
 
-#: Pollers whose numbers are somebody else's by now: they are kept, as their end would close those.
-_lost: list[WritePoller] = []
 #: Seconds until who had no turn tries again, and how often.
 _RETRY_S = 0.002
 _TRIES = 10
@@ -234,7 +232,7 @@ class Outflow:
             try:
                 before.ready()
             except (OSError, ValueError):
-                _lost.append(before)
+                before.lose()
                 before = None
         if task is not None:
             self._scheduler.forget(task)

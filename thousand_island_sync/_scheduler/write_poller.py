@@ -38,7 +38,14 @@ class WritePoller(Protocol):
     def ready(self) -> list[int]:
         """Those with room, with an error, or closed by the peer both ways; never waits."""
 
+    def lose(self) -> None:
+        """Its number is somebody else's by now, and is not closed."""
+
     def close(self) -> None: ...
+
+
+#: What has lost its number: the end of one would close it again.
+_lost: list[Any] = []
 
 
 class EpollWrites:
@@ -67,6 +74,10 @@ class EpollWrites:
 
     def ready(self) -> list[int]:
         return [fd for fd, _ in self._epoll.poll(0, _MOST)]
+
+    def lose(self) -> None:
+        descriptors.let_go(self)
+        _lost.append(self._epoll)
 
     def close(self) -> None:
         with descriptors.thread.no_fork:
@@ -109,7 +120,12 @@ class KqueueWrites:
             pass  # not there, or closed
 
     def ready(self) -> list[int]:
-        return [int(event.ident) for event in self._kqueue.control(None, _MOST, 0)]
+        # A filter each may tell of one descriptor.
+        found = {int(event.ident): None for event in self._kqueue.control(None, _MOST, 0)}
+        return list(found)
+
+    def lose(self) -> None:
+        _lost.append(self._kqueue)
 
     def close(self) -> None:
         self._kqueue.close()
@@ -135,6 +151,9 @@ class LookedAt:
         for fd, read in list(self._watched.items()):
             poller.register(fd, select.POLLIN if read else select.POLLOUT)
         return [fd for fd, _ in poller.poll(0)]
+
+    def lose(self) -> None:
+        pass  # it has none
 
     def close(self) -> None:
         self._watched.clear()
