@@ -312,6 +312,9 @@ def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder)
         (["--config", "app.py"], "app.py: is no TOML"),
         (["--workers", "2"], "--workers: there is no such argument"),
         (["--read-timeout"], "did you mean --read-timeout-ms?"),
+        (["--ca", "a.pem"], "did you mean --ca-certs?"),
+        (["--bind", "::"], "did you mean --host?"),
+        (["--socket"], "did you mean --sockets?"),
     ],
 )
 def test_a_line_that_is_wrong_is_one_line(words, says, folder, capsys):
@@ -329,6 +332,8 @@ def test_a_line_that_is_wrong_is_one_line(words, says, folder, capsys):
     [
         ("prot = 1", "a.toml: prot: there is no such key; did you mean port?"),
         ("read-timeout-ms = 1", "did you mean read_timeout_ms?"),
+        ('[transport]\nalpn = ["h2"]', "did you mean alpn_protocols?"),
+        ("threads = 5", "did you mean max_handler_threads?"),
         ("port = 70000", "a.toml: port: got 70000, takes a port number"),
         ('port = "many"', "a.toml: port: got 'many'"),
         ("port = true", "a.toml: port: got True"),

@@ -138,8 +138,13 @@ def _words(name: str) -> str:
     return next((words for table, words in _homes if name in table), "")
 
 
+def other_name(name: str) -> str | None:
+    """Our name for an option that others call so."""
+    return _OTHER_NAMES.get(name.lower().replace("_", ""))
+
+
 def _nearest(name: str, own: list[str]) -> str | None:
-    other = _OTHER_NAMES.get(name.lower().replace("_", ""))
+    other = other_name(name)
     if other is not None:
         return other
     everywhere = [one for table, _ in _homes for one in table]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._base.options import MISSING
-from .errors import UsageError, nearest, one_line
+from .errors import UsageError, nearest_option, one_line
 from .line import Given
 from .table import ANYTHING, TABLE, WRITTEN_AS_TEXT, Home, Setting
 
@@ -67,7 +67,7 @@ def _find(path: str, key: str, in_transport: bool) -> Setting:
         raise UsageError(f"{shown}: there is no such key; {_NOT_HERE[key]}")
     names = [one.name for one in TABLE.values() if (one.home is Home.TRANSPORT) == in_transport]
     everywhere = [*TABLE, TRANSPORT]
-    near = nearest(key, names) or nearest(key, everywhere)
+    near = nearest_option(key, names) or nearest_option(key, everywhere)
     raise UsageError(f"{shown}: there is no such key{near}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .._base.options import MISSING
-from .errors import UsageError, nearest
+from .errors import UsageError, nearest, nearest_option
 from .table import SHORT, WITH_FLAGS, Setting, flag
 
 
@@ -121,7 +121,7 @@ class _Words:
         elif name in _FLAGS:
             self._option(name, text if equals else None)
         else:
-            near = nearest(name, [*_FLAGS, *_ASKS, "--config"])
+            near = nearest_option(name, [*_FLAGS, *_ASKS, "--config"])
             raise UsageError(f"{name}: there is no such argument{near} (--help shows them)")
 
     def _option(self, name: str, text: str | None) -> None:
