@@ -1,4 +1,4 @@
-"""Whatever is written in a command line, in the environment or in a file is taken, or it is one line
+"""Whatever is written in a command line, in the environment or in a file is taken, or is one line
 and exit code 2. Nothing is listened on: all of it goes to `check`."""
 
 import contextlib
@@ -51,6 +51,7 @@ def judge(code, output, errors, words):
         assert output == ""
         shown = [line for line in errors.splitlines() if line.startswith("thousand-island: ")]
         assert len(shown) == 1
+        assert shown[0].isprintable()
         # With `--log-level debug` the traceback of an import comes first.
         assert errors.endswith(shown[0] + "\n")
 

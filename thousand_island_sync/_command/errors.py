@@ -34,8 +34,8 @@ def _plain(name: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
+    """What an exception says, on one line; what no terminal should get is escaped."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {text}"
-    return " ".join(text.split())
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(text.split()))
