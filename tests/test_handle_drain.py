@@ -211,6 +211,29 @@ def test_a_read_that_a_stop_interrupts_is_followed_by_it():
     assert done.sent == b"onetwoGOAWAY;BYE;"
 
 
+def test_after_a_read_that_was_interrupted_nothing_more_is_delivered(serve, client):
+    answered = threading.Event()
+
+    class Loops(Says):
+        def handle_data(self, data, socket):
+            while data:
+                socket.send(data)
+                data = socket.recv()
+
+        def handle_drain(self, socket):
+            super().handle_drain(socket)
+            answered.wait(10)
+
+    server = serve(Loops, interrupt_reads=True)
+    sock = client(server)
+    echoes(sock)
+    with draining(server, 0):
+        assert receive(sock, 7) == b"GOAWAY;"
+        sock.sendall(b"too late")
+        answered.set()
+        assert receive_all(sock) == b"BYE;"
+
+
 # ---- what is checked before the first client ----------------------------------------
 
 
@@ -740,7 +763,7 @@ def test_once_after_what_came_and_before_the_last(steps, together):
                 data = b"pause" if step == "pause" else b"%d" % number
                 world.channel.incoming.append(data)
                 arrived.append(("handle_data", data))
-            elif step == "post":
+            elif step == "post" and connection.inbox.pending() < 5:
                 connection.inbox.post(number)
                 arrived.append(("handle_info", number))
             elif step in ("eof", "reset") and not ended:
@@ -791,6 +814,56 @@ def check(world, before):
         for one in before:
             if one[0] == "handle_info" or not paused:  # in a pause nothing is read
                 assert one in calls[:at], (one, calls)
+
+
+def test_who_has_none_and_comes_in_the_drain_is_not_woken_for_it():
+    class Silent(Notes):
+        handle_drain = Handler.handle_drain
+
+    with World(handler_cls=Silent) as world:
+        begins(world, False)
+        assert world.run() == PARK
+        assert world.connection.deadline == world.time + 10
+        assert not world.connection.alert
+
+
+def test_messages_that_wait_come_before_it_and_later_ones_after():
+    with World(handler_cls=Notes) as world:
+        world.run()
+        world.time += 1
+        world.connection.inbox.post("one")
+        world.connection.inbox.post("two")
+        begins(world, False)
+        while world.names()[-1:] != ["handle_info"]:
+            world.connection.run()
+        world.connection.inbox.post("three")
+        assert world.run() == PARK
+        assert world.names() == ["handle_info"] * 2 + ["handle_drain", "handle_info"]
+
+
+def test_who_posts_to_itself_without_end_gets_it():
+    class Posts(Notes):
+        def handle_info(self, message, socket):
+            self._note("handle_info", message)
+            if len(self.options.calls) < 100:
+                socket.connection.post(message)
+
+    with World(handler_cls=Posts) as world:
+        world.run()
+        world.time += 1
+        world.connection.inbox.post("again")
+        begins(world, False)
+        assert world.run() == PARK
+        assert world.names().index("handle_drain") in (1, 2)
+
+
+def test_who_sends_without_end_gets_it_after_a_mebibyte():
+    with World(handler_cls=Notes) as world:
+        world.run()
+        begins(world, False)
+        assert world.run(*[b"x" * 65_536] * 100) == PARK
+        assert world.names().count("handle_data") == 100  # nothing of it is dropped
+        assert world.names().index("handle_drain") == 1 + 16
 
 
 def test_a_step_of_a_drain_is_over_when_it_was_told():

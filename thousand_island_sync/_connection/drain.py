@@ -83,7 +83,7 @@ class Drain:
             return None
         if not nothing_left and drain._before <= _MOST:
             return None
-        drain.owed = False
+        drain.owed = whose.no_sample = False
         if whose.classified.blocks:
             make_way()
         return machine.hands_shaken("handle_drain")
