@@ -163,6 +163,8 @@ def test_once_as_json(serve, path, said, client):
     assert (code, err) == (0, "")
     assert page["info"]["busy_threads"] >= 1
     assert page["rates"]["accepted_per_s"] == 0
+    assert page["threads"]["busy"] >= 1
+    assert page["threads"]["waited_for"] == 0
     assert [one["callback"] for one in page["callbacks"]] == ["handle_data"]
     assert page["callbacks"][0]["running_ms"] >= 300
     assert "stack" not in page["callbacks"][0]

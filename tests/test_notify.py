@@ -309,6 +309,19 @@ def test_a_stop_that_takes_more_than_half_its_time_is_extended(heard, client, wa
     assert values == sorted(values, reverse=True)
 
 
+def test_a_drain_is_extended_from_half_of_its_delay_on(heard):
+    server = make(shutdown_timeout_ms=10_000)
+    with Service([server], {}) as service, server:
+        service.ready()
+        assert server.drain(2_000) is True
+    (stopping,) = heard.when("STOPPING=1")
+    extended = heard.when("EXTEND_TIMEOUT_USEC=")
+    assert len(extended) >= 2
+    assert extended[0] - stopping >= 0.95
+    (first,) = heard.wait_for("EXTEND_TIMEOUT_USEC=")
+    assert 11_000_000 < int(first.partition("=")[2]) <= 13_100_000
+
+
 def test_a_quick_stop_is_not_extended(heard):
     server = make()
     with Service([server], {}) as service, server:

@@ -177,6 +177,20 @@ def test_two_servers_at_once_cannot_have_the_same_socket(passed):
         pass
 
 
+def test_a_suspended_server_resumes_unless_another_has_its_socket(passed):
+    passed(listening())
+    with asking() as first:
+        first.suspend()
+        with asking() as second, socket.create_connection(second.local_address, 5) as sock:
+            echoes(sock)
+            with pytest.raises(ListenError, match="another server"):
+                first.resume()
+            assert first.status == "suspended"
+        first.resume()
+        with socket.create_connection(first.local_address, 5) as sock:
+            echoes(sock)
+
+
 def test_nothing_was_passed(passed):
     passed(count="0")
     error = refused()

@@ -19,6 +19,8 @@ from ._base import fork
 from ._base.locks import process_lock
 from .errors import ListenError
 
+__all__ = ["listen_sockets", "notify"]
+
 _log = logging.getLogger("thousand_island_sync")
 
 #: The first descriptor that is passed (SD_LISTEN_FDS_START).

@@ -68,7 +68,10 @@ class CallbackWatch:
 
     def _look_again_and_again(self) -> None:
         while not self._over.wait(LOOK_S):
-            self.look(sys._current_frames())
+            if self._running():
+                self.look(sys._current_frames())
+            else:
+                self._seen = {}
 
     def look(self, frames: Mapping[int, FrameType]) -> dict[int, Callback]:
         """The callbacks of this moment, by the idents of their threads. Thread: any."""

@@ -25,6 +25,10 @@ _RATES = {
 }
 
 
+#: The same of threads.
+_THREADS = {"all": "handler_threads", "busy": "busy_threads", "waited_for": "waiting_connections"}
+
+
 class Refused(Exception):
     """A command was refused."""
 
@@ -75,6 +79,7 @@ def shown(before: Look, after: Look) -> dict[str, Any]:
     return {
         "info": after.info,
         "rates": rates,
+        "threads": {name: after.info[figure] for name, figure in _THREADS.items()},
         "callbacks": after.callbacks,
         "workers": after.workers,
     }

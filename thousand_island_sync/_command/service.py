@@ -69,7 +69,7 @@ class Service:
         self._status = _Status(servers)
         self._phase = _Phase.STARTING
         self._first_end = deque([None])  # taken by who says that it ends
-        self._stop_began = self._stop_ends = FOREVER
+        self._stop_began = self._stop_ends = self._half = FOREVER
         self._beats: dict[int, _Beat] = {}
         self._receivers: list[tuple[Any, Callable[..., None], ThousandIsland]] = []
         if wanted:
@@ -138,6 +138,8 @@ class Service:
         longest = max(seconds(config_of(one).shutdown_timeout_ms) for one in self._servers)
         self._stop_began = now()
         self._stop_ends = self._stop_began + delay + longest
+        # The delay takes its time in any case: half of it is soon enough.
+        self._half = self._stop_began + (delay if 0 < delay < FOREVER else longest) / 2
         self._phase = _Phase.STOPPING
         self._notifications.send("STOPPING=1", wait=False)
         for server in self._servers:
@@ -159,7 +161,7 @@ class Service:
         if self._phase is not _Phase.STOPPING:
             most = _STATUS_S
         elif self._stop_ends != FOREVER:
-            most = min(most, max(least, (self._stop_ends - self._stop_began) / 8))
+            most = min(most, max(least, (self._half - self._stop_began) / 4))
         return min(most, self._watchdog.next())
 
     def _beat(self, server: ThousandIsland) -> float:
@@ -185,11 +187,11 @@ class Service:
             self._notifications.send(*told, wait=False)
 
     def _extension(self) -> list[str]:
-        """In the second half of a stop."""
+        """In the second half of a drain's delay, or of a stop, and from then on."""
         left = self._stop_ends - now()
         if left == FOREVER:
             left = _WITHOUT_LIMIT_S
-        elif left > (self._stop_ends - self._stop_began) / 2:
+        elif now() < self._half:
             return []
         return [f"EXTEND_TIMEOUT_USEC={int((max(left, 0.0) + _GRACE_S) * 1e6)}"]
 
