@@ -517,6 +517,17 @@ def test_sighup_names_what_needs_a_restart_and_changes_the_level(folder):
         assert it.stop() == 0
 
 
+def test_the_file_is_found_wherever_the_process_has_gone(folder):
+    (folder / "goes.py").write_text("import os\n\ndef away():\n    os.chdir('/')\n")
+    (folder / "a.toml").write_text("port = 0\n")
+    with Serving(folder, "app:Upper", "--config", "a.toml", "--setup", "goes:away") as it:
+        eventually(lambda: it._catches(signal.SIGHUP), 10)
+        (folder / "a.toml").write_text("port = 1\n")
+        it.process.send_signal(signal.SIGHUP)
+        it.wait_for("WARNING .*: (port)$")
+        assert it.stop() == 0
+
+
 def test_sighup_with_nothing_to_reload_is_no_end_and_no_line(folder):
     with Serving(folder, "app:Upper", "--port", "0") as it:
         eventually(lambda: it._catches(signal.SIGHUP), 10)

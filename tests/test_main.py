@@ -185,12 +185,13 @@ def test_a_port_in_use_is_told_once():
 def test_importing_the_package_is_cheap_and_does_not_import_openssl():
     code = (
         "import sys, thousand_island_sync\n"
-        "print('OpenSSL' in sys.modules, 'asyncio' in sys.modules)"
+        "print('OpenSSL' in sys.modules, 'asyncio' in sys.modules)\n"
+        "print([name for name in sys.modules if name.startswith('thousand_island_sync._command')])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    assert result.stdout.split() == ["False", "False"], result.stderr
+    assert result.stdout.split() == ["False", "False", "[]"], result.stderr
 
 
 def test_an_interpreter_that_exits_without_a_stop_exits_cleanly():

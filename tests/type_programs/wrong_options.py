@@ -49,6 +49,9 @@ server.reload_transport({"nodelay": True})  # wrong
 server.stop(timeout_ms="5")  # wrong
 server.wait(timeout=5)  # wrong
 server.serve_forever(Mine)  # wrong
+server.serve_forever(reload=5)  # wrong
+server.serve_forever(drain_delay_ms="5")  # wrong
+server.watch_certificates(interval_ms="5")  # wrong
 server.name = "other"  # wrong
 if server.status == "runing":  # wrong
     server.stop()

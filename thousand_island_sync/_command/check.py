@@ -22,7 +22,7 @@ from .table import TABLE, Home, Setting
 _SECRET = "password"
 
 
-def check(line: Line, settings: Settings) -> int:
+def check(line: Line, settings: Settings) -> None:
     """Runs it; prints to standard output.
 
     Raises:
@@ -30,7 +30,6 @@ def check(line: Line, settings: Settings) -> int:
     """
     target, made = prepare(line.handler, settings)
     show(lines(target, made, settings))
-    return 0
 
 
 def prepare(handler: str | None, settings: Settings) -> tuple[Target, list[ThousandIsland]]:

@@ -55,9 +55,10 @@ def _run(arguments: Sequence[str], errors: LineWriter, output: LineWriter, signa
             return 0
         settings = collect(line, os.environ)
         if checks:
+            check(line, settings)
             if settings.unknown_variables:
                 errors.put(f"thousand-island: {settings.about_unknown_variables()}")
-            return check(line, settings)
+            return 0
         return serve(line, settings, errors, output, signals)
     except _ERRORS as error:
         if settings.shows_tracebacks and error.__cause__ is not None:

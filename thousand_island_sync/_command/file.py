@@ -4,6 +4,7 @@ transport."""
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,14 +24,18 @@ _NOT_HERE = {
 }
 
 
-def from_file(path: str) -> dict[str, Given]:
+def from_file(path: str, folder: str = "") -> dict[str, Given]:
     """The options that a file gives.
+
+    Args:
+        path: the file, as messages name it.
+        folder: what it is relative to.
 
     Raises:
         UsageError: it cannot be read, is no TOML, or has an unknown key or a wrong value.
     """
     try:
-        with open(path, "rb") as file:
+        with open(os.path.join(folder, path), "rb") as file:
             content = tomllib.load(file)
     except OSError as error:
         raise UsageError(f"--config: {path}: {error.strerror or error}") from None

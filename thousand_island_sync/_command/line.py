@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ class Line:
         subcommand: the first word, if it is one of them; `words` are all the others then.
         given: options.
         config: the file.
+        folder: the one in which it was read: paths hold wherever the process goes later.
         asks: `"help"`, `"version"`, or `""`.
     """
 
@@ -35,6 +37,7 @@ class Line:
     words: list[str] = field(default_factory=list)
     given: dict[str, Given] = field(default_factory=dict)
     config: str | None = None
+    folder: str = ""
     asks: str = ""
 
 
@@ -62,6 +65,13 @@ def _flags() -> dict[str, _Flag]:
 _FLAGS = _flags()
 
 
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""  # there is none any more
+
+
 class _Words:
     """Reads them one by one."""
 
@@ -69,7 +79,7 @@ class _Words:
         self._words = list(words)
         self._at = 0
         self._subcommands = subcommands
-        self.line = Line()
+        self.line = Line(folder=_working_folder())
 
     def read(self) -> Line:
         line = self.line

@@ -38,8 +38,6 @@ def serve(
     """
     signals.will_serve()
     with Logs(errors, settings.value("log_level"), settings.value("log_format")) as logs:
-        if settings.unknown_variables:
-            _log.warning("%s", settings.about_unknown_variables())
         _, servers = prepare(line.handler, settings)
         logs.hide_failed_starts()
         hangup.survive()  # whatever was imported may have had other plans
@@ -59,6 +57,8 @@ def _serve(
 ) -> bool:
     def started() -> None:
         logs.it_serves()
+        if settings.unknown_variables:
+            _log.warning("%s", settings.about_unknown_variables())
         signals.are_heeded()
         with suppress(ServerNotRunning):  # it was stopped meanwhile
             output.put(" ".join(addresses.show(server.local_address) for server in servers))

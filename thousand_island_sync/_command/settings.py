@@ -49,6 +49,6 @@ def collect(line: Line, environ: Mapping[str, str]) -> Settings:
         UsageError: an unknown key, a wrong value, or a file that cannot be read.
     """
     path = line.config if line.config is not None else config_file(environ)
-    given = {} if path is None else from_file(path)
+    given = {} if path is None else from_file(path, line.folder)
     from_variables, unknown = from_environment(environ)
     return Settings({**given, **from_variables, **line.given}, tuple(unknown))

@@ -181,10 +181,14 @@ class _Serving:
         """On this thread, the main one; whatever it waits for, another goes on meanwhile to heed
         the signals that end it."""
         returned = threading.Event()
+        raised: list[BaseException] = []
 
         def look() -> None:
-            while not returned.is_set() and not self._is_over():
-                self._turn()
+            try:
+                while not returned.is_set() and not self._is_over():
+                    self._turn()
+            except BaseException as error:  # it is told where the servers are stopped for it
+                raised.append(error)
 
         looks: threading.Thread | None = _thread(look)
         try:
@@ -201,6 +205,8 @@ class _Serving:
             self._signals.note(_WAKES)
             if looks is not None:
                 looks.join()
+        if raised:
+            raise raised[0]
 
     def _begin(self, target: Callable[..., object], *args: Any) -> None:
         thread = _thread(target, *args)
