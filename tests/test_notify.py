@@ -158,6 +158,23 @@ def test_a_suspended_server_says_that_it_stops(heard):
     heard.wait_for("STOPPING=1")
 
 
+def test_a_forked_child_says_nothing(heard):
+    server = make()
+    with Service([server], {}) as service, server:
+        service.ready()
+        child = os.fork()
+        if child == 0:
+            try:
+                service._notifications.send("CHILD=1")
+                service.__exit__(None, None, None)
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    heard.wait_for("STOPPING=1")
+    assert "CHILD=1" not in heard.lines()
+    assert heard.lines().count("STOPPING=1") == 1
+
+
 def test_what_never_served_says_nothing(heard):
     with Service([make()], {}):
         pass

@@ -15,7 +15,7 @@ import select
 import socket
 from typing import NamedTuple
 
-from ._base import fork
+from ._base import descriptors, fork
 from ._base.locks import process_lock
 from .errors import ListenError
 
@@ -304,7 +304,9 @@ class Notifications:
         self._address = notify_address()
         self._sock: socket.socket | None = None
         if self._address is not None:
-            self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with descriptors.thread.no_fork:
+                self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                descriptors.hold(self)
             self._sock.setblocking(False)
 
     @property
@@ -340,6 +342,13 @@ class Notifications:
 
     def close(self) -> None:
         """Nothing is sent any more. More than once is no harm."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            with descriptors.thread.no_fork:
+                sock.close()
+
+    def abandon(self) -> None:
+        """As `descriptors.Holder`: a forked child is another process than systemd knows."""
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()

@@ -242,7 +242,7 @@ def _send(sock: socket.socket, answer: dict[str, Any]) -> bool:
     try:
         if sock.gettimeout() != 0:
             sock.settimeout(_LINE_S)
-        sock.sendall(json.dumps(answer).encode() + b"\n", QUIETLY)
+        sock.sendall(json.dumps(answer, default=str).encode() + b"\n", QUIETLY)
     except OSError:
         return False
     return True
