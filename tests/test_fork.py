@@ -41,6 +41,7 @@ CALLBACKS = {
     "handle_eof": lambda sock, server: sock.shutdown(socket.SHUT_WR),
     "handle_info": lambda sock, server: handle_of(sock, server).post("x"),
     "handle_call": lambda sock, server: handle_of(sock, server).call("x"),
+    "handle_drain": lambda sock, server: drain_beside(server),
     "handle_close": lambda sock, server: sock.sendall(b"close"),
     "handle_error": lambda sock, server: sock.sendall(b"error"),
     "handle_timeout": lambda sock, server: sock.sendall(b"timeout"),
@@ -71,6 +72,11 @@ def handle_of(sock, server):
     return found[0]
 
 
+def drain_beside(server):
+    """On a thread of its own, until the server is stopped."""
+    threading.Thread(target=server.drain, args=(60_000,)).start()
+
+
 class Callbacks(Handler):
     """Every callback is `self.run(name)`; its result, or what the bytes lead to, is returned."""
 
@@ -97,6 +103,9 @@ class Callbacks(Handler):
 
     def handle_call(self, message, socket):
         self.run("handle_call")
+
+    def handle_drain(self, socket):
+        self.run("handle_drain")
 
     def handle_close(self, socket):
         self.run("handle_close")

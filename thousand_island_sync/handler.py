@@ -173,7 +173,7 @@ class Handler:
 
     Callbacks of one connection never run at the same time, and each may block. They are called
     with positional arguments, so name those as you like, and looked up on the instance when they
-    run: `self.handle_data = self.handle_body` switches. The first five may return what `Result`
+    run: `self.handle_data = self.handle_body` switches. The first six may return what `Result`
     has; `None` is `Continue()`, but for `handle_eof`.
 
     What a callback raises ends its connection and no thread. Of its own `Socket`'s errors, a

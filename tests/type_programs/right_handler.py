@@ -50,6 +50,9 @@ class Named(Handler):
     def handle_info(self, number: int, client: Socket) -> Close | None:
         return Close() if number else None
 
+    def handle_drain(self, client: Socket) -> Continue | Close | None:
+        return Continue(deadline_ms=5_000) if self.left else Close()
+
     def handle_call(self, question: str, _: Socket) -> list[str]:
         return question.split()
 
