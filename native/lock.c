@@ -1,5 +1,5 @@
-/* `_native.Lock` and `_native.RLock`: as those of `threading`, but that an accelerator takes one without
-   a call, and that both know who holds them.
+/* `_native.Lock` and `_native.RLock`: as those of `threading`, but that an accelerator takes one
+   without a call, and that both know who holds them.
 
    In the debug mode somebody watches (`_base.locks`): told before one is waited for, after it was
    taken, before it is given back. Of what has no lock, `NULL`: code of the user's is run. */

@@ -27,9 +27,9 @@
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Connection) X(Machine) X(Callbacks)                                            \
+    X(Connection) X(Machine) X(Callbacks)                                                      \
     X(Socket) X(Duplex) X(Reader) X(Writer) X(OPEN) X(CLOSED_STATE)                            \
-    X(TCPChannel)                                            \
+    X(TCPChannel)                                                                              \
     X(Wanted) X(Affinity) X(Permits) X(Workers) X(TaskTable)                                   \
     X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)                           \
     X(make_way) X(monotonic) X(send) X(recv)
@@ -37,11 +37,11 @@
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
     X(_after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                       \
-    X(_drained_after) X(_end_of_stream) X(_epoll) X(nothing_there) X(_await)          \
+    X(_drained_after) X(_end_of_stream) X(_epoll) X(nothing_there) X(_await)                   \
     X(poll_once) X(took_long)                                                                  \
-    X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)        \
-    X(tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close) X(quiet)                 \
-    X(recv) X(run) X(send) X(stay_alone) X(step) X(wait_recv)
+    X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)                  \
+    X(tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close)   \
+    X(quiet) X(recv) X(run) X(send) X(stay_alone) X(step) X(wait_recv)
 
 #define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;
 #define DECLARE_OBJECT(name) PyObject *name;
@@ -76,12 +76,15 @@ extern Native native;
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
-/* Numbers that Python has too; the module tells its own, and `_server.accelerator` and `transports._tls.accelerator` compare. */
-enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64, HAND_OFF_NS = 50000, SAMPLE_SHIFT = 4 };
+/* Numbers that Python has too; the module tells its own, and `_server.accelerator` and
+   `transports._tls.accelerator` compare. */
+enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64 };
+enum { HAND_OFF_NS = 50000, SAMPLE_SHIFT = 4 };
 enum { JOINED_MOST = 16384, HANGUP = 0x008 | 0x010 | 0x2000 };
 enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096 };
 #define NUMBERS(X)                                                                             \
-    X(CHUNK) X(ALONE) X(STAY_STEPS) X(LOOK_MOST) X(HAND_OFF_NS) X(SAMPLE_SHIFT) X(JOINED_MOST) X(HANGUP)      \
+    X(CHUNK) X(ALONE) X(STAY_STEPS) X(LOOK_MOST) X(HAND_OFF_NS) X(SAMPLE_SHIFT)                \
+    X(JOINED_MOST) X(HANGUP)                                                                   \
     X(RECORD) X(LARGEST) X(BATCH) X(LARGE)
 
 /* Puts a new reference into a slot. The old object goes last: its end may run anything. */
@@ -93,7 +96,8 @@ static inline void put(PyObject **field, PyObject *value) {
 
 static inline void set(PyObject **field, PyObject *value) { put(field, Py_NewRef(value)); }
 
-/* An object's class must have been looked at; a build with assertions (`tox -e asan`) sees to it. */
+/* An object's class must have been looked at; a build with assertions (`tox -e asan`) sees to
+   it. */
 static inline PyObject **place_of_slot(PyObject *object, PyObject *class, Py_ssize_t at) {
     assert(PyObject_TypeCheck(object, (PyTypeObject *)class));
     (void)class;

@@ -8,10 +8,10 @@
 
 /* The fields of each: objects, of which `R` are given once, to `__init__`, and stay; booleans,
    seconds, numbers. What Python reads often is an object, booleans too: CPython 3.11 to 3.13 know
-   a short way to those only, of 15 instructions instead of 220. If one is not `False`, or not there,
-   the Python is called, which looks itself. */
+   a short way to those only, of 15 instructions instead of 220. If one is not `False`, or not
+   there, the Python is called, which looks itself. */
 #define Task_FIELDS(O, R, B, D, N)                                                             \
-    O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer) B(marked)          \
+    O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer) B(marked)     \
     B(owned) B(wants_write) B(write_edges) D(average) D(deadline) D(timer_at) N(fd)
 #define Worker_FIELDS(O, R, B, D, N)                                                           \
     O(task) R(parked) B(looking) B(permit) B(waited) N(turn)
@@ -37,7 +37,8 @@ STRUCT(Runner, )
 #define DECLARE_C_TYPE(Type) extern PyTypeObject *Type##_Type;
 TYPES(DECLARE_C_TYPE)
 
-/* `Classified.UNKNOWN` and `.QUICK`: of each other a thread gives its permit away before it calls. */
+/* `Classified.UNKNOWN` and `.QUICK`: of each other a thread gives its permit away before it
+   calls. */
 extern PyObject *unknown, *quick;
 static inline bool is_quick(Task *task) {
     return task->classified != NULL && (task->classified == unknown || task->classified == quick);

@@ -1,5 +1,5 @@
-/* The accelerators of `Socket.send` and `Socket.recv`: those of its `Writer` and its `Reader`, one call
-   less. */
+/* The accelerators of `Socket.send` and `Socket.recv`: those of its `Writer` and its `Reader`, one
+   call less. */
 
 #include "native.h"
 

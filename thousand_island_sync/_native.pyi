@@ -1,7 +1,11 @@
 import threading
+from collections.abc import Callable
 from typing import Any
 
+SOURCES: str
+
 def bind(**things: Any) -> None: ...
+def classify(unknown: Any, quick: Any, /) -> None: ...
 def unread(fd: int, /) -> int: ...
 def send_file(fd: int, file: int, offset: int, count: int, /) -> int | None: ...
 def timer_open() -> int: ...
@@ -14,3 +18,99 @@ def watch_locks(watch: Any, /) -> None: ...
 
 Lock = threading.Lock
 RLock = threading.RLock
+
+# The base types: as their equals in Python, which say what the fields are, and which type checkers
+# go by.
+
+class Task:
+    alert: Any
+    attached: Any
+    average: float
+    classified: Any
+    deaf: bool
+    deadline: float
+    fd: int
+    hung_up: Any
+    marked: bool
+    no_sample: Any
+    owned: bool
+    reads: Any
+    timer: Any
+    timer_at: float
+    wants_write: bool
+    write_edges: bool
+    def __init__(self, fd: int, /) -> None: ...
+    def run(self) -> int: ...
+    def may_stay(self) -> bool: ...
+    def stay(self, timeout: float, wanted: Callable[[float], bool], /) -> tuple[int, bool]: ...
+    def broke(self) -> None: ...
+    def unwatched(self, error: OSError, /) -> None: ...
+    def stop_begins(self) -> None: ...
+
+class Worker:
+    looking: bool
+    parked: Any
+    permit: bool
+    task: Any
+    turn: int
+    waited: bool
+
+class Deadlines:
+    _clock: Any
+    _next: float
+    calls: Any
+    def __init__(self, clock: Callable[[], float], /) -> None: ...
+
+class WatchdogTimer:
+    may_stop: bool
+    watching: bool
+
+class RunQueue:
+    _alone: int
+    _batch: int
+    _deadlines: Any
+    _epoll: Any
+    _last_found: int
+    _ready: Any
+    _tasks: Any
+    _unlooked: int
+    _watchdog_timer: Any
+    lock: Any
+    sleepers: int
+    def __init__(
+        self, lock: Any, tasks: dict[int, Any], deadlines: Any, watchdog: Any, /
+    ) -> None: ...
+    def look(self, worker: Any, /) -> bool: ...
+
+class BlockingEstimate:
+    sample_mask: int
+    timed_by_kernel: bool
+
+class Runner:
+    _estimate: Any
+    _queue: Any
+    def __init__(self, queue: Any, estimate: Any, /) -> None: ...
+    def run_batch(self, worker: Any, /) -> None: ...
+
+class TLSWire:
+    exposed: bool
+    held: Any
+    kernel_drained: bool
+    owed: bool
+    reads_ended: bool
+    recv_wants: int
+    send_wants: int
+    sock: Any
+    source: Any
+    def __init__(self, *given: Any) -> None: ...
+    def fetch(self) -> Any: ...
+
+class TLSStream:
+    keeps: Any
+    large: bool
+    lock: Any
+    unread: Any
+    wire: Any
+    def place(self, *places: Any) -> None: ...
+    def recv(self, length: int, flags: int = 0, /) -> bytes | None: ...
+    def send(self, data: Any, flags: int = 0, /) -> int: ...

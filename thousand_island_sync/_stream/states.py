@@ -14,6 +14,9 @@ INTERRUPTED: reads shall end (`Connection.close()`), sends go on. CUT: a stop ra
 both directions are shut down. CLOSED: closed here; the owner closes the descriptor. DETACHED:
 whoever called `detach` has the descriptor, or gets it; if nobody does, it is CLOSED after all.
 LEFT: the owner has gone, and relies on whoever called `detach`.
+
+What was INTERRUPTED and is CUT says that it was cut, which is so for sends, too. Nothing is lost by
+that: who asked for the interruption has told the connection's inbox, which decides how it ends.
 """
 
 from __future__ import annotations
