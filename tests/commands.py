@@ -57,6 +57,11 @@ def make_two():
     return [make(), ThousandIsland(handler_cls=Options, host="127.0.0.1", port=0, name="two")]
 
 
+def make_where_another_is():
+    taken = int(os.environ["TAKEN"])
+    return [make(), ThousandIsland(handler_cls=Upper, host="127.0.0.1", port=taken)]
+
+
 def make_none():
     return None
 

@@ -15,14 +15,27 @@ _ROOT = {"error": logging.WARNING, "info": logging.INFO}
 
 
 class _OnceItServes(logging.Filter):
-    """Leaves `listener.error` out until the servers have started: what keeps them from that is
-    the one line that the command line ends with."""
+    """Keeps what is said of listeners until all servers have started: what keeps one of them
+    from that is the one line that the command line ends with."""
 
-    serves = False
+    def __init__(self) -> None:
+        super().__init__()
+        self._serves = False
+        self._kept: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
         told = record.args[0] if isinstance(record.args, tuple) and record.args else None
-        return self.serves or told != "listener.error"
+        if self._serves or not str(told).startswith("listener."):
+            return True
+        self._kept.append(record)
+        return False
+
+    def release(self, handler: logging.Handler) -> None:
+        """They serve: gives what was kept to the handler."""
+        self._serves = True
+        kept, self._kept = self._kept, []
+        for record in kept:
+            handler.handle(record)
 
 
 class Logs:
@@ -53,7 +66,7 @@ class Logs:
         self._handler.addFilter(self._once_it_serves)
 
     def it_serves(self) -> None:
-        self._once_it_serves.serves = True
+        self._once_it_serves.release(self._handler)
 
     def write(self, level: str) -> None:
         """From now on events of this level are written, and the user's own lines."""
