@@ -12,7 +12,7 @@ from tests.notified import NotifySocket
 from tests.support import Echo, echoes, eventually
 from thousand_island_sync import Handler, ThousandIsland, systemd
 from thousand_island_sync._base.clock import FOREVER
-from thousand_island_sync._command.service import Service, watchdog_interval
+from thousand_island_sync._command.service import Service, _Beats, watchdog_interval
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -300,6 +300,33 @@ def test_a_server_that_is_started_again_beats_on(heard):
         with server:
             told = len(heard.when("WATCHDOG=1"))
             heard.wait_for("WATCHDOG=1", told + 2)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_beat_that_an_exception_has_cost_is_begun_anew(heard, lost, monkeypatch):
+    fired, fire = [], _Beats.fire
+
+    def lose_the_second(self, which):
+        if which == lost:
+            fired.append(which)
+            if len(fired) == 2:
+                return
+        fire(self, which)
+
+    monkeypatch.setattr(_Beats, "fire", lose_the_second)
+    server = make()
+    with Service([server], {"WATCHDOG_USEC": "300000"}) as service, server:
+        service.ready()
+        heard.wait_for("WATCHDOG=1", 10)
+        assert eventually(lambda: len(fired) > 5)
+    times = heard.when("WATCHDOG=1")
+    assert max(after - before for before, after in itertools.pairwise(times)) < 0.9
+
+
+def test_a_server_that_was_started_before_beats_too(heard):
+    with make() as server, Service([server], {"WATCHDOG_USEC": "300000"}) as service:
+        service.ready()
+        heard.wait_for("WATCHDOG=1", 3)
 
 
 def test_a_stop_that_takes_more_than_half_its_time_is_extended(heard, client, waits):

@@ -40,6 +40,10 @@ _GRACE_S = 2.0
 _WITHOUT_LIMIT_S = 30.0
 
 
+#: Nobody is to be busy with saying that he is alive.
+_LEAST_S = 0.001
+
+
 class _Phase(Enum):
     """What systemd knows."""
 
@@ -70,7 +74,7 @@ class Service:
         self._phase = _Phase.STARTING
         self._first_end = deque([None])  # taken by who says that it ends
         self._stop_began = self._stop_ends = self._half = FOREVER
-        self._beats: dict[int, _Beat] = {}
+        self._beats: dict[int, _Beats] = {}
         self._receivers: list[tuple[Any, Callable[..., None], ThousandIsland]] = []
         if wanted:
             for server in servers:
@@ -103,6 +107,9 @@ class Service:
         """All of them serve, and signals are heeded."""
         if self._phase is _Phase.STARTING:
             self._phase = _Phase.SERVING
+            for server in self._servers:
+                if self._receivers and id(server) not in self._beats:
+                    self._begin_beats(server)  # who made it has started it, too
             self._notifications.send("READY=1", *self._status.news())
 
     @contextlib.contextmanager
@@ -152,8 +159,10 @@ class Service:
         if before is not None:
             before.end()
         if run is not None:
-            beat = self._beats[id(server)] = _Beat(run.scheduler.start, lambda: self._beat(server))
-            beat.begin(self._next())
+            beats = self._beats[id(server)] = _Beats(
+                run.scheduler.start, lambda: self._beat(server)
+            )
+            beats.begin(self._next())
 
     def _next(self) -> float:
         """Seconds until the next beat."""
@@ -259,8 +268,11 @@ def _shown(server: ThousandIsland) -> str:
     )
 
 
-class _Beat:
-    """A timer that starts itself again, on one scheduler; it ends with that one, or before.
+class _Beats:
+    """Calls something again and again, by timers of one scheduler; ends with that one, or before.
+
+    There are two timers, for one moment. An exception that another thread raises in whoever polls
+    may cost one of them; then the other begins it anew.
 
     Args:
         start: starts a timer there.
@@ -271,16 +283,27 @@ class _Beat:
         self._start = start
         self._call = call
         self._over = False
+        self._due = [FOREVER, FOREVER]
 
     def begin(self, delay: float) -> None:
-        self._start(Timer(now() + delay, target=self._fire))
+        for which in range(2):
+            self._begin_one(which, delay)
 
     def end(self) -> None:
         self._over = True
 
-    def _fire(self) -> None:
-        if not self._over:
-            self.begin(self._call())
+    def _begin_one(self, which: int, delay: float) -> None:
+        self._due[which] = now() + delay
+        self._start(Timer(self._due[which], target=lambda: self.fire(which)))
+
+    def fire(self, which: int) -> None:
+        """Its time has come. Thread: whoever polls."""
+        if self._over:
+            return
+        delay, other = self._call(), 1 - which
+        self._begin_one(which, delay)
+        if now() > self._due[other] + delay:
+            self._begin_one(other, delay)
 
 
 def watchdog_interval(environment: Mapping[str, str]) -> float:
@@ -291,4 +314,4 @@ def watchdog_interval(environment: Mapping[str, str]) -> float:
         return FOREVER
     if not usec.isdecimal() or int(usec) == 0:
         return FOREVER
-    return int(usec) / 3e6
+    return max(int(usec) / 3e6, _LEAST_S)
