@@ -96,7 +96,7 @@ steps = st.one_of(
     st.tuples(st.just("begin")),
     st.tuples(st.just("move"), numbers, st.integers(0, 99), st.integers(0, 99)),
     st.tuples(st.just("end"), numbers),
-    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.3, 0.999, 1.0, 7.0])),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.25, 0.875, 1.0, 7.0])),
     st.tuples(st.just("look")),
 )
 

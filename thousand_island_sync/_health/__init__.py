@@ -1,0 +1,1 @@
+"""What balancers and orchestrators ask a server, and how they are answered."""

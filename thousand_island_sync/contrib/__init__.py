@@ -1,0 +1,1 @@
+"""What serves one other program each: import what you use."""

@@ -1,0 +1,70 @@
+"""How many clients a server can take, for HAProxy's `agent-check`: `Agent`.
+
+HAProxy connects every `agent-inter`, reads a line and sets the server's weight and state by it
+(HAProxy 2.6, configuration manual, 5.2, "agent-check").
+"""
+
+from __future__ import annotations
+
+from .._health.beside import BesideServers
+from .._health.readiness import accepts, load_of
+from .._health.small_server import Answer, Talk
+from ..server import ThousandIsland
+
+__all__ = ["Agent"]
+
+
+class Agent(BesideServers):
+    """Says one line to whoever connects: a context manager.
+
+    - `up ready N%`: N percent of the threads are in no callback, at least 1; of several servers,
+      the one with the fewest. HAProxy takes so much of the server's weight.
+    - `drain`: a server drains, or takes nobody for another reason: it is not started, suspended,
+      stopping or stopped. HAProxy sends no new clients, and lets those finish that are there.
+
+    It has a listener and one thread of its own, as `HealthServer`.
+
+    Args:
+        servers: one or more; they need not have been started.
+        host: as the option of `TCP`: a name, an address, or `unix:PATH`.
+        port: 0 takes a free one, which `local_address` tells; a Unix socket has none.
+
+    Raises:
+        ConfigError: there is no server, or one of them is none; `host` or `port` has a wrong value.
+
+    Thread: any.
+    """
+
+    _kind = "agent"
+
+    def __init__(self, *servers: ThousandIsland, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(servers, host, port)
+
+    def _talk(self) -> Talk:
+        return _Line(self)
+
+    def line(self) -> str:
+        """What it says now, without its end. Thread: any."""
+        if not all(map(accepts, self._servers)):
+            return "drain"
+        free, most = min(
+            (load_of(server) or (0, 1) for server in self._servers),
+            key=lambda load: load[0] / load[1],
+        )
+        return f"up ready {max(1, 100 * free // most)}%"
+
+
+class _Line:
+    """As `small_server.Talk`."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def greet(self) -> Answer | None:
+        return Answer(self._agent.line().encode() + b"\n", 0, False)
+
+    def answer(self, received: bytes, over: bool) -> Answer | None:
+        return None  # what HAProxy sends (`agent-send`) changes nothing
+
+    def too_late(self) -> Answer:
+        return Answer(b"\n", 0, False)

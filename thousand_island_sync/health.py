@@ -1,0 +1,76 @@
+"""Whether a process is alive and ready for clients, over HTTP: `HealthServer`.
+
+For the probes of Kubernetes, for load balancers and for people with `curl`; docs/operations.md says
+how to set them up.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from ._admin.commands import summary
+from ._health.beside import BesideServers, Tick
+from ._health.http import Page, Pages
+from ._health.readiness import LOOK_S, Readiness
+from ._health.small_server import Talk
+from .server import ThousandIsland
+
+__all__ = ["HealthServer"]
+
+
+class HealthServer(BesideServers):
+    """Answers `GET` and `HEAD` of these paths, each with JSON: a context manager.
+
+    - `/livez`: 200 until the process ends, or this is stopped.
+    - `/readyz`: 200 and `{"ready": true}` while every server takes clients; else 503 and
+      `{"ready": false, "reason": ...}`: `starting`, `draining` (stopping and stopped, too),
+      `suspended`, `limit` (there are `max_connections`), or `no free thread`, once every thread
+      of a pool has been in callbacks for 2 s.
+    - `/info`: what `info()` gives, with the server's `name`; of several servers the sums, with those
+      of each under `servers`.
+    - `/metrics`: 404 without the extra `prometheus`.
+
+    It has a listener and one thread of its own, which calls nothing that waits: it answers while
+    every callback blocks, out of the server's limits, and after a stop. A request may have 4 KiB
+    and take 2 s. It asks nobody who they are: listen where only those come who may know.
+
+    Args:
+        servers: one or more; they need not have been started.
+        host: as the option of `TCP`: a name, an address, or `unix:PATH`.
+        port: 0 takes a free one, which `local_address` tells; a Unix socket has none.
+
+    Raises:
+        ConfigError: there is no server, or one of them is none; `host` or `port` has a wrong value.
+
+    Thread: any.
+    """
+
+    _kind = "health"
+
+    def __init__(self, *servers: ThousandIsland, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(servers, host, port)
+        self._readiness = Readiness(self._servers)
+
+    def _talk(self) -> Talk:
+        return Pages(
+            {
+                "/livez": lambda: Page(HTTPStatus.OK, {"alive": True}),
+                "/readyz": self._ready,
+                "/info": lambda: Page(HTTPStatus.OK, summary(self._servers)),
+                "/metrics": _no_metrics,
+            }
+        )
+
+    def _tick(self) -> Tick:
+        return LOOK_S, self._readiness.look
+
+    def _ready(self) -> Page:
+        reason = self._readiness.why_not()
+        if reason is None:
+            return Page(HTTPStatus.OK, {"ready": True})
+        return Page(HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": reason})
+
+
+def _no_metrics() -> Page:
+    needs = "/metrics needs the extra: pip install 'thousand_island_sync[prometheus]'"
+    return Page(HTTPStatus.NOT_FOUND, {"error": needs})
