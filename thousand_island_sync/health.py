@@ -9,10 +9,9 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ._admin.commands import summary
-from ._health.beside import BesideServers, Tick
+from ._health.beside import BesideServers
 from ._health.http import Page, Pages
 from ._health.readiness import LOOK_S, Readiness
-from ._health.small_server import Talk
 from .server import ThousandIsland
 
 __all__ = ["HealthServer"]
@@ -26,8 +25,8 @@ class HealthServer(BesideServers):
       `{"ready": false, "reason": ...}`: `starting`, `draining` (stopping and stopped, too),
       `suspended`, `limit` (there are `max_connections`), or `no free thread`, once every thread
       of a pool has been in callbacks for 2 s.
-    - `/info`: what `info()` gives, with the server's `name`; of several servers the sums, with those
-      of each under `servers`.
+    - `/info`: what `info()` gives, with the server's `name`; of several servers the sums, with
+      those of each under `servers`.
     - `/metrics`: 404 without the extra `prometheus`.
 
     It has a listener and one thread of its own, which calls nothing that waits: it answers while
@@ -48,27 +47,20 @@ class HealthServer(BesideServers):
     _kind = "health"
 
     def __init__(self, *servers: ThousandIsland, host: str = "127.0.0.1", port: int = 0) -> None:
-        super().__init__(servers, host, port)
-        self._readiness = Readiness(self._servers)
+        ready = Readiness(servers)
+        pages = {
+            "/livez": lambda: Page(HTTPStatus.OK, {"alive": True}),
+            "/readyz": lambda: _ready(ready.why_not()),
+            "/info": lambda: Page(HTTPStatus.OK, summary(servers)),
+            "/metrics": _no_metrics,
+        }
+        super().__init__(servers, host, port, Pages(pages), (LOOK_S, ready.look))
 
-    def _talk(self) -> Talk:
-        return Pages(
-            {
-                "/livez": lambda: Page(HTTPStatus.OK, {"alive": True}),
-                "/readyz": self._ready,
-                "/info": lambda: Page(HTTPStatus.OK, summary(self._servers)),
-                "/metrics": _no_metrics,
-            }
-        )
 
-    def _tick(self) -> Tick:
-        return LOOK_S, self._readiness.look
-
-    def _ready(self) -> Page:
-        reason = self._readiness.why_not()
-        if reason is None:
-            return Page(HTTPStatus.OK, {"ready": True})
-        return Page(HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": reason})
+def _ready(reason: str | None) -> Page:
+    if reason is None:
+        return Page(HTTPStatus.OK, {"ready": True})
+    return Page(HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reason": reason})
 
 
 def _no_metrics() -> Page:

@@ -51,6 +51,9 @@ class Extra(NamedTuple):
     bare: Any = MISSING
 
 
+_PLACE = "HOST:PORT or unix:PATH"
+
+
 def _is_interval(value: Any) -> bool:
     return is_number(value) and 0 < value < float("inf")
 
@@ -67,6 +70,44 @@ def _admin(served: Served, path: str) -> AbstractContextManager[object]:
     from ..admin import AdminServer
 
     return AdminServer.controlled_by(served.control, served, path)
+
+
+def _is_place(value: Any) -> bool:
+    try:
+        _place(value)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _place(text: str) -> dict[str, Any]:
+    """Options of what listens there: `HOST:PORT`, `[::1]:PORT`, `unix:PATH`.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    if text.startswith("unix:") and text != "unix:":
+        return {"host": text}
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not host or not colon or (":" in host) != bracketed:
+        raise ValueError(text)
+    if not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(text)
+    return {"host": host, "port": int(port)}
+
+
+def _health(served: Served, place: str) -> AbstractContextManager[object]:
+    from ..health import HealthServer
+
+    return HealthServer(*served, **_place(place))
+
+
+def _agent(served: Served, place: str) -> AbstractContextManager[object]:
+    from ..contrib.haproxy import Agent
+
+    return Agent(*served, **_place(place))
 
 
 def _either(choices: Mapping[str, Any]) -> str:
@@ -121,6 +162,26 @@ EXTRAS: dict[str, Extra] = {
             str,
         ),
         _admin,
+    ),
+    "health": Extra(
+        Option(
+            None,
+            optional(_is_place),
+            _PLACE,
+            "answers /livez, /readyz and /info there, over HTTP",
+            str,
+        ),
+        _health,
+    ),
+    "agent": Extra(
+        Option(
+            None,
+            optional(_is_place),
+            _PLACE,
+            "answers the agent-check of HAProxy there",
+            str,
+        ),
+        _agent,
     ),
     "watch_certificates": Extra(
         Option(

@@ -23,12 +23,29 @@ NO_TICK: Tick = (FOREVER, lambda: None)
 
 
 class BesideServers:
-    """A listener of its own, beside servers that need not run: a context manager."""
+    """A listener of its own, beside servers that need not run: a context manager.
+
+    Args:
+        servers: which it tells of.
+        host, port: as for `HealthServer`.
+        talk: with the clients.
+        tick: what its thread calls now and then.
+
+    Raises:
+        ConfigError: as for `HealthServer`.
+    """
 
     #: Ends the name of its thread.
     _kind = "probes"
 
-    def __init__(self, servers: Sequence[ThousandIsland], host: str, port: int) -> None:
+    def __init__(
+        self,
+        servers: Sequence[ThousandIsland],
+        host: str,
+        port: int,
+        talk: Talk,
+        tick: Tick = NO_TICK,
+    ) -> None:
         named = type(self).__name__
         for server in servers:
             if not isinstance(server, ThousandIsland):
@@ -41,16 +58,12 @@ class BesideServers:
         if addresses.is_unix(self._transport.options["host"]) and port:
             raise ConfigError(f"port: got {port!r}, but the host is a Unix socket; leave it out")
         self._port = port
-        self._servers = tuple(servers)
+        self._talk = talk
+        self._tick = tick
+        self._thread_name = f"{servers[0].name}-{self._kind}"
         self._running: SmallServer | None = None
         self._address: Address | None = None
         self._pid = os.getpid()
-
-    def _talk(self) -> Talk:
-        raise NotImplementedError
-
-    def _tick(self) -> Tick:
-        return NO_TICK
 
     def start(self) -> Self:
         """Listens and starts its thread.
@@ -69,9 +82,8 @@ class BesideServers:
             raise ThousandIslandError(f"{named}: it was started already; stop() it first")
         listening = self._listen()
         self._pid = os.getpid()
-        name = f"{self._servers[0].name}-{self._kind}"
         try:
-            running = SmallServer(listening, self._talk(), name, self._tick())
+            running = SmallServer(listening, self._talk, self._thread_name, self._tick)
         except BaseException as error:
             listening.close()
             if isinstance(error, OSError):

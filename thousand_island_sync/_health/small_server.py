@@ -1,18 +1,18 @@
 """A small server for probes: one thread, a poll loop, clients that cannot hold up one another.
 
 The facts. Whoever asks after the health of a server asks when it is not well: every thread of its
-pool is in a callback, it has all the connections that it may have, it has run out of descriptors, it
-has stopped. And probes are the simplest of clients: a few bytes each way.
+pool is in a callback, it has all the connections that it may have, no descriptor is left, it has
+stopped. And probes are the simplest of clients: a few bytes each way.
 
-What others do. gunicorn and uvicorn answer on the port of the application, from its pool; a second
-server of the same kind is what many frameworks offer.
+What others do. Many answer on the port of the application, from its pool; or run a second server of
+the same kind.
 
-Our decision: not a `ThousandIsland` of its own, though that would be less code here. Receivers that
-are connected for every server would be told of each probe, a log would be full of them, and it would
-share with the server that it tells of what may be at fault. So it is one poll loop on one supervised
-thread, which calls nothing that waits. A client has a deadline and 4 KiB; where there are too many,
-the one that has been there for longest makes way. No descriptor is used but the listening socket, a
-wake-up and those of the clients (poll(2), not epoll).
+Our decision: not a `ThousandIsland` of its own, though that would be less code here. Receivers
+that are connected for every server would be told of each probe, a log would be full of them, and it
+would share with the server of which it tells what may be at fault. So it is one poll loop on one
+supervised thread, which calls nothing that waits. A client has a deadline and 4 KiB; where there
+are too many, the one that has been there for longest makes way. No descriptor is used but the
+listening socket, a wake-up and those of the clients (poll(2), not epoll).
 """
 
 from __future__ import annotations

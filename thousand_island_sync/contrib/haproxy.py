@@ -6,9 +6,11 @@ HAProxy connects every `agent-inter`, reads a line and sets the server's weight 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .._health.beside import BesideServers
 from .._health.readiness import accepts, load_of
-from .._health.small_server import Answer, Talk
+from .._health.small_server import Answer
 from ..server import ThousandIsland
 
 __all__ = ["Agent"]
@@ -38,13 +40,25 @@ class Agent(BesideServers):
     _kind = "agent"
 
     def __init__(self, *servers: ThousandIsland, host: str = "127.0.0.1", port: int = 0) -> None:
-        super().__init__(servers, host, port)
+        super().__init__(servers, host, port, _Line(servers))
 
-    def _talk(self) -> Talk:
-        return _Line(self)
 
-    def line(self) -> str:
-        """What it says now, without its end. Thread: any."""
+class _Line:
+    """As `small_server.Talk`."""
+
+    def __init__(self, servers: Sequence[ThousandIsland]) -> None:
+        self._servers = servers
+
+    def greet(self) -> Answer | None:
+        return Answer(self._line().encode() + b"\n", 0, False)
+
+    def answer(self, received: bytes, over: bool) -> Answer | None:
+        return None  # what HAProxy sends (`agent-send`) changes nothing
+
+    def too_late(self) -> Answer:
+        return Answer(b"\n", 0, False)
+
+    def _line(self) -> str:
         if not all(map(accepts, self._servers)):
             return "drain"
         free, most = min(
@@ -52,19 +66,3 @@ class Agent(BesideServers):
             key=lambda load: load[0] / load[1],
         )
         return f"up ready {max(1, 100 * free // most)}%"
-
-
-class _Line:
-    """As `small_server.Talk`."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def greet(self) -> Answer | None:
-        return Answer(self._agent.line().encode() + b"\n", 0, False)
-
-    def answer(self, received: bytes, over: bool) -> Answer | None:
-        return None  # what HAProxy sends (`agent-send`) changes nothing
-
-    def too_late(self) -> Answer:
-        return Answer(b"\n", 0, False)
