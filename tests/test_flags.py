@@ -59,6 +59,8 @@ WRITTEN = {
     "log_level": ("debug", "debug"),
     "log_format": ("text", "text"),
     "admin": ("/run/a.sock", "/run/a.sock"),
+    "agent": ("127.0.0.1:8082", "127.0.0.1:8082"),
+    "health": ("[::1]:8081", "[::1]:8081"),
     "setup": ("app:function", "app:function"),
     "drain_delay_ms": ("2.5", 2.5),
     "watch_certificates": ("20", 20),

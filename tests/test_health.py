@@ -7,11 +7,13 @@ import re
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.programs import Script
 from tests.support import echoes, eventually, receive_all, running
 from thousand_island_sync import (
     ConfigError,
@@ -21,6 +23,7 @@ from thousand_island_sync import (
     ThousandIsland,
     ThousandIslandError,
 )
+from thousand_island_sync.__main__ import main
 from thousand_island_sync._health import readiness, small_server
 from thousand_island_sync._health.http import Page, Pages
 from thousand_island_sync.contrib.haproxy import Agent
@@ -496,3 +499,31 @@ def test_of_several_servers_the_agent_tells_of_the_busiest(serve, health, client
     release.set()
     busy.suspend()
     assert line_of(agent) == "drain"
+
+
+# ---- on the command line ------------------------------------------------------------------
+
+
+def test_flags_of_the_command_line(tmp_path):
+    health_path, agent_path = f"{tmp_path}/health", f"{tmp_path}/agent"
+    flags = ["--port", "0", "--health", f"unix:{health_path}", "--agent", f"unix:{agent_path}"]
+    with Script("-m", "thousand_island_sync", *flags, announcement=r"(127\.0\.0\.1:\d+)"):
+        probes = SimpleNamespace(local_address=health_path)
+        assert eventually(lambda: readiness_of(probes) is None)
+        assert line_of(SimpleNamespace(local_address=agent_path)) == "up ready 100%"
+    assert not os.path.exists(health_path)
+    assert not os.path.exists(agent_path)
+
+
+@pytest.mark.parametrize("flag", ["--health", "--agent"])
+@pytest.mark.parametrize(
+    "place", ["nonsense", "127.0.0.1:99999", "127.0.0.1:", "::1:80", "unix:", "", "a:-1", "taken"]
+)
+def test_a_place_that_cannot_be_had_is_one_line_and_exit_2(flag, place, serve, capsys):
+    if place == "taken":
+        place = f"127.0.0.1:{serve(Echo).local_port}"
+    assert main(["--port", "0", flag, place]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.count("\n") == 1
+    assert place.rpartition(":")[2] in error
