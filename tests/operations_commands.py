@@ -24,11 +24,13 @@ ENDS: dict[str, str] = {
     "openssl s_client -connect 127.0.0.1:4000 -servername localhost </dev/null"
     " | openssl x509 -noout -subject -enddate": "openssl",
     "openssl x509 -noout -checkend 1209600 -in fullchain.pem": "openssl",
+    "curl -fsS http://127.0.0.1:8081/readyz": "curl",
 }
 
 #: Commands that serve until they are told to stop: they say where, and exit with 0.
 SERVES: tuple[str, ...] = (
-    "thousand-island app:Echo --port 4000 --drain-delay-ms 3000 --shutdown-timeout-ms 10000",
+    "thousand-island app:Echo --port 4000 --health 127.0.0.1:8081"
+    " --drain-delay-ms 3000 --shutdown-timeout-ms 10000",
     "thousand-island app:Echo --log-level info --log-format json --log-access",
 )
 

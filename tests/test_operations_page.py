@@ -97,7 +97,10 @@ def site(tmp_path, authority):
 @pytest.mark.parametrize("command", ENDS)
 def test_a_command_runs(command, site):
     program(ENDS[command])
-    server = "thousand-island app:Echo --port 4000 --certfile fullchain.pem --keyfile privkey.pem"
+    server = (
+        "thousand-island app:Echo --port 4000 --certfile fullchain.pem --keyfile privkey.pem"
+        " --health 127.0.0.1:8081"
+    )
     beside = "127.0.0.1:" in command
     with site.serving(server) if beside else contextlib.nullcontext():
         process = site.begin(command)
