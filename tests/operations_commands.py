@@ -32,6 +32,7 @@ SERVES: tuple[str, ...] = (
     "thousand-island app:Echo --port 4000 --health 127.0.0.1:8081"
     " --drain-delay-ms 3000 --shutdown-timeout-ms 10000",
     "thousand-island app:Echo --log-level info --log-format json --log-access",
+    "thousand-island app:Echo --port 4000 --health 127.0.0.1:8081",
 )
 
 #: Commands that another test runs -> that test.

@@ -20,7 +20,8 @@ class Agent(BesideServers):
     """Says one line to whoever connects: a context manager.
 
     - `up ready N%`: N percent of the threads are in no callback, at least 1; of several servers,
-      the one with the fewest. HAProxy takes so much of the server's weight.
+      the one with the fewest. HAProxy takes so much of the server's weight, rounded down, so
+      give it one of 100 (`weight 100`): of 1, the default, 99 % are 0.
     - `drain`: a server drains, or takes nobody for another reason: it is not started, suspended,
       stopping or stopped. HAProxy sends no new clients, and lets those finish that are there.
 
