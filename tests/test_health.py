@@ -461,6 +461,32 @@ def line_of(agent):
     return said.decode().rstrip("\n")
 
 
+def test_a_forked_child_keeps_nothing_of_it_and_cannot_stop_it(serve, health):
+    probes = health(serve(Echo))
+    with connect(probes) as silent:
+        assert eventually(lambda: get(probes, "/livez")[0] == 200)
+        in_child, release = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                probes.stop()
+                os.write(in_child[1], b"x")
+                os.read(release[0], 1)
+            finally:
+                os._exit(0)
+        assert os.read(in_child[0], 1) == b"x"
+        assert get(probes, "/livez")[0] == 200
+        address = probes.local_address
+        probes.stop()
+        assert receive_all(silent) == b"", "the child keeps it open"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=10)
+    os.write(release[1], b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (*in_child, *release):
+        os.close(end)
+
+
 # ---- HAProxy's agent ----------------------------------------------------------------------
 
 
