@@ -193,6 +193,7 @@ def test_once_as_a_page(server, path, capsys):
     assert server.name in out
     assert "running" in out
     assert "accepted_per_s" in out
+    assert f" {os.getpid()} " in out
 
 
 def test_it_goes_on_until_the_server_has_gone(serve, path):

@@ -183,8 +183,13 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
         table.add_column(name)
     for row in rows:
         # Not as text with rich's own marks in it: who names a server may have brackets there.
-        table.add_row(*(Text(_written(row.get(name, ""))) for name in names))
+        table.add_row(*(Text(_cell(name, row)) for name in names))
     return table
+
+
+def _cell(name: str, row: Mapping[str, Any]) -> str:
+    value = row.get(name, "")
+    return str(value) if name == "pid" else _written(value)
 
 
 def _written(value: Any) -> str:
