@@ -214,6 +214,7 @@ def told(steps, connection_cls):
             connection.alert = connection.alert or how == "alert"
             connection.classified = Classified.BLOCKING if how == "blocks" else Classified.QUICK
             world.env.stopping = world.env.stopping or how == "stopping"
+            world.env.draining = world.env.stopping
             world.time += 11 if how == "later" else 1
             if how == "heard":
                 events.handler_async_recv.connect(receiver)

@@ -86,9 +86,9 @@ class Census(Protocol):
 class Environment:
     """What the connections of one run of a server share.
 
-    `draining` is set once, by a drain or a stop, and `stopping` by the stop, before they make the
-    connections ready; `interrupt` is the descriptor that ends waiting reads in a stop. `times` has
-    the clocks; `clock` is that of time-outs.
+    `draining` is set once, by a drain or a stop, and then `stopping` by the stop, before they make
+    the connections ready; `interrupt` is the descriptor that ends waiting reads in a stop. `times`
+    has the clocks; `clock` is that of time-outs.
     `shaking` has the connections that wait for their peer amid a handshake.
     """
 

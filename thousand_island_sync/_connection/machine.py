@@ -220,7 +220,7 @@ class Machine:
         if self._env.clock() >= self.callbacks.deadline:
             return self.finish(Cause.TIMEOUT)
         task.wants_write = self.stream.channel.recv_wants == WRITE  # TLS may have to answer first
-        return self._nothing_left()
+        return self._nothing_left() if self._env.draining or self.mail_waits() else self.park()
 
     def _nothing_left(self) -> int:
         """All that has arrived was delivered."""
@@ -304,7 +304,7 @@ class Machine:
             or self._task.why_to_end() is not None
             or (self.callbacks.frames or self.stream.reader).has_news(self._eof_told)
             or self.mail_waits()
-            or (self._env.stopping or self._env.draining)
+            or self._env.draining
         ):
             self._task.alert = True
             self.state = PARKED
@@ -345,7 +345,7 @@ class Machine:
         self.handshake = None
         self.state = RUNNING
         env = self._env
-        if env.stopping or env.draining or env.reserve.armed:
+        if env.draining or env.reserve.armed:
             task.alert = True
         if task.alert or self.callbacks.named(name) is not None:
             verdict = self._settle(self.callbacks.run(name, self.socket))
