@@ -47,6 +47,10 @@ def process(*command):
                 made.kill()
 
 
+def agent_port(node):
+    return node.wait_for(r"agent on (\d+)")
+
+
 class Cluster:
     """Nodes by name, what is before them and what is behind."""
 
@@ -63,10 +67,13 @@ class Cluster:
         self._stack.enter_context(process(server, *unix, *data))
         self._stack.enter_context(contextlib.closing(redis.Redis.from_url(self.redis)))
         assert eventually(self._redis_answers, 20)
-        ports = {name: self.start_node(name) for name in ("n1", "n2", "n3")}
+        for name in ("n1", "n2", "n3"):
+            self.start_node(name)
         config = (CLUSTER / "haproxy.cfg").read_text()
-        for number, port in enumerate((self.port, *ports.values())):
-            config = config.replace(f"127.0.0.1:{4080 + number}", f"127.0.0.1:{port}")
+        config = config.replace("127.0.0.1:4080", f"127.0.0.1:{self.port}")
+        for number, node in enumerate(self.nodes.values(), 1):
+            config = config.replace(f"127.0.0.1:{4080 + number}", f"127.0.0.1:{node.port}")
+            config = config.replace(f"agent-port {4090 + number}", f"agent-port {agent_port(node)}")
         config = config.replace("/tmp/cluster-haproxy.sock", f"{self._folder}/haproxy.sock")
         (self._folder / "haproxy.cfg").write_text(config)
         self._stack.enter_context(
@@ -82,14 +89,16 @@ class Cluster:
             except redis.ConnectionError:
                 return False
 
-    def start_node(self, name, port=0):
+    def start_node(self, name):
+        """Where the one of that name was, if there was one."""
+        old = self.nodes.get(name)
+        port, agent = (old.port, agent_port(old)) if old else ("0", "0")
         node = Script(
-            *(str(CLUSTER / "node.py"), "--port", str(port), "--redis", self.redis),
-            *("--drain-delay-ms", "400"),
+            *(str(CLUSTER / "node.py"), "--port", port, "--agent", agent, "--redis", self.redis),
+            *("--drain-delay-ms", "1000"),
         )
         self._stack.callback(node.stop)
         self.nodes[name] = node
-        return int(node.port)
 
     def tell_haproxy(self, line):
         """What it answers over its socket."""
@@ -200,12 +209,11 @@ def test_a_node_is_drained_and_replaced_under_load_and_no_message_is_lost(cluste
 
 def drain_and_replace(cluster, name):
     """As one rolls out a new version: nobody new comes, who is there is told to go."""
-    cluster.tell_haproxy(f"set server chat/{name} state drain")
-    assert eventually(lambda: cluster.state(name).startswith("DRAIN"))
     old = cluster.nodes[name]
-    assert old.stop(signal.SIGTERM) == 0, old.errors
-    cluster.start_node(name, int(old.port))
-    cluster.tell_haproxy(f"set server chat/{name} state ready")
+    old.process.send_signal(signal.SIGTERM)
+    assert eventually(lambda: cluster.state(name).startswith("DRAIN"))
+    assert old.process.wait(20) == 0, old.errors
+    cluster.start_node(name)
     assert eventually(lambda: cluster.state(name).startswith("UP"), 20)
 
 
@@ -214,7 +222,7 @@ def kill_and_replace(cluster, name):
     old = cluster.nodes[name]
     old.process.kill()
     old.process.wait(20)
-    cluster.start_node(name, int(old.port))
+    cluster.start_node(name)
     assert eventually(lambda: cluster.state(name).startswith("UP"), 20)
 
 

@@ -4,7 +4,7 @@ A room is a stream in Redis (XADD, XREAD): every message has a number there, and
 that comes back says which number it saw last and gets what has come since, on whatever node. So a
 node may be drained and replaced, and nobody misses a message.
 
-    python examples/cluster/node.py --port 4081 --redis redis://127.0.0.1:6379
+    python examples/cluster/node.py --port 4081 --agent 4091 --redis redis://127.0.0.1:6379
 
 Lines from the client:         answers, and what comes by itself:
     JOIN room [number]             JOINED room number, then what came after it
@@ -38,6 +38,7 @@ from thousand_island_sync import (
     ThousandIsland,
     attach_logger,
 )
+from thousand_island_sync.contrib.haproxy import Agent
 
 #: Messages of a room that are kept, about.
 KEPT = 10_000
@@ -228,6 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--port", type=int, default=4081)
+    parser.add_argument("--agent", type=int, default=4091, help="where HAProxy asks for the state")
     parser.add_argument("--redis", default="redis://127.0.0.1:6379")
     parser.add_argument("--drain-delay-ms", type=float, default=5_000)
     given = parser.parse_args(arguments)
@@ -240,8 +242,10 @@ def main(arguments: list[str] | None = None) -> None:
             port=given.port,
             read_timeout_ms=None,  # who listens need not say anything
         ).start()
-        print("listening on", server.local_port, flush=True)
-        server.serve_forever(drain_delay_ms=given.drain_delay_ms)
+        with Agent(server, port=given.agent) as agent:
+            print("agent on", agent.local_address[1], flush=True)
+            print("listening on", server.local_port, flush=True)
+            server.serve_forever(drain_delay_ms=given.drain_delay_ms)
 
 
 if __name__ == "__main__":
