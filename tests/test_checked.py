@@ -14,6 +14,7 @@ import pytest
 from tests.support import Echo, echoes, eventually, task_of, watch_sleeps
 from thousand_island_sync import Close, Handler
 from thousand_island_sync._base import reports
+from thousand_island_sync._connection.outflow import Outflow
 from thousand_island_sync._scheduler.poller import new_poller
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.watchdog_timer import WatchdogTimer
@@ -134,6 +135,22 @@ def test_a_lost_wake_up(serve, client, found, monkeypatch):
         sock.sendall(b"lost")
         assert eventually(lambda: found, 5)
     assert found[0].startswith(f"connection {lifecycle.id} has bytes that nobody was told of")
+
+
+class Floods(Handler):
+    def handle_data(self, data, socket):
+        socket.send(bytes(200_000))
+
+
+def test_bytes_that_wait_and_that_nobody_watches(serve, client, found, monkeypatch):
+    """They are kept, and the driver is never told."""
+    server = serve(Floods, transport_options={"send_buffer": 8_192})
+    sock = client(server)
+    monkeypatch.setattr(Outflow, "watch", lambda *_, **__: None)
+    sock.sendall(b"x")
+    assert eventually(lambda: found, 5)
+    assert "nobody watches for room" in found[0]
+    server.connections()[0].close(abort=True)
 
 
 class _Books:

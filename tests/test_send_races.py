@@ -179,6 +179,9 @@ class Watches:
         meanwhile()
         self.watched.pop(fd, None)
 
+    def watches(self, buffer):
+        return True
+
 
 def test_what_is_kept_as_another_turn_ends_is_seen_to(served):
     _, connection, _ = served

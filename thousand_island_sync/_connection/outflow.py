@@ -147,6 +147,11 @@ class Outflow:
             if self._poller is not None:
                 self._poller.forget(fd)
 
+    def watches(self, buffer: SendBuffer) -> bool:
+        """For servers that check themselves. Where it is over, nothing is to go out."""
+        with self._lock:
+            return self._over or any(one is buffer for one in self._watched.values())
+
     def step(self, task: Task) -> int:
         """Sends what has room now; a verdict. Thread: the task's."""
         more = self._send_what_goes(task)

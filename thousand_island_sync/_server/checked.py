@@ -12,6 +12,7 @@ in this mode every rule of the essay in `_scheduler.scheduler` that can be looke
 - what is ready does not wait while a permit is free and a thread could take it;
 - the watchdog does not sleep while a thread with a permit runs anything;
 - the bytes that wait in all send buffers are the total, and so are the threads that wait in sends;
+- bytes that wait to go out are watched for room, or somebody who waits has the turn to send;
 - connections are held back only while callbacks of others hold threads in sends;
 - a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
 
@@ -48,6 +49,7 @@ from .._scheduler.worker import Worker
 from .._scheduler.workers import Workers
 from .._stream.reader import Reader
 from .._stream.states import GIVEN_AWAY
+from .checked_sends import ForgottenSends
 
 _LOOK_S = 0.02
 #: What was seen waiting for this long, in at least so many looks, has been forgotten.
@@ -259,6 +261,7 @@ class Inspection(NoInspection):
         "_mending",
         "_permits",
         "_queue",
+        "_sends",
         "_table",
         "_waiting",
         "_watchdog_timer",
@@ -284,6 +287,7 @@ class Inspection(NoInspection):
         # task -> (its runs, when it was first seen with bytes, how often it was)
         self._waiting: dict[Task, tuple[int, float, int]] = {}
         self._head: tuple[Task | None, float, int] = (None, 0.0, 0)
+        self._sends = ForgottenSends((_PATIENCE_S, _PATIENT_LOOKS))
         if isinstance(queue, CheckedQueue):
             queue.check = self.check_books
 
@@ -316,6 +320,8 @@ class Inspection(NoInspection):
             with self._queue.lock:
                 self._look_for_the_forgotten()
                 self.look_at_the_queue()
+                tasks = self._table.all()
+            self._sends.look(one for one in tasks if isinstance(one, CheckedConnection))
         tell()
         return min(timeout, _LOOK_S)
 

@@ -72,13 +72,13 @@ class SendBuffer:
         relieved: no more than half of the limit waits any more, and the owner was not told yet.
         tries: how often its end has found that another thread still has the turn.
         taking: what the peer takes.
+        waiters: threads that wait for room.
     """
 
     __slots__ = (
         "_pieces",
         "_stream",
         "_total",
-        "_waiters",
         "_watched",
         "ahead",
         "barred",
@@ -93,15 +93,15 @@ class SendBuffer:
         "relieved",
         "taking",
         "tries",
+        "waiters",
     )
 
     def __init__(self, stream: Duplex, total: UnsentTotal) -> None:
         self._stream: Duplex | None = stream
         self._total = total
         self._pieces = Pieces(total.spare)
-        self._waiters = 0
         self._watched = -1  # the descriptor that the driver knows
-        self.ahead = self.claimed = self.lost = self.pooled = self.tries = 0
+        self.ahead = self.claimed = self.lost = self.pooled = self.tries = self.waiters = 0
         self.barred = self.barrier = self.ended = self.record = self.relieved = False
         self.counted = (0, 0)
         self.failure: SocketError | None = None
@@ -126,7 +126,7 @@ class SendBuffer:
 
     def is_member(self) -> bool:
         """Whether the books have it: something waits, or somebody."""
-        return self._stream is not None and (self.waits or self._waiters > 0)
+        return self._stream is not None and (self.waits or self.waiters > 0)
 
     def lacks_total(self, size: int) -> bool:
         """Whether more of so many bytes had room, were there more in the total."""
@@ -322,7 +322,7 @@ class SendBuffer:
 
     def count_waiter(self, by: int, pooled: int) -> None:
         """Of those who wait for room. With the lock of all."""
-        self._waiters += by
+        self.waiters += by
         self.pooled += pooled
 
     # ---- a peer that takes nothing ------------------------------------------------------
@@ -376,7 +376,7 @@ class SendBuffer:
         size = self.size
         self._pieces.clear()
         self._total.leave(self.pooled)
-        self.ahead = self.pooled = self._waiters = 0
+        self.ahead = self.pooled = self.waiters = 0
         self.record = self.barrier = False
         self._changed(-size)
 

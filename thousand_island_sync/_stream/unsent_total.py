@@ -47,6 +47,9 @@ class Driver(Protocol):
     def unwatch(self, buffer: SendBuffer, fd: int) -> None:
         """Nothing does any more, or the descriptor goes. Thread: any."""
 
+    def watches(self, buffer: SendBuffer) -> bool:
+        """Whether something waits in it, as far as was said. Thread: any."""
+
     def close(self) -> None:
         """Nothing goes out any more."""
 
@@ -59,6 +62,9 @@ class NoDriver:
 
     def unwatch(self, buffer: SendBuffer, fd: int) -> None:
         pass
+
+    def watches(self, buffer: SendBuffer) -> bool:
+        return False
 
     def close(self) -> None:
         pass
