@@ -114,6 +114,19 @@ def test_memory_is_used_again_but_not_while_it_is_lent():
     assert bytes(kept) == b"c" * PIECE
 
 
+def test_no_more_memory_is_set_by_than_was_ever_needed_at_once():
+    """Also where pieces were joined of small ones, whose memory is their own."""
+    spare = []
+    for _ in range(20):
+        pieces = Pieces(spare)
+        pieces.append(memoryview(b"a" * (PIECE // 2)))
+        pieces.append(memoryview(b"b" * (PIECE + PIECE // 2)))
+        assert content(pieces) == b"a" * (PIECE // 2) + b"b" * (PIECE + PIECE // 2)
+        pieces.lent = False
+        pieces.clear()
+    assert len(spare) == 2
+
+
 def test_small_ones_are_joined():
     pieces = Pieces([])
     for _ in range(1_000):

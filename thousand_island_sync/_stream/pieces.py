@@ -55,8 +55,13 @@ class Pieces:
         self.size += len(view)
 
     def _end_tail(self) -> None:
-        if self._tail is not None:
-            self._row.append(self._tail)
+        tail = self._tail
+        if tail is not None:
+            if self._spare and len(tail) == PIECE:  # else there were more and more of them
+                piece = self._spare.pop()
+                memoryview(piece)[:] = tail
+                tail = piece
+            self._row.append(tail)
             self._tail = None
 
     def first(self, most: int) -> list[memoryview]:

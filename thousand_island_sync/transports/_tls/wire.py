@@ -36,6 +36,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..._base.clock import now
 from ..._base.compiled import native
 from ..._base.sigpipe import DONTWAIT, QUIETLY
 from ..base import READ, WRITE, Source
@@ -49,6 +50,11 @@ _numbers = struct.Struct("9I")
 HEADER = 5
 #: Of several buffers so many bytes are copied into one.
 _JOINED = 4 * RECORD
+#: Seconds for which one record at a time is encrypted, on every connection, when more than one had
+#: to be held.
+_SCARCE_S = 2
+#: Until then kernels' buffers take less than they say: memory is short (tcp_mem).
+_scarce_until = 0.0
 
 
 class RecordSource:
@@ -225,6 +231,9 @@ class Wire(WireCore):
 
     def hold(self, rest: Any) -> None:
         """Keeps what was encrypted for the next `flush`."""
+        global _scarce_until
+        if len(rest) > LARGEST:
+            _scarce_until = now() + _SCARCE_S
         self.held = (self.held or b"") + bytes(rest)
         self.send_wants = WRITE
 
@@ -257,7 +266,10 @@ class Wire(WireCore):
     def room_for(self, size: int) -> int:
         """How many of `size` bytes may be encrypted now. What finds no room then must be held,
         and counts as sent: that shall be no more than one record. So several are taken only
-        where the kernel has twice the room for them (SO_MEMINFO, Linux)."""
+        where the kernel has twice the room for them (SO_MEMINFO, Linux), and where it has not
+        taken less than that elsewhere, a moment ago."""
+        if now() < _scarce_until:
+            return RECORD
         try:
             found = _numbers.unpack(
                 self.sock.getsockopt(socket.SOL_SOCKET, _MEMINFO, _numbers.size)
