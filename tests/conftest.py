@@ -31,6 +31,7 @@ from tests.support import Recorder, eventually
 from thousand_island_sync import TCP, TLS, ThousandIsland, detach_logger, events
 from thousand_island_sync._base import reports
 from thousand_island_sync.testing._leaks import open_descriptors
+from thousand_island_sync.testing._serve import at_a_free_port
 
 # No test is timed: a machine may stand still for a while.
 settings.register_profile("ours", deadline=None)
@@ -149,13 +150,7 @@ def serve() -> Iterator[Callable[..., ThousandIsland]]:
 
     def start(handler_cls: type, **options: Any) -> ThousandIsland:
         options.setdefault("num_acceptors", 2)
-        given = options.get("transport_options", {})
-        transport_options = getattr(given, "given", given)
-        if "host" not in transport_options and "sockets" not in transport_options:
-            options.setdefault("host", "127.0.0.1")
-        if not str(options.get("host", transport_options.get("host"))).startswith("unix:"):
-            options.setdefault("port", 0)
-        server = ThousandIsland(handler_cls=handler_cls, **options)
+        server = ThousandIsland(handler_cls=handler_cls, **at_a_free_port(options))
         servers.append(server)
         return server.start()
 
@@ -199,7 +194,7 @@ def record() -> Iterator[Callable[..., Recorder]]:
 
     yield start
     for recorder in recorders:
-        recorder.disconnect()
+        recorder.close()
 
 
 class Authority:

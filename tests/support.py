@@ -8,10 +8,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from thousand_island_sync import Handler, ThousandIsland, events
+from thousand_island_sync.testing import Event, EventRecorder
 
 
 def eventually(condition: Callable[[], object], timeout: float = 5) -> bool:
@@ -166,54 +167,37 @@ def go_by(monkeypatch: Any, way: str) -> None:
 _quick: list[Any] = []
 
 
-class Told:
-    """One event that was sent."""
+class Recorder(EventRecorder):
+    """That of the testing kit, of some events only: a receiver of the others would change what is
+    tested. `wait_for` gives all that came, for tests that say how many."""
 
-    def __init__(
-        self, event: str, measurements: dict[str, Any], metadata: dict[str, Any], server: Any
-    ) -> None:
-        self.event = event
-        self.measurements = measurements
-        self.metadata = metadata
-        self.server = server
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+        #: Who has sent each.
+        self.senders: list[Any] = []
+        super().__init__()
 
-    def __repr__(self) -> str:
-        return f"{self.event} {self.measurements} {self.metadata}"
+    def _signals(self) -> Iterable[events.EventSignal[Any, Any]]:
+        return [events.ALL[name] for name in self._names]
 
+    def _receive(self, server: Any, **told: Any) -> None:
+        with self._changed:
+            self.senders.append(server)
+            super()._receive(server, **told)
 
-class Recorder:
-    """Collects events; a list of `Told` in the order sent."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._names = names
-        self._lock = threading.Lock()
-        self.told: list[Told] = []
-        for name in names:
-            events.ALL[name].connect(self._receive)
-
-    def _receive(
-        self, server: Any, *, event: str, measurements: dict[str, Any], metadata: dict[str, Any]
-    ) -> None:
-        with self._lock:
-            self.told.append(Told(event, measurements, metadata, server))
+    @property
+    def told(self) -> list[Event]:
+        return self.events
 
     def names(self) -> list[str]:
-        with self._lock:
-            return [one.event for one in self.told]
+        return [one.name for one in self.events]
 
-    def of(self, name: str) -> list[Told]:
-        with self._lock:
-            return [one for one in self.told if one.event == name]
+    def of(self, name: str) -> list[Event]:
+        return [one for one in self.events if one.name == name]
 
-    def wait_for(self, name: str, count: int = 1, timeout: float = 5) -> list[Told]:
-        assert eventually(lambda: len(self.of(name)) >= count, timeout), (
-            f"{count} x {name} did not come; there were {self.names()}"
-        )
+    def wait_for(self, name: str, count: int = 1, timeout_ms: float = 5_000) -> list[Event]:
+        super().wait_for(name, count, timeout_ms)
         return self.of(name)
-
-    def disconnect(self) -> None:
-        for name in self._names:
-            events.ALL[name].disconnect(self._receive)
 
 
 class Noting(Handler):

@@ -53,8 +53,8 @@ def test_it_says_so_and_goes_on_accepting_until_the_delay_is_over(serve, client,
     assert server.status == "stopped"
     assert server.info().draining is False
     drain, shutdown = recorder.told
-    assert (drain.event, shutdown.event) == ("listener.drain", "listener.shutdown")
-    assert drain.server is server
+    assert (drain.name, shutdown.name) == ("listener.drain", "listener.shutdown")
+    assert recorder.senders[0] is server
     assert drain.measurements.keys() == {"delay_ns", "monotonic_time_ns"}
     assert drain.measurements["delay_ns"] == 300_000_000
     assert drain.metadata == {"local_address": address}

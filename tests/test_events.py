@@ -24,7 +24,7 @@ LIFE = ["handler.start", "socket.handshake", "handler.async_recv", "socket.send"
 
 
 def test_the_names_are_attributes_and_in_all():
-    assert len(events.ALL) == 28
+    assert len(events.ALL) == 29
     for name, signal in events.ALL.items():
         assert getattr(events, name.replace(".", "_")) is signal
 
@@ -43,8 +43,8 @@ def test_a_connections_events_come_in_order(wire, record):
     assert recorder.names()[-1] == "listener.shutdown"
     assert len(recorder.of("acceptor.shutdown")) == 2
     ids = {one.metadata["connection_id"] for one in recorder.of("socket.close")}
+    assert {*recorder.senders} == {server}
     for one in recorder.told:
-        assert one.server is server
         assert isinstance(one.measurements["monotonic_time_ns"], int)
         if "connection_id" in one.metadata:
             assert one.metadata["connection_id"] in ids
@@ -104,7 +104,7 @@ def test_whatever_ends_it_each_connection_has_one_start_one_end_and_one_close(
     by_id = {}
     for one in recorder.told:
         if "connection_id" in one.metadata:
-            by_id.setdefault(one.metadata["connection_id"], []).append(one.event)
+            by_id.setdefault(one.metadata["connection_id"], []).append(one.name)
     assert len(by_id) == 20
     ending = "handler.error" if end == "error" else "handler.shutdown"
     expected = ["acceptor.accept", "handler.start", "socket.handshake", ending, "socket.close"]
@@ -259,7 +259,7 @@ def test_a_listener_that_fails_tells(serve, record):
     with pytest.raises(ListenError):
         other.start()
     assert recorder.names() == ["listener.start", "listener.error"]
-    assert recorder.told[1].server is other
+    assert recorder.senders[1] is other
 
 
 # ---- the logger -------------------------------------------------------------
@@ -445,5 +445,5 @@ def test_what_clients_cause_is_written_ten_times_a_second_then_how_often_more(
 def test_recorders_are_receivers_like_any_other():
     recorder = Recorder(("handler.start",))
     assert events.handler_start.receivers
-    recorder.disconnect()
+    recorder.close()
     assert not events.handler_start.receivers

@@ -317,7 +317,7 @@ def test_every_sendfile_that_fails_is_told(name, error, serve, client, record, t
     sock.sendall(path.encode())
     assert sock.recv(100).decode() == error.__name__
     (told,) = recorder.told
-    assert told.event == "socket.sendfile_error"
+    assert told.name == "socket.sendfile_error"
     assert type(told.measurements["error"]) is error
     assert told.measurements["file"] == path
     assert told.measurements["bytes_sent"] == 0

@@ -310,7 +310,7 @@ def raise_often(name, error, serve, client, record):
         assert eventually(lambda: server.info().active_connections == 0)
     assert server.info().handler_threads <= 3
     assert eventually(lambda: len(recorder.of("socket.close")) == 200)
-    recorder.disconnect()
+    recorder.close()
     names = recorder.names()
     assert names.count("handler.start") == 200
     assert names.count("handler.shutdown") + names.count("handler.error") == 200
@@ -499,7 +499,7 @@ def test_b9_failed_handshakes_too_have_one_start_one_end_and_one_close(
     assert eventually(lambda: len(recorder.of("socket.close")) == 30)
     each = {}
     for one in recorder.told:
-        each.setdefault(one.metadata["connection_id"], []).append(one.event)
+        each.setdefault(one.metadata["connection_id"], []).append(one.name)
     assert len(each) == 30
     for told in each.values():
         assert told[0] == "handler.start"

@@ -124,7 +124,7 @@ def test_receivers_may_come_and_go_while_events_are_sent(serve, client):
 
     def churn():
         while not over.is_set():
-            Recorder(("handler.start", "socket.close")).disconnect()
+            Recorder(("handler.start", "socket.close")).close()
 
     threads = [threading.Thread(target=churn) for _ in range(2)]
     for thread in threads:

@@ -744,7 +744,7 @@ def test_what_arrives_is_told_once_as_it_came(serve, client, record):
 
 
 def told(recorder):
-    return [(one.event.partition(".")[2], one.measurements["data"]) for one in recorder.told]
+    return [(one.name.partition(".")[2], one.measurements["data"]) for one in recorder.told]
 
 
 def test_what_recv_until_read_beyond_its_line_is_told_once_it_is_delivered(serve, client, record):

@@ -450,7 +450,7 @@ class Interleavings(RuleBasedStateMachine):
         self.stops()
         for _ in range(3):
             self.time_passes(11.0)
-        self.recorder.disconnect()
+        self.recorder.close()
         self.logger.disabled = False
         try:
             for one in self.all:
@@ -475,7 +475,7 @@ class Interleavings(RuleBasedStateMachine):
         if one.ended_by_stop():
             assert "handle_drain" in one.calls
         events = [
-            told.event
+            told.name
             for told in self.recorder.told
             if told.metadata["connection_id"] == one.connection.id
         ]
@@ -492,7 +492,7 @@ class Interleavings(RuleBasedStateMachine):
             closed = [
                 told.measurements["reason"]
                 for told in self.recorder.told
-                if told.event == "handler.shutdown"
+                if told.name == "handler.shutdown"
                 and told.metadata["connection_id"] == one.connection.id
             ]
             assert closed == ["local_closed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class EventRecorder:
     def __init__(self, *servers: ThousandIsland) -> None:
         self._events: list[Event] = []
         self._changed = threading.Condition()
-        for signal in events.ALL.values():
+        for signal in self._signals():
             for server in servers:
                 signal.connect(self._receive, sender=server)
             if not servers:
@@ -49,9 +50,12 @@ class EventRecorder:
     ) -> None:
         self.close()
 
+    def _signals(self) -> Iterable[events.EventSignal[Any, Any]]:
+        return events.ALL.values()
+
     def close(self) -> None:
         """Hears no more; what was recorded stays. Idempotent."""
-        for signal in events.ALL.values():
+        for signal in self._signals():
             signal.disconnect(self._receive)
 
     def _receive(

@@ -46,7 +46,8 @@ class Server(ThousandIsland):
         **options: Any,
     ) -> None:
         self._times = times_of(clock)
-        super().__init__(**_with_defaults(options))
+        options.setdefault("shutdown_timeout_ms", _SHUTDOWN_MS)
+        super().__init__(**at_a_free_port(options))
         self._clients: list[socket.socket] = []
         self._over = False
         self._log = _Log(self, expect)
@@ -189,7 +190,8 @@ def serve(
         yield server
 
 
-def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
+def at_a_free_port(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the address of a server of a test, where they have none."""
     transport = options.get("transport_options", {})
     given = transport if isinstance(transport, Mapping) else getattr(transport, "given", {})
     if "host" not in given and "sockets" not in given:
@@ -197,7 +199,6 @@ def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
     host = options.get("host") or given.get("host") or ""
     if not addresses.is_unix(str(host)):
         options.setdefault("port", 0)
-    options.setdefault("shutdown_timeout_ms", _SHUTDOWN_MS)
     return options
 
 
