@@ -32,6 +32,7 @@ class Server(ThousandIsland):
     """A server that is looked after: see `serve`. It is started when it is made.
 
     Args:
+        handler_cls: a subclass of `Handler`.
         expect: types of exceptions that may be logged.
         ignore_threads: names of threads that may stay.
         clock: what its time-outs go by.
@@ -40,14 +41,16 @@ class Server(ThousandIsland):
 
     def __init__(
         self,
+        *,
+        handler_cls: type[Handler],
         expect: Expected = (),
         ignore_threads: Iterable[str] = (),
         clock: Clock | None = None,
-        **options: Any,
+        **options: Unpack[ServerOptions],
     ) -> None:
         self._times = times_of(clock)
         options.setdefault("shutdown_timeout_ms", _SHUTDOWN_MS)
-        super().__init__(**at_a_free_port(options))
+        super().__init__(handler_cls=handler_cls, **at_a_free_port(options))
         self._clients: list[socket.socket] = []
         self._over = False
         self._log = _Log(self, expect)
@@ -186,13 +189,19 @@ def serve(
 
     Thread: any.
     """
-    with Server(expect, ignore_threads, clock, handler_cls=handler_cls, **options) as server:
+    with Server(
+        handler_cls=handler_cls,
+        expect=expect,
+        ignore_threads=ignore_threads,
+        clock=clock,
+        **options,
+    ) as server:
         yield server
 
 
-def at_a_free_port(options: dict[str, Any]) -> dict[str, Any]:
+def at_a_free_port(options: ServerOptions) -> ServerOptions:
     """Options with the address of a server of a test, where they have none."""
-    transport = options.get("transport_options", {})
+    transport: Any = options.get("transport_options", {})
     given = transport if isinstance(transport, Mapping) else getattr(transport, "given", {})
     if "host" not in given and "sockets" not in given:
         options.setdefault("host", "127.0.0.1")
