@@ -50,5 +50,5 @@ class About(dict[str, Any]):
     ) -> None:
         super().__init__(connection_id=connection.id, **more)
         self.peer_address: Any = connection.peer_address
-        self.by = by
-        self.moved = moved
+        self.by: By | None = by
+        self.moved: tuple[int, int] | None = moved
