@@ -507,6 +507,7 @@ class ByRedis(Handler):
 
 
 def test_redis_asks_who_has_called(wire, errors):
+    library("redis")  # or this is skipped
     told = []
     server = wire.serve(ByRedis, handler_options=told)
     with closing(wire.connect(server)) as peer, peer.makefile("rb") as requests:
@@ -538,6 +539,7 @@ class ByPaho(Handler):
 
 
 def test_paho_gets_each_message_of_one_record(wire, errors):
+    library("paho.mqtt.client")  # or this is skipped
     number, noted = 300, []
     server = wire.serve(ByPaho, handler_options=(number, noted))
     with closing(wire.connect(server)) as peer:
