@@ -24,11 +24,11 @@ that end in `_ms` are milliseconds, `None` is no limit. This page is made from t
 check them, by `python -m tests.option_page`; so are the command line's flags.
 
 The command line takes them as flags, as variables of the environment (`THOUSAND_ISLAND_` and the
-name in capitals), and as keys of the file that `--config` names, those of the transport under
-`[transport]`. In a line and in a variable a list is written with commas, what is a mapping as JSON;
-in all three `None` is `none`. What is true or false is `--x` or `--no-x`, and `true` or `false`.
-`--alpn` is short for `--alpn-protocols`. `password` has no flag: everybody sees the arguments of a
-process.
+name in capitals), and as keys of the file that `--config`, or `THOUSAND_ISLAND_CONFIG`, names,
+those of the transport under `[transport]`. In a line and in a variable a list is written with
+commas, what is a mapping as JSON; in all three `None` is `none`. What is true or false is `--x` or
+`--no-x`, and `true` or `false`. `--alpn` is short for `--alpn-protocols`. `password` has no flag:
+everybody sees the arguments of a process.
 """
 _SERVER = """## `ThousandIsland(...)`
 """

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import Echo, eventually
 from thousand_island_sync import TCP, TLS, ConfigError, ThousandIsland
+from thousand_island_sync._base.supervised import Supervised
 from thousand_island_sync._server.certificate_watch import CertificateWatch
 
 pytest.importorskip("trustme")
@@ -217,3 +218,39 @@ def test_where_there_are_no_files_that_is_told(transport, authority):
     )
     with pytest.raises(ConfigError, match="watch_certificates: this server has no files"):
         server.watch_certificates()
+
+
+def test_what_a_start_leaves_that_ctrl_c_ends_there_the_next_stop_ends(
+    authority, tmp_path, monkeypatch
+):
+    path, _ = write(tmp_path, authority)
+    server = secure(authority, certfile=path, keyfile=None)
+    server.watch_certificates(interval_ms=5)
+    launched = Supervised.start
+
+    def start(thread):
+        launched(thread)
+        if thread.name.endswith("-certificates"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Supervised, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert server.stop()
+    # `no_leaks` sees the threads.
+
+
+def test_no_thread_that_can_be_started_is_an_error_of_the_log(authority, tmp_path, caplog):
+    path, _ = write(tmp_path, authority)
+    with (
+        secure(authority, certfile=path, keyfile=None) as server,
+        pytest.MonkeyPatch.context() as m,
+    ):
+
+        def start(thread):
+            raise RuntimeError("can't start new thread")
+
+        m.setattr(Supervised, "start", start)
+        server.watch_certificates(interval_ms=5)
+        assert "certificates are not watched" in caplog.text
+        assert server.status == "running"

@@ -36,8 +36,8 @@ def _help() -> Iterator[str]:
         "Serves a handler over TCP, TLS or a Unix socket; echo unless one is named. In its place a"
         " function without arguments may be named that returns a ThousandIsland, or a list of"
         " them. Both are found from the working folder, too. Options come from the command line,"
-        " from THOUSAND_ISLAND_<OPTION> in the environment, and from a file, in this order. In"
-        " each of them `none` is None.",
+        " from THOUSAND_ISLAND_<OPTION> in the environment, and from a file, in this order; the"
+        " file may be named by THOUSAND_ISLAND_CONFIG, too. In each of them `none` is None.",
         width=96,
     )
     yield ""
