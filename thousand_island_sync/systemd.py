@@ -194,7 +194,7 @@ def claim(value: str) -> list[Claim]:
 def _none_of(name: str | None) -> ListenError:
     known = sorted({one.name for one in _inheritance.passed})
     if not known:
-        return ListenError(errno.ENOENT, f"sockets: of systemd's: {_inheritance.refusal}")
+        return ListenError(errno.ENOENT, f"sockets: systemd: {_inheritance.refusal}")
     return ListenError(
         errno.ENOENT,
         f"sockets: systemd passed none of the name {name!r}; it passed"
