@@ -40,6 +40,7 @@ def marked() -> set[Place]:
 
 def _run(*command: str) -> str:
     environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1", "MYPY_FORCE_COLOR": "0"}
+    environment["PYTHONPATH"] = str(ROOT)  # where pyright finds a package that is not installed
     ran = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -85,7 +86,7 @@ def public() -> set[str]:
 def incomplete() -> list[str]:
     """Public names whose type is not said (`pyright --verifytypes`), their members among them."""
     ours = tuple(f"{name}." for name in public())
-    here = ("--pythonpath", sys.executable)  # the package that is installed there, or on the path
+    here = ("--pythonpath", sys.executable)
     printed = _run("pyright", *here, "--outputjson", "--ignoreexternal", "--verifytypes", PACKAGE)
     symbols = json.loads(printed)["typeCompleteness"]["symbols"]
     if not symbols:
