@@ -55,9 +55,8 @@ from thousand_island_sync._server import accelerator
 from thousand_island_sync.transports._tls import records
 native.bind, native.bind_tls = bind, bind_tls
 assert not accelerator.in_c
-originals = {name.lstrip("_"): getattr(kind, name) for kind, name, _ in accelerator.ACCELERATED}
-del originals["receive"]  # which is `run`
-right = {**accelerator._GIVEN, **originals}
+originals = {name: getattr(kind, name) for kind, name, _ in accelerator.ACCELERATED}
+right = {**accelerator._GIVEN, **{name: originals[name] for name in accelerator.CALLED}}
 
 def refused(error, said, call, *given, **things):
     try:

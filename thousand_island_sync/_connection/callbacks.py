@@ -12,6 +12,7 @@ import errno
 import logging
 import threading
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, ClassVar
 
 from .. import events
@@ -204,8 +205,8 @@ class Callbacks:
 
     def named(self, name: str) -> Callable[..., Any] | None:
         """A callback; `None`: it does nothing, as the handler has not said what."""
-        callback: Callable[..., Any] = getattr(self._handler, name)
-        return None if getattr(callback, "__func__", None) in self.idle else callback
+        found: Callable[..., Any] = getattr(self._handler, name)
+        return None if type(found) is MethodType and found.__func__ in self.idle else found
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
         return self._context.run(callback, *arguments)

@@ -169,7 +169,8 @@ class ConnectionLimit:
                 if connection not in self._known:
                     return  # it was told before, by one who was interrupted
                 if not self._reached:
-                    self.rejected += rejected
+                    if rejected:
+                        self.rejected += 1
                     del self._known[connection]
                     self.traffic.ends(connection)
                     if self._waiting_since:

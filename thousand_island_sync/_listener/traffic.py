@@ -83,14 +83,12 @@ class Traffic:
 
     def ends(self, connection: Any) -> None:
         """Adds the rest of one that is open no more. With the lock; once."""
-        has, counted = self._measure(connection), self._counted
-        if not counted:
-            self.received += has[0]
-            self.sent += has[1]
-            return
-        before = counted.pop(connection, (0, 0))
-        self.received += has[0] - before[0]
-        self.sent += has[1] - before[1]
+        received, sent = self._measure(connection)
+        if self._counted:
+            before = self._counted.pop(connection, (0, 0))
+            received, sent = received - before[0], sent - before[1]
+        self.received += received
+        self.sent += sent
 
     def look(self) -> None:
         """Walks over those that are open, unless that was done within a second. Where this thread
