@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -539,6 +540,22 @@ def test_flags_of_the_command_line(tmp_path):
         assert line_of(SimpleNamespace(local_address=agent_path)) == "up ready 100%"
     assert not os.path.exists(health_path)
     assert not os.path.exists(agent_path)
+
+
+def test_sigterm_makes_it_not_ready_while_it_still_accepts_and_live_until_the_end(tmp_path):
+    path, agent = f"{tmp_path}/health", f"{tmp_path}/agent"
+    flags = ["--port", "0", "--health", f"unix:{path}", "--agent", f"unix:{agent}"]
+    flags += ["--drain-delay-ms", "3000"]
+    probes, agent = SimpleNamespace(local_address=path), SimpleNamespace(local_address=agent)
+    with Script("-m", "thousand_island_sync", *flags, announcement=r"(127\.0\.0\.1:\d+)") as script:
+        assert eventually(lambda: readiness_of(probes) is None)
+        script.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: readiness_of(probes) == "draining")
+        assert line_of(agent) == "drain"
+        assert get(probes, "/livez")[0] == 200
+        with socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as late:
+            echoes(late)
+        assert script.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("flag", ["--health", "--agent"])

@@ -4,6 +4,7 @@ import socket
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -43,48 +44,58 @@ class Blocks(Handler):
 # ---- bytes ----------------------------------------------------------------------
 
 
+class Moving:
+    """A connection, as far as its bytes go."""
+
+    def __init__(self):
+        self.reader = SimpleNamespace(bytes_received=0)
+        self.writer = SimpleNamespace(bytes_sent=0, buffer=None)
+        self.machine = SimpleNamespace(stream=self)
+
+    @property
+    def moved(self):
+        return self.reader.bytes_received, self.writer.bytes_sent
+
+
 class World:
-    """Connections that are numbers, what they have received and sent, and a clock."""
+    """Connections, what they have received and sent, and a clock."""
 
     def __init__(self):
         self.time = 0.0
-        self.open = {}
+        self.open = []
         self.ended = [0, 0]
-        self.made = 0
         self.lock = locks.lock("connection.limit")
-        self.count(lambda: list(self.open), self.has)
+        self.count(lambda: list(self.open), traffic.bytes_of)
 
     def count(self, connections, measure):
         self.traffic = Traffic(
             connections, self.open.__contains__, self.lock, measure, lambda: self.time
         )
 
-    def has(self, connection):
-        return self.open.get(connection) or self.last
-
     def begin(self):
-        self.made += 1
-        self.open[self.made] = (0, 0)
+        self.open.append(Moving())
 
     def move(self, which, received, sent):
         for connection in self.chosen(which):
-            before = self.open[connection]
-            self.open[connection] = before[0] + received, before[1] + sent
+            connection.reader.bytes_received += received
+            connection.writer.bytes_sent += sent
 
     def end(self, which):
         for connection in self.chosen(which):
             with self.lock:
-                self.last = self.open.pop(connection)
-                self.ended = [self.ended[0] + self.last[0], self.ended[1] + self.last[1]]
+                self.open.remove(connection)
+                received, sent = connection.moved
+                self.ended = [self.ended[0] + received, self.ended[1] + sent]
                 self.traffic.ends(connection)
 
     def chosen(self, which):
-        known = list(self.open)
-        return [known[which % len(known)]] if known else []
+        return [self.open[which % len(self.open)]] if self.open else []
 
     def moved(self):
         """All that was ever received and sent."""
-        return tuple(self.ended[at] + sum(has[at] for has in self.open.values()) for at in (0, 1))
+        return tuple(
+            self.ended[at] + sum(connection.moved[at] for connection in self.open) for at in (0, 1)
+        )
 
     def told(self):
         self.traffic.look()
@@ -128,7 +139,7 @@ def test_totals_never_fall_never_say_too_much_and_are_a_second_old_at_most(playe
 def test_nothing_is_walked_twice_within_a_second():
     world, looks = World(), []
     world.begin()
-    world.count(lambda: looks.append(world.time) or list(world.open), world.has)
+    world.count(lambda: looks.append(world.time) or list(world.open), traffic.bytes_of)
     for tenth in range(31):
         world.time = tenth / 10
         world.told()
@@ -146,15 +157,16 @@ def test_one_that_ends_while_others_are_walked_over_is_counted_once(monkeypatch)
 
     def measure(connection):
         walked.append(connection)
-        if connection == 1:
+        if connection is first:
             ending.start()
-        return world.has(connection)
+        return traffic.bytes_of(connection)
 
+    first = world.open[0]
     ending = threading.Thread(target=world.end, args=(199,))
     world.count(lambda: list(world.open), measure)
     assert world.told() in ((0, 0), (7, 9))  # it adds its rest during the walk, or after it
     ending.join()
-    assert 1 in walked
+    assert first in walked
     assert world.told() == (7, 9)
 
 

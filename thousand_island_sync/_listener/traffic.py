@@ -83,12 +83,22 @@ class Traffic:
 
     def ends(self, connection: Any) -> None:
         """Adds the rest of one that is open no more. With the lock; once."""
-        received, sent = self._measure(connection)
-        if self._counted:
-            before = self._counted.pop(connection, (0, 0))
-            received, sent = received - before[0], sent - before[1]
-        self.received += received
-        self.sent += sent
+        # As `_ends`, for each short connection: a call or a tuple would be dear.
+        stream = connection.machine.stream
+        if stream is None or self._counted:
+            self._ends(connection)
+            return
+        writer = stream.writer
+        if writer.buffer is not None:
+            self._ends(connection)
+            return
+        self.received += stream.reader.bytes_received
+        self.sent += writer.bytes_sent
+
+    def _ends(self, connection: Any) -> None:
+        has, before = self._measure(connection), self._counted.pop(connection, (0, 0))
+        self.received += has[0] - before[0]
+        self.sent += has[1] - before[1]
 
     def look(self) -> None:
         """Walks over those that are open, unless that was done within a second. Where this thread
