@@ -358,6 +358,11 @@ def test_a_line_that_is_wrong_is_one_line(words, says, folder, capsys):
         ("[transport]\nsocket_options = [5]", "transport.socket_options: got [5]"),
         ("[transport]\nrecv_buffer = 0", "transport.recv_buffer: got 0"),
         ("port = 1\nport = 2", "is no TOML"),
+        ("health = 0", "a.toml: health: got 0"),
+        ("agent = []", "a.toml: agent: got []"),
+        ("admin = 5", "a.toml: admin: got 5"),
+        ("setup = 5", "a.toml: setup: got 5"),
+        ('log_access = "perhaps"', "a.toml: log_access: got 'perhaps'"),
         ("num_listen_sockets = 2", "a.toml: num_listen_sockets: got 2; more"),
     ],
 )

@@ -73,6 +73,8 @@ def _admin(served: Served, path: str) -> AbstractContextManager[object]:
 
 
 def _is_place(value: Any) -> bool:
+    if not is_text(value):
+        return False
     try:
         _place(value)
     except (ValueError, TypeError):
