@@ -589,6 +589,30 @@ def test_a_handshake_that_a_stop_ends_gets_none(serve, client, authority):
     assert seen == ["shutdown"]
 
 
+def test_a_young_handshake_gets_200_ms_of_a_stop(serve, client, authority):
+    class Goes(Echo):
+        def handle_drain(self, socket):
+            socket.send(b"GOAWAY;")
+
+    server = serve(Goes, transport_cls=TLS, transport_options=authority.options)
+    sock, silent = client(server), client(server)
+    assert eventually(lambda: len(server.connections()) == 2)
+    began = time.monotonic()
+    stopped = []
+    thread = threading.Thread(target=lambda: stopped.append(server.stop()))
+    thread.start()
+    assert eventually(lambda: server.status == "stopping")
+    try:
+        wrapped = authority.client_context().wrap_socket(sock, server_hostname="localhost")
+        assert receive_all(wrapped) == b"GOAWAY;"
+        wrapped.close()
+    except OSError:
+        assert time.monotonic() - began >= 0.1  # this machine stood still meanwhile
+    assert receive_all(silent) == b""
+    thread.join(10)
+    assert stopped == [True]
+
+
 def test_after_an_upgrade_that_is_under_way(serve, client, authority):
     class Upgrades(Says):
         def handle_data(self, data, socket):

@@ -133,7 +133,7 @@ class Handshake:
 
     def _wait(self, channel: Channel) -> int:
         whose, env = self._whose, self._whose.env
-        if env.stopping:
+        if env.stopping and not whose.client.is_young:
             return self._finish(BY_SHUTDOWN)
         deadline = self._began + env.limits.handshake_timeout
         if env.times.real() >= deadline:
@@ -145,7 +145,7 @@ class Handshake:
             return self._give_up(error, Cause.TIMEOUT)
         env.shaking.add(whose)
         whose.wants_write = channel.recv_wants == WRITE
-        whose.deadline = deadline
+        whose.deadline = min(deadline, whose.client.young_until) if env.stopping else deadline
         return PARK
 
     # ---- an upgrade -----------------------------------------------------------------
