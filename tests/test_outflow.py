@@ -189,6 +189,26 @@ def test_or_as_something_else_waits(threadless):
     assert len(scheduler.tasks) == 1
 
 
+# ---- who never needs one --------------------------------------------------------------------
+
+
+def test_whoever_never_fills_the_kernels_buffer_has_none_of_his_own(wire):
+    class Sends(Handler):
+        def handle_data(self, data, socket):
+            socket.send(data)
+            socket.sendall(data)
+            socket.send([data, data])
+            socket.flush()
+
+    server = wire.serve(Sends)
+    sock = wire.connect(server)
+    connection = only(server)
+    for _ in range(10):
+        sock.sendall(b"ping")
+        assert receive(sock, 16) == b"ping" * 4
+    assert connection._inbox._link.machine.stream.writer.buffer is None
+
+
 # ---- each poller of descriptors with room --------------------------------------------------------
 
 WRITE_POLLERS = {

@@ -326,7 +326,8 @@ class Machine:
         return AGAIN if was_deaf and not self._task.deaf else PARK  # what has come is unread yet
 
     def _heed(self, parks: bool = False) -> Cause | None:
-        return self.callbacks.heed(self.stream, self.pause is not None, parks)
+        idle = self.stream.writer.buffer is None and not (self._env.reserve.busy or self._task.deaf)
+        return None if idle else self.callbacks.heed(self.stream, self.pause is not None, parks)
 
     # ---- the way in -----------------------------------------------------------
 
