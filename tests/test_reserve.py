@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support import eventually, receive, reset
 from thousand_island_sync import Close, Handler
+from thousand_island_sync._base.unread import unread_bytes
 from thousand_island_sync._connection import reserve
 from thousand_island_sync._connection.reserve import Peer, Reserve
 from thousand_island_sync._stream import unsent_total
@@ -30,11 +31,12 @@ class Replies(Handler):
 
 @pytest.fixture
 def crowd(wire, monkeypatch):
-    """Eight threads, and a crowd of peers of which none reads, and none is ended for that."""
+    """Sixteen threads, and a crowd of peers of which none reads, and none is ended for that."""
     monkeypatch.setattr(unsent_total, "SLOW_S", 60.0)
+    monkeypatch.setattr(reserve, "_MORE_S", 600.0)
     server = wire.serve(
         Replies,
-        max_handler_threads=8,
+        max_handler_threads=16,
         max_unsent=MOST,
         transport_options=SMALL,
         shutdown_timeout_ms=500,
@@ -46,8 +48,8 @@ def crowd(wire, monkeypatch):
     the_reserve = server.connections()[0]._inbox._link.env.reserve
     for count, sock in enumerate(others, 1):
         sock.sendall(b"b")
-        assert eventually(lambda count=count: len(the_reserve._inside) == min(count, 7))
-    assert eventually(lambda: sum(map(len, the_reserve._held.values())) == 24 - 7)
+        assert eventually(lambda count=count: len(the_reserve._inside) == min(count, 14))
+    assert eventually(lambda: sum(map(len, the_reserve._held.values())) == 24 - 14)
     return SimpleNamespace(
         server=server, known=known, others=others, reserve=the_reserve, wire=wire
     )
@@ -61,7 +63,7 @@ def test_who_has_read_what_it_was_sent_is_answered(crowd):
     for _ in range(50):
         crowd.known.sendall(b"x")
         assert receive(crowd.known, 1) == b"x"
-    assert crowd.server.info().busy_threads >= 7
+    assert crowd.server.info().busy_threads >= 14
 
 
 def test_the_others_are_heard_when_there_is_room_and_nothing_is_lost(crowd):
@@ -78,9 +80,23 @@ def test_the_others_are_heard_when_there_is_room_and_nothing_is_lost(crowd):
 def test_the_latest_of_the_new_ones_is_heard_first(crowd):
     late = crowd.wire.connect(crowd.server)
     late.sendall(b"late")
-    assert eventually(lambda: held(crowd) == 24 - 7 + 1)
+    assert eventually(lambda: held(crowd) == 24 - 14 + 1)
     reset_one_that_waits(crowd)
     assert receive(late, 4) == b"late"
+
+
+def test_who_is_held_back_for_a_second_gets_a_thread_though_nobody_gives_one_up(crowd):
+    """The crowd's peers may take a little all the time, and none of them is ended."""
+    late = crowd.wire.connect(crowd.server)
+    late.sendall(b"late")
+    assert eventually(lambda: held(crowd) == 24 - 14 + 1)
+    task = [*crowd.reserve._held[Peer.NEW]][-1]
+    assert eventually(lambda: unread_bytes(task.client.sock))
+    crowd.reserve._next_more = 0.0  # the second is over
+    assert receive(late, 4) == b"late"
+    for _ in range(10):
+        late.sendall(b"again")
+        assert receive(late, 5) == b"again"
 
 
 def reset_one_that_waits(crowd):
@@ -106,16 +122,16 @@ def test_one_that_is_held_back_and_closed_from_outside_ends(crowd):
     (task, *_) = crowd.reserve._held[Peer.NEW]
     task.handle.close()
     assert eventually(lambda: task.machine.stream is None)
-    assert eventually(lambda: held(crowd) == 24 - 7 - 1)
+    assert eventually(lambda: held(crowd) == 24 - 14 - 1)
 
 
 def test_one_that_is_held_back_and_resets_ends(serve, client, monkeypatch):
     monkeypatch.setattr(unsent_total, "SLOW_S", 60.0)
-    server = serve(Replies, max_handler_threads=8, max_unsent=MOST, transport_options=SMALL)
+    server = serve(Replies, max_handler_threads=16, max_unsent=MOST, transport_options=SMALL)
     others = [client(server) for _ in range(20)]
     for sock in others:
         sock.sendall(b"b")
-    assert eventually(lambda: server.info().busy_threads >= 4)
+    assert eventually(lambda: server.info().busy_threads >= 8)
     for sock in others:
         reset(sock)
     assert eventually(lambda: server.info().active_connections == 0)
@@ -128,6 +144,16 @@ def test_a_message_ends_one_that_is_held_back(crowd):
     task.machine.callbacks._handler.handle_info = lambda message, socket: (seen.set(), Close())[1]
     task.handle.post("x")
     assert seen.wait(10)
+
+
+def test_the_last_thread_is_for_those_who_read(crowd):
+    for _ in range(5):
+        crowd.reserve._next_more = 0.0
+        crowd.known.sendall(b"x")
+        assert receive(crowd.known, 1) == b"x"
+    assert eventually(lambda: len(crowd.reserve._inside) == 15)
+    crowd.known.sendall(b"x")
+    assert receive(crowd.known, 1) == b"x"
 
 
 def test_a_small_pool_keeps_none(serve, client, monkeypatch):
@@ -195,15 +221,15 @@ class Task:
     st.lists(
         st.tuples(
             st.sampled_from(["step", "waits", "parks", "leaves", "reads", "slow"]),
-            st.integers(0, 19),
+            st.integers(0, 29),
         ),
         max_size=120,
     )
 )
 def test_nobody_is_held_back_for_good(steps):
     log, time_now = [], [0.0]
-    the_reserve = Reserve(4, lambda: time_now[0])
-    tasks = [Task(log) for _ in range(20)]
+    the_reserve = Reserve(8, lambda: time_now[0])
+    tasks = [Task(log) for _ in range(30)]
     streams = {one: SimpleNamespace(sock=one) for one in tasks}
     inside, back = set(), set()
     before = reserve.peer_of, reserve.queued

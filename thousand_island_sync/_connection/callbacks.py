@@ -277,10 +277,10 @@ class Callbacks:
         Why the connection is to end, if it is. `parks`: nothing is about to be delivered."""
         whose, unsent = self._whose, stream.writer.buffer
         reserve = whose.env.reserve
-        held_back = reserve.busy and reserve.holds(whose, stream, parks or paused)
+        held_back = reserve.busy and (
+            reserve.leaves(whose) if paused else reserve.holds(whose, stream, parks)
+        )
         was_deaf = whose.deaf
-        if unsent is None and held_back is was_deaf:
-            return None
         held = whose.deaf = held_back or (unsent is not None and unsent.waits)
         if held and unsent is not None:  # who sends the last of it tells if he finds it deaf;
             held = whose.deaf = held_back or unsent.waits  # else it is seen here

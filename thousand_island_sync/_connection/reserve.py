@@ -14,8 +14,12 @@ the latest first, as the others have waited too long for their clients already. 
 bytes in the kernel's buffer gets one of the half. Until then what comes for it stays in the kernel
 (`deaf`), as it does while bytes wait here.
 
+Those who wait in sends may take a little all the time, and be there for an hour. So for each second
+that somebody is held back there is one thread more for new ones, of those that are kept, but for
+the last, and four more for the others, up to seven eighths; till the crowd is over.
+
 Nobody pays for it before: the hot path is left by `alert`, which all of them get when it begins.
-A pool of less than eight threads has none to keep.
+A pool of less than sixteen threads has none to keep.
 """
 
 from __future__ import annotations
@@ -33,6 +37,11 @@ from .._stream.duplex import Duplex
 
 #: Seconds between two looks at what the peers of those who are held back have taken since.
 _LOOK_S = 0.2
+#: Seconds for which somebody is held back until there is one thread more for them: in that time
+#: whoever takes nothing can be ended.
+_MORE_S = 1.0
+#: Of the pool: one kept thread is for new ones in the end, another never.
+_LEAST_HALF = 8
 
 
 class HeldBack(Protocol):
@@ -78,12 +87,16 @@ class Reserve:
     """
 
     __slots__ = (
+        "_called",
         "_clock",
         "_held",
         "_inside",
         "_limits",
         "_lock",
+        "_more",
+        "_most_more",
         "_next_look",
+        "_next_more",
         "armed",
         "busy",
         "everybody",
@@ -94,8 +107,10 @@ class Reserve:
         self._lock = lock("reserve")
         self._limits = {Peer.SLOW: most_senders, Peer.NEW: most_senders * 7 // 4}
         self._inside: dict[Any, None] = {}  # whose callbacks hold threads
+        self._called: set[Any] = set()  # of those: who has not come yet
         self._held: dict[Peer, dict[HeldBack, socket]] = {Peer.SLOW: {}, Peer.NEW: {}}
-        self._next_look = 0.0
+        self._more, self._most_more = 0, most_senders // 4 - 1
+        self._next_look = self._next_more = 0.0
         self.armed = self.busy = False
         self.everybody: Callable[[], Iterable[Task]] = tuple
 
@@ -106,7 +121,7 @@ class Reserve:
             self._inside[task] = None
             self.busy = True
             half = self._limits[Peer.SLOW]
-            begins = not self.armed and len(self._inside) >= half >= 4
+            begins = not self.armed and len(self._inside) >= half >= _LEAST_HALF
             self.armed = self.armed or begins
             chosen = self._choose()
         if begins:
@@ -129,8 +144,9 @@ class Reserve:
         task.alert = True
         peer = peer_of(stream)
         with self._lock:
+            self._called.discard(task)
             self._inside.pop(task, None)
-            holds = peer is not Peer.READS and len(self._inside) >= self._limits[peer]
+            holds = peer is not Peer.READS and len(self._inside) >= self._most(peer)
             for kind, held in self._held.items():
                 if not (holds and kind is peer):  # else it keeps its place
                     held.pop(task, None)
@@ -144,13 +160,14 @@ class Reserve:
 
     def _is_held(self, task: HeldBack) -> bool:
         with self._lock:
-            if any(task in held for held in self._held.values()):
+            if task in self._called or any(task in held for held in self._held.values()):
                 return True
         return self.leaves(task)
 
     def leaves(self, task: Any) -> bool:
         """No callback of it holds a thread; or it has ended. Whether it is held back: it is not."""
         with self._lock:
+            self._called.discard(task)
             self._inside.pop(task, None)
             for held in self._held.values():
                 held.pop(task, None)
@@ -158,22 +175,37 @@ class Reserve:
         _call(*chosen)
         return False
 
+    def _most(self, peer: Peer) -> int:
+        """With the lock: how many may be inside, for one of those to come in."""
+        most = self._limits[Peer.NEW]
+        if peer is Peer.NEW:
+            return most + self._more
+        return min(most, self._limits[Peer.SLOW] + 4 * self._more)
+
     def _choose(self) -> tuple[list[HeldBack], list[tuple[HeldBack, socket]]]:
         """With the lock: for whom there is room by now; and whose peers are to be looked at."""
         chosen: list[HeldBack] = []
         count, new, slow = len(self._inside), self._held[Peer.NEW], self._held[Peer.SLOW]
-        while new and count + len(chosen) < self._limits[Peer.NEW]:
+        time_now = self._clock()
+        if not (new or slow):
+            self._next_more = time_now + _MORE_S
+        elif time_now >= self._next_more:
+            self._more += self._more < self._most_more
+            self._next_more = time_now + _MORE_S
+        while new and count + len(chosen) < self._most(Peer.NEW):
             chosen.append(new.popitem()[0])
-        while slow and count + len(chosen) < self._limits[Peer.SLOW]:
+        while slow and count + len(chosen) < self._most(Peer.SLOW):
             chosen.append(first := next(iter(slow)))
             del slow[first]
+        self._inside.update(dict.fromkeys(chosen))  # or another one takes its place
+        self._called.update(chosen)
         looked_at: list[tuple[HeldBack, socket]] = []
-        if slow and (time_now := self._clock()) >= self._next_look:
+        if slow and time_now >= self._next_look:
             self._next_look = time_now + _LOOK_S
             looked_at = list(slow.items())
         if self.armed and not (new or slow) and count <= self._limits[Peer.SLOW] // 2:
-            self.armed = False
-        self.busy = self.armed or count > 0
+            self.armed, self._more = False, 0
+        self.busy = self.armed or len(self._inside) > 0
         return chosen, looked_at
 
     def faults(self) -> list[str]:
