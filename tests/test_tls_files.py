@@ -121,6 +121,19 @@ def test_d16_what_is_no_path(option, path, authority):
         TLS.prepare(**{**authority.options, option: path})
 
 
+@pytest.mark.parametrize("option", ["certfile", "keyfile", "ca_certs", "crl"])
+def test_pem_given_as_text_is_not_shown(option, authority):
+    options = {"certfile": authority.chain, "keyfile": authority.key, "verify": "none"}
+    text = authority.key.decode()
+    with pytest.raises(ConfigError) as found:
+        TLS.prepare(**{**options, option: text})
+    assert str(found.value).startswith(f"{option}: got the text of a PEM file, which is not shown")
+    error = found.value
+    while error is not None:
+        assert text.split("\n")[1][:20] not in str(error)
+        error = error.__cause__ or error.__context__
+
+
 def test_a_key_beside_its_certificate_and_one_that_is_not_encrypted(authority):
     both = authority.chain + authority.key
     assert TLS.prepare(certfile=both)

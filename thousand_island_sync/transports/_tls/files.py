@@ -25,6 +25,11 @@ def read_pem(value: Any, name: str) -> bytes:
     """What is in a file, or the given bytes."""
     if isinstance(value, bytes):
         return value
+    if "-----BEGIN" in os.fsdecode(value):
+        raise ConfigError(
+            f"{name}: got the text of a PEM file, which is not shown; give its path, or in Python"
+            " its bytes"
+        )
     try:
         with open(value, "rb") as file:
             return file.read()
