@@ -7,10 +7,21 @@ import pytest
 from tests.programs import ROOT
 from thousand_island_sync._base.nearest import did_you_mean, nearest
 
-NAMES = ["port", "host", "handler.error"]
+NAMES = ["port", "host", "handler.error", "H", "App", "app"]
 
 
-@pytest.mark.parametrize(("word", "meant"), [("prt", "port"), ("handler.eror", "handler.error")])
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("prt", "port"),
+        ("handler.eror", "handler.error"),
+        ("PORT", "port"),
+        ("Prt", "port"),
+        ("h", "H"),
+        ("Ap", "App"),
+        ("apP", "app"),
+    ],
+)
 def test_the_name_that_is_most_like_it(word, meant):
     assert nearest(word, NAMES) == meant
     assert did_you_mean(word, iter(NAMES)) == f"; did you mean {meant}?"

@@ -6,11 +6,19 @@ from collections.abc import Iterable
 
 
 def nearest(word: object, names: Iterable[str]) -> str | None:
-    """The name that is most like it; `None`: none is like it."""
+    """The name that is most like it; `None`: none is like it. Whether letters are upper or lower
+    case matters only between names that are the same otherwise."""
     import difflib  # here: it is needed for a mistake only
 
-    found = difflib.get_close_matches(word, list(names), n=1) if isinstance(word, str) else []
-    return found[0] if found else None
+    if not isinstance(word, str):
+        return None
+    every = list(names)
+    folded = [name.casefold() for name in every]
+    found = difflib.get_close_matches(word.casefold(), folded, n=1)
+    alike = [name for name, plain in zip(every, folded, strict=True) if plain in found]
+    return max(
+        alike, key=lambda name: difflib.SequenceMatcher(None, word, name).ratio(), default=None
+    )
 
 
 def did_you_mean(word: object, names: Iterable[str]) -> str:

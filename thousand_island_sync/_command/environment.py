@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .._base.nearest import nearest
 from .errors import UsageError
 from .line import Given
 from .table import TABLE
@@ -16,6 +17,8 @@ PREFIX = "THOUSAND_ISLAND_"
 #: Which the package reads itself, or the command line beside the options.
 _KNOWN = {"DEBUG", "PURE", "CONFIG"}
 _OTHERS = ("tcp://", "udp://")
+#: How other names of its go on.
+_OF_A_SERVICE = "SERVICE_"
 
 
 def variable(name: str) -> str:
@@ -23,6 +26,15 @@ def variable(name: str) -> str:
 
 
 _SETTINGS = {variable(name): setting for name, setting in TABLE.items()}
+
+
+def meant_by(name: str) -> str:
+    """What an unknown variable was meant to be; empty: none is like it."""
+    plain = name.removeprefix(PREFIX)
+    if plain.startswith(_OF_A_SERVICE):
+        return ""
+    meant = nearest(plain.lower(), [*TABLE, *map(str.lower, _KNOWN)])
+    return "" if meant is None else variable(meant)
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .environment import config_file, from_environment
+from .environment import config_file, from_environment, meant_by
 from .file import from_file
 from .line import Given, Line
 from .table import TABLE, Home
@@ -34,8 +34,11 @@ class Settings:
 
     def about_unknown_variables(self) -> str:
         """A line; their values may be secrets of somebody's."""
-        names = ", ".join(self.unknown_variables)
-        return f"the environment has variables that are no options: {names}"
+        names = self.unknown_variables
+        meant = [f"; {name}: did you mean {near}?" for name in names if (near := meant_by(name))]
+        return (
+            f"the environment has variables that are no options: {', '.join(names)}{''.join(meant)}"
+        )
 
     @property
     def shows_tracebacks(self) -> bool:
