@@ -10,12 +10,13 @@ import tomllib
 import pytest
 
 from tests.commands import Serving, run, write_app
-from tests.support import eventually, receive
+from tests.support import eventually, receive, running
 from tests.test_main import certificate_of, write_certificate
 from thousand_island_sync import __version__
 from thousand_island_sync.__main__ import main
 from thousand_island_sync._base import compiled
 from thousand_island_sync._command.environment import from_environment, variable
+from thousand_island_sync._command.file import from_file
 from thousand_island_sync._command.line import parse
 from thousand_island_sync._command.settings import collect
 from thousand_island_sync._command.table import TABLE
@@ -248,6 +249,7 @@ def test_what_kubernetes_says_of_a_service_is_left_alone(folder):
     assert len(warnings) == 1
     assert "THOUSAND_ISLAND_SERVICE_HOST, THOUSAND_ISLAND_SERVICE_PORT" in warnings[0]
     assert "10.0.0.1" not in warnings[0]
+    assert "did you mean" not in warnings[0]
 
 
 def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder):
@@ -256,6 +258,7 @@ def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder)
         assert it.stop() == 0
     (line,) = it.errors
     assert "THOUSAND_ISLAND_PROT, THOUSAND_ISLAND_X" in line
+    assert "; THOUSAND_ISLAND_PROT: did you mean THOUSAND_ISLAND_PORT?" in line
     assert "secret" not in line
     known = {"THOUSAND_ISLAND_DEBUG": "1", "THOUSAND_ISLAND_PURE": "1"}
     with Serving(folder, "--port", "0", "--log-level", "error", **known) as it:
@@ -272,6 +275,7 @@ def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder)
         (["chek"], "chek: there is no such subcommand; did you mean check?"),
         (["xyzzy"], "check"),
         (["app:Uper"], "did you mean Upper?"),
+        (["app:upper"], "did you mean Upper?"),
         (["ap:Upper"], "did you mean app?"),
         (["app:Outer.Iner"], "did you mean Inner?"),
         (["needy:Handler"], "No module named 'no_such_library'"),
@@ -314,6 +318,8 @@ def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder)
         (["--read-timeout"], "did you mean --read-timeout-ms?"),
         (["--ca", "a.pem"], "did you mean --ca-certs?"),
         (["--bind", "::"], "did you mean --host?"),
+        (["--password", "secret"], "--password: is no argument, for everybody sees those; give"),
+        (["--password=secret"], "(THOUSAND_ISLAND_PASSWORD), or in the file of --config"),
         (["--socket"], "did you mean --sockets?"),
     ],
 )
@@ -324,6 +330,7 @@ def test_a_line_that_is_wrong_is_one_line(words, says, folder, capsys):
         assert main(arguments) == 2
         found = capsys.readouterr()
         assert says in found.err
+        assert "secret" not in found.err
         assert (found.err.count("\n"), found.out) == (1, "")
 
 
@@ -364,6 +371,8 @@ def test_a_line_that_is_wrong_is_one_line(words, says, folder, capsys):
         ("setup = 5", "a.toml: setup: got 5"),
         ('log_access = "perhaps"', "a.toml: log_access: got 'perhaps'"),
         ("num_listen_sockets = 2", "a.toml: num_listen_sockets: got 2; more"),
+        ("health = 0", "a.toml: health: got 0, takes HOST:PORT or unix:PATH"),
+        ("agent = []", "a.toml: agent: got [], takes HOST:PORT or unix:PATH"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_line(toml, says, folder, capsys):
@@ -379,6 +388,30 @@ def test_a_file_that_is_no_text_is_one_line(folder, capsys):
     (folder / "a.toml").write_bytes(b"port = '\xff'\n")
     assert main(["--config", "a.toml"]) == 2
     assert "a.toml: is no TOML" in capsys.readouterr().err
+
+
+def test_a_file_of_any_size_or_kind_is_one_line(folder, capsys, monkeypatch):
+    (folder / "a.toml").write_bytes(b"a" * (1 << 20) + b"a")
+    os.mkfifo(folder / "nobody")
+    monkeypatch.setattr("thousand_island_sync._command.file._READ_S", 0.05)
+    for path, says in (
+        ("a.toml", "a.toml: it has more than 1048576 bytes"),
+        ("/dev/zero", "/dev/zero: it has more than 1048576 bytes"),
+        ("nobody", "nobody: nobody has written it within 0.05 s"),
+    ):
+        assert main(["--config", path]) == 2
+        assert capsys.readouterr().err == f"thousand-island: --config: {says}\n"
+
+
+def test_a_file_may_be_a_pipe(folder):
+    os.mkfifo(folder / "pipe")
+
+    def write():
+        with open(folder / "pipe", "w") as pipe:
+            pipe.write("port = 17\r\n" + "# more\n" * 20_000)
+
+    with running(write):
+        assert from_file(str(folder / "pipe"))["port"].value == 17
 
 
 @pytest.mark.parametrize(
@@ -505,6 +538,27 @@ def test_a_signal_ends_it_while_it_still_imports(number, folder):
         process.kill()
         process.wait()
     assert (process.returncode, errors) == (0, b"")
+
+
+SWALLOWS = """
+import os, signal
+from thousand_island_sync import Handler
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except BaseException:
+    pass
+
+def serves():
+    print("set up", flush=True)
+"""
+
+
+def test_a_signal_that_an_import_swallows_ends_it_all_the_same(folder):
+    (folder / "swallows.py").write_text(SWALLOWS)
+    found = run(folder, "swallows:Handler", "--port", "0")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    found = run(folder, "app:Upper", "--port", "0", "--setup", "swallows:serves")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
 def test_sighup_names_what_needs_a_restart_and_changes_the_level(folder):

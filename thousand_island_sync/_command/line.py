@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .._base.options import MISSING
 from .errors import UsageError, nearest, nearest_option
-from .table import SHORT, WITH_FLAGS, Setting, flag
+from .table import SECRETS, SHORT, WITH_FLAGS, Setting, flag
 
 
 class Given(NamedTuple):
@@ -130,6 +130,11 @@ class _Words:
             self.line.config = text if equals else self._next(name, "the path of a TOML file")
         elif name in _FLAGS:
             self._option(name, text if equals else None)
+        elif name.removeprefix("--") in SECRETS:
+            raise UsageError(
+                f"{name}: is no argument, for everybody sees those; give it in the environment"
+                f" (THOUSAND_ISLAND_{name.removeprefix('--').upper()}), or in the file of --config"
+            )
         else:
             near = nearest_option(name, [*_FLAGS, *_ASKS, "--config"])
             raise UsageError(f"{name}: there is no such argument{near} (--help shows them)")

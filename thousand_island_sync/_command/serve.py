@@ -39,6 +39,7 @@ def serve(
     signals.will_serve()
     with Logs(errors, settings.value("log_level"), settings.value("log_format")) as logs:
         _, servers = prepare(line.handler, settings)
+        signals.raise_again()
         logs.hide_failed_starts()
         hangup.survive()  # whatever was imported may have had other plans
         reload = Reload(line, servers, settings, logs)
@@ -56,6 +57,7 @@ def _serve(
     output: LineWriter,
 ) -> bool:
     def started() -> None:
+        signals.raise_again()
         logs.it_serves()
         if settings.unknown_variables:
             _log.warning("%s", settings.about_unknown_variables())
@@ -78,4 +80,5 @@ def _serve(
         setup = settings.value("setup")
         if setup is not None:
             call(setup, find(setup))
+        signals.raise_again()
         return serve_until_signalled(servers, heeded, settings.value("drain_delay_ms"), started)

@@ -39,6 +39,7 @@ class Signals:
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
         self._are_heeded = False
+        self._ended_by: int | None = None
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is not threading.main_thread():
@@ -67,7 +68,17 @@ class Signals:
 
     def _end(self, number: int, frame: object) -> None:
         if not self._are_heeded:
+            self._ended_by = number
             raise EndedEarly(number)
+
+    def raise_again(self) -> None:
+        """Where something that was imported, or a `__del__`, has swallowed it.
+
+        Raises:
+            EndedEarly: one has come.
+        """
+        if self._ended_by is not None:
+            raise EndedEarly(self._ended_by)
 
     def are_heeded(self) -> None:
         """The servers end by them now. Afterwards the exit code is known: they change nothing."""
