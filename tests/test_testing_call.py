@@ -21,6 +21,7 @@ from thousand_island_sync import (
     LimitExceeded,
     MailboxFull,
     NotSupported,
+    SendBufferFull,
     ServerStopping,
     SocketClosed,
     SocketTimeout,
@@ -523,6 +524,19 @@ def test_close_from_a_callback_is_handle_shutdown():
     transcript = call(does(handle_data=close), b"x")
     assert transcript.ended == "shutdown"
     assert names(transcript)[-2:] == ["handle_shutdown", "handle_end"]
+
+
+def test_a_handle_sends_as_the_socket_does_and_in_order():
+    def publish(data, socket):
+        socket.connection.send(b"<")
+        socket.send(data)
+        assert socket.connection.send([b">", b"\n"]) == 2
+
+    transcript = call(does(handle_data=publish), b"one", b"two", EOF)
+    assert transcript.sent == b"<one>\n<two>\n"
+    assert transcript.ended == "peer_closed"
+    with pytest.raises(SendBufferFull):
+        raise call(does(handle_data=publish), b"one", max_unsent=1, max_unsent_total=1).error
 
 
 # ---- what takes more than memory -----------------------------------------------------

@@ -280,10 +280,11 @@ class SendBuffer:
         stream = self._stream
         if stream is None:
             return
-        connection, fd = stream.connection, stream.sock.fileno()
+        connection = stream.connection
         while True:
             goes = self.record or (self.size and (self.ahead or not self.barrier))
-            if goes and self.failure is None and not stream.channel.shaking and fd >= 0:
+            goes = goes and self.failure is None and not stream.channel.shaking
+            if goes and (fd := stream.sock.fileno()) >= 0:
                 self._watched = fd
                 self.idle(self._total.clock())
                 self._total.driver.watch(self, fd, read=stream.channel.send_wants == READ)
