@@ -36,7 +36,9 @@ from thousand_island_sync import (
     SocketClosed,
     SwitchTransport,
     ThousandIsland,
+    events,
 )
+from thousand_island_sync._connection.callbacks import Callbacks
 
 
 def framed(framing, base=None):
@@ -343,6 +345,82 @@ def test_set_by_a_callback_of_another_connection(serve, client):
     assert receive(a, 2) == b"3\n"
     b.sendall(b"1\n22\n")
     assert receive(b, 4) == b"1\n2\n"
+
+
+def test_set_again_by_a_callback_of_another_connection_while_half_a_frame_waits(serve, client):
+    made = []
+
+    class Told(framed(NOT_SET)):
+        def handle_connection(self, socket):
+            self.framing = Lines()
+            made.append(self)
+
+        def handle_data(self, data, socket):
+            if data.startswith(b"cut at "):
+                made[1].framing = Lines(data[-1:])
+            super().handle_data(data, socket)
+
+    server = serve(Told)
+    a = client(server)
+    assert eventually(lambda: made)
+    b = client(server)
+    b.sendall(b"1;22,333")
+    assert eventually(lambda: received(server, 8))
+    a.sendall(b"cut at ;\n")
+    assert receive(b, 2) == b"1\n"
+    a.sendall(b"cut at ,\n")
+    assert receive(b, 2) == b"2\n"
+
+
+def test_set_by_another_thread_under_a_lock_that_a_receiver_waits_for(serve, client):
+    made, waits, held = queue.SimpleQueue(), threading.Event(), threading.Lock()
+
+    class Told(framed(NOT_SET)):
+        def __init__(self, options):
+            super().__init__(options)
+            made.put(self)
+
+    def look(server, **told):
+        waits.set()
+        with held:
+            pass
+
+    server = serve(Told)
+    with held, events.handler_start.connected_to(look, sender=server):
+        sock = client(server)
+        assert waits.wait(5)
+        set_by = threading.Thread(target=setattr, args=(made.get(timeout=5), "framing", Lines()))
+        set_by.start()
+        set_by.join(5)
+        stuck = set_by.is_alive()
+    assert not stuck
+    sock.sendall(b"a\nbc\n")
+    assert receive(sock, 4) == b"1\n2\n"
+
+
+def test_set_on_a_handler_that_no_connection_has_costs_no_look_at_all_connections(
+    monkeypatch, serve, client
+):
+    looked = []
+    whether = Callbacks.calls
+
+    def calls(self, handler, or_makes=False):
+        looked.append(handler)
+        return whether(self, handler, or_makes)
+
+    class Part(Handler):
+        pass
+
+    class Whole(framed(Lines())):
+        def handle_connection(self, socket):
+            part = Part(None)
+            part.framing = Lines()
+
+    server = serve(Whole)
+    monkeypatch.setattr(Callbacks, "calls", calls)
+    for number in range(1, 6):
+        assert talk(server, client, b"a\n", 2) == b"1\n"
+        assert len(looked) == number
 
 
 def test_a_handler_of_nobody_may_be_given_one(serve, client):

@@ -147,8 +147,7 @@ _framing_set: list[Callable[[Handler], object]] = []
 
 
 def when_framing_is_set(tell: Callable[[Handler], object]) -> None:
-    """`tell` is called with each handler on which `framing` is set for the first time, or by a
-    thread that runs no callback. Thread: who sets it."""
+    """`tell` is called with each handler on which `framing` is set. Thread: who sets it."""
     _framing_set.append(tell)
 
 
@@ -161,10 +160,9 @@ class _FramingOfSelf:
 
     def __set__(self, handler: Handler, framing: Framing | None) -> None:
         vars(handler)["framing"] = framing
-        first, handler._sets_framing = not handler._sets_framing, True
-        if first or waits.current_task() is None:
-            for tell in _framing_set:
-                tell(handler)
+        handler._sets_framing = True
+        for tell in _framing_set:
+            tell(handler)
         waits.look_again()
 
 

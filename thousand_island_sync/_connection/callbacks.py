@@ -146,9 +146,9 @@ class Callbacks:
         if self.frames is None and self._handler._sets_framing:
             self.cut_frames()
 
-    def calls(self, handler: Handler) -> bool:
-        """Whether it is this one; as long as it is being made, any is. Thread: any."""
-        return getattr(self, "_handler", handler) is handler
+    def calls(self, handler: Handler, or_makes: bool = False) -> bool:
+        """Whether it is this one; `or_makes`: or is being made, and so may be. Thread: any."""
+        return getattr(self, "_handler", handler if or_makes else None) is handler
 
     def data(self, data: Any, socket: Socket) -> object:
         """`handle_data`, which is looked up each time: it may be set anew. What it returns, or

@@ -70,6 +70,10 @@ class Handlers:
         """Raises BaseException: whatever its `__init__` did."""
         return context.run(self._cls, self._options)
 
+    def may_make(self, handler: Handler) -> bool:
+        """Whether it is of their class, which by `__new__` may make others. Thread: any."""
+        return isinstance(handler, self._cls) or self._cls.__new__ is not object.__new__
+
 
 class Census(Protocol):
     """Keeps count of connections. Thread: the owner's of each."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .._base import waits
+from .._base.clock import FOREVER, now
 from .._scheduler.task import AGAIN, PARK, Task
 from .._stream.buffer import CHUNK
 from .._stream.duplex import Duplex
@@ -217,13 +218,14 @@ class ConnectionTask(Task):
             self.env.pool.detach(self)
             self.alert = True  # the next step forgets how this callback waited
 
-    def let_step_end(self) -> None:
+    def let_step_end(self, timeout: float = FOREVER) -> None:
         # In a callback the owner uses the descriptor by way of the socket alone, under its
         # locks; CLOSING, it asks the socket first. In all other states it may receive.
         if waits.current_task() is self:
             return
         waits.give_way()
-        while self.machine.state not in APART and self.env.pool.runs(self):
+        until = now() + timeout
+        while self.machine.state not in APART and self.env.pool.runs(self) and now() < until:
             _a_moment.wait(0.001)
 
     def give_up(self) -> None:

@@ -12,18 +12,24 @@ from .._connection.task import ConnectionTask
 from ..handler import Handler, when_framing_is_set
 from . import orphans
 
+#: Seconds for the step of another thread that is under way. What it calls may wait for us: a
+#: receiver of an event, for a lock that is held here.
+_STEP_S = 1.0
+
 
 def put_in() -> None:
     when_framing_is_set(_look_for)
 
 
 def _look_for(handler: Handler) -> None:
-    task = waits.current_task()
-    if isinstance(task, ConnectionTask) and task.machine.callbacks.calls(handler):
+    here = waits.current_task()
+    if isinstance(here, ConnectionTask) and here.machine.callbacks.calls(handler, or_makes=True):
         return  # it looks when that callback, or the constructor, has returned
     for run in orphans.runs():
+        if not run.serves(handler):
+            continue
         for one in run.limit.snapshot():
             if isinstance(one, ConnectionTask) and one.machine.callbacks.calls(handler):
                 one.inbox.frame()
-                one.let_step_end()  # whose receive may be under way
+                one.let_step_end(_STEP_S)  # whose receive may be under way
                 return

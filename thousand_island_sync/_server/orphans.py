@@ -20,7 +20,7 @@ from threading import get_ident
 from typing import Any, NoReturn, Protocol
 
 from .._base import descriptors, fork, waits
-from .._base.clock import Times
+from .._base.clock import FOREVER, Times
 from .._connection.inbox import Inbox
 from .._connection.task import ConnectionTask
 from .._listener.connection_limit import ConnectionLimit
@@ -33,6 +33,7 @@ from .._stream.handover import share
 from .._stream.states import ON_CLOSE, ON_INTERRUPT
 from .._stream.unsent_total import UnsentTotal
 from ..errors import ThousandIslandError
+from ..handler import Handler
 
 
 class Run(Protocol):
@@ -47,6 +48,7 @@ class Run(Protocol):
     def times(self) -> Times: ...
     @property
     def unsent(self) -> UnsentTotal: ...
+    def serves(self, handler: Handler) -> bool: ...
 
 
 _runs: weakref.WeakSet[Run] = weakref.WeakSet()
@@ -135,7 +137,7 @@ class Orphan(ConnectionTask):
     def interrupt(self) -> int | None:
         return None
 
-    def let_step_end(self) -> None:
+    def let_step_end(self, timeout: float = FOREVER) -> None:
         pass  # it is in its callback, for good
 
     def give_up(self) -> None:

@@ -32,6 +32,7 @@ from .._scheduler.worker import Running
 from .._stream.unsent_total import UnsentTotal
 from ..connection import Connection
 from ..errors import ListenError
+from ..handler import Handler
 from ..transports.base import Transport
 from . import accelerator, late_framing, orphans
 from . import checked as _checked
@@ -160,6 +161,11 @@ class Run:
     def unsent(self) -> UnsentTotal:
         """What waits to be sent in its connections."""
         return self._env.unsent
+
+    def serves(self, handler: Handler) -> bool:
+        """Whether a connection of it may have that one. Thread: any."""
+        env: Environment | None = getattr(self, "_env", None)
+        return env is not None and env.handlers.may_make(handler)
 
     # ---- opening ------------------------------------------------------------------
 
