@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import pytest
 
 from tests.programs import program, python_blocks
-from tests.support import receive, receive_all
+from tests.support import eventually, receive, receive_all
 from thousand_island_sync import ConfigError, Handler, ThousandIsland, socketserver_handler
 
 PAGE = "docs/socketserver.md"
@@ -120,6 +120,54 @@ def test_many_clients_of_one_request_handler_at_once(wire, errors):
         assert receive(client, len(lines)) == lines.upper()
     for sender in senders:
         sender.join(10)
+    assert not errors.told
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_request_handlers_are_of_their_own_class(is_partial, wire, errors):
+    made = []
+
+    class NoDelay(socketserver.StreamRequestHandler):
+        disable_nagle_algorithm = True
+
+        def __init__(self, *arguments, greeting=b"hi"):
+            self.greeting = greeting
+            super().__init__(*arguments)
+
+        def handle(self):
+            made.append((type(self), sorted(vars(self))))
+            self.wfile.write(self.greeting)
+
+    given = partial(NoDelay, greeting=b"ho") if is_partial else NoDelay
+    server = wire.serve(socketserver_handler(given))
+    with closing(wire.connect(server)) as client:
+        assert receive_all(client) == (b"ho" if is_partial else b"hi")
+    assert [kind for kind, _ in made] == [NoDelay]
+    assert ("disable_nagle_algorithm" in made[0][1]) is (wire.name == "unix")
+    assert not errors.told
+
+
+def test_wsgi_handlers_are_of_their_own_class_and_hold_nothing_of_ours(wire, errors):
+    made = []
+
+    class Quiet(WSGIRequestHandler):
+        def handle(self):
+            made.append(self)
+            super().handle()
+
+        def log_message(self, format, *arguments):
+            pass
+
+    def application(environ, start):
+        start("200 OK", [])
+        return [environ["wsgi.url_scheme"].encode()]
+
+    server = wire.serve(socketserver_handler(Quiet, get_app=lambda: application))
+    with closing(wire.connect(server)) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert receive_all(client).endswith(b"https" if wire.secure else b"http")
+    assert type(made[0]) is Quiet
+    assert eventually(lambda: "get_environ" not in vars(made[0]))
     assert not errors.told
 
 

@@ -66,7 +66,7 @@ def socketserver_handler(
         )
     elif not ignore_hooks:
         _check_hooks(server)
-    adapter = _Adapter(_fitted(RequestHandlerClass), server)
+    adapter = _Adapter(RequestHandlerClass, server)
 
     class Adapted(Handler):
         __doc__ = f"Serves {_name(RequestHandlerClass)}; made by `socketserver_handler`."
@@ -133,51 +133,49 @@ def _is_a(maker: RequestHandlerMaker, module: str, name: str) -> bool:
     return known is not None and isinstance(made, type) and issubclass(made, known)
 
 
-def _fitted(maker: RequestHandlerMaker) -> RequestHandlerMaker:
-    """The same, with what its connections need here."""
-    if isinstance(maker, partial):
-        return partial(_fitted(maker.func), *maker.args, **maker.keywords)
-    if not isinstance(maker, type):
-        return maker
-    fitted: Any = maker
-    if _is_a(maker, "wsgiref.simple_server", "WSGIRequestHandler"):
-        fitted = _with_https(fitted)
-    if getattr(maker, "disable_nagle_algorithm", False):
-        fitted = _with_nagle_left_alone(fitted)
-    fitted.__name__, fitted.__qualname__ = maker.__name__, maker.__qualname__
-    return fitted  # type: ignore[no-any-return]
+class _Maker:
+    """Makes request handlers, each of its own class, with what its connection needs here."""
 
+    def __init__(self, maker: RequestHandlerMaker) -> None:
+        self._make = maker
+        self._class: Any = getattr(maker, "func", maker)  # a partial's
+        self._arguments = getattr(maker, "args", ()), getattr(maker, "keywords", {})
+        self._by_wsgi = _is_a(maker, "wsgiref.simple_server", "WSGIRequestHandler")
+        sets = isinstance(self._class, type) and self._class
+        self._sets_nodelay = bool(getattr(sets, "disable_nagle_algorithm", False))
 
-def _with_https(maker: Any) -> type:
-    """For WSGI over TLS: the environment says HTTPS=on (wsgiref.util.guess_scheme)."""
+    def make(self, socket: Socket, address: Any, server: Any) -> None:
+        """One, which serves its connection as it is made."""
+        over_tls = self._by_wsgi and socket.secure
+        # A Unix socket has no TCP_NODELAY: `setup` would raise (xmlrpc's sets it).
+        no_delay = self._sets_nodelay and socket.family == stdlib_socket.AF_UNIX
+        if not (over_tls or no_delay):
+            self._make(socket, address, server)
+            return
+        arguments, keywords = self._arguments
+        given = (*arguments, socket, address, server)
+        handler = self._class.__new__(self._class, *given, **keywords)
+        if no_delay:
+            handler.disable_nagle_algorithm = False
+        if over_tls:
+            handler.get_environ = partial(self._https_environ, handler)
+        try:
+            handler.__init__(*given, **keywords)
+        finally:
+            vars(handler).pop("get_environ", None)  # else it would hold itself
 
-    class OverTLSToo(maker):  # type: ignore[misc]
-        def get_environ(self) -> dict[str, Any]:
-            environ: dict[str, Any] = super().get_environ()
-            if self.request.secure:
-                environ["HTTPS"] = "on"
-            return environ
-
-    return OverTLSToo
-
-
-def _with_nagle_left_alone(maker: Any) -> type:
-    """For Unix sockets, which have no TCP_NODELAY: `setup` would raise (xmlrpc's sets it)."""
-
-    class OnUnixSocketsToo(maker):  # type: ignore[misc]
-        def setup(self) -> None:
-            if self.request.family == stdlib_socket.AF_UNIX:
-                self.disable_nagle_algorithm = False
-            super().setup()
-
-    return OnUnixSocketsToo
+    def _https_environ(self, handler: Any) -> dict[str, Any]:
+        """For WSGI over TLS (wsgiref.util.guess_scheme)."""
+        environ: dict[str, Any] = self._class.get_environ(handler)
+        environ["HTTPS"] = "on"
+        return environ
 
 
 class _Adapter:
     """What the connections of one made class share."""
 
     def __init__(self, make: RequestHandlerMaker, server: Any) -> None:
-        self._make = make
+        self._make = _Maker(make).make
         self._server = server
         # Those of http.server take the host from the address, which a Unix peer's has not.
         self._by_http = _is_a(make, "http.server", "BaseHTTPRequestHandler")
