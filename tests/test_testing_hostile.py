@@ -169,3 +169,9 @@ def test_the_server_goes_on(behave):
         sock = server.connect()
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("behave", EVERY, ids=NAMES)
+def test_none_is_no_limit(behave):
+    with serve(Echo, read_timeout_ms=100, handshake_timeout_ms=100) as server:
+        assert behave(server.local_address, timeout_ms=None).ended in ("eof", "reset")

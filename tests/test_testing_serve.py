@@ -377,3 +377,30 @@ def test_a_recorder_waits_for_what_another_thread_causes():
         assert receive(sock, 1) == b"x"
         threading.Timer(0.05, sock.close).start()
         assert recorder.wait_for("socket.close", timeout_ms=5_000)
+
+
+def test_waiting_without_a_limit_ends_with_the_event():
+    with serve(Echo) as server, EventRecorder(server) as recorder:
+        server.connect()
+        assert len(recorder.wait_for("handler.start", timeout_ms=None)) == 1
+
+
+def test_what_a_recorder_does_for_an_event_grows_with_no_number_of_events():
+    class Counted(list):
+        looked = 0
+
+        def __iter__(self):
+            Counted.looked += len(self)
+            return super().__iter__()
+
+    with EventRecorder() as recorder:
+        recorder._events = Counted()
+        waiting = threading.Thread(target=recorder.wait_for, args=("handler.start", 300))
+        waiting.start()
+        for number in range(300):
+            recorder._receive(
+                None, event="handler.start", measurements={}, metadata={"number": number}
+            )
+        waiting.join(5)
+    assert not waiting.is_alive()
+    assert Counted.looked == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ class EventRecorder:
 
     def __init__(self, *servers: ThousandIsland) -> None:
         self._events: list[Event] = []
+        self._by_name: defaultdict[str, list[Event]] = defaultdict(list)
         self._changed = threading.Condition()
         for signal in self._signals():
             for server in servers:
@@ -67,7 +69,9 @@ class EventRecorder:
         metadata: dict[str, Any],
     ) -> None:
         with self._changed:
-            self._events.append(Event(event, measurements, metadata))
+            told = Event(event, measurements, metadata)
+            self._events.append(told)
+            self._by_name[event].append(told)
             self._changed.notify_all()
 
     @property
@@ -76,13 +80,13 @@ class EventRecorder:
         with self._changed:
             return list(self._events)
 
-    def wait_for(self, name: str, count: int = 1, timeout_ms: float = 5_000) -> list[Event]:
+    def wait_for(self, name: str, count: int = 1, timeout_ms: float | None = 5_000) -> list[Event]:
         """Waits until an event was told so often.
 
         Args:
             name: its dotted name.
             count: how often.
-            timeout_ms: milliseconds.
+            timeout_ms: milliseconds; `None`: no limit.
 
         Returns:
             The first `count` of them, those that came before this call among them.
@@ -94,16 +98,13 @@ class EventRecorder:
         if name not in events.ALL:
             hint = did_you_mean(name, events.ALL)
             raise ConfigError(f"wait_for: there is no event {name!r}{hint}")
+        timeout = None if timeout_ms is None else timeout_ms / 1000
         with self._changed:
-            self._changed.wait_for(lambda: len(self._of(name)) >= count, timeout_ms / 1000)
-            found = self._of(name)
-            if len(found) < count:
+            found = self._by_name[name]
+            if not self._changed.wait_for(lambda: len(found) >= count, timeout):
                 came = ", ".join(one.name for one in self._events) or "nothing"
                 raise AssertionError(
                     f"{name} came {len(found)} times within {timeout_ms:g} ms, and not {count};"
                     f" what came: {came}"
                 )
-        return found[:count]
-
-    def _of(self, name: str) -> list[Event]:
-        return [one for one in self._events if one.name == name]
+            return found[:count]

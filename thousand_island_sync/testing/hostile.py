@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .._base.clock import FOREVER
 from .._base.types import SocketAddress
 from ._serve import connected
 
@@ -72,7 +73,7 @@ class _Client:
     def outcome(self, ended: Ended) -> Outcome:
         return Outcome(bytes(self._sent), bytes(self._received), ended)
 
-    def left(self, most: float = float("inf")) -> float:
+    def left(self, most: float = FOREVER) -> float:
         """Seconds of its time, or `most`."""
         return max(0.0, min(self._until - time.monotonic(), most))
 
@@ -100,7 +101,7 @@ class _Client:
         poller = select.poll()
         wanted = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         poller.register(self._sock, wanted | _HANGUP)
-        found = poller.poll(timeout * 1000)
+        found = poller.poll(None if timeout == FOREVER else timeout * 1000)
         bits = found[0][1] if found else 0
         if read and bits & ~select.POLLOUT and not self._read():
             raise _Over("eof")
@@ -147,11 +148,14 @@ class _Over(Exception):
         self.ended: Ended = ended
 
 
-def _run(address: SocketAddress, timeout_ms: float, behave: Callable[[_Client], Ended]) -> Outcome:
+def _run(
+    address: SocketAddress, timeout_ms: float | None, behave: Callable[[_Client], Ended]
+) -> Outcome:
     """A client that behaves so; what came of it."""
-    until = time.monotonic() + timeout_ms / 1000
+    timeout = None if timeout_ms is None else timeout_ms / 1000
+    until = FOREVER if timeout is None else time.monotonic() + timeout
     try:
-        sock = connected(address, timeout_ms / 1000)
+        sock = connected(address, timeout)
     except TimeoutError:
         return Outcome(b"", b"", "timeout")
     except ConnectionResetError:  # it was there, and quick
@@ -169,7 +173,7 @@ def _run(address: SocketAddress, timeout_ms: float, behave: Callable[[_Client], 
 
 
 def dribble(
-    address: SocketAddress, data: bytes, every_ms: float, timeout_ms: float = 5_000
+    address: SocketAddress, data: bytes, every_ms: float, timeout_ms: float | None = 5_000
 ) -> Outcome:
     """Sends a byte at a time, with pauses, and then waits for the end.
 
@@ -177,7 +181,7 @@ def dribble(
         address: as of `local_address`.
         data: what it sends.
         every_ms: milliseconds between two bytes.
-        timeout_ms: milliseconds in all.
+        timeout_ms: milliseconds in all; `None`: no limit.
 
     Thread: any.
     """
@@ -193,14 +197,16 @@ def dribble(
     return _run(address, timeout_ms, behave)
 
 
-def reset_after(address: SocketAddress, data: bytes, n: int, timeout_ms: float = 5_000) -> Outcome:
+def reset_after(
+    address: SocketAddress, data: bytes, n: int, timeout_ms: float | None = 5_000
+) -> Outcome:
     """Sends the first `n` bytes of `data`, and resets the connection in the middle of it.
 
     Args:
         address: as of `local_address`.
         data: what it would send.
         n: how many bytes of that it does send.
-        timeout_ms: milliseconds in all.
+        timeout_ms: milliseconds in all; `None`: no limit.
 
     Thread: any.
     """
@@ -214,13 +220,13 @@ def reset_after(address: SocketAddress, data: bytes, n: int, timeout_ms: float =
     return _run(address, timeout_ms, behave)
 
 
-def never_read(address: SocketAddress, data: bytes, timeout_ms: float = 5_000) -> Outcome:
+def never_read(address: SocketAddress, data: bytes, timeout_ms: float | None = 5_000) -> Outcome:
     """Sends `data`, reads nothing, and waits until the server has had enough.
 
     Args:
         address: as of `local_address`.
         data: what it sends, as far as the server takes it.
-        timeout_ms: milliseconds in all.
+        timeout_ms: milliseconds in all; `None`: no limit.
 
     Thread: any.
     """
@@ -241,13 +247,13 @@ def never_read(address: SocketAddress, data: bytes, timeout_ms: float = 5_000) -
     return _run(address, timeout_ms, behave)
 
 
-def half_close(address: SocketAddress, data: bytes, timeout_ms: float = 5_000) -> Outcome:
+def half_close(address: SocketAddress, data: bytes, timeout_ms: float | None = 5_000) -> Outcome:
     """Sends `data`, ends its sending side, and reads until the end.
 
     Args:
         address: as of `local_address`.
         data: what it sends.
-        timeout_ms: milliseconds in all.
+        timeout_ms: milliseconds in all; `None`: no limit.
 
     Thread: any.
     """
@@ -261,12 +267,12 @@ def half_close(address: SocketAddress, data: bytes, timeout_ms: float = 5_000) -
     return _run(address, timeout_ms, behave)
 
 
-def half_handshake(address: SocketAddress, timeout_ms: float = 5_000) -> Outcome:
+def half_handshake(address: SocketAddress, timeout_ms: float | None = 5_000) -> Outcome:
     """Sends half a TLS ClientHello, and waits for the end.
 
     Args:
         address: as of `local_address`.
-        timeout_ms: milliseconds in all.
+        timeout_ms: milliseconds in all; `None`: no limit.
 
     Thread: any.
     """
@@ -274,19 +280,19 @@ def half_handshake(address: SocketAddress, timeout_ms: float = 5_000) -> Outcome
     return _begin_only(address, hello[: len(hello) // 2], timeout_ms)
 
 
-def half_proxy_header(address: SocketAddress, timeout_ms: float = 5_000) -> Outcome:
+def half_proxy_header(address: SocketAddress, timeout_ms: float | None = 5_000) -> Outcome:
     """Sends half a header of the PROXY protocol, version 1, and waits for the end.
 
     Args:
         address: as of `local_address`.
-        timeout_ms: milliseconds in all.
+        timeout_ms: milliseconds in all; `None`: no limit.
 
     Thread: any.
     """
     return _begin_only(address, b"PROXY TCP4 192.0.2.1 192.", timeout_ms)
 
 
-def _begin_only(address: SocketAddress, data: bytes, timeout_ms: float) -> Outcome:
+def _begin_only(address: SocketAddress, data: bytes, timeout_ms: float | None) -> Outcome:
     def behave(client: _Client) -> Ended:
         return client.read_on() if client.send(data) else "timeout"
 
