@@ -25,6 +25,7 @@ from .._base import addresses, descriptors
 from .._base.clock import now
 from .._base.own_threads import Launched, launch
 from .._base.sigpipe import QUIETLY
+from .._base.spare import Spare
 from .._base.supervised import Supervised, say
 from .._base.wake_up import WakeUp
 
@@ -62,6 +63,7 @@ class LineServer:
         self._over = False
         self._file: addresses.SocketFile | None = None
         self._clients: dict[socket.socket, Launched | None] = {}
+        self._spare = Spare()
         self._accepting = Supervised(self._accept_all, name)
 
     def open(self) -> None:
@@ -76,6 +78,7 @@ class LineServer:
         try:
             self._socket.setblocking(False)
             self._file = addresses.bind_unix(self._socket, self._path, 0o600, _BACKLOG, True)
+            self._spare.keep()
             self._accepting.start()
         except BaseException:
             self._close_listening()
@@ -111,6 +114,7 @@ class LineServer:
         if self._file is not None:
             self._file.remove()
         descriptors.close_listening(self._socket, shared=False)
+        self._spare.close()
         self._wake_up.close()
 
     # ---- accepting: a thread of its own ------------------------------------------------
@@ -126,8 +130,7 @@ class LineServer:
 
     def _accept_one(self) -> None:
         try:
-            with descriptors.thread.no_fork:
-                sock, _ = descriptors.accept(self._socket)
+            sock = self._spare.accept(self._socket)
         except BlockingIOError:
             return
         except OSError as error:
@@ -145,7 +148,7 @@ class LineServer:
             refusal = f"no thread can be started: {error}"
         sock.settimeout(0)  # nobody waits for who is refused
         _send(sock, _refused(refusal))
-        descriptors.close(sock)
+        self._spare.end(sock)
 
     def _refusal(self, sock: socket.socket) -> str | None:
         if not _may_ask(sock):
@@ -170,7 +173,7 @@ class LineServer:
                     _say_goodbye(sock)
                     break
         finally:
-            descriptors.close(sock)
+            self._spare.end(sock)
             self._clients.pop(sock, None)
 
     def _answer_to(self, line: bytes | _Refused) -> tuple[dict[str, Any], bool]:

@@ -12,7 +12,7 @@ that are connected for every server would be told of each probe, a log would be 
 would share with the server of which it tells what may be at fault. So it is one poll loop on one
 supervised thread, which calls nothing that waits. A client has a deadline and 4 KiB; where there
 are too many, the one that has been there for longest makes way. No descriptor is used but the
-listening socket, a wake-up and those of the clients (poll(2), not epoll).
+listening socket, a wake-up, those of the clients (poll(2), not epoll), and one that is kept spare.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from .._base import descriptors
 from .._base.clock import FOREVER, now
 from .._base.sigpipe import QUIETLY
+from .._base.spare import Spare
 from .._base.supervised import Supervised
 from .._base.wake_up import WakeUp
 from ..transports.base import ListenSocket
@@ -121,6 +121,8 @@ class SmallServer:
         self._clients: dict[int, _Client] = {}  # in the order in which they came
         self._over = False
         self._wake_up = WakeUp()
+        self._spare = Spare()
+        self._spare.keep()
         self._thread = Supervised(self._serve, name)
 
     def start(self) -> None:
@@ -141,6 +143,7 @@ class SmallServer:
         if not self._thread.give_up():
             self._thread.join(_LEAVES_WITHIN_S)
         self._listening.close()
+        self._spare.close()
         self._wake_up.close()
 
     # ---- the loop ---------------------------------------------------------------------
@@ -187,8 +190,7 @@ class SmallServer:
     def _accept_all(self) -> None:
         for _ in range(MOST_CLIENTS):
             try:
-                with descriptors.thread.no_fork:
-                    sock, _ = descriptors.accept(self._listening.socket)
+                sock = self._spare.accept(self._listening.socket)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -264,4 +266,4 @@ class SmallServer:
 
     def _close(self, client: _Client) -> None:
         self._clients.pop(client.sock.fileno(), None)
-        descriptors.close(client.sock)
+        self._spare.end(client.sock)
