@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.notified import NotifySocket
-from tests.support import Echo, echoes, eventually
+from tests.support import Echo, echoes, eventually, running
 from thousand_island_sync import Handler, ThousandIsland, systemd
 from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._command.service import Service, _Beats, watchdog_interval
@@ -135,6 +135,36 @@ def test_ready_once_and_stopping_once(heard):
     lines = heard.lines()
     assert lines.count("READY=1") == lines.count("STOPPING=1") == 1
     assert lines.index("READY=1") < lines.index("STOPPING=1")
+
+
+def test_what_finds_no_room_is_told_as_soon_as_there_is_some(tmp_path, monkeypatch, client, waits):
+    server = make(waits)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
+        full.bind(str(tmp_path / "full"))
+        full.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "full"))
+
+        def fill():
+            with systemd.Notifications() as notifications:
+                while notifications.send("X=1", wait=False):
+                    pass
+
+        def heard(line):
+            while line not in full.recv(1000).decode().split("\n"):
+                pass
+
+        with Service([server], {}) as service, server:
+            fill()
+            service.ready()
+            heard("READY=1")
+            sock = client(server)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+            fill()
+            with running(server.stop):
+                assert eventually(lambda: server.status == "stopping")
+                heard("STOPPING=1")
+                waits.go.set()
 
 
 def test_a_drain_is_the_beginning_of_the_stop(heard):

@@ -72,6 +72,7 @@ class Service:
         self._watchdog = _Watchdog(watchdog_interval(environment) if wanted else FOREVER)
         self._status = _Status(servers)
         self._phase = _Phase.STARTING
+        self._is_owed = False  # it could not be told of the phase: the next beat tells
         self._first_end = deque([None])  # taken by who says that it ends
         self._stop_began = self._stop_ends = self._half = FOREVER
         self._beats: dict[int, _Beats] = {}
@@ -97,6 +98,8 @@ class Service:
             signal.disconnect(receiver, sender=server)
         if self._phase is _Phase.SERVING:
             self._stop_begins(0.0)
+        if self._is_owed:
+            self._tell_phase(wait=False)
         for beat in list(self._beats.values()):
             beat.end()
         self._notifications.close()
@@ -110,7 +113,7 @@ class Service:
             for server in self._servers:
                 if self._receivers and id(server) not in self._beats:
                     self._begin_beats(server)  # who made it has started it, too
-            self._notifications.send("READY=1", *self._status.news())
+            self._tell_phase(*self._status.news())
 
     @contextlib.contextmanager
     def reloading(self) -> Iterator[None]:
@@ -122,7 +125,15 @@ class Service:
             yield
         finally:
             if serves and self._phase is _Phase.SERVING:
-                self._notifications.send("READY=1")
+                self._tell_phase()
+
+    def _tell_phase(self, *more: str, wait: bool = True) -> None:
+        """Now, or, where the queue of systemd's socket is full, with the next beat."""
+        told = self._notifications.send(self._phase.value, *more, wait=wait)
+        self._is_owed = self._notifications.are_wanted and not told
+        if self._is_owed:
+            for server in self._servers:
+                self._begin_beats(server)
 
     def _started(self, server: ThousandIsland, **event: Any) -> None:
         """Also when it is started again: its poll loop is another one."""
@@ -148,7 +159,7 @@ class Service:
         # The delay takes its time in any case: half of it is soon enough.
         self._half = self._stop_began + (delay if 0 < delay < FOREVER else longest) / 2
         self._phase = _Phase.STOPPING
-        self._notifications.send("STOPPING=1", wait=False)
+        self._tell_phase(wait=False)
         for server in self._servers:
             self._begin_beats(server)
 
@@ -167,6 +178,8 @@ class Service:
     def _next(self) -> float:
         """Seconds until the next beat."""
         least, most = _EXTEND_S
+        if self._is_owed:
+            return min(least, self._watchdog.next())
         if self._phase is not _Phase.STOPPING:
             most = _STATUS_S
         elif self._stop_ends != FOREVER:
@@ -192,8 +205,10 @@ class Service:
             told += self._extension()
         if self._phase is not _Phase.STARTING:
             told += self._status.news()
-        if told:
-            self._notifications.send(*told, wait=False)
+        if self._is_owed:
+            told.insert(0, self._phase.value)
+        if told and self._notifications.send(*told, wait=False):
+            self._is_owed = False
 
     def _extension(self) -> list[str]:
         """In the second half of a drain's delay, or of a stop, and from then on."""
