@@ -12,6 +12,7 @@ import pytest
 from tests.programs import ROOT, program
 from tests.support import Echo, answers, echoes, eventually
 from thousand_island_sync import ConfigError, ListenError, ThousandIsland, systemd
+from thousand_island_sync._base import addresses
 
 #: Where the descriptors lie that are "passed" here: those of pytest are below.
 FIRST = 700
@@ -94,6 +95,27 @@ def test_ipv6_is_served(passed):
     passed(listening(socket.AF_INET6, ("::1", 0)))
     with asking() as server, socket.create_connection(server.local_address, 5) as sock:
         echoes(sock)
+
+
+def test_vsock_is_listened_on(passed):
+    """Its clients come from other machines, and so are none here."""
+    try:
+        sock = listening(socket.AF_VSOCK, (socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+    except (AttributeError, OSError):
+        pytest.skip("this system has no vsock(7)")
+    address = sock.getsockname()
+    passed(sock)
+    with asking() as server:
+        assert server.local_address == address
+        assert server.info().local_address == address
+        assert server.info().backlog is None
+        assert addresses.show(address) == f"vsock:{address[0]}:{address[1]}"
+
+
+def test_addresses_of_vsock_are_two_numbers():
+    peer = (3, 1025)
+    for understood in (addresses.plain, addresses.pair, addresses.remote, addresses.sharing_host):
+        assert understood(peer) == peer
 
 
 def test_one_acceptor_accepts_from_all_sockets(passed):

@@ -49,6 +49,8 @@ def show_unix(name: str | bytes) -> str:
 def plain(address: Any) -> SocketAddress:
     """A socket address as users see it: an IPv4 client of a dual-stack socket is IPv4."""
     if isinstance(address, tuple):
+        if not isinstance(address[0], str):
+            return address  # of vsock(7): two numbers
         if address[0].startswith("::ffff:") and "." in address[0]:
             return (address[0][7:], address[1])
         return scoped(address)
@@ -74,7 +76,10 @@ def sharing_host(address: Any) -> Any:
         return address
     if len(address) == 2:  # IPv4
         host, port = address
-        return sys.intern(host), port
+        try:
+            return sys.intern(host), port
+        except TypeError:  # of vsock(7)
+            return address
     host, *rest = scoped(address)
     return (sys.intern(host), *rest)
 
@@ -97,6 +102,8 @@ def show(address: Any) -> str:
     if not isinstance(address, tuple):
         return f"unix:{address}" if address else "a Unix peer"
     host, port = address
+    if not isinstance(host, str):
+        return f"vsock:{host}:{port}"  # as systemd writes it
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -19,6 +19,7 @@ from .._base.options import Check, Option, is_sequence, is_text, optional, whole
 
 _LINUX = sys.platform.startswith("linux")
 _UNIX = getattr(socket, "AF_UNIX", None)
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class Setting(NamedTuple):
@@ -145,7 +146,7 @@ _CALLS: dict[str, tuple[int, str]] = {
     "recv_buffer": (socket.SOL_SOCKET, "SO_RCVBUF"),
     "send_buffer": (socket.SOL_SOCKET, "SO_SNDBUF"),
 }
-#: A Unix socket has these two alone.
+#: What is no internet socket (a Unix one, vsock(7)) has these two alone.
 _OF_UNIX = ("recv_buffer", "send_buffer")
 
 
@@ -169,7 +170,7 @@ def set_inherited(sock: socket.socket, options: Mapping[str, Any]) -> None:
     Raises:
         OptionRefused: the kernel does not take one.
     """
-    for name in _OF_UNIX if sock.family == _UNIX else _CALLS:
+    for name in _CALLS if sock.family in _INTERNET else _OF_UNIX:
         if options[name] is not None:
             set_option(sock, *_setting(name, options[name]))
     for setting in _given_settings(options):
@@ -211,7 +212,7 @@ class Own(NamedTuple):
     def set_on(self, sock: socket.socket) -> None:
         """Not every option is one of an accepted socket: what only a listener has fails here,
         and has been told at the start, or at the reload."""
-        for _, level, number, value in self.unix if sock.family == _UNIX else self.internet:
+        for _, level, number, value in self.internet if sock.family in _INTERNET else self.unix:
             try:
                 sock.setsockopt(level, number, value)
             except OSError:
