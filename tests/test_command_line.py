@@ -14,7 +14,7 @@ from tests.support import eventually, receive, running
 from tests.test_main import certificate_of, write_certificate
 from thousand_island_sync import __version__
 from thousand_island_sync.__main__ import main
-from thousand_island_sync._base import compiled
+from thousand_island_sync._base import compiled, whole_file
 from thousand_island_sync._command.environment import from_environment, variable
 from thousand_island_sync._command.file import from_file
 from thousand_island_sync._command.line import parse
@@ -393,7 +393,7 @@ def test_a_file_that_is_no_text_is_one_line(folder, capsys):
 def test_a_file_of_any_size_or_kind_is_one_line(folder, capsys, monkeypatch):
     (folder / "a.toml").write_bytes(b"a" * (1 << 20) + b"a")
     os.mkfifo(folder / "nobody")
-    monkeypatch.setattr("thousand_island_sync._command.file._READ_S", 0.05)
+    monkeypatch.setattr(whole_file, "WITHIN_S", 0.05)
     for path, says in (
         ("a.toml", "a.toml: it has more than 1048576 bytes"),
         ("/dev/zero", "/dev/zero: it has more than 1048576 bytes"),

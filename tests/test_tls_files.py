@@ -3,6 +3,7 @@ found, and shows no key."""
 
 import datetime
 import itertools
+import os
 
 import pytest
 import trustme
@@ -12,8 +13,10 @@ from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import rsa, x25519
 from cryptography.x509.oid import NameOID
 
+from tests.support import running
 from tests.test_tls import encrypted
 from thousand_island_sync import TLS, ConfigError
+from thousand_island_sync._base import whole_file
 
 
 def pem_of(key):
@@ -119,6 +122,22 @@ def test_d16_a_file_that_cannot_be_read(option, path, authority, tmp_path):
 def test_d16_what_is_no_path(option, path, authority):
     with pytest.raises(ConfigError, match=f"^transport_options: {option}: got "):
         TLS.prepare(**{**authority.options, option: path})
+
+
+@pytest.mark.parametrize("option", ["certfile", "keyfile", "ca_certs", "crl"])
+def test_a_pipe_that_nobody_writes_is_not_waited_for_for_good(
+    option, authority, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(whole_file, "WITHIN_S", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=f"^{option}: .*nobody has written it within 0.05 s"):
+        TLS.prepare(**{**authority.options, option: str(tmp_path / "pipe")})
+
+
+def test_a_certificate_may_come_out_of_a_pipe(authority, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with running(lambda: (tmp_path / "pipe").write_bytes(authority.chain)):
+        TLS.prepare(certfile=tmp_path / "pipe", keyfile=authority.key)
 
 
 @pytest.mark.parametrize("option", ["certfile", "keyfile", "ca_certs", "crl"])

@@ -3,15 +3,13 @@ transport."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import select
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._base.clock import now
+from .._base import whole_file
 from .._base.options import MISSING
 from .errors import UsageError, nearest_option, one_line
 from .line import Given
@@ -20,8 +18,7 @@ from .table import ANYTHING, TABLE, WRITTEN_AS_TEXT, Home, Setting
 TRANSPORT = "transport"
 #: How JSON begins where a text may stand as well.
 _JSON = ("{", "[", '"')
-#: What a file may have, and seconds that a pipe may take.
-_MOST_BYTES, _READ_S = 1 << 20, 5.0
+_MOST_BYTES = 1 << 20
 _NOT_HERE = {
     "handler_cls": "it is the first word of the command line, package.module:HandlerClass",
     "transport_cls": "it is TLS where there is a certfile",
@@ -40,7 +37,8 @@ def from_file(path: str, folder: str = "") -> dict[str, Given]:
         UsageError: it cannot be read, is no TOML, or has an unknown key or a wrong value.
     """
     try:
-        content = tomllib.loads(_text(os.path.join(folder, path)))
+        text = whole_file.read(os.path.join(folder, path), _MOST_BYTES)
+        content = tomllib.loads(text.decode())
     except OSError as error:
         raise UsageError(f"--config: {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one
@@ -51,32 +49,6 @@ def from_file(path: str, folder: str = "") -> dict[str, Given]:
             raise UsageError(f"{where}: given twice, also as {given[setting.name].where}")
         given[setting.name] = Given(_value(setting, value, where), where)
     return given
-
-
-def _text(path: str) -> str:
-    """What it says; of a pipe, until whoever writes closes it. A reload reads it, too, so nothing
-    may hold that up for good.
-
-    Raises:
-        OSError: it cannot be read, is too large, or nobody writes it.
-        UnicodeDecodeError: it is no text.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        deadline = now() + _READ_S
-        read = bytearray()
-        while len(read) <= _MOST_BYTES:
-            if not poller.poll(max(0.0, deadline - now()) * 1000):
-                raise TimeoutError(errno.ETIMEDOUT, f"nobody has written it within {_READ_S:g} s")
-            data = os.read(fd, 65_536)
-            if not data:
-                return read.decode()
-            read += data
-    finally:
-        os.close(fd)
-    raise OSError(errno.EFBIG, f"it has more than {_MOST_BYTES} bytes")
 
 
 def _settings(path: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Setting, Any]]:

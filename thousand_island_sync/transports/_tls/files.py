@@ -14,9 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
+from ..._base import whole_file
 from ...errors import ConfigError
 from .reasons import reasons
 
+#: Lists of all that an authority has ever revoked are the largest.
+_MOST_BYTES = 256 << 20
 _A_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _A_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
@@ -31,8 +34,7 @@ def read_pem(value: Any, name: str) -> bytes:
             " its bytes"
         )
     try:
-        with open(value, "rb") as file:
-            return file.read()
+        return whole_file.read(value, _MOST_BYTES)
     except OSError as error:
         raise ConfigError(
             f"{name}: cannot read {os.fspath(value)!r}: {error.strerror}; check the path and"
