@@ -15,7 +15,7 @@ from .._base import descriptors
 from .._base.clock import FOREVER, now_ns
 from .._base.unread import read_away, unread_bytes
 from .._scheduler.task import PARK
-from .._stream import failures
+from .._stream import failures, unshaken
 from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
 from .._stream.states import CUT, ENDED, GIVEN_AWAY
@@ -25,7 +25,17 @@ from ..socket import Socket
 from .callbacks import Callbacks
 from .linger import MOST_BYTES, Linger
 from .served import Served
-from .states import BY_HANDLER, BY_PEER, CLOSED, CLOSING, LAST_CALLBACK, REASON, Cause, State
+from .states import (
+    BY_HANDLER,
+    BY_PEER,
+    CLOSED,
+    CLOSING,
+    HANDSHAKING,
+    LAST_CALLBACK,
+    REASON,
+    Cause,
+    State,
+)
 
 #: Seconds between two looks whether the turn to send is free, and how many of them.
 _A_MOMENT_S = 0.005
@@ -68,6 +78,10 @@ class Closing:
         if stream.writer.buffer is not None or not stream.reader.bytes_received:
             cause, reason = self._seen_as(cause, reason)
         last = LAST_CALLBACK[machine.state, cause]
+        if machine.state is HANDSHAKING:
+            self._env.shaking.discard(task)
+            if last is not None and machine.callbacks.named(last) is not None:
+                unshaken.end_sends(stream)
         machine.state = CLOSING
         # One that is made at this moment is closed by who makes it, who sees the state, or below.
         if task.known_inbox is not None:
@@ -150,6 +164,7 @@ class Closing:
         buffer.end()
         if self.stream.state is CUT:
             buffer.fail(failures.cut(self.stream.connection))
+        unshaken.drop(self.stream, buffer)
         self._tell_lost(buffer)
         if buffer.failure is not None:
             return False

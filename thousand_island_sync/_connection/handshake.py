@@ -106,7 +106,7 @@ class Handshake:
         if whose.alert:
             ending = whose.why_to_end()
             if ending is not None:
-                return self._finish(ending)
+                return machine.finish(ending)
         if self._next is not None and self._switch is not None:
             verdict = self._wait_for_sends(self._next, self._switch)
             if verdict is not None:
@@ -134,7 +134,7 @@ class Handshake:
     def _wait(self, channel: Channel) -> int:
         whose, env = self._whose, self._whose.env
         if env.stopping and not whose.client.is_young:
-            return self._finish(BY_SHUTDOWN)
+            return self._machine.finish(BY_SHUTDOWN)
         deadline = self._began + env.limits.handshake_timeout
         if env.times.real() >= deadline:
             limit = env.limits.handshake_timeout * 1000
@@ -235,7 +235,7 @@ class Handshake:
     def _failed(self, error: HandshakeError) -> int:
         received = self._machine.stream.reader.bytes_received
         if isinstance(error, EndedInSilence) and not received:
-            return self._finish(BY_PEER)
+            return self._machine.finish(BY_PEER)
         error.args = (f"{self._whose.client.peer_shown()}: {error}",)
         return self._give_up(error, Cause.ERROR)
 
@@ -253,12 +253,7 @@ class Handshake:
                 {"error": error, "duration_ns": self._took()},
                 events.About(whose.client, **whose.client.remote()),
             )
-        return self._finish(cause, error, By.EVENT)
-
-    def _finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
-        """It is over, and so is the connection; a verdict."""
-        self._whose.env.shaking.discard(self._whose)
-        return self._machine.finish(cause, reason, told)
+        return self._machine.finish(cause, error, By.EVENT)
 
     def _tell_done(self) -> None:
         events.emit(

@@ -14,6 +14,7 @@ from .._base.clock import now
 from .._base.reports import report
 from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
+from .._stream.unshaken import goes
 from .._stream.writer import Writer
 
 if TYPE_CHECKING:
@@ -55,6 +56,5 @@ class ForgottenSends:
 
 
 def _waits_unseen(stream: Duplex, buffer: SendBuffer) -> bool:
-    goes = buffer.record or (buffer.size > 0 and (buffer.ahead > 0 or not buffer.barrier))
-    excused = buffer.failure is not None or buffer.waiters or stream.channel.shaking
-    return goes and not excused and stream.sock.fileno() >= 0
+    excused = buffer.failure is not None or buffer.waiters
+    return goes(stream, buffer) and not excused and stream.sock.fileno() >= 0

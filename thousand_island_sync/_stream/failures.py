@@ -139,6 +139,11 @@ def aborted(owner: Owner) -> SocketClosed:
     return _of(owner, SocketClosed(errno.ECONNABORTED, f"send {who(owner)}: {what}"))
 
 
+def unshaken(owner: Owner, doing: str) -> SocketClosed:
+    what = "the connection ended in the middle of a handshake"
+    return _of(owner, SocketClosed(errno.ECONNABORTED, f"{doing} {who(owner)}: {what}"))
+
+
 def ending(owner: Owner, doing: str) -> SocketClosed:
     what = "the connection is ending, and sends what waits"
     return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: {what}"))

@@ -33,6 +33,7 @@ from .pieces import Pieces
 from .states import GIVEN_AWAY
 from .taking import Taking
 from .turns import guard
+from .unshaken import goes
 
 if TYPE_CHECKING:
     from .duplex import Duplex
@@ -282,9 +283,8 @@ class SendBuffer:
             return
         connection = stream.connection
         while True:
-            goes = self.record or (self.size and (self.ahead or not self.barrier))
-            goes = goes and self.failure is None and not stream.channel.shaking
-            if goes and (fd := stream.sock.fileno()) >= 0:
+            may_go = goes(stream, self) and self.failure is None
+            if may_go and (fd := stream.sock.fileno()) >= 0:
                 self._watched = fd
                 self.idle(self._total.clock())
                 self._total.driver.watch(self, fd, read=stream.channel.send_wants == READ)

@@ -107,7 +107,10 @@ def wait_for_hands(stream: Duplex, doing: str, timeout: float) -> bool:
     Raises:
         SocketClosed: it has come to its end meanwhile.
     """
-    channel, bell = stream.channel, WakeUp()
+    channel, buffer = stream.channel, stream.writer.buffer
+    if channel.shaking and buffer is not None and buffer.ended:
+        raise failures.unshaken(stream.connection, doing)
+    bell = WakeUp()
     try:
         if not channel.when_shaken(bell.wake):
             return True
