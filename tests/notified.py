@@ -53,6 +53,20 @@ class NotifySocket:
             assert self._heard.wait_for(lambda: len(found()) >= count, timeout), self.said
             return found()[:count]
 
+    def falls_silent(self, start: str, seconds: float, timeout: float = 6) -> bool:
+        """Whether no line that begins so comes for so many seconds, at last."""
+
+        def count() -> int:
+            return sum(line.startswith(start) for lines in self.said for line in lines)
+
+        until = time.monotonic() + timeout
+        with self._heard:
+            while time.monotonic() < until:
+                before = count()
+                if not self._heard.wait_for(lambda: count() > before, seconds):  # noqa: B023
+                    return True
+        return False
+
     def __enter__(self) -> NotifySocket:
         self._thread.start()
         return self

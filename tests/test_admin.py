@@ -557,8 +557,13 @@ def test_dump_shows_which_callback_of_which_client_holds_a_thread_and_how_long(
             assert sock.recv(20) == b"my password"
         socks[2].sendall(b"x")
         assert eventually(lambda: good(ask("info"))["info"]["waiting_connections"] == 1)
-        time.sleep(max(0.0, 0.5 - (time.monotonic() - began)))
-        stacks = good(ask("dump"))["stacks"]
+        stacks = []
+
+        def have_run_for_a_while():
+            stacks[:] = good(ask("dump"))["stacks"]
+            return all(one["running_ms"] >= 250 for one in stacks if "callback" in one)
+
+        assert eventually(have_run_for_a_while)
         passed_ms = (time.monotonic() - began) * 1000
         holders = [one for one in stacks if "callback" in one]
         assert stacks[:2] == holders
@@ -570,7 +575,7 @@ def test_dump_shows_which_callback_of_which_client_holds_a_thread_and_how_long(
             assert one["callback"] == "handle_data"
             assert one["connection"] in ids
             assert one["thread"].startswith(f"{server.name}-handler-")
-            assert 250 <= one["running_ms"] <= passed_ms
+            assert one["running_ms"] <= passed_ms
             assert any(
                 __file__ in line and line.endswith("in handle_data") for line in one["stack"]
             )
