@@ -428,6 +428,29 @@ def test_a_handler_of_nobody_may_be_given_one(serve, client):
     Handler(None).framing = Lines()
 
 
+def test_bodies_without_framing_whose_rest_is_put_back_for_the_next_head(wire):
+    """Pipelined: the second body was put back with its head, and no more will come."""
+
+    class Bodies(journal()):
+        def handle_connection(self, socket):
+            self.framing = Lines()
+
+        def handle_data(self, data, socket):
+            if self.framing is not None:
+                self.framing = None
+                return
+            body, _, rest = data.partition(b"!")
+            self.framing = Lines()
+            socket.unread(rest)
+            socket.send(body + b";")
+
+    server = wire.serve(Bodies)
+    sock = wire.connect(server)
+    sock.sendall(b"head\none!head\ntwo!head\nthree!")
+    assert receive(sock, 14) == b"one;two;three;"
+    sock.close()
+
+
 def test_handle_data_may_be_set_anew_between_frames(serve, client):
     class Switches(framed(Lines())):
         def handle_data(self, data, socket):

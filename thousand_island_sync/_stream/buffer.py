@@ -79,11 +79,13 @@ class ReadBuffer:
         return True
 
     def cut(self, begin: int, end: int, following: int) -> bytes:
-        """Bytes of it, behind which the next frame begins at `following`."""
+        """Bytes of it, behind which the next frame begins at `following`. What is there is fresh,
+        were it put back before: whoever gets it next is not who put it back."""
         begin += self._start
         with memoryview(self._data) as view:
             piece = bytes(view[begin : end + self._start])
         self._took(self._start + following)
+        self.fresh = len(self)
         return piece
 
     def _took(self, start: int) -> None:
