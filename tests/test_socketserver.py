@@ -360,6 +360,7 @@ class Ready(Handler):
     [
         (None, {}, "got None, takes a subclass of socketserver.BaseRequestHandler"),
         (int, {}, "got the class int, takes a subclass"),
+        (partial(int), {}, "got the class int, takes a subclass"),
         (Datagrams, {}, "Datagrams handles datagrams"),
         (Ready, {}, "Ready is a Handler already: give it as handler_cls"),
         (Fails, {"server": object(), "greeting": 1}, "greeting: set attributes on the server"),

@@ -90,6 +90,7 @@ def _check_maker(maker: Any) -> None:
     )
     if not callable(maker):
         raise ConfigError(f"socketserver_handler: got {maker!r}, {takes}")
+    maker = getattr(maker, "func", maker)  # a partial's
     if not isinstance(maker, type):
         return
     import socketserver  # here: who serves none need not wait for it

@@ -193,7 +193,8 @@ class Handler:
         framing: `Lines(...)`, `LengthPrefix(...)`, or a `Framing` of your own: `handle_data` gets
             one frame each time, as often as there are frames. `None`: the bytes as they come. Set
             it on the class, or on `self` at any time; it is looked up before each frame. (Where
-            you do both, type checkers want `framing: Framing | None = Lines()` on the class.)
+            you do both, type checkers want `framing: Framing | None = Lines()` on the class, and
+            what a thread sets outside of its callbacks holds once more bytes have come.)
     """
 
     options: Any
