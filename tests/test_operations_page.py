@@ -1,6 +1,7 @@
 """docs/operations.md: each command is run by a test, or is named with the reason why none does."""
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -142,6 +143,44 @@ def test_a_block_of_python_runs(block):
     record = logging.LogRecord("app", logging.INFO, "app.py", 1, "hello", None, None)
     assert names["handler"].filter(record)
     assert "hello" in names["handler"].format(record)
+
+
+@pytest.mark.usefixtures("_log")
+@pytest.mark.parametrize("block", [one for one in python_blocks(PAGE) if "structlog" in one])
+def test_structlog_s_lines_have_the_traceback(block):
+    names = {}
+    exec(compile(block, PAGE, "exec"), names)
+    try:
+        raise ValueError("a bug")
+    except ValueError:
+        record = logging.LogRecord("app", logging.ERROR, "app.py", 1, "oops", None, sys.exc_info())
+    assert "Traceback (most recent call last)" in names["handler"].format(record)
+
+
+def test_setup_may_give_the_command_line_s_handler_the_filter(site):
+    call = "logging.getLogger().handlers[0].addFilter(ConnectionFilter())"
+    assert call in (ROOT / PAGE).read_text()
+    (site.folder / "app.py").write_text(
+        f"import logging\n{APP}        logging.getLogger('app').warning('mine')\n\n\n"
+        "def setup():\n    from thousand_island_sync.logger import ConnectionFilter\n\n"
+        f"    {call}\n"
+    )
+    process = site.begin(
+        "exec thousand-island app:Echo --port 4000 --setup app:setup --log-format json"
+    )
+    try:
+        assert process.stdout.readline()
+        with socket.create_connection(("127.0.0.1", int(site.ports[0])), 5) as client:
+            client.sendall(b"hello")
+            assert client.recv(5) == b"hello"
+        process.send_signal(signal.SIGINT)
+        lines = [json.loads(line) for line in process.communicate(timeout=20)[1].splitlines()]
+    finally:
+        process.kill()
+        process.communicate()
+    mine = next(line for line in lines if line["message"] == "mine")
+    assert mine["client_address"] == "127.0.0.1"
+    assert re.fullmatch(r"[0-9a-f]+-1", mine["connection_id"])
 
 
 def test_the_contents_name_every_section():
