@@ -124,10 +124,22 @@ def _access_log(servers: Sequence[ThousandIsland], _: Any) -> AbstractContextMan
 
 EXTRAS: dict[str, Extra] = {
     "log_level": Extra(
-        Option("info", one_of(*LEVELS), _either(LEVELS), "what is logged, to standard error", str)
+        Option(
+            "info",
+            one_of(*LEVELS),
+            _either(LEVELS),
+            "what is logged, to standard error: error, info, debug or trace",
+            str,
+        )
     ),
     "log_format": Extra(
-        Option("text", one_of(*FORMATS), _either(FORMATS), "how a line of the log is written", str)
+        Option(
+            "text",
+            one_of(*FORMATS),
+            _either(FORMATS),
+            "how a line of the log is written: text or json",
+            str,
+        )
     ),
     "log_access": Extra(
         yes_no(
@@ -142,7 +154,7 @@ EXTRAS: dict[str, Extra] = {
             None,
             optional(is_text),
             "package.module:function",
-            "a function without arguments that runs before it serves",
+            "package.module:function, without arguments, that runs before it serves",
             str,
         )
     ),
@@ -160,7 +172,7 @@ EXTRAS: dict[str, Extra] = {
             None,
             optional(is_text),
             "the path of a Unix socket's file",
-            "answers `ctl` and `top` there; its owner and root may ask",
+            "path of a Unix socket that answers `ctl` and `top`; its owner and root may ask",
             str,
         ),
         _admin,
@@ -170,7 +182,7 @@ EXTRAS: dict[str, Extra] = {
             None,
             optional(_is_place),
             _PLACE,
-            "answers /livez, /readyz and /info there, over HTTP",
+            "HOST:PORT or unix:PATH that answers /livez, /readyz and /info over HTTP",
             str,
         ),
         _health,
@@ -180,7 +192,7 @@ EXTRAS: dict[str, Extra] = {
             None,
             optional(_is_place),
             _PLACE,
-            "answers the agent-check of HAProxy there",
+            "HOST:PORT or unix:PATH that answers the agent-check of HAProxy",
             str,
         ),
         _agent,
