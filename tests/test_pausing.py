@@ -532,7 +532,8 @@ def test_a_stop_waits_for_the_resume(held, noted):
 def test_a_stop_whose_time_is_over_cuts_it(held, noted):
     server, _, _ = held
     assert server.stop(200) is False
-    assert names(noted) == ["shutdown", "end"]
+    # A stop waits for last callbacks no longer than it may: on a busy machine they come after it.
+    assert eventually(lambda: names(noted) == ["shutdown", "end"])
 
 
 def test_frames_wait(wire, noted):
