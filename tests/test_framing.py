@@ -428,6 +428,19 @@ def test_a_handler_of_nobody_may_be_given_one(serve, client):
     Handler(None).framing = Lines()
 
 
+def test_deleted_from_self_there_is_none(serve, client):
+    class Once(framed(NOT_SET)):
+        def handle_connection(self, socket):
+            self.framing = Lines()
+
+        def handle_data(self, data, socket):
+            super().handle_data(data, socket)
+            del self.framing
+            assert self.framing is None
+
+    assert talk(serve(Once), client, b"a\nb\nc\n", 4) == b"1\n4\n"
+
+
 def test_bodies_without_framing_whose_rest_is_put_back_for_the_next_head(wire):
     """Pipelined: the second body was put back with its head, and no more will come."""
 

@@ -19,6 +19,7 @@ from thousand_island_sync import (
     Handler,
     HandlerResultError,
     LimitExceeded,
+    Lines,
     MailboxFull,
     NotSupported,
     SendBufferFull,
@@ -537,6 +538,18 @@ def test_a_handle_sends_as_the_socket_does_and_in_order():
     assert transcript.ended == "peer_closed"
     with pytest.raises(SendBufferFull):
         raise call(does(handle_data=publish), b"one", max_unsent=1, max_unsent_total=1).error
+
+
+def test_framing_that_a_thread_of_the_handlers_sets_holds_from_the_next_step_on():
+    class Learns(Handler):
+        def handle_data(self, data, socket):
+            socket.send(data + b";")
+            if data == b"lines":
+                setter = threading.Thread(target=setattr, args=(self, "framing", Lines()))
+                setter.start()
+                setter.join()
+
+    assert call(Learns, b"lines", b"a\nb", b"c\n").sent == b"lines;a;bc;"
 
 
 # ---- what takes more than memory -----------------------------------------------------

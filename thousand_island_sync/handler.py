@@ -165,6 +165,9 @@ class _FramingOfSelf:
             tell(handler)
         waits.look_again()
 
+    def __delete__(self, handler: Handler) -> None:
+        self.__set__(handler, None)
+
 
 class Handler:
     """One connection. Subclass it; there is one instance for each, so state is `self`.

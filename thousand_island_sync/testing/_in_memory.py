@@ -351,6 +351,8 @@ class MemoryConnection(ConnectionTask):
 
     def run(self) -> int:
         self.alert = True  # each step is a whole one, in Python: what it calls is written down
+        if self.machine.state is PARKED:
+            self.machine.callbacks.look_at_framing()  # a thread of the user's tells servers alone
         return super().run()
 
     def receive(self) -> int:
