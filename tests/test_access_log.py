@@ -112,3 +112,27 @@ def test_other_servers_and_other_times_are_not_told_of(serve, client, caplog, re
     recorder.wait_for("socket.close", 2)
     assert caplog.records == []
     assert logging.getLogger(LOGGER).level == logging.NOTSET
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nconnection forged", "\u202egpj.exe"])
+def test_the_path_of_a_unix_peer_is_his_own_choice_and_moves_no_cursor(
+    name, serve, client, caplog, tmp_path, monkeypatch
+):
+    class Raises(Handler):
+        def handle_data(self, data, sock):
+            sock.recv_exactly(1, timeout_ms=1)
+
+        def handle_error(self, reason, sock):
+            raise reason
+
+    monkeypatch.chdir(tmp_path)
+    server = serve(Raises, host="unix:server")
+    with AccessLog([server]), socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(name)
+        sock.connect(server.local_address)
+        sock.sendall(b"x")
+        receive_all(sock)
+        assert eventually(lambda: any(one.name == LOGGER for one in caplog.records))
+    lines = [one.getMessage() for one in caplog.records]
+    assert all(line.isprintable() for line in lines), lines
+    assert ascii(name)[1:-1] in "".join(lines)

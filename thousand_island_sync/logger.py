@@ -17,6 +17,7 @@ from typing import Any, Literal
 from . import events
 from ._base.addresses import remote
 from ._base.locks import process_lock
+from ._base.printable import printable
 from ._base.waits import current_task
 from ._telemetry.log_fields import fields
 from ._telemetry.log_limit import LineLimit
@@ -224,13 +225,8 @@ def _line(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -
 
 def _shown(value: Any) -> str:
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}({_printable(' '.join(str(value).split()))})"
+        return f"{type(value).__name__}({printable(' '.join(str(value).split()))})"
     if isinstance(value, type):
         return value.__name__
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _printable(text: str) -> str:
-    """Perhaps it is a peer's, and the log is read on a terminal."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .printable import printable
 from .types import Address, SocketAddress
 
 UNIX_PREFIX = "unix:"
@@ -97,10 +98,10 @@ def remote(address: Any) -> tuple[str, int | None]:
 
 
 def show(address: Any) -> str:
-    """An address for a message."""
+    """An address for a message. The path of a Unix peer is whatever he says it is."""
     address = pair(address)
     if not isinstance(address, tuple):
-        return f"unix:{address}" if address else "a Unix peer"
+        return f"unix:{printable(address)}" if address else "a Unix peer"
     host, port = address
     if not isinstance(host, str):
         return f"vsock:{host}:{port}"  # as systemd writes it

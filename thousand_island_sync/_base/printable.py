@@ -1,0 +1,11 @@
+"""Text that perhaps is a peer's, for a line that perhaps is read on a terminal."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """The same with escapes in the place of what would move a cursor, end a line or turn it
+    round."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
