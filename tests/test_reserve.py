@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support import eventually, receive, reset
 from thousand_island_sync import Close, Handler
+from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._base.unread import unread_bytes
 from thousand_island_sync._connection import reserve
 from thousand_island_sync._connection.reserve import Peer, Reserve
@@ -106,7 +107,7 @@ def reset_one_that_waits(crowd):
         for task in list(crowd.reserve._inside)[:1]:
             task.handle.close(abort=True)
         return
-    (first, *_) = (one for one in crowd.others if one.getsockname() in waits)
+    (first, *_) = (one for one in crowd.others if one.fileno() >= 0 and one.getsockname() in waits)
     reset(first)
 
 
@@ -135,6 +136,93 @@ def test_one_that_is_held_back_and_resets_ends(serve, client, monkeypatch):
     for sock in others:
         reset(sock)
     assert eventually(lambda: server.info().active_connections == 0)
+
+
+def test_of_the_new_ones_every_other_is_the_oldest(crowd):
+    (first, *_, last) = crowd.reserve._held[Peer.NEW]
+    reset_one_that_waits(crowd)
+    assert eventually(lambda: last not in crowd.reserve._held[Peer.NEW])
+    assert first in crowd.reserve._held[Peer.NEW]
+    reset_one_that_waits(crowd)
+    assert eventually(lambda: first not in crowd.reserve._held[Peer.NEW])
+
+
+def test_who_was_chosen_and_not_called_looks_himself(crowd):
+    """An exception in the thread that should call it, for one."""
+    late = crowd.wire.connect(crowd.server)
+    late.sendall(b"late")
+    assert eventually(lambda: held(crowd) == 24 - 14 + 1)
+    with crowd.reserve._lock:
+        (*_, task) = crowd.reserve._held[Peer.NEW]
+        del crowd.reserve._held[Peer.NEW][task]
+        crowd.reserve._called.add(task)
+        crowd.reserve._inside[task] = 0.0
+    assert eventually(lambda: task in crowd.reserve._held[Peer.NEW])
+    assert task not in crowd.reserve._inside
+    reset_one_that_waits(crowd)
+    assert receive(late, 4) == b"late"
+
+
+class Blocks(Replies):
+    """To `s` nothing, for as long as the test says."""
+
+    def handle_data(self, data, socket):
+        if data == b"s":
+            self.options.wait(20)
+        else:
+            super().handle_data(data, socket)
+
+
+def test_callbacks_that_do_something_else_hold_nobody_back_for_long(serve, client, monkeypatch):
+    """Nobody waits in a send any more, so nothing happens that could tell of room."""
+    monkeypatch.setattr(unsent_total, "SLOW_S", 60.0)
+    goes_on = threading.Event()
+    server = serve(
+        Blocks,
+        handler_options=goes_on,
+        max_handler_threads=16,
+        max_unsent=MOST,
+        transport_options=SMALL,
+    )
+    try:
+        slow = [client(server) for _ in range(8)]
+        for sock in slow:
+            sock.sendall(b"b")
+        assert eventually(server.connections)
+        the_reserve = server.connections()[0]._inbox._link.env.reserve
+        assert eventually(lambda: the_reserve.armed)
+        for sock in [client(server) for _ in range(14)]:
+            sock.sendall(b"s")
+        assert eventually(lambda: sum(map(len, the_reserve._held.values())) == 22 - 14)
+        for sock in slow:
+            assert len(receive(sock, SIZE)) == SIZE
+        late = client(server)
+        late.sendall(b"late")
+        assert receive(late, 4) == b"late"
+        assert eventually(lambda: server.info().busy_threads == 14)
+        late = client(server)
+        late.sendall(b"late")
+        assert receive(late, 4) == b"late"
+    finally:
+        goes_on.set()
+
+
+def test_a_stop_that_begins_while_it_is_held_back_ends_nobody_unheard(served_pair, monkeypatch):
+    stream, _ = served_pair
+    task = stream.connection
+    stream.writer.buffered()
+
+    def holds(self, task, stream, parks):
+        task.env.stopping = True  # at this moment
+        return True
+
+    monkeypatch.setattr(Reserve, "holds", holds)
+    task.env.reserve.busy = True
+    try:
+        assert task.machine.callbacks.heed(stream, False) is None
+    finally:
+        task.env.stopping = task.env.reserve.busy = False
+        task.deaf = False
 
 
 def test_a_message_ends_one_that_is_held_back(crowd):
@@ -240,7 +328,7 @@ def test_nobody_is_held_back_for_good(steps):
         holds = the_reserve.busy and the_reserve.holds(task, streams[task], False)
         inside.discard(task)
         (back.add if holds else back.discard)(task)
-        if not holds and the_reserve.armed and task in the_reserve._inside:
+        if not holds and task in the_reserve._inside:
             inside.add(task)
 
     try:
@@ -264,7 +352,8 @@ def test_nobody_is_held_back_for_good(steps):
             while log:
                 steps_again(log.pop())
             assert the_reserve.faults() == []
-            assert set(the_reserve._inside) == inside
+            assert {one for one, until in the_reserve._inside.items() if until == FOREVER} <= inside
+            assert set(the_reserve._inside) <= inside
         for task in list(inside):
             the_reserve.leaves(task)
             inside.discard(task)

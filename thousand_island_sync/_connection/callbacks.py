@@ -273,8 +273,8 @@ class Callbacks:
             self.read_deadline, self._left = self._clock() + self._left, FOREVER
 
     def heed(self, stream: Duplex, paused: bool, parks: bool = False) -> Cause | None:
-        """While bytes wait to go out, and while threads are kept for others, nothing is delivered.
-        Why the connection is to end, if it is. `parks`: nothing is about to be delivered."""
+        """While bytes wait to go out, or threads are kept for others, nothing is delivered. Why it
+        ends, if it does (a stop runs anew who is held back). `parks`: nothing will be delivered."""
         whose, unsent = self._whose, stream.writer.buffer
         reserve = whose.env.reserve
         held_back = reserve.busy and (
@@ -282,8 +282,8 @@ class Callbacks:
         )
         was_deaf = whose.deaf
         held = whose.deaf = held_back or (unsent is not None and unsent.waits)
-        if held and unsent is not None:  # who sends the last of it tells if he finds it deaf;
-            held = whose.deaf = held_back or unsent.waits  # else it is seen here
+        if held and unsent is not None:  # who sends the last tells if he finds it deaf; else here
+            held = whose.deaf = held_back or unsent.waits
         if held:
             whose.alert = True
             self.stand_still()
@@ -291,7 +291,7 @@ class Callbacks:
             self.run_on()
         if unsent is not None and unsent.failure is not None:
             return BY_PEER
-        return BY_SHUTDOWN if held and not paused and whose.stopping else None
+        return BY_SHUTDOWN if held and not (held_back or paused) and whose.stopping else None
 
     def _set_times(self, given: Continue, begins_anew: bool) -> None:
         time_now, timeout = self._clock(), given.timeout_ms

@@ -34,6 +34,7 @@ from .drain import Drain
 from .environment import Environment
 from .handshake import Handshake, no_room_error
 from .pause import Pause, take_resume
+from .reserve import LOOK_S
 from .served import Served
 from .states import (
     BY_PEER,
@@ -319,11 +320,16 @@ class Machine:
         return buffer is None or not buffer.over_half
 
     def park(self) -> int:
+        task = self._task
         self.state = PARKED
-        was_deaf = self._task.deaf
+        was_deaf = task.deaf
         self._heed(parks=True)
-        self._task.deadline = self.callbacks.deadline
-        return AGAIN if was_deaf and not self._task.deaf else PARK  # what has come is unread yet
+        task.deadline = self.callbacks.deadline
+        if not task.deaf:
+            return AGAIN if was_deaf else PARK  # what has come is unread yet
+        if self._env.reserve.armed:
+            task.deadline = min(task.deadline, self._env.times.real() + LOOK_S)
+        return PARK
 
     def _heed(self, parks: bool = False) -> Cause | None:
         idle = self.stream.writer.buffer is None and not (self._env.reserve.busy or self._task.deaf)

@@ -18,6 +18,11 @@ Those who wait in sends may take a little all the time, and be there for an hour
 that somebody is held back there is one thread more for new ones, of those that are kept, but for
 the last, and four more for the others, up to seven eighths; till the crowd is over.
 
+Every other of the new ones is the one that was held back for longest: else it would never come, as
+long as others do. Once no more than a quarter of the pool waits in sends, a callback that has done
+something else for a second counts no more: it is no matter of slow readers. And whoever is held
+back looks himself once a second, so that it never hangs on what others do whether he is run.
+
 Nobody pays for it before: the hot path is left by `alert`, which all of them get when it begins.
 A pool of less than sixteen threads has none to keep.
 """
@@ -29,7 +34,7 @@ from enum import Enum
 from socket import socket
 from typing import Any, Protocol
 
-from .._base.clock import Clock
+from .._base.clock import FOREVER, Clock
 from .._base.locks import lock
 from .._base.queued import queued
 from .._scheduler.task import Task
@@ -37,6 +42,10 @@ from .._stream.duplex import Duplex
 
 #: Seconds between two looks at what the peers of those who are held back have taken since.
 _LOOK_S = 0.2
+#: Seconds after which whoever is held back looks himself.
+LOOK_S = 1.0
+#: Seconds for which a callback counts that does not wait in a send.
+_COUNTS_S = 1.0
 #: Seconds for which somebody is held back until there is one thread more for them: in that time
 #: whoever takes nothing can be ended.
 _MORE_S = 1.0
@@ -97,6 +106,7 @@ class Reserve:
         "_most_more",
         "_next_look",
         "_next_more",
+        "_oldest_next",
         "armed",
         "busy",
         "everybody",
@@ -106,19 +116,20 @@ class Reserve:
         self._clock = clock
         self._lock = lock("reserve")
         self._limits = {Peer.SLOW: most_senders, Peer.NEW: most_senders * 7 // 4}
-        self._inside: dict[Any, None] = {}  # whose callbacks hold threads
+        # Whose callbacks hold threads, and until when that counts: in a send, always.
+        self._inside: dict[Any, float] = {}
         self._called: set[Any] = set()  # of those: who has not come yet
         self._held: dict[Peer, dict[HeldBack, socket]] = {Peer.SLOW: {}, Peer.NEW: {}}
         self._more, self._most_more = 0, most_senders // 4 - 1
         self._next_look = self._next_more = 0.0
-        self.armed = self.busy = False
+        self.armed = self.busy = self._oldest_next = False
         self.everybody: Callable[[], Iterable[Task]] = tuple
 
     def begins_to_wait(self, task: Any) -> None:
         """Its callback waits for room. Thread: the task's."""
         task.alert = True  # its next step tells that this is over
         with self._lock:
-            self._inside[task] = None
+            self._inside[task] = FOREVER
             self.busy = True
             half = self._limits[Peer.SLOW]
             begins = not self.armed and len(self._inside) >= half >= _LEAST_HALF
@@ -153,7 +164,7 @@ class Reserve:
             if holds:
                 self._held[peer].setdefault(task, stream.sock)
             elif peer is not Peer.READS:
-                self._inside[task] = None
+                self._inside[task] = self._clock() + _COUNTS_S
             chosen = self._choose()
         _call(*chosen)
         return holds
@@ -185,19 +196,24 @@ class Reserve:
     def _choose(self) -> tuple[list[HeldBack], list[tuple[HeldBack, socket]]]:
         """With the lock: for whom there is room by now; and whose peers are to be looked at."""
         chosen: list[HeldBack] = []
-        count, new, slow = len(self._inside), self._held[Peer.NEW], self._held[Peer.SLOW]
-        time_now = self._clock()
+        new, slow, time_now = self._held[Peer.NEW], self._held[Peer.SLOW], self._clock()
+        if self.armed:
+            self._count_no_more(time_now)
+        count = len(self._inside)
         if not (new or slow):
             self._next_more = time_now + _MORE_S
         elif time_now >= self._next_more:
             self._more += self._more < self._most_more
             self._next_more = time_now + _MORE_S
         while new and count + len(chosen) < self._most(Peer.NEW):
-            chosen.append(new.popitem()[0])
+            chosen.append(first := next(iter(new) if self._oldest_next else reversed(new)))
+            del new[first]
+            self._oldest_next = not self._oldest_next
         while slow and count + len(chosen) < self._most(Peer.SLOW):
             chosen.append(first := next(iter(slow)))
             del slow[first]
-        self._inside.update(dict.fromkeys(chosen))  # or another one takes its place
+        # Or another one takes its place.
+        self._inside.update(dict.fromkeys(chosen, time_now + _COUNTS_S))
         self._called.update(chosen)
         looked_at: list[tuple[HeldBack, socket]] = []
         if slow and time_now >= self._next_look:
@@ -207,6 +223,16 @@ class Reserve:
             self.armed, self._more = False, 0
         self.busy = self.armed or len(self._inside) > 0
         return chosen, looked_at
+
+    def _count_no_more(self, time_now: float) -> None:
+        """With the lock: who was chosen and never came, and once the crowd is over who does
+        something else."""
+        senders = sum(until == FOREVER for until in self._inside.values())
+        over = senders <= self._limits[Peer.SLOW] // 2
+        for one in [one for one, until in self._inside.items() if until <= time_now]:
+            if over or one in self._called:
+                del self._inside[one]
+                self._called.discard(one)
 
     def faults(self) -> list[str]:
         """What does not hold."""
