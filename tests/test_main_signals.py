@@ -184,6 +184,24 @@ def test_in_the_background_of_a_terminal_that_stops_who_writes_it_writes_and_ser
         shell.wait(20)
 
 
+def test_a_stop_that_cuts_says_which_callbacks_still_run(tmp_path, monkeypatch):
+    (tmp_path / "stands.py").write_text(
+        "import threading\nfrom thousand_island_sync import Handler\n\n\n"
+        "class Stands(Handler):\n    def handle_data(self, data, socket):\n"
+        "        socket.send(data)\n        threading.Event().wait()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with serving("stands:Stands", "--port", "0", "--shutdown-timeout-ms", "200") as script:
+        with socket.create_connection(("127.0.0.1", int(script.port)), timeout=10) as client:
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+            peer = "{}:{}".format(*client.getsockname())
+            assert script.stop() == 1
+    (line,) = [one for one in script.errors if "WARNING" in one]
+    assert "the exit code is 1" in line
+    assert re.search(f"handle_data of connection [0-9a-f]+-1 with {peer}, which is at .*wait", line)
+
+
 def test_how_many_lines_were_dropped_is_said_when_somebody_reads_again():
     with unread("--log-level", "trace") as (process, port, reader):
         with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:

@@ -142,6 +142,10 @@ def _shown(callback: Callback) -> dict[str, Any]:
     }
 
 
+def innermost(frame: FrameType) -> str:
+    """Where it stands: file, line and function."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
 def _lines(frame: FrameType) -> Iterator[str]:
-    for one in _outermost_first(frame):
-        yield f"{one.f_code.co_filename}:{one.f_lineno} in {one.f_code.co_name}"
+    yield from map(innermost, _outermost_first(frame))

@@ -13,6 +13,7 @@ from ..errors import ServerNotRunning
 from ..server import ThousandIsland
 from .check import prepare
 from .control import Control, Served
+from .cut import tell as tell_of_the_cut
 from .extras import EXTRAS
 from .line import Line
 from .logs import Logs
@@ -81,4 +82,8 @@ def _serve(
         if setup is not None:
             call(setup, find(setup))
         signals.raise_again()
-        return serve_until_signalled(servers, heeded, settings.value("drain_delay_ms"), started)
+        delay = settings.value("drain_delay_ms")
+        whole = serve_until_signalled(servers, heeded, delay, started)
+        if not whole:
+            tell_of_the_cut(servers)
+        return whole
