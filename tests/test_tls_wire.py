@@ -29,10 +29,11 @@ class Pair:
     Args:
         authority: for the certificates.
         version: of the client.
+        sockets: the two ends; a Unix socket's unless given.
     """
 
-    def __init__(self, authority, version=ssl.TLSVersion.TLSv1_3):
-        self.ours, self.theirs = socket.socketpair()
+    def __init__(self, authority, version=ssl.TLSVersion.TLSv1_3, sockets=None):
+        self.ours, self.theirs = sockets or socket.socketpair()
         self.theirs.setblocking(False)
         self.channel = TLSChannel(self.ours, TLS(authority.options).now().context)
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -387,6 +388,32 @@ def test_one_record_at_a_time_while_the_kernel_takes_less_than_it_says(pair, siz
     Wire(None).hold(bytes(size))
     found = pair.channel._wire.room_for(1 << 20)
     assert (found == RECORD) is (size > LARGEST)
+
+
+@pytest.fixture
+def over_tcp(way, authority):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        made = Pair(authority, sockets=(listening.accept()[0], theirs))
+    made.ours.setblocking(False)
+    made.shake_hands()
+    yield made
+    made.close()
+
+
+def test_more_than_a_record_was_held_so_it_is_one_at_a_time_for_a_while(over_tcp):
+    """Where the kernel took less than it had said there was room for."""
+    channel, data = over_tcp.channel, memoryview(bytes(1 << 20))
+    lowat = socket.IPPROTO_TCP, 25  # TCP_NOTSENT_LOWAT: room in the buffer is not all that counts
+    over_tcp.ours.setsockopt(*lowat, 1)
+    while not channel.unfinished:
+        channel.send(data)
+    assert len(channel._wire.held) > LARGEST
+
+    over_tcp.ours.setsockopt(*lowat, 0)
+    assert eventually(lambda: over_tcp.heard() is not None and channel.flush())
+    assert channel.send(data) == RECORD
+    assert eventually(lambda: over_tcp.heard() is not None and channel.send(data) > RECORD)
 
 
 def test_no_more_than_a_record_is_held_where_there_is_little_room(plain):
