@@ -413,7 +413,8 @@ def test_more_than_a_record_was_held_so_it_is_one_at_a_time_for_a_while(over_tcp
     over_tcp.ours.setsockopt(*lowat, 0)
     assert eventually(lambda: over_tcp.heard() is not None and channel.flush())
     assert channel.send(data) == RECORD
-    assert eventually(lambda: over_tcp.heard() is not None and channel.send(data) > RECORD)
+    # The kernel's memory may be short meanwhile: other tests fill it.
+    assert eventually(lambda: over_tcp.heard() is not None and channel.send(data) > RECORD, 60)
 
 
 def test_no_more_than_a_record_is_held_where_there_is_little_room(plain):
