@@ -1,11 +1,13 @@
 """Connections that end before hands were shaken: what was kept to be sent does not hold them."""
 
+import threading
 import time
 
 import pytest
 
 from tests.support import eventually, names, receive, receive_all
 from thousand_island_sync import TLS, Handler, SocketClosed, SwitchTransport
+from thousand_island_sync._connection.handshake import Handshake
 from thousand_island_sync._scheduler.scheduler import Scheduler
 
 SMALL = {"send_buffer": 8_192, "host": "127.0.0.1"}
@@ -163,6 +165,31 @@ def test_before_an_upgrade_only_what_comes_first_goes_out(
     assert issubclass(names(noted)[0], SocketClosed)
     lost = sum(told.measurements["bytes_lost"] for told in recorder.of("socket.send_error"))
     assert lost == 6 if reads else lost > 6
+    assert b"secret" not in receive_all(sock)
+
+
+def test_what_is_sent_before_the_first_step_of_an_upgrade_does_not_go_out_in_plain(
+    serve, client, authority, monkeypatch
+):
+    monkeypatch.setattr(Upgrades, "tls", authority.options, raising=False)
+    server = serve(Upgrades, handler_options=[], max_unsent=8_000_000, transport_options=SMALL)
+    sent, step = [], Handshake.step
+
+    def late(handshake):
+        if handshake._next is not None and not sent:
+            another = threading.Thread(target=server.connections()[0].send, args=(b"secret",))
+            another.start()
+            another.join(10)
+            sent.append(b"secret")
+        return step(handshake)
+
+    monkeypatch.setattr(Handshake, "step", late)
+    sock = client(server)
+    sock.sendall(b"x")
+    assert receive(sock, 6_000_000) == bytes(6_000_000)
+    assert sent
+    assert server.stop() is True
+    assert receive_all(sock) == b""
 
 
 def test_one_for_whom_the_poller_has_no_room_is_not_counted_for_good(

@@ -179,6 +179,8 @@ class Handshake:
         made._switch = switch
         if not made._replaces(transport, switch):
             made._next = transport
+            # At once: what another thread sends before the next step shall not go in plain.
+            machine.stream.writer.buffered().raise_barrier(True)
         return made
 
     def _replaces(self, transport: Transport, switch: SwitchTransport) -> bool:
@@ -201,7 +203,6 @@ class Handshake:
         What is sent from now on comes after that."""
         whose, machine = self._whose, self._machine
         buffer = machine.stream.writer.buffered()
-        buffer.raise_barrier(True)
         try:
             if self._replaces(transport, switch):
                 self._next = None
