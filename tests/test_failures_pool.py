@@ -240,9 +240,11 @@ def test_b4_a_peer_that_never_reads_ends_a_send_in_total_time(wire, record):
     assert 0.6 < took < 1.2
     assert Floods.names() == ["error", "end"]
     assert eventually(lambda: server.info().active_connections == 0)
-    told, lost = recorder.of("socket.send_error")
-    assert told.measurements["bytes_sent"] == caught[0].bytes_sent > 0
-    assert told.measurements["bytes_lost"] == 0
+    # Two; one where who looks at what waits has found the peer stuck at that very moment.
+    *tells, lost = recorder.of("socket.send_error")
+    for told in tells:
+        assert told.measurements["bytes_sent"] == caught[0].bytes_sent > 0
+        assert told.measurements["bytes_lost"] == 0
     assert lost.measurements["bytes_lost"] > 0  # what the end finds still waiting
 
 
