@@ -140,6 +140,10 @@ def ctrl_c_after(seconds):
             gc.enable()
 
 
+# What a signal raises in a callback of the interpreter's own is lost: that of a `WeakSet`, say.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored while calling weakref:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("method", LIFE)
 def test_signals_that_raise_at_any_moment_of_real_time(method):
     """0 to 4 ms after the call began."""
