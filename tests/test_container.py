@@ -230,11 +230,6 @@ def _namespaces():
         pytest.skip("no process namespace can be made here")
 
 
-@pytest.mark.xfail(
-    sys.version_info >= (3, 14),
-    reason="a known fault: a signal within some 10 ms of the start now and then cuts the stop",
-    strict=False,
-)
 @pytest.mark.usefixtures("_namespaces")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_process_1_it_heeds_its_signals(number):

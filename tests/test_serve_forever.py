@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import Echo, eventually
 from thousand_island_sync import ConfigError, ListenError, ThousandIsland, ThousandIslandError
+from thousand_island_sync._server.serving import _Serving
 
 
 def make(**options):
@@ -227,6 +228,33 @@ def test_sigterm_begins_a_drain_and_a_second_one_ends_its_delay(client, record):
     while_it_serves(server, steps, drain_delay_ms=600_000)
     (told,) = recorder.told
     assert told.measurements["delay_ns"] == 600_000_000_000
+
+
+class OfTwoThreads:
+    """Signals of which each has a byte that another thread writes, before or after the handler."""
+
+    def __init__(self):
+        self.handled = {signal.SIGTERM: 0}
+        self.waiting = b""
+
+    def noted(self):
+        noted, self.waiting = self.waiting, b""
+        return noted
+
+
+@pytest.mark.parametrize("handler_first", [True, False])
+def test_a_signal_counts_once_whichever_of_its_marks_comes_first(handler_first):
+    """A second one would cut."""
+    signals = OfTwoThreads()
+    serving = _Serving((), signals, {}, 0)
+    for times in (1, 2):
+        for by_handler in (handler_first, not handler_first):
+            if by_handler:
+                signals.handled[signal.SIGTERM] += 1
+            else:
+                signals.waiting = bytes([signal.SIGTERM])
+            serving._count_signals()
+            assert serving._seen[signal.SIGTERM] == times
 
 
 def test_sigint_has_no_delay(record):

@@ -99,7 +99,8 @@ class _Serving:
         self._signals = signals
         self._calls = calls
         self._drain_delay_ms = drain_delay_ms
-        self._seen: Counter[int] = Counter()  # signals so far
+        self._noted: Counter[int] = Counter()  # signals so far, as their bytes tell
+        self._seen: Counter[int] = Counter()  # the same, as bytes or handlers tell
         self._called: Counter[int] = Counter()  # how many of them were answered by a call
         self._phase = _Phase.SERVING
         self._ended: deque[Server] = deque()
@@ -149,10 +150,13 @@ class _Serving:
 
     def _count_signals(self) -> None:
         # Other signals that somebody handles are noted as well, and are no reason to stop;
-        # where they leave no room, what counts is known by its handler.
-        self._seen.update(self._signals.noted())
-        for number, handled in self._signals.handled.items():
-            self._seen[number] = max(self._seen[number], handled)
+        # where they leave no room, what counts is known by its handler. That may run before the
+        # byte is written, which another thread does that the signal has come to: so neither is
+        # added to the other.
+        self._noted.update(self._signals.noted())
+        handled = self._signals.handled
+        for number in (*self._noted, *handled):
+            self._seen[number] = max(self._noted[number], handled.get(number, 0))
 
     def _go_on(self) -> None:
         """The servers stop with the first signal, or with one of them, and a second one cuts."""
