@@ -26,6 +26,21 @@ def eventually(condition: Callable[[], object], timeout: float = 5) -> bool:
     return True
 
 
+def first_client(port: int) -> socket.socket:
+    """Connects to a port of this machine once somebody listens there."""
+    made: list[socket.socket] = []
+
+    def connects() -> bool:
+        try:
+            made.append(socket.create_connection(("127.0.0.1", port), 20))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    assert eventually(connects, 20)
+    return made[0]
+
+
 def receive(sock: socket.socket, length: int) -> bytes:
     """Exactly that many bytes, or what came before the end."""
     parts = []

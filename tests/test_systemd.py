@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.programs import ROOT, program
-from tests.support import Echo, answers, echoes, eventually
+from tests.support import Echo, answers, echoes, first_client
 from thousand_island_sync import ConfigError, ListenError, ThousandIsland, systemd
 from thousand_island_sync._base import addresses
 
@@ -353,17 +353,7 @@ def test_systemd_socket_activate(extra, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:
         try:
-            socks = []
-
-            def connects():
-                try:
-                    socks.append(socket.create_connection(("127.0.0.1", port), 20))
-                except ConnectionRefusedError:
-                    return False
-                return True
-
-            assert eventually(connects, 20)
-            with socks[0] as sock:
+            with first_client(port) as sock:
                 echoes(sock)
         finally:
             process.terminate()

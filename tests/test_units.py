@@ -16,7 +16,7 @@ import pytest
 from tests.notified import NotifySocket
 from tests.operations_commands import commands
 from tests.programs import ROOT, Script, program
-from tests.support import echoes, eventually
+from tests.support import echoes, first_client
 
 UNITS = ROOT / "examples" / "systemd"
 SERVICES = {"systemd 253": UNITS / "app.service", "Debian 12": UNITS / "debian12" / "app.service"}
@@ -100,17 +100,7 @@ def test_it_is_started_reloaded_and_stopped(service, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            socks = []
-
-            def connects():
-                try:
-                    socks.append(socket.create_connection(("127.0.0.1", port), 20))
-                except ConnectionRefusedError:
-                    return False
-                return True
-
-            assert eventually(connects, 20)
-            with socks[0] as sock:
+            with first_client(port) as sock:
                 notified.wait_for("READY=1")
                 notified.wait_for("WATCHDOG=1")
                 if values(service, "ExecReload"):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from types import TracebackType
 
-from ._admin.commands import Commands, Control, begin, running
+from ._admin.commands import Commands, Control, begin, check_servers, running
 from ._admin.lines import LineServer
 from ._admin.stacks import CallbackWatch
 from ._base import addresses
@@ -74,11 +74,7 @@ class AdminServer:
     def _set_up(
         self, servers: Sequence[ThousandIsland], path: str | os.PathLike[str], control: Control
     ) -> None:
-        for server in servers:
-            if not isinstance(server, ThousandIsland):
-                raise ConfigError(f"AdminServer: got {server!r}, takes servers")
-        if not servers:
-            raise ConfigError("AdminServer: takes one server at least")
+        check_servers("AdminServer", servers)
         text = path if isinstance(path, str) else _path_of(path)
         if not text or text.startswith("@") or "\0" in text:
             raise ConfigError(f"path: got {path!r}, takes the path of a Unix socket's file")

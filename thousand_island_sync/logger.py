@@ -17,7 +17,7 @@ from typing import Any, Literal
 from . import events
 from ._base.addresses import remote
 from ._base.locks import process_lock
-from ._base.printable import printable
+from ._base.printable import one_line
 from ._base.waits import current_task
 from ._telemetry.log_fields import fields
 from ._telemetry.log_limit import LineLimit
@@ -100,11 +100,17 @@ def detach_logger(level: LogLevel = "error") -> None:
 def change_level(level: LogLevel) -> None:
     """What is attached is this level from now on, written where it was written before; that logger
     lets it through. Raises ConfigError: an unknown level."""
-    attach_logger(level, _logger)
+    _logger.setLevel(attach_only(level, _logger))
+
+
+def attach_only(level: LogLevel, logger: logging.Logger | None = None) -> int:
+    """As `attach_logger`, without the levels after it. Returns the level of `logging` that lets
+    through what is written."""
+    attach_logger(level, logger)
     later = list(LEVELS)[list(LEVELS).index(level) + 1 :]
     if later:
         detach_logger(later[0])  # type: ignore[arg-type]
-    _logger.setLevel(_LETS_THROUGH.get(level, logging.DEBUG))
+    return _LETS_THROUGH.get(level, logging.DEBUG)
 
 
 def _check(level: str) -> None:
@@ -225,7 +231,7 @@ def _line(server: Any, measurements: dict[str, Any], metadata: dict[str, Any]) -
 
 def _shown(value: Any) -> str:
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}({printable(' '.join(str(value).split()))})"
+        return f"{type(value).__name__}({one_line(str(value))})"
     if isinstance(value, type):
         return value.__name__
     text = repr(value)

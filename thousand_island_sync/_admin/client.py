@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from .._base import addresses
+from .._base.printable import one_line
 from .commands import VERSION, near
 
 #: Seconds that an answer may take; of a reload that is waited for, no limit.
@@ -111,7 +112,7 @@ class Admin:
 
 def say_what_is_wrong(text: object) -> int:
     """One line on standard error, and the exit code."""
-    print(f"thousand-island: {' '.join(str(text).split())}", file=sys.stderr, flush=True)
+    print(f"thousand-island: {one_line(str(text))}", file=sys.stderr, flush=True)
     return UNREACHABLE
 
 

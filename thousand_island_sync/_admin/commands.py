@@ -14,7 +14,7 @@ from .._base.own_threads import launch
 from .._base.supervised import say
 from .._scheduler.worker import Running
 from ..connection import Connection
-from ..errors import ThousandIslandError
+from ..errors import ConfigError, ThousandIslandError
 from ..logger import LEVELS, LogLevel
 from ..server import ThousandIsland, run_of
 from .stacks import CallbackWatch, stacks
@@ -182,6 +182,19 @@ def begin(change: Callable[[], object], name: str) -> None:
         launch(run, f"admin-{name}")
     except RuntimeError as error:
         raise ThousandIslandError(f"{name}: no thread can be started: {error}") from error
+
+
+def check_servers(named: str, servers: Sequence[object]) -> None:
+    """Looks at the servers that something is made for.
+
+    Raises:
+        ConfigError: there is no server, or one of them is none.
+    """
+    for server in servers:
+        if not isinstance(server, ThousandIsland):
+            raise ConfigError(f"{named}: got {server!r}, takes servers")
+    if not servers:
+        raise ConfigError(f"{named}: takes one server at least")
 
 
 def running(servers: Iterable[ThousandIsland]) -> list[Running]:

@@ -11,7 +11,6 @@ has connected (SO_PEERCRED, unix(7)), for a mode can be changed.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -25,7 +24,7 @@ from .._base import addresses, descriptors
 from .._base.clock import now
 from .._base.own_threads import Launched, launch
 from .._base.sigpipe import QUIETLY
-from .._base.spare import Spare
+from .._base.spare import PAUSE_S, Spare, is_shortage
 from .._base.supervised import Supervised, say
 from .._base.wake_up import WakeUp
 
@@ -35,8 +34,6 @@ _LINE_S = 2.0
 #: Clients at once.
 MOST_CLIENTS = 8
 _BACKLOG = 64
-#: Seconds that an accept waits that found no descriptor free.
-_SHORTAGE_S = 0.1
 #: Seconds that a stop waits for answers that are on their way.
 _STOP_S = 1.0
 #: What is read of a client that was refused, so that it reads why (bytes, seconds).
@@ -134,8 +131,8 @@ class LineServer:
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                threading.Event().wait(_SHORTAGE_S)
+            if is_shortage(error):
+                threading.Event().wait(PAUSE_S)
             return
         try:
             refusal = self._refusal(sock)

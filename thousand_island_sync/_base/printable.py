@@ -9,3 +9,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def one_line(text: str) -> str:
+    """The same, with a space for each end of a line, and for what else is white."""
+    return printable(" ".join(text.split()))

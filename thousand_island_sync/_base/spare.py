@@ -15,6 +15,14 @@ from collections import deque
 from . import descriptors
 
 _NONE_IS_FREE = (errno.EMFILE, errno.ENFILE)
+_EXHAUSTED = {*_NONE_IS_FREE, errno.ENOBUFS, errno.ENOMEM}
+#: Seconds until the next try of an accept that met with a shortage.
+PAUSE_S = 0.1
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether the machine is out of something."""
+    return error.errno in _EXHAUSTED
 
 
 class Spare:

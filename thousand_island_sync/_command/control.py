@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 
-from .._base.own_threads import launch
+from .._admin.commands import begin
 from ..logger import LogLevel
 from ..server import ThousandIsland
 from .logs import Logs
@@ -49,25 +49,16 @@ class Control:
 
     def stop(self) -> None:
         """Begins it, and returns."""
-        self._each(_stop, "stop")
+        for server in self._servers:
+            begin(server.stop, "stop")
 
     def drain(self) -> None:
         """Begins it, and returns."""
-        self._each(self._drain_one, "drain")
-
-    def _each(self, change: Callable[[ThousandIsland], None], name: str) -> None:
         for server in self._servers:
-            launch(functools.partial(change, server), name)
-
-    def _drain_one(self, server: ThousandIsland) -> None:
-        server.drain(self._drain_delay_ms)
+            begin(partial(server.drain, self._drain_delay_ms), "drain")
 
     def log_level(self, level: LogLevel) -> None:
         self._logs.write(level)
-
-
-def _stop(server: ThousandIsland) -> None:
-    server.stop()
 
 
 class Served(tuple[ThousandIsland, ...]):

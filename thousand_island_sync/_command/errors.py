@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .._base import printable
 from .._base.nearest import did_you_mean
 from .._base.options import other_name
-from .._base.printable import printable
 
 
 class UsageError(Exception):
@@ -39,4 +39,4 @@ def one_line(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {text}"
-    return printable(" ".join(text.split()))
+    return printable.one_line(text)

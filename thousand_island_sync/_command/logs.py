@@ -7,11 +7,9 @@ from types import TracebackType
 from typing import cast
 
 from .._telemetry.line_writer import LineHandler, LineWriter
-from ..logger import LEVELS, LogLevel, attach_logger, detach_logger
+from ..logger import LogLevel, attach_only, detach_logger
 from . import uncaught
 from .formats import FORMATS
-
-_ROOT = {"error": logging.WARNING, "info": logging.INFO}
 
 
 class _OnceItServes(logging.Filter):
@@ -70,12 +68,7 @@ class Logs:
 
     def write(self, level: str) -> None:
         """From now on events of this level are written, and the user's own lines."""
-        logging.getLogger().setLevel(_ROOT.get(level, logging.DEBUG))
-        attach_logger(cast(LogLevel, level))
-        order = list(LEVELS)
-        later = order[order.index(level) + 1 :]
-        if later:
-            detach_logger(cast(LogLevel, later[0]))
+        logging.getLogger().setLevel(attach_only(cast(LogLevel, level)))
         self._level = level
 
     def __exit__(

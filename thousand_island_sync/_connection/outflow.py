@@ -131,9 +131,8 @@ class Outflow:
             return  # it is over
         try:
             self._scheduler.add_uncounted(task)
-        except (
-            RuntimeError
-        ):  # no thread can be started, and none is there; or the server has stopped
+        except RuntimeError:
+            # No thread can be started, and none is there; or the server has stopped.
             with self._lock:
                 self._unadded = self._task is task
 

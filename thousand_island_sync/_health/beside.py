@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from .._admin.commands import check_servers
 from .._base import addresses
 from .._base.clock import FOREVER
 from .._base.listen_errors import listen_error
@@ -46,12 +47,7 @@ class BesideServers:
         talk: Talk,
         tick: Tick = NO_TICK,
     ) -> None:
-        named = type(self).__name__
-        for server in servers:
-            if not isinstance(server, ThousandIsland):
-                raise ConfigError(f"{named}: got {server!r}, takes servers")
-        if not servers:
-            raise ConfigError(f"{named}: takes one server at least")
+        check_servers(type(self).__name__, servers)
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535:
             raise ConfigError(f"port: got {port!r}, takes 0 to 65535")
         self._transport = TCP({"host": host})

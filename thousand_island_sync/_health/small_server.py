@@ -17,7 +17,6 @@ listening socket, a wake-up, those of the clients (poll(2), not epoll), and one 
 
 from __future__ import annotations
 
-import errno
 import selectors
 import socket
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from typing import NamedTuple, Protocol
 
 from .._base.clock import FOREVER, now
 from .._base.sigpipe import QUIETLY
-from .._base.spare import Spare
+from .._base.spare import PAUSE_S, Spare, is_shortage
 from .._base.supervised import Supervised
 from .._base.wake_up import WakeUp
 from ..transports.base import ListenSocket
@@ -38,9 +37,6 @@ REQUEST_S = 2.0
 MOST_CLIENTS = 128
 #: What is read of a client that was answered for good, so that no reset overtakes the answer.
 _REST_BYTES, _REST_S = 262_144, 1.0
-#: Seconds until the next try of an accept that found no descriptor free.
-_SHORTAGE_S = 0.1
-_SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: Seconds that a stop waits for the thread.
 _LEAVES_WITHIN_S = 1.0
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -194,8 +190,8 @@ class SmallServer:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _SHORTAGE:
-                    self._accepts_at = now() + _SHORTAGE_S
+                if is_shortage(error):
+                    self._accepts_at = now() + PAUSE_S
                     return
                 continue  # that client has gone (accept(2))
             sock.setblocking(False)

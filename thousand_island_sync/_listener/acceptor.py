@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from .._base import waits
 from .._base.clock import FOREVER, now, now_ns
 from .._base.latch import Latch
+from .._base.spare import PAUSE_S, is_shortage
 from .._base.supervised import BackOff, say
 from .accept_turns import SharedWakeUp
 from .acceptor_events import somebody_listens
@@ -23,7 +24,7 @@ from .admission import BATCH, Admission
 from .backlog import Backlog
 from .connection_limit import Room
 from .shared_socket import SharedSocket, Use
-from .shortage import PAUSE_S, Shortage, is_shortage
+from .shortage import Shortage
 
 #: The longest pause of an acceptor that died of the same again and again, and how long one that
 #: was started again must live until it is taken for one that serves, in seconds.

@@ -7,22 +7,13 @@ all acceptors pause.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 
 from .._base import descriptors
 from .._base.clock import now
 from .._base.locks import lock
-
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-#: Seconds that acceptors pause.
-PAUSE_S = 0.1
-
-
-def is_shortage(error: OSError) -> bool:
-    """Whether the machine is out of something."""
-    return error.errno in _EXHAUSTED
+from .._base.spare import PAUSE_S
 
 
 class Shortage:
