@@ -105,7 +105,8 @@ class One:
         assert places.reserve()
         self.world, self.number = world, number
         self.calls, self.depth, self.done, self.results = [], 0, False, []
-        self.was_cut = self.upgraded = False
+        self.was_cut = False
+        self.upgrades = 0
         self.socket = None  # what its handler was given, and holds
         self.channel = Script()
         self.channel.shakes = shakes
@@ -139,7 +140,12 @@ class One:
         """And by nothing else, between callbacks: not amid a handshake, say."""
         last = self.calls[-2:-1] == ["handle_shutdown"]
         asked = self.was_cut or self.connection.asked
-        return last and not asked and "handle_connection" in self.calls and not self.upgraded
+        return last and not asked and "handle_connection" in self.calls and not self.upgrades
+
+    def is_unshaken(self):
+        """Whether hands are being shaken, or were when it began to end."""
+        awaited = self.calls.count("handle_upgrade") < self.upgrades
+        return awaited or "handle_connection" not in self.calls
 
     def fail(self):
         raise OwnError
@@ -168,7 +174,7 @@ class One:
         channel = Script()
         channel.shakes = shakes
         self.channel = channel
-        self.upgraded = True
+        self.upgrades += 1
         return SwitchTransport(Upgraded, {"channel": channel})
 
 
@@ -270,7 +276,10 @@ class Interleavings(RuleBasedStateMachine):
             try:
                 sock.send(b"bye")
             except SocketClosed:
-                self.must(sock.fileno() == -1, "a last send refused by an open socket")
+                refused = sock.fileno() == -1 or one.is_unshaken()
+                self.must(refused, "a last send refused by an open socket")
+            else:
+                self.must(not one.is_unshaken(), "a last send that can never go out")
 
     def must(self, holds, what):
         if not holds:
