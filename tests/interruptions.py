@@ -36,8 +36,7 @@ class Interrupter:
     """
 
     def __init__(self, calls: dict[str, Callable[[], object]], times: int = 1) -> None:
-        self._calls = calls
-        self._names = list(calls)
+        self.call(calls)
         self._times = times
         self._here = _Here()
         self._counts: dict[tuple[Any, ...], int] = {}
@@ -46,6 +45,10 @@ class Interrupter:
         self.locks: set[str] = set()
         self.errors: list[BaseException] = []
         self.made = 0
+
+    def call(self, calls: dict[str, Callable[[], object]]) -> None:
+        """From now on these. None at first: so the threads of a server can be started under it."""
+        self._calls, self._names = calls, list(calls)
 
     def _interrupt(self, name: str) -> None:
         here = self._here

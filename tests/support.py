@@ -247,12 +247,15 @@ class Echo(Handler):
 
 
 def journal(base: type = Handler) -> type:
-    """A handler class that writes each callback's name, and what it got, to `cls.lines`."""
+    """A handler class that writes each callback's name, and what it got, to `cls.lines`; when
+    last, to `cls.noted_at` (of `time.monotonic`)."""
 
     class Journal(base):  # type: ignore[misc, valid-type]
         lines: list[tuple[str, Any]] = []
+        noted_at: dict[str, float] = {}
 
         def note(self, name: str, what: Any = None) -> None:
+            type(self).noted_at[name] = time.monotonic()
             type(self).lines.append((name, what))
 
         def handle_close(self, socket):
@@ -278,7 +281,7 @@ def journal(base: type = Handler) -> type:
         def ended(cls):
             return eventually(lambda: "end" in cls.names())
 
-    Journal.lines = []
+    Journal.lines, Journal.noted_at = [], {}
     return Journal
 
 

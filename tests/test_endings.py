@@ -74,11 +74,13 @@ class Answers(Handler):
     """Requests are lines; the answers are they in capitals."""
 
     rest = b""
+    answered_at = 0.0
 
     def answer(self, data, socket):
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             socket.send(line.upper() + b"\n")
+            type(self).answered_at = time.monotonic()
 
 
 def looping(way, timeout_ms):
@@ -172,7 +174,7 @@ def test_a_close_from_outside(ask, way):
 @pytest.mark.parametrize("wire", ["tcp", "tls1.3"], indirect=True)
 def test_silence(ask, way):
     _, _, cls = ask(IMPATIENT_MS)
-    began = time.monotonic()
     assert cls.ended()
-    assert 0.8 < (time.monotonic() - began) * 1_000 / IMPATIENT_MS < 1.8
     assert cls.names() == [*([SocketTimeout] if way else []), "timeout", "end"]
+    # On the server's clock: how long this test's own thread waits for a processor is no matter.
+    assert 0.95 < (cls.noted_at["timeout"] - cls.answered_at) * 1_000 / IMPATIENT_MS < 1.9

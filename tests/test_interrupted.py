@@ -128,16 +128,17 @@ def a_bit_of_everything(server, client, options, rounds):
 @pytest.mark.parametrize("connections", [4, 1_000], ids=["at the limit", "with room"])
 def test_at_every_point_under_a_lock_in_its_own_thread(connections, serve, client):
     options = {"all": [], "counted": []}
-    server = serve(
-        Everyone,
-        handler_options=options,
-        max_pending_messages=None,
-        max_connections=60 + connections,
-        max_handler_threads=6,
-    )
-    bystanders = Bystanders(server, client, options, 60)
-    interrupter = Interrupter(bystanders.calls())
-    with interrupter.everywhere():
+    interrupter = Interrupter({})
+    with interrupter.everywhere():  # of the server's threads, those that are started in it
+        server = serve(
+            Everyone,
+            handler_options=options,
+            max_pending_messages=None,
+            max_connections=60 + connections,
+            max_handler_threads=6,
+        )
+        bystanders = Bystanders(server, client, options, 60)
+        interrupter.call(bystanders.calls())
         a_bit_of_everything(server, client, options, 8)
     assert eventually(lambda: len(options["counted"]) == bystanders.posted, 10), (
         len(options["counted"]),

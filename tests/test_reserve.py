@@ -115,8 +115,8 @@ def test_a_stop_finds_them_all(crowd, stopwatch):
     began = stopwatch()
     crowd.server.stop(500)
     assert stopwatch() - began < 5
-    assert crowd.reserve._inside == {}
-    assert held(crowd) == 0
+    assert eventually(lambda: crowd.reserve._inside == {})
+    assert eventually(lambda: held(crowd) == 0)
 
 
 def test_one_that_is_held_back_and_closed_from_outside_ends(crowd):
