@@ -205,7 +205,7 @@ static PyObject *ended(PyObject *verdict, bool came) {
     return Py_BuildValue("(NO)", verdict, came ? Py_True : Py_False);
 }
 
-/* What a stay was given says it. -1: it raised. */
+/* `Wanted`, or whatever else a stay was given, says it. -1: it raised. */
 static int asked(PyObject *wanted, double duration) {
     PyObject *seconds = PyFloat_FromDouble(duration);
     PyObject *answer = seconds == NULL ? NULL : PyObject_CallOneArg(wanted, seconds);
@@ -213,46 +213,6 @@ static int asked(PyObject *wanted, double duration) {
     int leaves = answer == NULL ? -1 : PyObject_IsTrue(answer);
     Py_XDECREF(answer);
     return leaves;
-}
-
-/* As `Affinity.wanted`. -1: it raised. */
-static int is_wanted(PyObject *affinity) {
-    PyObject *permits = GET(affinity, Affinity, _permits);
-    PyObject *table = permits == NULL ? NULL : GET(affinity, Affinity, _table);
-    PyObject *workers = table == NULL ? NULL : GET(affinity, Affinity, _workers);
-    if (workers == NULL || TAKES(permits, Permits) < 0 || TAKES(table, TaskTable) < 0 ||
-        TAKES(workers, Workers) < 0)
-        return -1;
-    Py_ssize_t holders = list_size(GET(permits, Permits, _holders));
-    if (holders < 0)
-        return -1;
-    if (holders == 0 || !IS(table, TaskTable, closing, Py_False))
-        return 1;
-    long count, bound;
-    Py_ssize_t resting = list_size(GET(permits, Permits, _resting));
-    if (resting < 0 || whole(GET(workers, Workers, count), &count) < 0 ||
-        whole(GET(workers, Workers, _bound), &bound) < 0)
-        return -1;
-    return resting == 0 && count >= bound;
-}
-
-/* As `Wanted`, or whatever else a stay was given. -1: it raised. */
-static int better_to_do(PyObject *wanted, double duration) {
-    if (!is_exactly(wanted, native.its.Wanted))
-        return asked(wanted, duration);
-    PyObject *worker = GET(wanted, Wanted, worker), *affinity = NULL, *task = NULL;
-    if (worker == NULL || (affinity = GET(wanted, Wanted, affinity)) == NULL ||
-        (task = GET(wanted, Wanted, task)) == NULL)
-        return -1;
-    if (takes(worker, Worker_Type) < 0 || TAKES(affinity, Affinity) < 0 ||
-        takes(task, Task_Type) < 0)
-        return -1;
-    ((Worker *)worker)->turn++;
-    if (duration < HAND_OFF_NS * 1e-9) {
-        set(SLOT(wanted, Wanted, quick), Py_True);
-        return 1;
-    }
-    return is_quick((Task *)task) ? 1 : is_wanted(affinity);
 }
 
 /* One step of a stay. True: it ends with `*outcome`, which is NULL if something raised. */
@@ -294,7 +254,7 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
     }
     if (read_clock(GET(parts->callbacks, Callbacks, _clock), &over) < 0)
         goto out;
-    int leaves = better_to_do(wanted, over - began);
+    int leaves = asked(wanted, over - began);
     if (leaves > 0)
         *outcome = ended(PyLong_FromLong(PARK), true);
     ends = leaves != 0;

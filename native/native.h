@@ -9,9 +9,6 @@
 
 /* The slots that are read and written here: (class, as it is given to `bind`; slot). */
 #define FIELDS(X)                                                                              \
-    X(Wanted, affinity) X(Wanted, quick) X(Wanted, task) X(Wanted, worker)                     \
-    X(Affinity, _permits) X(Affinity, _table) X(Affinity, _workers) X(TaskTable, closing)      \
-    X(Permits, _holders) X(Permits, _resting) X(Workers, _bound) X(Workers, count)             \
     X(Connection, machine) X(Callbacks, _clock) X(Callbacks, _context)                         \
     X(Callbacks, _receiver) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
     X(Machine, callbacks) X(Machine, short_proves) X(Machine, socket) X(Machine, source)      \
@@ -30,7 +27,6 @@
     X(Connection) X(Machine) X(Callbacks)                                                      \
     X(Socket) X(Duplex) X(Reader) X(Writer) X(OPEN) X(CLOSED_STATE)                            \
     X(TCPChannel)                                                                              \
-    X(Wanted) X(Affinity) X(Permits) X(Workers) X(TaskTable)                                   \
     X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)                           \
     X(make_way) X(monotonic) X(send) X(recv)
 
@@ -183,7 +179,6 @@ int add_to(PyObject *object, PyObject **field, const char *slot, long more);
 int read_clock(PyObject *clock, double *now);
 int odd_seconds(PyObject *value, double *seconds);
 int no_number(PyObject *value);
-Py_ssize_t list_size(PyObject *list);
 int number_of(PyObject *fd, int *number);
 int descriptor(PyObject *sock, int *number);
 

@@ -31,12 +31,6 @@ int not_taken(PyObject *object, PyObject *class) {
     return -1;
 }
 
-Py_ssize_t list_size(PyObject *list) {
-    if (list == NULL || takes(list, &PyList_Type) < 0)
-        return -1;
-    return PyList_GET_SIZE(list);
-}
-
 int no_number(PyObject *value) {
     return value == NULL ? -1 : not_taken(value, (PyObject *)&PyLong_Type);
 }

@@ -207,7 +207,6 @@ class Busy(contextlib.AbstractContextManager):
             "WatchdogTimer": self.scheduler._watchdog_timer,
             "Runner": self.runner,
             "BlockingEstimate": self.scheduler._estimate,
-            "TaskTable": self.scheduler._table,
         }
 
     def __exit__(self, *exc):
@@ -232,10 +231,6 @@ class Staying(Wired):
         return {
             **super().objects(),
             **self.busy.objects(),
-            "Wanted": self.wanted,
-            "Affinity": self.affinity,
-            "Permits": self.busy.permits,
-            "Workers": self.affinity._workers,
         }
 
     def stay(self):

@@ -44,8 +44,7 @@ _WEIGHT = 1 / 16
 
 class Wanted:
     """Whether a thread that stays has something better to do: asked after each callback, by
-    threads that all want the GIL for it. In Python it took them 4 % of their rate, so its
-    accelerator is a part of that of `stay`."""
+    threads that all want the GIL for it, so it asks little."""
 
     __slots__ = ("affinity", "quick", "task", "worker")
 

@@ -22,14 +22,10 @@ from .._connection.callbacks import Callbacks
 from .._connection.machine import Machine
 from .._connection.states import State
 from .._connection.task import STAY_STEPS, ConnectionTask
-from .._scheduler.affinity import Affinity, Wanted
 from .._scheduler.blocking_estimate import SAMPLE_SHIFT
-from .._scheduler.permits import Permits
 from .._scheduler.poller import HANGUP, MOST
 from .._scheduler.run_queue import ALONE
-from .._scheduler.task_table import TaskTable
 from .._scheduler.tendency import HAND_OFF_COST
-from .._scheduler.workers import Workers
 from .._stream.buffer import CHUNK
 from .._stream.duplex import Duplex
 from .._stream.payload import JOINED_MOST
@@ -41,11 +37,6 @@ from ..transports.tcp import TCPChannel
 
 #: What the C is given to work on, by the names that it has for them.
 _GIVEN: dict[str, Any] = {
-    "Wanted": Wanted,
-    "Affinity": Affinity,
-    "Permits": Permits,
-    "Workers": Workers,
-    "TaskTable": TaskTable,
     "Connection": ConnectionTask,
     "Machine": Machine,
     "Callbacks": Callbacks,
