@@ -1,4 +1,8 @@
-"""All metadata is in setup.cfg, but for what it cannot say: the hot path in C is optional."""
+"""All metadata is in pyproject.toml, but for what it cannot say: the hot path in C is optional, and
+what depends on who publishes this.
+
+`THOUSAND_ISLAND_PURE=1` compiles nothing: the wheel is for every machine (`py3-none-any`).
+"""
 
 import os
 import runpy
@@ -54,8 +58,17 @@ native = Extension(
     extra_compile_args=["-std=c11", "-fvisibility=hidden", *optimized],
     optional=True,  # without a compiler the Python does all of it
 )
-wanted = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+wanted = (
+    sys.platform == "linux"
+    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    and os.environ.get("THOUSAND_ISLAND_PURE") != "1"
+)
+PUBLISHER = runpy.run_path("publisher.py")
+chosen = PUBLISHER["settings"]()
 setup(
+    long_description=PUBLISHER["description"](chosen, Path("README.md").read_text()),
+    long_description_content_type="text/markdown",
+    project_urls=PUBLISHER["addresses"](chosen),
     ext_modules=[native] if wanted else [],
     cmdclass={"build_ext": BuildBeside, "build_py": BuildWithDigest},
 )

@@ -10,6 +10,7 @@ import tomllib
 import pytest
 
 from tests.commands import Serving, run, write_app
+from tests.programs import ROOT
 from tests.support import eventually, receive, running
 from tests.test_main import certificate_of, write_certificate
 from thousand_island_sync import __version__
@@ -123,9 +124,9 @@ def test_its_version_is_the_packages(capsys):
 
 
 def test_the_version_is_the_one_that_is_installed():
-    setup = (os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + "/setup.cfg"
-    with open(setup) as file:
-        assert "version = attr: thousand_island_sync._base.version.VERSION" in file.read()
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = metadata["tool"]["setuptools"]["dynamic"]["version"]
+    assert named == {"attr": "thousand_island_sync._base.version.VERSION"}
 
 
 # ---- where options come from ------------------------------------------------

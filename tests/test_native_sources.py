@@ -66,7 +66,7 @@ def test_a_file_that_is_older_than_a_source_is_told_of_once_and_not_used(copy):
 @in_c_only
 def test_a_wheel_has_the_digest_written_down(copy, tmp_path):
     wheel = tmp_path / "wheel"
-    for name in ("setup.py", "setup.cfg", "README.md"):
+    for name in ("setup.py", "publisher.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(wheel)]
     subprocess.run(command, cwd=copy, check=True, timeout=60, capture_output=True)

@@ -1,3 +1,3 @@
-"""The version, in one place: `setup.cfg` reads it here, too."""
+"""The version, in one place: `pyproject.toml` reads it here, too."""
 
-VERSION = "0.1.0"
+VERSION = "1.0.0"
