@@ -282,17 +282,20 @@ def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder)
         (["needy:Handler"], "No module named 'no_such_library'"),
         (["untidy:f"], "importing it raised SyntaxError"),
         (["leaving:Handler"], "importing it raised SystemExit"),
-        (["app:Upper", "more"], "more: the handler is app:Upper already"),
-        (["app:Upper", "app:Options"], "app:Options: the handler is app:Upper already"),
+        (["app:Upper", "more"], "more: a handler was given before (app:Upper)"),
+        (["app:Upper", "app:Options"], "app:Options: a handler was given before (app:Upper)"),
         ([":Upper"], "package.module:HandlerClass"),
         (["app:"], "package.module:HandlerClass"),
         (["app:Raises"], "callbacks are plain"),
-        (["app:SERVER"], "name a function that returns it"),
+        (["app:SERVER"], "give the name of a function that returns it"),
         (["app:make_none"], "returned None, takes a ThousandIsland, or a list of them"),
         (["app:make_empty"], "returned an empty list"),
         (["app:make_twice"], "the same ThousandIsland twice"),
         (["app:make_badly"], "prot: there is no such option"),
-        (["app:make_with"], "is called without arguments: missing a required argument: 'port'"),
+        (
+            ["app:make_with"],
+            "cannot be called without arguments: missing a required argument: 'port'",
+        ),
         (["app:make_later"], "is `async def`"),
         (["app:raises"], "raised LookupError: no database at all"),
         (["app:leaves"], "raised SystemExit: 3"),
@@ -300,8 +303,8 @@ def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder)
         (["app:make", "--no-nodelay"], "--no-nodelay: app:make"),
         (["app:make", "--watch-certificates"], "--watch-certificates: needs --certfile"),
         (["--setup", "app:no"], "app:no: module 'app' has no attribute 'no'"),
-        (["--setup", "app:make_with"], "app:make_with: is called without arguments"),
-        (["--setup", "app:SERVER"], "app:SERVER: is no function"),
+        (["--setup", "app:make_with"], "app:make_with: cannot be called without arguments"),
+        (["--setup", "app:SERVER"], "app:SERVER: is not a function"),
         (["--setup", "setup"], "setup: takes package.module:"),
         (["--port"], "--port: needs a value, takes a port number"),
         (["--port", "--name", "n"], "--port: needs a value"),
@@ -314,12 +317,15 @@ def test_unknown_variables_are_one_warning_and_those_of_the_package_none(folder)
         (["--config"], "--config: needs a value"),
         (["--config", "none.toml"], "none.toml: No such file or directory"),
         (["--config", "."], "Is a directory"),
-        (["--config", "app.py"], "app.py: is no TOML"),
+        (["--config", "app.py"], "app.py: is not valid TOML"),
         (["--workers", "2"], "--workers: there is no such argument"),
         (["--read-timeout"], "did you mean --read-timeout-ms?"),
         (["--ca", "a.pem"], "did you mean --ca-certs?"),
         (["--bind", "::"], "did you mean --host?"),
-        (["--password", "secret"], "--password: is no argument, for everybody sees those; give"),
+        (
+            ["--password", "secret"],
+            "--password: cannot be given as an argument",
+        ),
         (["--password=secret"], "(THOUSAND_ISLAND_PASSWORD), or in the file of --config"),
         (["--socket"], "did you mean --sockets?"),
     ],
@@ -365,7 +371,7 @@ def test_a_line_that_is_wrong_is_one_line(words, says, folder, capsys):
         ("[transport]\nunix_mode = 0o7777", "transport.unix_mode: got 4095"),
         ("[transport]\nsocket_options = [5]", "transport.socket_options: got [5]"),
         ("[transport]\nrecv_buffer = 0", "transport.recv_buffer: got 0"),
-        ("port = 1\nport = 2", "is no TOML"),
+        ("port = 1\nport = 2", "is not valid TOML"),
         ("health = 0", "a.toml: health: got 0"),
         ("agent = []", "a.toml: agent: got []"),
         ("admin = 5", "a.toml: admin: got 5"),
@@ -388,7 +394,7 @@ def test_a_file_that_is_wrong_is_one_line(toml, says, folder, capsys):
 def test_a_file_that_is_no_text_is_one_line(folder, capsys):
     (folder / "a.toml").write_bytes(b"port = '\xff'\n")
     assert main(["--config", "a.toml"]) == 2
-    assert "a.toml: is no TOML" in capsys.readouterr().err
+    assert "a.toml: is not valid TOML" in capsys.readouterr().err
 
 
 def test_a_file_of_any_size_or_kind_is_one_line(folder, capsys, monkeypatch):
@@ -396,9 +402,9 @@ def test_a_file_of_any_size_or_kind_is_one_line(folder, capsys, monkeypatch):
     os.mkfifo(folder / "nobody")
     monkeypatch.setattr(whole_file, "WITHIN_S", 0.05)
     for path, says in (
-        ("a.toml", "a.toml: it has more than 1048576 bytes"),
-        ("/dev/zero", "/dev/zero: it has more than 1048576 bytes"),
-        ("nobody", "nobody: nobody has written it within 0.05 s"),
+        ("a.toml", "a.toml: larger than 1048576 bytes"),
+        ("/dev/zero", "/dev/zero: larger than 1048576 bytes"),
+        ("nobody", "nobody: a pipe that nobody has written to within 0.05 s"),
     ):
         assert main(["--config", path]) == 2
         assert capsys.readouterr().err == f"thousand-island: --config: {says}\n"

@@ -109,7 +109,7 @@ def test_what_is_no_admin_socket_is_exit_code_2(path, says, said):
         code, _, err = said(ctl, path, "info")
         thread.join()
     assert code == 2
-    assert "no admin socket" in err
+    assert "not an admin socket" in err
 
 
 def test_a_ninth_client_is_refused(server, path, said):

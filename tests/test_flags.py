@@ -119,7 +119,7 @@ def test_the_help_says_of_each_what_the_table_says(capsys):
         (["--sni", "{secret"], "--sni: got a value that is not shown, takes a mapping"),
         (["--verify", "always"], 'verify: got \'always\', takes "none", "optional" or "required"'),
         (["--min-version", "1.3"], "--min-version: needs --certfile"),
-        (["--password", "x"], "--password: is no argument, for everybody sees those"),
+        (["--password", "x"], "--password: cannot be given as an argument, as every user"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_it(arguments, says, capsys):

@@ -85,7 +85,7 @@ def test_a_descriptor_that_is_closed_or_no_socket_is_named_and_none_is_left():
         error = refused(transport_options={"sockets": [number]})
         assert error.errno == found
         assert f"sockets: descriptor {number} was refused" in str(error)
-        assert "give open sockets that listen" in str(error)
+        assert "give open sockets on which listen() was called" in str(error)
     os.close(reader)
     os.close(writer)
 
@@ -101,7 +101,7 @@ def test_an_address_in_use():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         error = refused(port=taken.getsockname()[1])
     assert error.errno == errno.EADDRINUSE
-    assert "choose another address or port, or stop what has it" in str(error)
+    assert "choose another address or port, or stop the program that has it" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_address_in_use():
         ("x" * 70 + ".example", "the name does not resolve"),
         ("127.0.0.1:80", "the port is an option of its own: host='127.0.0.1', port=80"),
         ("/tmp/a.sock", "a Unix socket is .* host='unix:/tmp/a.sock'"),
-        ("http://nosuch.invalid:80/x", "give the name alone: host='nosuch.invalid', port=80"),
+        ("http://nosuch.invalid:80/x", "give the host name alone: host='nosuch.invalid', port=80"),
         ("http://nosuch.invalid", "host='nosuch.invalid'$"),
         ("[::1]", "leave the brackets out: host='::1'"),
         ("[::1]:80", "the port is an option of its own: host='::1', port=80"),
@@ -129,20 +129,20 @@ def test_a_name_that_does_not_resolve(host, advice):
 def test_a_folder_that_is_missing(tmp_path):
     error = refused(host=f"unix:{tmp_path}/missing/a.sock")
     assert error.errno == errno.ENOENT
-    assert f"the folder {tmp_path}/missing is missing; make it first" in str(error)
+    assert f"the folder {tmp_path}/missing does not exist; make it first" in str(error)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder of the kernel's")
 def test_a_folder_that_is_there_and_takes_no_sockets():
     error = refused(host="unix:/proc/self/a.sock")
-    assert "/proc/self takes no sockets; choose another path" in str(error)
+    assert "/proc/self does not take sockets; choose another path" in str(error)
 
 
 def test_a_folder_that_is_none(tmp_path):
     (tmp_path / "file").touch()
     error = refused(host=f"unix:{tmp_path}/file/a.sock")
     assert error.errno == errno.ENOTDIR
-    assert f"{tmp_path}/file is no folder" in str(error)
+    assert f"{tmp_path}/file is not a folder" in str(error)
 
 
 def test_a_file_in_the_way(tmp_path):
@@ -164,12 +164,12 @@ def test_a_path_that_is_too_long():
     [
         (errno.EACCES, "0.0.0.0", 1, "ports below [0-9]+ need root or CAP_NET_BIND_SERVICE"),
         (errno.EACCES, "unix:/x/a", 0, "no permission to make a socket in /x"),
-        (errno.EROFS, "unix:/x/a", 0, "/x cannot be written to"),
+        (errno.EROFS, "unix:/x/a", 0, "/x is read-only"),
         (errno.EAFNOSUPPORT, "::1", 5, "no IPv6"),
         (errno.EMFILE, "::1", 5, "no descriptor is free"),
         (errno.ENFILE, "unix:/x/a", 0, "no descriptor is free"),
         (errno.ENOBUFS, "::1", 5, "out of memory for sockets"),
-        (errno.EADDRINUSE, "unix:/x/a", 0, "choose another path, or stop what has it"),
+        (errno.EADDRINUSE, "unix:/x/a", 0, "choose another path, or stop the program that has it"),
         (errno.EPROTO, "::1", 5, "choose another address or port$"),
     ],
 )

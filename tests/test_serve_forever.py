@@ -57,7 +57,9 @@ def test_a_signal_of_somebody_else_is_no_reason_to_stop(client):
 
 def test_what_is_no_server_is_told_before_anything_starts():
     server = make()
-    with pytest.raises(TypeError, match=r"serve_forever: got 0\.5, takes further servers"):
+    with pytest.raises(
+        TypeError, match=r"serve_forever: got 0\.5, takes further ThousandIsland servers"
+    ):
         server.serve_forever(0.5)  # socketserver's poll_interval
     assert server.status == "new"
 

@@ -250,7 +250,7 @@ def test_they_were_passed_to_another_process(passed):
 )
 def test_variables_that_are_no_numbers(passed, pid, count):
     passed(pid=pid, count=count)
-    assert "no numbers" in str(refused())
+    assert "not what systemd passes" in str(refused())
 
 
 def test_a_descriptor_that_is_not_open(passed):
@@ -267,7 +267,7 @@ def test_what_is_no_listening_stream_socket(passed, tmp_path):
     other.close()
     for name in ("b", "c", "d"):
         error = refused(f"systemd:{name}")
-        assert f"({name!r}) of systemd's is no listening stream socket" in str(error)
+        assert f"({name!r}) of systemd's is not a listening stream socket" in str(error)
         assert "ListenStream=" in str(error)
     refused("systemd")
     with asking("systemd:a"):
@@ -324,7 +324,7 @@ def test_listen_sockets_where_nothing_was_passed(passed):
 
 def test_listen_sockets_refuses_what_does_not_listen(passed):
     passed(listening(), socket.socket())
-    with pytest.raises(ListenError, match="no listening stream socket"):
+    with pytest.raises(ListenError, match="not a listening stream socket"):
         systemd.listen_sockets()
 
 

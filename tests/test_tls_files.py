@@ -130,7 +130,7 @@ def test_a_pipe_that_nobody_writes_is_not_waited_for_for_good(
 ):
     monkeypatch.setattr(whole_file, "WITHIN_S", 0.05)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigError, match=f"^{option}: .*nobody has written it within 0.05 s"):
+    with pytest.raises(ConfigError, match=f"^{option}: .*nobody has written to within 0.05 s"):
         TLS.prepare(**{**authority.options, option: str(tmp_path / "pipe")})
 
 

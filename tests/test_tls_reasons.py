@@ -34,9 +34,9 @@ def error(*reasons):
         (error("something new", "and more"), "something new; and more"),
         (error(), "no reason given"),
         (SSL.Error("a text"), "a text"),
-        (SSL.SysCallError(-1, "Unexpected EOF"), "went away in the middle"),
+        (SSL.SysCallError(-1, "Unexpected EOF"), "disconnected during the handshake"),
         (SSL.SysCallError(104, "ECONNRESET"), "Connection reset"),
-        (SSL.ZeroReturnError(), "the client ended it"),
+        (SSL.ZeroReturnError(), "the client closed the session during"),
     ],
 )
 def test_what_openssl_says_in_words_for_a_person(raised, says):
@@ -46,7 +46,7 @@ def test_what_openssl_says_in_words_for_a_person(raised, says):
 def test_an_alert_about_our_certificate_that_has_not_expired(authority):
     ours = x509.load_pem_x509_certificate(authority.chain)
     said = explain(error("ssl/tls alert certificate expired"), ours)
-    assert said == "the client refused: our certificate, as expired"
+    assert said == "the client refused: our certificate as expired"
 
 
 @pytest.mark.parametrize(

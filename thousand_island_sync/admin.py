@@ -95,7 +95,7 @@ class AdminServer:
             ThousandIslandError: it was started already, or no thread can be started.
         """
         if self._lines is not None:
-            raise ThousandIslandError("AdminServer: it was started already; stop() it first")
+            raise ThousandIslandError("AdminServer: started already; call stop() first")
         name = f"{self._servers[0].name}-admin"
         watch = CallbackWatch(lambda: running(self._servers), f"{name}-watch")
         lines = LineServer(self._path, Commands(self._servers, self._control, watch).answer, name)
@@ -141,7 +141,7 @@ class AdminServer:
             ServerNotRunning: not started.
         """
         if self._lines is None:
-            raise ServerNotRunning("AdminServer: it is not started; start() it")
+            raise ServerNotRunning("AdminServer: not started; call start() first")
         return self._path
 
 

@@ -51,7 +51,7 @@ class Continue:
             if not is_bool(value):
                 raise ConfigError(f"Continue: {name}: got {value!r}, takes True or False")
         if persistent and timeout_ms is MISSING:
-            raise ConfigError("Continue: persistent=True needs a timeout_ms that shall persist")
+            raise ConfigError("Continue: persistent=True needs a timeout_ms")
         self.timeout_ms: Final = timeout_ms
         self.persistent: Final = persistent
         self.deadline_ms: Final = deadline_ms
@@ -289,7 +289,9 @@ class Handler:
             NotSupported: the default. Whatever it raises goes to the caller, is not logged, and
                 the connection goes on.
         """
-        raise NotSupported(f"{type(self).__name__} has no handle_call")
+        raise NotSupported(
+            f"{type(self).__name__} has no handle_call; define it to answer Connection.call()"
+        )
 
     def handle_close(self, socket: Socket, /) -> None:
         """Last callback: the peer closed, or a callback returned `Close()`. The socket is open

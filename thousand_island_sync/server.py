@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Never, Unpack
 
 from ._base.clock import REAL, Times, seconds
-from ._base.options import MISSING, Missing, is_milliseconds
+from ._base.options import MILLISECONDS_OR_NONE, MISSING, Missing, is_milliseconds
 from ._base.signatures import spelled_out, written_out
 from ._base.types import Address, Status
 from ._server.certificate_watch import Certificates, CertificateWatch
@@ -165,7 +165,7 @@ class ThousandIsland:
         if timeout_ms is MISSING:
             timeout_ms = self._config.shutdown_timeout_ms
         if timeout_ms is not None and not is_milliseconds(timeout_ms):
-            raise ValueError(f"stop: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
+            raise ValueError(f"stop: timeout_ms: got {timeout_ms!r}, takes {MILLISECONDS_OR_NONE}")
         return self._changes.stop(seconds(timeout_ms))  # type: ignore[arg-type]
 
     def drain(self, delay_ms: float | None = 0) -> bool:
@@ -188,7 +188,7 @@ class ThousandIsland:
         """
         self._changes.check_process()
         if delay_ms is not None and not is_milliseconds(delay_ms):
-            raise ValueError(f"drain: delay_ms: got {delay_ms!r}, takes milliseconds or None")
+            raise ValueError(f"drain: delay_ms: got {delay_ms!r}, takes {MILLISECONDS_OR_NONE}")
         timeout_ms = self._config.shutdown_timeout_ms
         return self._changes.drain(seconds(delay_ms), seconds(timeout_ms))
 
@@ -274,7 +274,9 @@ class ThousandIsland:
         """
         self._changes.check_process()
         if "transport_options" in transport_options:
-            raise ConfigError("transport_options: give the options themselves, by name")
+            raise ConfigError(
+                "reload_transport: got transport_options=...; give the options themselves, by name"
+            )
         self._transport.reload({**transport_options})
 
     def watch_certificates(self, interval_ms: float = 60_000) -> None:
@@ -303,8 +305,8 @@ class ThousandIsland:
         address: Address | None = None if run is None else run.listener.address
         if address is None:
             raise ServerNotRunning(
-                f"the server is {self._changes.status}: it has no address; start() it, or"
-                " resume() it"
+                f"the server is {self._changes.status}: it has no address; call start()"
+                " or resume() first"
             )
         return address
 

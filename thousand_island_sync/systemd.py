@@ -148,7 +148,7 @@ def _refusal(pid: str | None, count: str | None) -> str:
             " socket unit, or give a host and a port"
         )
     if not (pid.isdecimal() and count.isdecimal() and int(count) <= 65_536):
-        return f"LISTEN_PID={pid!r} and LISTEN_FDS={count!r} are no numbers of systemd's"
+        return f"LISTEN_PID={pid!r} and LISTEN_FDS={count!r} are not what systemd passes"
     if int(pid) != os.getpid():
         return (
             f"they were passed to process {pid}, and this one is {os.getpid()}: a wrapper stands"
@@ -209,9 +209,9 @@ def _check(one: _Passed) -> None:
             listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             if sock.type == socket.SOCK_STREAM and listens:
                 return
-        said, number = "is no listening stream socket", errno.EINVAL
+        said, number = "is not a listening stream socket", errno.EINVAL
     except OSError as error:
-        said = f"is no listening stream socket: {error.strerror}"
+        said = f"is not a listening stream socket: {error.strerror}"
         number = error.errno or errno.EINVAL
     raise ListenError(
         number, f"sockets: {one} {said}; the socket unit needs ListenStream= and Accept=no"

@@ -83,7 +83,9 @@ class Admin:
         except (OSError, ValueError) as error:
             self._failed(error)
         if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-            raise Unreachable(f"{self._path}: what answers there is no admin socket")
+            raise Unreachable(
+                f"{self._path}: it is not an admin socket (its answer is of another kind)"
+            )
         return answer
 
     def _failed(self, error: Exception) -> NoReturn:
@@ -92,7 +94,7 @@ class Admin:
         elif isinstance(error, OSError):
             said = error.strerror or str(error)
         elif isinstance(error, json.JSONDecodeError):
-            said = "it was closed without an answer, or what answers is no admin socket"
+            said = "it closed without an answer, or is not an admin socket"
         else:
             said = str(error)
         raise Unreachable(f"cannot reach {self._path}: {said}") from error
@@ -146,7 +148,7 @@ def _read(words: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
     keys, given = _COMMANDS[do], [word for word in rest if word]
     if len(given) != len(keys):
         takes = " ".join([do, *(key.upper() for key in keys)])
-        raise WrongWords(f"ctl: {do}: got {len(given)} words behind it, takes {takes}")
+        raise WrongWords(f"ctl: {do}: got {len(given)} words after it, takes {takes}")
     more: dict[str, Any] = dict(zip(keys, given, strict=True))
     for switch in switches:
         known = _SWITCHES.get(do, ())

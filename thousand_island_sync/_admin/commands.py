@@ -181,7 +181,10 @@ def begin(change: Callable[[], object], name: str) -> None:
     try:
         launch(run, f"admin-{name}")
     except RuntimeError as error:
-        raise ThousandIslandError(f"{name}: no thread can be started: {error}") from error
+        raise ThousandIslandError(
+            f"{name}: no thread can be started: {error}; lower the number of threads,"
+            " or raise the limit (`ulimit -u`)"
+        ) from error
 
 
 def check_servers(named: str, servers: Sequence[object]) -> None:
@@ -192,9 +195,9 @@ def check_servers(named: str, servers: Sequence[object]) -> None:
     """
     for server in servers:
         if not isinstance(server, ThousandIsland):
-            raise ConfigError(f"{named}: got {server!r}, takes servers")
+            raise ConfigError(f"{named}: got {server!r}, takes ThousandIsland servers")
     if not servers:
-        raise ConfigError(f"{named}: takes one server at least")
+        raise ConfigError(f"{named}: takes at least one server")
 
 
 def running(servers: Iterable[ThousandIsland]) -> list[Running]:

@@ -119,7 +119,7 @@ def resolve(host: str, port: int) -> tuple[int, Any]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError as error:  # a label of the name is empty, or too long
-        raise socket.gaierror(socket.EAI_NONAME, f"no host name: {error}") from error
+        raise socket.gaierror(socket.EAI_NONAME, f"not a valid host name: {error}") from error
     family, _, _, _, address = found[0]
     return family, address
 

@@ -34,7 +34,8 @@ class OptionRefused(OSError):
 def no_thread(what: str, error: RuntimeError) -> ThousandIslandError:
     """The error of a `start` or `resume` for which there is no thread (pthread_create(3): EAGAIN).
     A `ListenError` is every `resume` that fails, and each `start` that finds no address."""
-    said = f"{what}: no thread can be started: {error}"
+    advice = "lower the number of threads, or raise the limit (`ulimit -u`)"
+    said = f"{what}: no thread can be started: {error}; {advice}"
     return ListenError(errno.EAGAIN, said) if what == "resume" else ThousandIslandError(said)
 
 
@@ -59,7 +60,7 @@ def listen_error(error: OSError, host: str, port: int) -> ListenError:
 
 def _about_option(error: OptionRefused) -> str:
     if error.option.startswith("sockets"):
-        return "give open sockets that listen"
+        return "give open sockets on which listen() was called"
     if error.errno in (errno.EPERM, errno.EACCES):
         return "it needs a privilege; grant it, or leave the option out"
     return "leave it out, or give what this kernel takes for such a socket (setsockopt(2))"
@@ -67,10 +68,10 @@ def _about_option(error: OptionRefused) -> str:
 
 def _about_name(number: int, host: str) -> str:
     if "%" in host:
-        return "look whether there is an interface of that name (`ip link`)"
+        return "check that an interface of that name exists (`ip link`)"
     _, is_url, behind = host.partition("://")
     if is_url:
-        return f"give the name alone: {_as_options(behind.partition('/')[0])}"
+        return f"give the host name alone: {_as_options(behind.partition('/')[0])}"
     if "/" in host:
         return f'a Unix socket is "unix:" and its path: host={"unix:" + host!r}'
     named = _as_options(host)
@@ -106,7 +107,7 @@ def _about_address(number: int, host: str, port: int) -> str:
     if number == errno.EINVAL and host.lower().startswith("fe80:") and "%" not in host:
         return f"a link-local address needs its interface: {host}%eth0, say"
     if number == errno.EAFNOSUPPORT:
-        return "this machine has no such addresses (no IPv6?); give another"
+        return "this machine does not support that kind of address (no IPv6?); give another"
     return _elsewhere(number, "address or port")
 
 
@@ -118,12 +119,13 @@ def _about_path(number: int, said: str, path: str) -> tuple[int, str]:
         length = len(os.fsencode(path))
         return number, f"it has {length} bytes, takes at most {_LONGEST_UNIX_PATH}; shorten it"
     if number == errno.ENOENT and os.path.isdir(folder):  # /proc, say
-        return number, f"{folder} takes no sockets; choose another path"
+        return number, f"the folder {folder} does not take sockets; choose another path"
     advice = {
-        errno.ENOENT: f"the folder {folder} is missing; make it first",
-        errno.ENOTDIR: f"{folder} is no folder; choose another path",
-        errno.EACCES: f"no permission to make a socket in {folder}; grant it, or choose another",
-        errno.EROFS: f"{folder} cannot be written to; choose another",
+        errno.ENOENT: f"the folder {folder} does not exist; make it first",
+        errno.ENOTDIR: f"{folder} is not a folder; choose another path",
+        errno.EACCES: f"no permission to make a socket in {folder}; grant it, or choose another"
+        " folder",
+        errno.EROFS: f"{folder} is read-only; choose another folder",
         errno.EEXIST: "remove it, or choose another path",
     }.get(number)
     return number, advice or _elsewhere(number, "path")
@@ -132,7 +134,7 @@ def _about_path(number: int, said: str, path: str) -> tuple[int, str]:
 def _elsewhere(number: int, what: str) -> str:
     """What is no matter of the address's kind."""
     if number == errno.EADDRINUSE:
-        return f"choose another {what}, or stop what has it"
+        return f"choose another {what}, or stop the program that has it"
     if number in (errno.EMFILE, errno.ENFILE):
         return "no descriptor is free; close some, or raise the limit (`ulimit -n`)"
     if number in (errno.ENOMEM, errno.ENOBUFS):

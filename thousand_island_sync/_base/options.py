@@ -21,6 +21,9 @@ class Missing:
 
 MISSING = Missing()
 
+#: Characters of a refused value that its error quotes.
+_MOST_SHOWN = 200
+
 Check = Callable[[Any], bool]
 #: From the text in a command line to a value; raises ValueError where it is none.
 Read = Callable[[str], Any]
@@ -57,6 +60,31 @@ class Option:
         self.read = read
         self.secret = secret
 
+    def refused(self, value: Any) -> str:
+        """What to say of a value that the option does not take; never a secret.
+
+        Args:
+            value: what was given.
+        """
+        kind = type(value).__name__
+        shown = f"a value of type {kind}, which is not shown" if self.secret else _shown(value)
+        return f"got {shown}, takes {self.takes}"
+
+
+def _shown(value: Any) -> str:
+    """A value as its user wrote it, cut short; of what may hold a key or password, given in the
+    wrong place, the type alone."""
+    if isinstance(value, str) and "-----BEGIN" in value:
+        return "the text of a PEM file, which is not shown"
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(map(_shown, value))
+        text = f"({shown})" if isinstance(value, tuple) else f"[{shown}]"
+    elif value is None or isinstance(value, (bool, int, float, str, os.PathLike, type)):
+        text = repr(value)
+    else:
+        return f"a value of type {type(value).__name__}, which is not shown"
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+
 
 def checked(
     given: Mapping[str, Any], table: Mapping[str, Option], where: str = ""
@@ -76,10 +104,7 @@ def checked(
             values[name] = option.default
             continue
         if not option.check(value):
-            # Bytes may be a key that was given in the wrong place.
-            hidden = option.secret or isinstance(value, (bytes, bytearray, memoryview))
-            shown = "a value that is not shown" if hidden else repr(value)
-            raise ConfigError(f"{where}{name}: got {shown}, takes {option.takes}")
+            raise ConfigError(f"{where}{name}: {option.refused(value)}")
         values[name] = value
     return values
 

@@ -33,11 +33,13 @@ def read(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], most: int) -
         found = bytearray()
         while len(found) <= most:
             if not poller.poll(max(0.0, deadline - now()) * 1000):
-                raise TimeoutError(errno.ETIMEDOUT, f"nobody has written it within {WITHIN_S:g} s")
+                raise TimeoutError(
+                    errno.ETIMEDOUT, f"a pipe that nobody has written to within {WITHIN_S:g} s"
+                )
             data = os.read(fd, 65_536)
             if not data:
                 return bytes(found)
             found += data
     finally:
         os.close(fd)
-    raise OSError(errno.EFBIG, f"it has more than {most} bytes")
+    raise OSError(errno.EFBIG, f"larger than {most} bytes")

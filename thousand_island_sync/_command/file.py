@@ -42,7 +42,7 @@ def from_file(path: str, folder: str = "") -> dict[str, Given]:
     except OSError as error:
         raise UsageError(f"--config: {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one
-        raise UsageError(f"--config: {path}: is no TOML: {one_line(error)}") from None
+        raise UsageError(f"--config: {path}: is not valid TOML: {one_line(error)}") from None
     given: dict[str, Given] = {}
     for where, setting, value in _settings(path, content):
         if setting.name in given:

@@ -106,7 +106,7 @@ class _Words:
 
     def _second(self, word: str) -> UsageError:
         return UsageError(
-            f"{word}: the handler is {self.line.handler} already, and what else there is begins"
+            f"{word}: a handler was given before ({self.line.handler}); every other argument begins"
             " with -- (see --help)"
         )
 
@@ -132,7 +132,8 @@ class _Words:
             self._option(name, text if equals else None)
         elif name.removeprefix("--") in SECRETS:
             raise UsageError(
-                f"{name}: is no argument, for everybody sees those; give it in the environment"
+                f"{name}: cannot be given as an argument, as every user of the machine can read"
+                " those; give it in the environment"
                 f" (THOUSAND_ISLAND_{name.removeprefix('--').upper()}), or in the file of --config"
             )
         else:

@@ -75,14 +75,14 @@ def _shown(made: Any) -> str:
 def _maker(name: str, found: Any) -> Callable[[], Any]:
     if is_request_handler(found):
         raise UsageError(
-            f"{name}: is a request handler of socketserver; name what"
-            f" socketserver_handler({found.__name__}) makes"
+            f"{name}: is a request handler of socketserver; wrap it in your module,"
+            f" Wrapped = socketserver_handler({found.__name__}), and name Wrapped"
         )
     if isinstance(found, ThousandIsland):
-        raise UsageError(f"{name}: is a server; name a function that returns it")
+        raise UsageError(f"{name}: is a server; give the name of a function that returns it")
     if isinstance(found, type) or not callable(found):
         raise UsageError(
-            f"{name}: is not a subclass of thousand_island_sync.Handler, and no function that"
+            f"{name}: is neither a subclass of thousand_island_sync.Handler nor a function that"
             " returns a ThousandIsland"
         )
     return without_arguments(name, found)
@@ -95,13 +95,13 @@ def without_arguments(name: str, found: Any) -> Callable[[], Any]:
         UsageError: it is none, or needs arguments.
     """
     if not callable(found):
-        raise UsageError(f"{name}: is no function")
+        raise UsageError(f"{name}: is not a function")
     if inspect.iscoroutinefunction(found):
         raise UsageError(f"{name}: is `async def`, takes a plain function")
     try:
         inspect.signature(found).bind()
     except TypeError as error:
-        raise UsageError(f"{name}: is called without arguments: {one_line(error)}") from None
+        raise UsageError(f"{name}: cannot be called without arguments: {one_line(error)}") from None
     except ValueError:
         pass  # of C, without a signature
     return found  # type: ignore[no-any-return]

@@ -83,7 +83,9 @@ class Reload:
         asked = _Asked(certificates)
         self._ask(asked)
         if not asked.done.wait(_ANSWER_S):
-            raise ThousandIslandError("reload: one that was begun before still goes on")
+            raise ThousandIslandError(
+                "reload: another reload is still running; try again when it has ended"
+            )
         if asked.refusals:
             raise ConfigError("; ".join(asked.refusals))
 

@@ -90,11 +90,12 @@ class Setting(NamedTuple):
 
     def refused(self, value: Any) -> str:
         """What is wrong with a value, for the end of a message."""
+        option = self.option
         # What is given to handlers may be the password of a database.
-        hidden = self.option.secret or self.option.read is read_json
-        shown = "a value that is not shown" if hidden else repr(value)
-        takes = "JSON" if self.option.takes == "anything" else self.option.takes
-        return f"got {shown}, takes {takes}"
+        if option.secret or option.read is read_json:
+            takes = "JSON" if option.takes == "anything" else option.takes
+            return f"got a value that is not shown, takes {takes}"
+        return option.refused(value)
 
 
 def read_switch(text: str) -> bool:

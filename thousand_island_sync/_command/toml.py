@@ -45,7 +45,7 @@ def _table(of: Mapping[Any, Any]) -> str:
 def key(name: Any) -> str:
     """Raises ValueError: it is no text."""
     if not isinstance(name, str):
-        raise ValueError(f"{type(name).__name__} is no key in TOML")
+        raise ValueError(f"{type(name).__name__} cannot be a key in TOML")
     return name if _BARE_KEY.fullmatch(name) else _text(name)
 
 

@@ -12,6 +12,7 @@ whether more may be delivered is the machine's question alone.
 
 from __future__ import annotations
 
+import errno
 from operator import index
 from typing import Any, Final
 
@@ -200,7 +201,9 @@ class Frames:
             buffer.searched = size
             if size > self._most:
                 name = "limit" if getattr(framing, "limit", None) is not None else "max_unread"
-                raise LimitExceeded(0, f"no end of a frame within {self._most} bytes ({name})")
+                raise LimitExceeded(
+                    errno.EMSGSIZE, f"a frame without an end within {self._most} bytes ({name})"
+                )
             return None
         try:
             begin, end, following = map(index, found)
@@ -210,7 +213,10 @@ class Frames:
         if not fits:
             raise _wrong(framing, f"find returned {shown(found)} for a buffer of {size} bytes")
         if end - begin > self._limit:
-            raise LimitExceeded(0, f"a frame of {end - begin} bytes, takes {self._limit} (limit)")
+            raise LimitExceeded(
+                errno.EMSGSIZE,
+                f"a frame of {end - begin} bytes, takes at most {self._limit} (limit)",
+            )
         frame = buffer.cut(begin, end, following)
         if not len(buffer):
             self._reader.buffer = None

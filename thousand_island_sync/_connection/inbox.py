@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from .._base import waits
 from .._base.clock import FOREVER, seconds
 from .._base.locks import process_lock
-from .._base.options import is_milliseconds
+from .._base.options import MILLISECONDS, MILLISECONDS_OR_NONE, is_milliseconds
 from .._scheduler.timers import Timer
 from .._stream.duplex import Duplex
 from .._stream.keeping import Keeping
@@ -100,7 +100,7 @@ class Inbox:
 
     def post(self, message: Any, delay_ms: float = 0) -> None:
         if not is_milliseconds(delay_ms):
-            raise ValueError(f"post: delay_ms: got {delay_ms!r}, takes milliseconds, 0 or more")
+            raise ValueError(f"post: delay_ms: got {delay_ms!r}, takes {MILLISECONDS}")
         link, mail = self._open("post")
         if not delay_ms:
             if not mail.put(message):
@@ -120,12 +120,12 @@ class Inbox:
 
     def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
         if timeout_ms is not None and not is_milliseconds(timeout_ms):
-            raise ValueError(f"call: timeout_ms: got {timeout_ms!r}, takes milliseconds or None")
+            raise ValueError(f"call: timeout_ms: got {timeout_ms!r}, takes {MILLISECONDS_OR_NONE}")
         link = self._link
         if link is not None and waits.current_task() is link:
             raise ThousandIslandError(
-                "call: from a callback of the same connection it would wait for itself;"
-                " call a method of the handler, or post()"
+                "call: a callback of the same connection would wait for itself; call the handler's"
+                " method, or use post()"
             )
         call = Call(message)
         link, mail = self._open("call")

@@ -77,8 +77,8 @@ class Mailbox:
         waiting = len(self._queue) + len(self._delayed)
         if self._limit is not None and waiting >= self._limit:
             raise MailboxFull(
-                f"{waiting} messages wait for this connection, max_pending_messages is"
-                f" {self._limit}; post less, or raise it"
+                f"{waiting} messages wait for this connection already, which is the limit"
+                " (max_pending_messages); post less, or raise it"
             )
 
     def put_delayed(self, timer: Timer) -> bool:

@@ -49,10 +49,12 @@ class BesideServers:
     ) -> None:
         check_servers(type(self).__name__, servers)
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535:
-            raise ConfigError(f"port: got {port!r}, takes 0 to 65535")
+            raise ConfigError(f"port: got {port!r}, takes a port number, 0 to 65535")
         self._transport = TCP({"host": host})
         if addresses.is_unix(self._transport.options["host"]) and port:
-            raise ConfigError(f"port: got {port!r}, but the host is a Unix socket; leave it out")
+            raise ConfigError(
+                f"port: got {port!r}, but a Unix socket (host) has no port; leave it out"
+            )
         self._port = port
         self._talk = talk
         self._tick = tick
@@ -75,7 +77,7 @@ class BesideServers:
         """
         named = type(self).__name__
         if self._running is not None:
-            raise ThousandIslandError(f"{named}: it was started already; stop() it first")
+            raise ThousandIslandError(f"{named}: started already; call stop() first")
         listening = self._listen()
         self._pid = os.getpid()
         try:
@@ -130,5 +132,5 @@ class BesideServers:
             ServerNotRunning: not started.
         """
         if self._running is None or self._address is None:
-            raise ServerNotRunning(f"{type(self).__name__}: it is not started; start() it")
+            raise ServerNotRunning(f"{type(self).__name__}: not started; call start() first")
         return self._address

@@ -66,7 +66,7 @@ class Pages:
         try:
             request = _parse(received)
             if request is None and over and received.strip(b"\r\n"):
-                raise _Bad(HTTPStatus.BAD_REQUEST, "the request has no end")
+                raise _Bad(HTTPStatus.BAD_REQUEST, "the request is incomplete")
         except _Bad as error:
             page = Page(error.status, {"error": str(error)})
             written = _written(page, ("Connection: close",), with_body=True)
@@ -117,10 +117,12 @@ def _parse(received: bytes) -> Request | None:
     first, *lines = re.split(rb"\r?\n", _FOLD.sub(b" ", received[blank : end.start()]))
     line = _REQUEST_LINE.fullmatch(first)
     if line is None:
-        raise _Bad(HTTPStatus.BAD_REQUEST, "this is no request line")
+        raise _Bad(HTTPStatus.BAD_REQUEST, "this is not a request line")
     method, target, major, minor = line.groups()
     if major != b"1":
-        raise _Bad(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "speak HTTP/1.1")
+        raise _Bad(
+            HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are supported"
+        )
     fields = _fields(lines)
     size += _body_size(fields)
     if size > MOST_BYTES:
@@ -138,7 +140,7 @@ def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
     for one in lines:
         field = _FIELD.fullmatch(one)
         if field is None:
-            raise _Bad(HTTPStatus.BAD_REQUEST, "this is no header field")
+            raise _Bad(HTTPStatus.BAD_REQUEST, "this is not a header field")
         name, value = field[1].lower(), field[2]
         if name in fields:
             value = fields[name] + b"," + value
@@ -149,10 +151,10 @@ def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
 def _body_size(fields: Mapping[bytes, bytes]) -> int:
     """Bytes behind the head, which belong to the request."""
     if b"transfer-encoding" in fields:
-        raise _Bad(HTTPStatus.NOT_IMPLEMENTED, "send no body")
+        raise _Bad(HTTPStatus.NOT_IMPLEMENTED, "a body in chunks is not supported; send none")
     length = fields.get(b"content-length", b"0")
     if not re.fullmatch(rb"[0-9]{1,18}", length):
-        raise _Bad(HTTPStatus.BAD_REQUEST, "Content-Length: takes one number")
+        raise _Bad(HTTPStatus.BAD_REQUEST, "Content-Length takes one number")
     return int(length)
 
 

@@ -116,7 +116,7 @@ class CertificateWatch:
             )
         if not self._certificates.files():
             raise ConfigError(
-                "watch_certificates: this server has no files of certificates; give TLS a certfile"
+                "watch_certificates: this server has no certificate files; give TLS a certfile"
                 " that is a path"
             )
         self._interval = seconds(interval_ms)

@@ -107,7 +107,8 @@ class Changes:
             if not self._asking.ask(change, named="start"):
                 raise ThousandIslandError(
                     "start: this thread is inside start, stop, suspend or resume of this server, or"
-                    " is one of the server's own and in no callback or receiver; call it elsewhere"
+                    " is one of the server's own outside callbacks and receivers; call start() on"
+                    " another thread"
                 )
             change.outcome()
         except BaseException as error:
@@ -173,8 +174,8 @@ class Changes:
         if not self._asking.may_wait(sys._getframe(1)):
             raise ThousandIslandError(
                 "wait: this thread is inside start, stop, suspend or resume of this server, or is"
-                " one of the server's own and in no callback or receiver, so it would wait for"
-                " itself; call it elsewhere, or give a stop() time"
+                " one of the server's own outside callbacks and receivers, so it would wait for"
+                " itself; call wait() on another thread"
             )
         stopped = self._stopped
         waits.give_way()
@@ -198,7 +199,8 @@ class Changes:
         with self._turns:
             if ANSWERS[self.status, Ask.START] is not Answer.GO:
                 raise ThousandIslandError(
-                    f"start: the server is {self.status} already; stop() it first, or make another"
+                    f"start: the server is {self.status} already; call stop() first, or make"
+                    " another server"
                 )
             run = Run(
                 self._server,
@@ -297,7 +299,7 @@ class Changes:
         """
         answer = ANSWERS[self.status, ask]
         if answer is Answer.NOT_RUNNING:
-            raise ServerNotRunning(f"{ask.value}: the server is {self.status}; start() it first")
+            raise ServerNotRunning(f"{ask.value}: the server is {self.status}; call start() first")
         return None if answer is Answer.NOTHING else self.run
 
     def _suspend(self, change: Change) -> None:
@@ -336,5 +338,6 @@ def _check_threads() -> None:
         raise ThousandIslandError(
             f"start: this process was monkey-patched by {patcher}, so its threads, locks and"
             f" sockets are {patcher}'s, and a server of threads cannot run on them; start it in"
-            " a process that is not patched, or leave threads, sockets and select out"
+            " a process that is not patched, or exclude thread, socket and select from the"
+            " patching"
         )

@@ -260,8 +260,13 @@ def _port(values: Mapping[str, Any], host: str, given: bool) -> int:
     port = int(values["port"])
     if addresses.is_unix(host):
         if given and port != 0:
-            raise ConfigError(f"port: got {port}, but {host!r} has none; leave it out")
+            raise ConfigError(
+                f"port: got {port}, but the Unix socket {host!r} has no port; leave it out"
+            )
         if values["num_listen_sockets"] > 1:
-            raise ConfigError("num_listen_sockets: a Unix socket has one listening socket")
+            raise ConfigError(
+                f"num_listen_sockets: got {values['num_listen_sockets']}, but a Unix socket"
+                " (host) has one listening socket; leave it out"
+            )
         return 0
     return port

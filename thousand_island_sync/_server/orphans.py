@@ -93,7 +93,7 @@ class _OrphansInbox(Inbox):
 
     def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
         raise ThousandIslandError(
-            "call: from a callback of the same connection it would wait for itself;"
+            "call: a callback of the same connection would wait for itself;"
             " call a method of the handler"
         )
 
@@ -189,8 +189,8 @@ class Foreign(ConnectionTask):
 
 def _not_here(doing: str) -> ThousandIslandError:
     return ThousandIslandError(
-        f"{doing}: this connection belongs to the process that this one was forked from; only the"
-        " Socket of the callback that has forked may be used here"
+        f"{doing}: this connection belongs to the parent process; after a fork, the child may use"
+        " only the Socket of the callback that has forked"
     )
 
 

@@ -44,7 +44,7 @@ def check(kind: type, others: tuple[object, ...], reload: object, drain_delay_ms
     """
     for other in others:
         if not isinstance(other, kind):
-            raise TypeError(f"serve_forever: got {other!r}, takes further servers or nothing")
+            raise TypeError(f"serve_forever: got {other!r}, takes further ThousandIsland servers")
     if reload is not None and not callable(reload):
         raise TypeError(f"serve_forever: reload: got {reload!r}, takes a function, or None")
     if not is_milliseconds(drain_delay_ms):
@@ -52,7 +52,10 @@ def check(kind: type, others: tuple[object, ...], reload: object, drain_delay_ms
             f"serve_forever: drain_delay_ms: got {drain_delay_ms!r}, takes {MILLISECONDS}"
         )
     if threading.current_thread() is not threading.main_thread():
-        raise ThousandIslandError("serve_forever: main thread only; elsewhere: start, wait")
+        raise ThousandIslandError(
+            "serve_forever: call it on the main thread, which alone can handle signals; on other"
+            " threads use start() and wait()"
+        )
 
 
 def serve_until_signalled(

@@ -189,7 +189,7 @@ class Duplex:
         if value is not None:
             value = float(value)
             if not value >= 0:
-                raise ValueError("settimeout: takes seconds, 0 or more, or None")
+                raise ValueError(f"settimeout: got {value!r}, takes seconds, 0 or more, or None")
         self._limit = value
         self.waiter = 0
         if self.channel.exposed:

@@ -52,7 +52,7 @@ def closed(owner: Owner, state: State, doing: str) -> SocketClosed:
 
 
 def amid_another(owner: Owner, doing: str) -> SocketError:
-    why = "a __del__ or a signal handler calls in the middle of another call; use post() there"
+    why = "a __del__ method or signal handler has interrupted another call; use post() there"
     return _of(owner, SocketError(errno.EDEADLK, f"{doing} {who(owner)}: {why}"))
 
 
@@ -67,7 +67,7 @@ def gone(
     if state in CLOSED_HERE:
         what = "closed by another thread"
     elif state is CUT:
-        what = "cut off, the server's stop has run out of time"
+        what = "closed because the server's stop ran out of time"
     return _of(owner, SocketClosed(number, f"{doing} {who(owner)}: {what}"))
 
 
@@ -76,7 +76,7 @@ def of_system(owner: Owner, state: State, doing: str, cause: OSError) -> SocketE
     number = cause.errno or errno.EIO
     error: SocketError
     if number in _PEER_HAS_GONE:
-        error = gone(owner, state, doing, "the peer has gone", number)
+        error = gone(owner, state, doing, "connection closed by the peer", number)
     else:
         what = cause.strerror or cause
         error = _of(owner, SocketError(number, f"{doing} {who(owner)}: {what}"))
@@ -88,14 +88,14 @@ def timed_out(owner: Owner, doing: str, timeout: float, what: str, hint: str) ->
     if timeout == 0:
         return _of(
             owner,
-            _WouldBlock(errno.EAGAIN, f"{doing} {who(owner)}: would have to wait; {what}"),
+            _WouldBlock(errno.EAGAIN, f"{doing} {who(owner)}: would block; {what}"),
         )
     limit = f"{timeout * 1000:g} ms"
     return _of(
         owner,
         SocketTimeout(
             errno.ETIMEDOUT,
-            f"{doing} {who(owner)}: timed out after {limit}; {what} ({hint})",
+            f"{doing} {who(owner)}: timed out after {limit}; {what} (see {hint})",
         ),
     )
 
@@ -117,17 +117,17 @@ def _of_send(error: SocketTimeout) -> SocketTimeout:
 
 def stuck(owner: Owner, idle: float) -> SocketTimeout:
     """Of a connection whose peer takes nothing while bytes wait for it."""
-    what = f"the peer has taken nothing for {idle * 1000:.0f} ms"
-    hint = "send_timeout_ms, or others needed its place: max_unsent_total, max_handler_threads"
+    what = f"the peer has read nothing for {idle * 1000:.0f} ms"
+    hint = "see send_timeout_ms; earlier where max_unsent_total or max_handler_threads is reached"
     error = SocketTimeout(errno.ETIMEDOUT, f"send {who(owner)}: {what} ({hint})")
     return _of(owner, _of_send(error))
 
 
 def full(owner: Owner, size: int, unsent: int, most: int) -> SendBufferFull:
     """Of what may not wait."""
-    what = f"{size} bytes find no room, as {unsent} wait of {most} (max_unsent)"
-    hint = "the peer does not read, or max_unsent_total is reached; nothing of it was sent"
-    return _of(owner, SendBufferFull(errno.ENOBUFS, f"send {who(owner)}: {what}: {hint}"))
+    what = f"no room for {size} bytes: {unsent} of {most} (max_unsent) wait already"
+    hint = "the peer does not read, or max_unsent_total is reached; nothing was sent"
+    return _of(owner, SendBufferFull(errno.ENOBUFS, f"send {who(owner)}: {what}; {hint}"))
 
 
 def cut(owner: Owner) -> SocketClosed:
@@ -140,12 +140,12 @@ def aborted(owner: Owner) -> SocketClosed:
 
 
 def unshaken(owner: Owner, doing: str) -> SocketClosed:
-    what = "the connection ended in the middle of a handshake"
+    what = "the connection ended during the handshake"
     return _of(owner, SocketClosed(errno.ECONNABORTED, f"{doing} {who(owner)}: {what}"))
 
 
 def ending(owner: Owner, doing: str) -> SocketClosed:
-    what = "the connection is ending, and sends what waits"
+    what = "the connection is closing; it takes no new data"
     return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: {what}"))
 
 
@@ -154,7 +154,9 @@ def after(owner: Owner, doing: str, before: SocketError | None) -> SocketClosed:
     if before is None:
         return ending(owner, doing)
     why = before.strerror or before
-    return _of(owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: sends have ended: {why}"))
+    return _of(
+        owner, SocketClosed(errno.EPIPE, f"{doing} {who(owner)}: an earlier send has failed: {why}")
+    )
 
 
 def tell(owner: Owner, error: SocketError) -> None:

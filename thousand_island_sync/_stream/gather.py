@@ -101,7 +101,7 @@ def with_flags(
     try:
         channel.check_flags(flags)
         if flags & _PEEK and flags & _WAITALL:
-            raise NotSupported("recv: flags: MSG_PEEK is not combined with MSG_WAITALL here")
+            raise NotSupported("recv: flags: MSG_PEEK cannot be combined with MSG_WAITALL")
         timeout = reader.timeout(timeout_ms)
         if flags & _DONTWAIT:
             flags &= ~_DONTWAIT

@@ -216,7 +216,7 @@ class Reader:
             raise failures.stopping(stream.connection, doing)
         stream.check_open(doing)
         if stream.state is CUT or self.incoming in WAS_RESET:
-            raise self.gone(doing, "the peer has gone")
+            raise self.gone(doing, "connection closed by the peer")
         self.end()
         stream.connection.alert = True
 

@@ -43,7 +43,9 @@ class _WhileSecure:
             return self._method
         if not socket.secure:
             name = self._method.__name__
-            raise AttributeError(f"{name}: {socket!r} has it over TLS only", name=name, obj=socket)
+            raise AttributeError(
+                f"{name}: only a TLS connection has it; this is {socket!r}", name=name, obj=socket
+            )
         return MethodType(self._method, socket)
 
 
@@ -310,5 +312,5 @@ class StandardNames:
     def _agreed(self, doing: str) -> Agreed:
         agreed = self._duplex().channel.agreed
         if agreed is None:
-            raise AttributeError(f"{doing}: this transport does not say what was agreed on")
+            raise AttributeError(f"{doing}: this transport does not provide it")
         return agreed

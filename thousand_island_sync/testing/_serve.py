@@ -98,7 +98,7 @@ class Server(ThousandIsland):
         for name, value in given.items():
             if value is not None and not tls:
                 raise ConfigError(
-                    f"connect: {name}: needs TLS, and this server is plain; wrap the socket"
+                    f"connect: {name}: needs TLS, but this server does not use it; wrap the socket"
                     " yourself after an upgrade"
                 )
         timeout = None if timeout_ms is None else timeout_ms / 1000

@@ -25,7 +25,7 @@ from .states import ANSWERED, FINISHED, HEARD, SILENT, Phase
 from .wire import Wire
 
 _GONE = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
-_SILENT = "the TLS handshake failed: the client went away before its first byte"
+_SILENT = "the TLS handshake failed: the client disconnected before its first byte"
 
 
 class Handshake:

@@ -133,7 +133,7 @@ def _readable(name: bytes | None) -> str | None:
     if name is None:
         return None
     if len(name) > 255 or b"\0" in name:  # OpenSSL does not look where a session is resumed
-        raise ValueError("the client's server name is none")
+        raise ValueError("the client sent a server name that is not valid")
     return name.decode("ascii").lower().rstrip(".")
 
 
@@ -146,10 +146,10 @@ def check(connection: SSL.Connection, notes: Notes) -> str | None:
     if chooses or (older and resumed is not False):
         name = sent_name(connection, notes)
         if chooses and (choice is None or choice[0] != name):
-            return "the host was chosen by another server name than the client's last"
+            return "the client changed its server name during the handshake"
         notes.name = (name,)
     if policy is not None and not policy.tickets and resumed:
-        return "a session was resumed, and there are to be none"
+        return "a session was resumed, although resumption is off"
     notes.hello, notes.choice, notes.context = b"", None, None
     return None
 

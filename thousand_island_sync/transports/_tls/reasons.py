@@ -133,10 +133,10 @@ def explain(error: SSL.Error, ours: x509.Certificate | None) -> str:
     """
     if isinstance(error, SSL.SysCallError):
         if error.args[0] == -1:
-            return "the client went away in the middle of it"
+            return "the client disconnected during the handshake"
         return f"the connection failed: {os.strerror(error.args[0])}"
     if isinstance(error, SSL.ZeroReturnError):
-        return "the client ended it"
+        return "the client closed the session during the handshake"
     found = reasons(error)
     for reason in found:
         if reason in _REASONS:
@@ -150,7 +150,7 @@ def explain(error: SSL.Error, ours: x509.Certificate | None) -> str:
 def _alert(said: str, ours: x509.Certificate | None) -> str:
     if said == "certificate expired" and ours is not None:
         age = _age(ours.not_valid_after_utc)
-        return f"our certificate expired {age} ago" if age else "our certificate, as expired"
+        return f"our certificate expired {age} ago" if age else "our certificate as expired"
     if said == "unknown ca":
         return "it does not know the CA of our certificate"
     return said
