@@ -25,7 +25,7 @@ def table_of(scenario: Scenario, found: dict[str, list[Figures]]) -> list[str]:
         return []
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     heads = [METRICS[name][0] for name in names]
-    lines = [f"### {scenario.title}", "", f"| server | {' | '.join(heads)} | ours / it, CPU |"]
+    lines = [f"## {scenario.title}", "", f"| server | {' | '.join(heads)} | ours / it, CPU |"]
     lines.append("|---" * (len(names) + 2) + "|")
     mine = found.get(scenario.peers[0], [])
     for peer, row in rows.items():

@@ -118,7 +118,7 @@ def _table(axis: str, curves: list[Series]) -> list[str]:
         names = [name for name in METRICS if all(name in one for one in series.points.values())]
         heads = " | ".join(METRICS[name][0] for name in names)
         lines += [
-            f"### {series.name}",
+            f"## {series.name}",
             "",
             f"| {axis} | {heads} |",
             "|---" * (len(names) + 1) + "|",

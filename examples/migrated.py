@@ -1,7 +1,7 @@
 """A request handler of `socketserver`, as it was, served here; and what it becomes.
 
 `Upper` is the standard library's, without a change. `UpperWithoutWaiting` holds no thread while
-its client is silent. `docs/socketserver.md` has the story.
+its client is silent. `docs/howto/socketserver.md` has the story.
 
     python examples/migrated.py --port 4090
     python examples/migrated.py --port 4090 --rewritten

@@ -1,4 +1,4 @@
-"""docs/events.md, made from `events.CATALOGUE`.
+"""docs/reference/events.md, made from `events.CATALOGUE`.
 
 python -m tests.event_page            # writes the page
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from thousand_island_sync import events
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "events.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "events.md"
 
 _HEAD = """# Events
 

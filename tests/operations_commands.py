@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md, and which tests run them.
+"""The commands of docs/howto/operations.md, and which tests run them.
 
 They are the lines of the page's blocks of `sh`. Each is run by `tests/test_operations_page.py`
 (`ENDS`, `SERVES`), by a test elsewhere, or by none, for a reason.
@@ -10,7 +10,7 @@ import re
 
 from tests.programs import ROOT
 
-PAGE = "docs/operations.md"
+PAGE = "docs/howto/operations.md"
 
 #: Commands that end by themselves -> the program each needs. They are run in a folder with an
 #: `app.py` and the files of certificates, beside a server with TLS and health.

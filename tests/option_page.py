@@ -1,4 +1,4 @@
-"""docs/options.md, made from the tables of options.
+"""docs/reference/options.md, made from the tables of options.
 
 python -m tests.option_page            # writes the page
 """
@@ -14,7 +14,7 @@ from thousand_island_sync._command.extras import EXTRAS
 from thousand_island_sync._command.table import WITH_FLAGS, flag
 from thousand_island_sync._server.config import OPTIONS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "options.md"
 
 _HEAD = """# Options
 
@@ -45,7 +45,7 @@ _EACH = """## `transport_options` of each connection
 """
 _TLS = """## `transport_options` of TLS
 
-With `transport_cls=TLS`; see [tls.md](tls.md).
+With `transport_cls=TLS`; see [tls.md](../howto/tls.md).
 """
 
 

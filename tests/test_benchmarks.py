@@ -72,7 +72,7 @@ def test_the_report_has_a_table_of_each_scenario_and_says_what_is_missing(tmp_pa
     }
     report.write(tmp_path, {"Python": "3"}, [one], found, ["a, another: it broke"])
     text = (tmp_path / "report.md").read_text()
-    assert "### what is done" in text
+    assert "## what is done" in text
     assert "| ours | 20.0 | 6 | 1.00 |" in text
     assert "| theirs | 50.0 | 2 | 0.38 |" in text
     assert "**Not measured:** a, another: it broke" in text

@@ -1,12 +1,12 @@
 """The catalogue of failures: every id has a test that is named for it, and the list in
-docs/reliability.md is the list of these tests."""
+docs/explanation/reliability.md is the list of these tests."""
 
 import re
 from collections import defaultdict
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-DOCUMENT = TESTS.parent / "docs" / "reliability.md"
+DOCUMENT = TESTS.parent / "docs" / "explanation" / "reliability.md"
 
 #: How many ids each part of the catalogue has. What is not there yet: F2 (metrics), F3 (the
 #: PROXY protocol), G14 (clients that do not read), G20 (processes).

@@ -1,4 +1,4 @@
-"""Failures of accepting, by their ids in the catalogue (docs/reliability.md)."""
+"""Failures of accepting, by their ids in the catalogue (docs/explanation/reliability.md)."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Failures of operating a server, by their ids in the catalogue (docs/reliability.md).
+"""Failures of operating a server, by their ids in the catalogue (docs/explanation/reliability.md).
 F2, F3, and LISTEN_FDS of F4, are not there yet."""
 
 import errno

@@ -1,4 +1,5 @@
-"""Failures of threads and pools, by their ids in the catalogue (docs/reliability.md)."""
+"""Failures of threads and pools, by their ids in the catalogue
+(docs/explanation/reliability.md)."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""Failures of sendfile, by their ids in the catalogue (docs/reliability.md)."""
+"""Failures of sendfile, by their ids in the catalogue (docs/explanation/reliability.md)."""
 
 import hashlib
 import io

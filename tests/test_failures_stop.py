@@ -1,4 +1,5 @@
-"""Failures of stopping and restarting, by their ids in the catalogue (docs/reliability.md)."""
+"""Failures of stopping and restarting, by their ids in the catalogue
+(docs/explanation/reliability.md)."""
 
 import contextlib
 import os

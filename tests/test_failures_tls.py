@@ -1,5 +1,5 @@
-"""Failures of TLS, by their ids in the catalogue (docs/reliability.md). Others are where what
-they concern is tested: test_tls, test_tls_hosts, test_tls_hostile, test_tls_programs."""
+"""Failures of TLS, by their ids in the catalogue (docs/explanation/reliability.md). Others are
+where what they concern is tested: test_tls, test_tls_hosts, test_tls_hostile, test_tls_programs."""
 
 import contextlib
 import errno

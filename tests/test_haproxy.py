@@ -1,5 +1,5 @@
 """HAProxy itself, with agent-check and health-check, in front of two servers: one drains, and no
-request is lost. The configuration is that of docs/operations.md."""
+request is lost. The configuration is that of docs/howto/operations.md."""
 
 import contextlib
 import csv
@@ -27,7 +27,7 @@ class Names(Handler):
 
 def written():
     """The backend of the page."""
-    page = (ROOT / "docs/operations.md").read_text()
+    page = (ROOT / "docs/howto/operations.md").read_text()
     (backend,) = re.findall(r"```\n(backend .*?)```", page, re.DOTALL)
     return backend
 

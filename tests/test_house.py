@@ -114,7 +114,13 @@ def test_the_package_s_top_folder_is_what_users_see():
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/design.md", "docs/decisions.md", "docs/glossary.md", "CONTRIBUTING.md"]
+    "page",
+    [
+        "docs/design.md",
+        "docs/explanation/decisions.md",
+        "docs/explanation/glossary.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_what_a_page_names_is_there(page):
     """Files and folders of the package, the C, the tests and the documentation; objects by name."""

@@ -1,4 +1,5 @@
-"""docs/operations.md: each command is run by a test, or is named with the reason why none does."""
+"""docs/howto/operations.md: each command is run by a test, or is named with the reason why none
+does."""
 
 import contextlib
 import json

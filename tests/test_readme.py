@@ -70,9 +70,9 @@ def test_there_are_blocks():
     assert len(BLOCKS) == 2
 
 
-# ---- docs/tls.md ------------------------------------------------------------
+# ---- docs/howto/tls.md ------------------------------------------------------------
 
-TLS_BLOCKS = python_blocks("docs/tls.md")
+TLS_BLOCKS = python_blocks("docs/howto/tls.md")
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_blocks_about_tls_run(number, in_a_folder_with_files, monkeypatch):
 
     monkeypatch.setattr(ThousandIsland, "serve_forever", serve_forever)
     names = {"server": server}
-    exec(compile(TLS_BLOCKS[number], "docs/tls.md", "exec"), names)
+    exec(compile(TLS_BLOCKS[number], "docs/howto/tls.md", "exec"), names)
     if "serve_forever" in TLS_BLOCKS[number]:
         assert served
     elif "options" in names:
@@ -124,7 +124,7 @@ def test_there_are_blocks_about_tls():
 def test_what_type_checkers_take_for_an_upgrade_of_ones_own_works(serve, client, authority):
     (block,) = [one for one in TLS_BLOCKS if "detach" in one]
     names = {}
-    exec(compile(block, "docs/tls.md", "exec"), names)
+    exec(compile(block, "docs/howto/tls.md", "exec"), names)
     with authority.ca.issue_cert("localhost").private_key_and_cert_chain_pem.tempfile() as path:
         names["context"].load_cert_chain(path)
     sock = client(serve(names["Upgrades"]))

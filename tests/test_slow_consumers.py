@@ -12,12 +12,12 @@ CHUNK = b"0123456789abcdef" * 4_096
 
 # ---- the how-to ------------------------------------------------------------------------------
 
-DROP, DISCONNECT, WAIT = python_blocks("docs/pushing.md")
+DROP, DISCONNECT, WAIT = python_blocks("docs/howto/pushing.md")
 
 
 def program_of(block):
     found = {}
-    exec(compile(block, "docs/pushing.md", "exec"), found)
+    exec(compile(block, "docs/howto/pushing.md", "exec"), found)
     return found
 
 

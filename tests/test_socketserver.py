@@ -1,4 +1,5 @@
-"""docs/socketserver.md: request handlers of the standard library, unchanged, and real clients."""
+"""docs/howto/socketserver.md: request handlers of the standard library, unchanged, and real
+clients."""
 
 import functools
 import http.client
@@ -17,7 +18,7 @@ from tests.programs import program, python_blocks
 from tests.support import eventually, receive, receive_all
 from thousand_island_sync import ConfigError, Handler, ThousandIsland, socketserver_handler
 
-PAGE = "docs/socketserver.md"
+PAGE = "docs/howto/socketserver.md"
 
 
 def names_in(block):

@@ -1,11 +1,11 @@
-"""docs/testing.md: its blocks run, one after the other, as a reader would run them."""
+"""docs/howto/testing.md: its blocks run, one after the other, as a reader would run them."""
 
 import pytest
 
 from tests.programs import python_blocks
 from thousand_island_sync.testing import Server
 
-PAGE = "docs/testing.md"
+PAGE = "docs/howto/testing.md"
 BLOCKS = python_blocks(PAGE)
 
 

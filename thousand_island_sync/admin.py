@@ -1,6 +1,6 @@
 """Looking into a server that runs, and changing it, over a Unix socket: `AdminServer`.
 
-`thousand-island ctl PATH info` asks it; docs/operations.md has the commands.
+`thousand-island ctl PATH info` asks it; docs/howto/operations.md has the commands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a process is alive and ready for clients, over HTTP: `HealthServer`.
 
-For the probes of Kubernetes, for load balancers and for people with `curl`; docs/operations.md says
-how to set them up.
+For the probes of Kubernetes, for load balancers and for people with `curl`;
+docs/howto/operations.md says how to set them up.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Options as data: a default, a check, what to say when it fails, what it means, and how it is
 written in a line. The tables of them are what is checked, the flags of the command line and
-`docs/options.md`; the signatures that users see are compared with them."""
+`docs/reference/options.md`; the signatures that users see are compared with them."""
 
 from __future__ import annotations
 
