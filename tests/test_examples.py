@@ -1,12 +1,10 @@
 """Every example, run as a user would, with a real client."""
 
-import os
 import re
 import smtplib
 import socket
 import ssl
 import subprocess
-import sys
 
 import pytest
 
@@ -160,30 +158,6 @@ def test_unix_echo_with_socat(example, tmp_path):
     result = run(socat, "-", f"UNIX-CONNECT:{path}", input=b"through socat")
     assert result.stdout == b"through socat"
     assert script.wait_for(r"user (\d+) connected").isdigit()
-
-
-def test_line_protocol(example, tmp_path):
-    database = str(tmp_path / "db")
-    script = example("line_protocol", "--port", "0", "--database", database, "--user", "eve:a:b")
-    with connect(script) as one, connect(script) as two:
-        one.sendall(b"LOGIN eve a:b\nSET color green\nGET color\n")
-        assert receive(one, 12) == b"OK\nOK\ngreen\n"
-        two.sendall(b"LOGIN eve a:b\nGET color\nGET nothing\nwhat\n")
-        assert receive(two, 14) == b"OK\ngreen\nNONE\n"
-        assert receive(two, 4) == b"ERR "
-        one.sendall(b"x" * 5_000)
-        assert receive_all(one) == b"ERR line too long\n"
-
-
-def test_the_tests_of_an_example():
-    """They are those of a user: nothing of ours is set up around them."""
-    result = run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
-        *("--rootdir", "examples", "examples/test_line_protocol.py"),
-        cwd=ROOT,
-    )
-    assert result.returncode == 0, result.stdout
-    assert b"8 passed" in result.stdout
 
 
 def test_broker(example):
