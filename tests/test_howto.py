@@ -16,7 +16,7 @@ import pytest
 from tests.programs import ROOT
 
 FOLDER = ROOT / "docs" / "howto"
-PAGES = ("databases", "graceful-deploys")
+PAGES = ("databases", "graceful-deploys", "metrics", "rate-limits")
 #: The ports that the pages' shell commands name.
 PORTS = ("4000", "8081", "8082")
 
@@ -60,18 +60,24 @@ def environment(tmp_path):
     }
 
 
-def on_free_ports(command):
+@pytest.fixture
+def on_free_ports():
+    """A function: a text that names ports that are free, instead of the page's."""
     with contextlib.ExitStack() as stack:
-        for port in PORTS:
-            probe = stack.enter_context(socket.socket())
+        probes = [stack.enter_context(socket.socket()) for _ in PORTS]
+        for probe in probes:
             probe.bind(("127.0.0.1", 0))
-            command = re.sub(rf"\b{port}\b", str(probe.getsockname()[1]), command)
-    return command
+        free = {
+            port: str(probe.getsockname()[1]) for port, probe in zip(PORTS, probes, strict=True)
+        }
+    return lambda text: re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: free[found[0]], text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with("sh"))
-def test_the_blocks_of_shell_run(page, tmp_path, environment):
-    (tmp_path / "app.py").write_text(blocks(page, "python")[0])
+def test_the_blocks_of_shell_run(page, tmp_path, environment, on_free_ports):
+    """Beside the page's first block of Python, which is `app.py`."""
+    (tmp_path / "app.py").write_text(on_free_ports(blocks(page, "python")[0]))
     for block in blocks(page, "sh"):
         process = subprocess.Popen(
             ["sh", "-euc", on_free_ports(block)],
