@@ -22,6 +22,7 @@ from ._base.version import VERSION as __version__
 from ._server.info import Info
 from ._server.option_types import ServerOptions
 from ._socketserver import socketserver_handler
+from ._stream.stats import Stats
 from .connection import Connection
 from .errors import (
     ConfigError,
@@ -44,7 +45,7 @@ from .framing import Framing, LengthPrefix, Lines
 from .handler import Close, Continue, Error, Handler, Result, SwitchTransport
 from .logger import LogLevel, attach_logger, detach_logger
 from .server import ThousandIsland
-from .socket import Socket, Stats
+from .socket import Socket
 from .transports import (
     TCP,
     TLS,

@@ -1,4 +1,4 @@
-"""`Connection`: the handle of a connection, for every thread and for as long as wanted."""
+"""`Connection`: the handle of a connection. Any thread may use it, and keep it after the end."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ class Leaves(Protocol):
 
 
 class Connection:
-    """A handle that outlives the callback and may be used from any thread.
+    """The handle of one connection: any thread may use it, during callbacks and after them.
 
-    Handles hash and compare by identity; a connection has one.
+    Each connection has one handle, so handles hash and compare by identity.
+
+    Thread: any, for every method and property.
     """
 
     __slots__ = ("__weakref__", "_facts", "_inbox")
@@ -60,119 +62,128 @@ class Connection:
 
     @property
     def id(self) -> str:
-        """What the events call it; unique among all servers of the process."""
+        """The `connection_id` of the events, a `str`; unique among all servers of the process."""
         return self._facts.id
 
     @property
     def server(self) -> ThousandIsland:
-        """The `ThousandIsland`."""
+        """The `ThousandIsland` that serves this connection."""
         return self._facts.server
 
     @property
     def peername(self) -> Address:
-        """`(host, port)` of the peer; a Unix peer's path, as a rule `""`."""
+        """The peer's address: `(host, port)`, or a Unix peer's path, which is `""` as a rule."""
         return self._facts.peername
 
     @property
     def sockname(self) -> Address | None:
-        """`(host, port)` on this side, or the Unix socket's path; `None` where the system did not
-        tell it any more."""
+        """This side's address: `(host, port)`, or the Unix socket's path.
+
+        `None`: the connection had ended before the system was asked.
+        """
         return self._facts.sockname
 
     @property
     def accepted_at_ns(self) -> int:
-        """When it was accepted, on the clock of `time.monotonic_ns`."""
+        """When it was accepted: nanoseconds, on the clock of `time.monotonic_ns`."""
         return self._facts.accepted_at_ns
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended."""
+        """Whether the connection has ended, a `bool`."""
         return self._facts.closed
 
     @property
     def pending(self) -> int:
-        """How many messages and calls wait, those with a delay included."""
+        """How many messages and calls wait for a callback, those with a delay included."""
         return self._inbox.pending()
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait in its send buffer; 0 once it has ended."""
+        """How many bytes wait in the send buffer; 0 once the connection has ended."""
         return self._inbox.unsent()
 
     def send(self, data: Buffer | Iterable[Buffer]) -> int:
-        """Sends, and never waits: what the kernel does not take is kept (a copy), and goes out as
-        the peer makes room, in order with everything else that is sent. Behind a send of another
-        thread that is under way, and during a handshake, it is kept. So one thread may push to
-        many connections, and learns from the exception which of them are slow.
+        """Sends without waiting: bytes for which the kernel has no room go to the send buffer.
+
+        The buffer is a copy. It goes out as the peer reads, in order with all other sends. During
+        a handshake, or while another thread sends, all of `data` goes to the buffer. So one thread
+        can push to many connections, and an exception tells it which of them are slow.
 
         Args:
             data: bytes-like, or an iterable of bytes-like.
 
         Returns:
-            How many bytes that is.
+            The number of bytes in `data`.
 
         Raises:
-            SendBufferFull: it is longer than the room that is left in `max_unsent` and in
-                `max_unsent_total`; nothing of it is sent, and the connection goes on.
-            SocketClosed: the connection has ended, or its last callback has returned, or its peer
-                has gone.
+            SendBufferFull: `data` is longer than the room that is left in `max_unsent` or in
+                `max_unsent_total`. Nothing of it was sent, and the connection goes on.
+            SocketClosed: the connection has ended, its last callback has returned, or the peer has
+                closed it.
             SocketError: any other failure.
-            TypeError: `str`, or nothing bytes-like.
+            TypeError: `data` is a `str`, or not bytes-like.
 
         Thread: any.
         """
         return self._inbox.send(data)
 
     def post(self, message: Any, delay_ms: float = 0) -> None:
-        """Queues a message for `handle_info`.
+        """Queues a message, for which the connection runs `handle_info`.
 
         Args:
-            message: anything.
-            delay_ms: milliseconds from now.
+            message: any object.
+            delay_ms: milliseconds until `handle_info` may run.
 
         Raises:
             SocketClosed: the connection has ended.
-            MailboxFull: `max_pending_messages` wait already.
-            ValueError: `delay_ms` is no number of milliseconds.
+            MailboxFull: `max_pending_messages` messages wait already.
+            ValueError: `delay_ms` is not a number of milliseconds.
 
         Thread: any.
         """
         self._inbox.post(message, delay_ms)
 
     def call(self, message: Any, timeout_ms: float | None = 5_000) -> Any:
-        """Runs `handle_call` in the connection and returns what it returns.
+        """Runs `handle_call` in the connection, and waits for its result.
 
         Args:
-            message: anything.
-            timeout_ms: milliseconds to wait; `None`: no limit.
+            message: any object.
+            timeout_ms: milliseconds to wait; `None` means no limit.
+
+        Returns:
+            The result of `handle_call`.
 
         Raises:
-            SocketTimeout: no answer in time.
-            SocketClosed: the connection has ended, or ends before it comes to it.
-            MailboxFull: `max_pending_messages` wait already.
-            ThousandIslandError: called from a callback of the same connection.
-            BaseException: whatever `handle_call` raised.
+            SocketTimeout: `handle_call` has not returned in time.
+            SocketClosed: the connection has ended, or ends before `handle_call` runs.
+            MailboxFull: `max_pending_messages` messages wait already.
+            ThousandIslandError: the call is made in a callback of the same connection.
+            ValueError: `timeout_ms` is not a number of milliseconds.
+            BaseException: the exception that `handle_call` raised.
 
         Thread: any.
         """
         return self._inbox.call(message, timeout_ms)
 
     def resume(self) -> None:
-        """Ends the pause that a callback began with `Continue(paused=True)`: the connection is
-        read from again, beginning with what is here already. Made while that callback still runs,
-        it counts. Does nothing where there is no pause.
+        """Ends the pause that a callback began with `Continue(paused=True)`.
+
+        The server reads from the connection again; bytes that have arrived already come first. A
+        call while that callback still runs counts. Without a pause, `resume` does nothing.
 
         Thread: any.
         """
         self._inbox.resume()
 
     def close(self, abort: bool = False) -> None:
-        """Ends the connection; its handler sees it as `handle_shutdown`. A read that
-        waits is ended with `ServerStopping`. What waits in the send buffer goes out first, and
-        the connection is open until then. Idempotent.
+        """Ends the connection from outside; the handler gets `handle_shutdown`.
+
+        A read that waits ends with `ServerStopping`. The send buffer goes out first, and the
+        connection is open until then. A second call does nothing.
 
         Args:
-            abort: what waits to go out is dropped, also where the connection is ending already.
+            abort: drops the send buffer, also that of a connection which is ending already.
 
         Thread: any.
         """

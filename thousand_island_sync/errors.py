@@ -1,11 +1,10 @@
 """Every exception that this library raises.
 
-One small tree. `ThousandIslandError` is the root; what a program may want to
-treat as a standard error is one as well (`ConfigError` is a `ValueError`,
-`ListenError` an `OSError`, `SocketTimeout` a `TimeoutError`, ...), so code that
-was written for the standard library's sockets keeps working.
+`ThousandIslandError` is the root. Many are standard exceptions as well (`ConfigError` is a
+`ValueError`, `ListenError` an `OSError`, `SocketTimeout` a `TimeoutError`, ...), so code that was
+written for the standard library's sockets keeps working.
 
-Where the system is the cause, `errno` and `__cause__` are kept.
+An error that comes from the system keeps its `errno` and `__cause__`.
 """
 
 from __future__ import annotations
@@ -32,38 +31,38 @@ __all__ = [
 
 
 class ThousandIslandError(Exception):
-    """The root of every error of this library; also raised itself for misuse."""
+    """The base of every error of this library; raised itself when a call is misused."""
 
 
 class ConfigError(ThousandIslandError, ValueError):
-    """An option has a wrong value or an unknown name."""
+    """An option has a wrong value or an unknown name; raised before anything is opened."""
 
 
 class ListenError(ThousandIslandError, OSError):
-    """The server cannot listen on the address. `errno` is the system's."""
+    """The server cannot listen on the address; `start` and `resume` raise it, with the errno."""
 
 
 class HandshakeError(ThousandIslandError):
-    """A TLS handshake failed, timed out, or was refused."""
+    """A TLS handshake failed, timed out, or was refused; `handle_error` gets it."""
 
 
 class HandlerResultError(ThousandIslandError, TypeError):
-    """A callback returned something that is not one of the documented values."""
+    """A callback returned a value that is not a `Result`; `handle_error` gets it."""
 
 
 class SocketError(ThousandIslandError, OSError):
-    """A call on a `Socket` failed. `errno` and `__cause__` are the system's."""
+    """A call on a `Socket` or `Connection` failed. `errno` and `__cause__` are the system's."""
 
     # The Socket that raised it: a callback may also fail on another connection's.
     _origin: object = None
 
 
 class SocketClosed(SocketError, BrokenPipeError, ConnectionResetError):
-    """The peer has gone, or this side has closed the socket.
+    """The connection was closed, by the peer or locally.
 
     Attributes:
-        partial: `bytes` that `recv_exactly` and `recv_until` had read before.
-        bytes_sent: `int`, how much of a send had gone out.
+        partial: `bytes` that `recv_exactly` or `recv_until` had received before.
+        bytes_sent: `int`, the number of bytes of a send that had gone out.
     """
 
     partial: bytes = b""
@@ -71,18 +70,18 @@ class SocketClosed(SocketError, BrokenPipeError, ConnectionResetError):
 
 
 class ServerStopping(SocketClosed):
-    """A read that waited was interrupted: the server stops, or `Connection.close()` was called."""
+    """A stop of the server, or `Connection.close()`, has interrupted a read that waited."""
 
 
 class SocketTimeout(SocketError, TimeoutError):
-    """A call did not finish within its time. What was read so far is kept.
+    """A call did not finish within its time. Bytes that were received are kept.
 
-    Its `args` are `("timed out",)`, as the standard library's `TimeoutError` has them: libraries
-    tell a timeout from other errors by `args[0]` (`cheroot`'s answer 408, say). `str()` says who,
-    what and how long; `errno` is ETIMEDOUT.
+    Its `args` are `("timed out",)`, as those of the standard library's `TimeoutError`: libraries
+    such as cheroot recognize a timeout by `args[0]`. `str()` names the call, the peer and the time;
+    `errno` is ETIMEDOUT.
 
     Attributes:
-        bytes_sent: `int`, how much of a send had gone out.
+        bytes_sent: `int`, the number of bytes of a send that had gone out.
     """
 
     bytes_sent: int = 0
@@ -99,25 +98,27 @@ class SocketTimeout(SocketError, TimeoutError):
 
 
 class LimitExceeded(SocketError):
-    """A limit on bytes was exceeded: `recv_until`'s, or `max_unread`."""
+    """A limit on received bytes was exceeded: of `recv_until`, a framing, or `max_unread`."""
 
 
 class SendBufferFull(SocketError):
-    """`Connection.send` found no room for its bytes in `max_unsent`, or in `max_unsent_total`:
-    nothing of them was sent, and the connection goes on."""
+    """`Connection.send` found no room in the send buffer (`max_unsent`, `max_unsent_total`).
+
+    Nothing was sent, and the connection goes on.
+    """
 
 
 class ConnectionOverflow(ThousandIslandError):
-    """A client was refused: `max_connections` connections were open."""
+    """A client was refused at `max_connections`; the event `acceptor.spawn_error` has it."""
 
 
 class MailboxFull(ThousandIslandError):
-    """`max_pending_messages` already wait for this connection."""
+    """`max_pending_messages` messages wait for this connection; `post` and `call` raise it."""
 
 
 class ServerNotRunning(ThousandIslandError):
-    """The call needs a server that listens."""
+    """The call needs a server that is started, or that listens."""
 
 
 class NotSupported(ThousandIslandError):
-    """This transport, platform or handler cannot do what was asked."""
+    """The transport, platform or handler does not support the call."""

@@ -1,18 +1,18 @@
 """Telemetry: one blinker signal for each event, and the guard around its receivers.
 
 Each signal is an attribute, its name with `_` for `.` (`events.handler_start`);
-`events.ALL` maps the dotted name to the signal, `events.CATALOGUE` to what it tells. A
-receiver is called as `receiver(server, *, event, measurements, metadata)` on the thread
-where the event happened: it may be any of the server's, and must not take long.
+`events.ALL` maps the dotted name to the signal, `events.CATALOGUE` to its description. A
+receiver is called as `receiver(server, *, event, measurements, metadata)`, on the thread
+where the event happened. That may be any thread of the server, so a receiver must be quick.
 
 blinker holds receivers weakly. A lambda, or a function inside a function, is gone
 at once unless it is connected with `connect(receiver, weak=False)`.
 
-Senders test `if signal.receivers:` first, so an event that nobody hears costs one
-truth test. A receiver that raises is logged, with its traceback the first time, and stays
-connected; the server and the other receivers never notice. On a thread of the user's (in
-`start`, `stop`, ...) what is no `Exception`, Ctrl-C above all, is passed on once the other
-receivers were told: it was meant for the program.
+Senders test `if signal.receivers:` first, so an event without receivers costs one truth
+test. An exception of a receiver is logged, with its traceback the first time. The receiver
+stays connected, and neither the server nor the other receivers notice. On a thread of the
+user's (in `start`, `stop`, ...), an exception that is not an `Exception`, such as Ctrl-C, is
+passed on to the caller after the other receivers were called.
 """
 
 # ruff: noqa: F405

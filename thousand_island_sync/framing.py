@@ -23,31 +23,32 @@ _UNSIGNED = re.compile(r"[@=<>!]?(?:\d*x)*1?[BHILQN](?:\d*x)*")
 class Framing:
     """Finds frames in a stream. Subclass it for a protocol of your own, and define `find`.
 
-    An object is asked by one connection after the other, on whatever thread runs each: keep
-    nothing of one connection on a framing that others share.
+    Connections that share a framing call it one after the other, on any thread of the pool: keep
+    no state of one connection on it.
 
     Attributes:
-        limit: `int`, bytes; one of yours may have it. It bounds what waits for the end of a
-            frame; without it `max_unread` does.
+        limit: `int`, bytes; optional in a framing of your own. It bounds the bytes that wait for
+            the end of a frame. Without it, `max_unread` does.
     """
 
     def find(self, buffer: bytearray, start: int) -> tuple[int, int, int] | None:
         """Finds the first frame. Called after each piece that arrives, and after each frame.
 
         Args:
-            buffer: what waits; it begins with the frame. Look at it only; keep no `memoryview`.
-            start: bytes that were searched before in vain; 0 for a new frame.
+            buffer: the bytes that wait, beginning with the frame. Only read it, and keep no
+                `memoryview` of it.
+            start: how many bytes earlier calls have searched without success; 0 for a new frame.
 
         Returns:
             `(begin, end, next)`: where the payload begins, where it ends, and where the next
-            frame begins, in bytes from the front: 0 <= begin <= end <= next, and next > 0, none
-            beyond the buffer. `None`: more bytes are needed.
+            frame begins, in bytes from the front. They must fulfil 0 <= begin <= end <= next,
+            next > 0, and lie within the buffer. `None`: more bytes are needed.
 
         Raises:
-            LimitExceeded: the peer's frame is too long; `handle_error`, and nothing is logged.
-            Exception: any other ends the connection in `handle_error`, and is logged.
+            LimitExceeded: the peer's frame is too long; leads to `handle_error`, not logged.
+            Exception: any other leads to `handle_error`, too, and is logged.
 
-        Thread: the connection's, in its context.
+        Thread: the one that runs the connection, in the connection's context.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no find(buffer, start)")
 
@@ -65,15 +66,15 @@ def not_a_framing(given: object) -> str:
 
 
 class Lines(Framing):
-    """Frames that end with a delimiter: lines.
+    """A framing whose frames end with a delimiter, such as lines.
 
     Args:
-        delimiter: one byte or more. `b"\\n"` leaves the `\\r` of a line that ends with both.
-        limit: bytes of a line without its delimiter; a longer one is `LimitExceeded`.
-        keep_end: whether a frame has its delimiter.
+        delimiter: `bytes`, one or more. `b"\\n"` leaves the `\\r` of a line that ends with both.
+        limit: the most bytes of a frame without its delimiter; a longer one is `LimitExceeded`.
+        keep_end: whether frames keep their delimiter.
 
     Raises:
-        ConfigError: a wrong value.
+        ConfigError: an argument has a wrong value.
     """
 
     def __init__(
@@ -112,16 +113,16 @@ class Lines(Framing):
 
 
 class LengthPrefix(Framing):
-    """Frames behind their length: a number of bytes that does not count itself.
+    """A framing whose frames follow their length, a number of bytes that does not count itself.
 
     Args:
         format: a `struct` format of one unsigned number, such as `">I"` (four bytes, the most
             significant first).
-        limit: bytes of a frame without its prefix; a larger number is `LimitExceeded`, before
-            any of the frame is waited for.
+        limit: the most bytes of a frame without its prefix. A larger number is `LimitExceeded` at
+            once, without waiting for the frame.
 
     Raises:
-        ConfigError: a wrong value.
+        ConfigError: an argument has a wrong value.
     """
 
     def __init__(self, format: str = ">I", limit: int = 1_048_576) -> None:

@@ -1,4 +1,4 @@
-"""`Handler`, and what its callbacks may return."""
+"""`Handler`, and the values that its callbacks may return."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 
 
 class Continue:
-    """Wait for more.
+    """A callback returns it to keep the connection and wait for more.
 
     Args:
-        timeout_ms: the read timeout in milliseconds until the next bytes; `None` is no
-            limit. Not given: the connection's own.
+        timeout_ms: the read timeout in milliseconds until the next bytes; `None` means no limit.
+            Not given: the connection's own.
         persistent: `timeout_ms` replaces the connection's read timeout from now on.
-        deadline_ms: `handle_timeout` that many milliseconds after this callback
-            returned, however many bytes come meanwhile; kept over callbacks that give
-            none, removed by `None`.
-        paused: nothing is read from this connection until `Connection.resume()`; one made while
-            the callback that returns this still runs counts. No `handle_data`, no `handle_eof`,
-            and no read timeout: it goes on with what was left of it. `deadline_ms` runs, messages
-            are delivered, and a reset ends the connection. What has come is delivered afterwards.
+        deadline_ms: milliseconds from the return of this callback until `handle_timeout` runs,
+            however many bytes arrive meanwhile. Callbacks that give no deadline keep it; `None`
+            removes it.
+        paused: the server reads nothing from this connection until `Connection.resume()`. A
+            `resume()` while this callback still runs counts. In a pause neither `handle_data` nor
+            `handle_eof` runs, and the read timeout stands still. `deadline_ms` runs, messages are
+            delivered, and a reset ends the connection. Bytes that have arrived are delivered
+            after the pause.
 
     Raises:
-        ConfigError: a value is no number of milliseconds, or no bool.
+        ConfigError: a time is not a number of milliseconds, or a flag is not a `bool`.
     """
 
     __slots__ = ("deadline_ms", "paused", "persistent", "timeout_ms")
@@ -65,7 +66,7 @@ class Continue:
 
 
 class Close:
-    """`handle_close`, then close."""
+    """A callback returns it to end the connection: `handle_close` runs, then it is closed."""
 
     __slots__ = ()
 
@@ -74,10 +75,10 @@ class Close:
 
 
 class Error:
-    """`handle_error(reason)`, then close.
+    """A callback returns it to end the connection: `handle_error` runs, then it is closed.
 
     Args:
-        reason: anything; what `handle_error` and the event `handler.error` get.
+        reason: any object; `handle_error` and the event `handler.error` get it.
     """
 
     __slots__ = ("reason",)
@@ -90,22 +91,22 @@ class Error:
 
 
 class SwitchTransport:
-    """Upgrade this connection in place (STARTTLS), then go on.
+    """A callback returns it to upgrade the connection in place (STARTTLS), and go on.
 
-    What was read before, unread bytes included, is dropped: plaintext is never taken for
-    encrypted (RFC 3207, 5). A handshake that fails says how many bytes that were. What the
-    kernel still holds belongs to the handshake.
+    Bytes that were read before, unread ones included, are dropped: plaintext is never taken for
+    encrypted (RFC 3207, 5). If the handshake fails, its error says how many bytes were dropped.
+    Bytes that the kernel still holds belong to the handshake.
 
     Args:
-        transport_cls: the transport to go on with, as a rule `TLS`.
-        transport_options: its options (`TransportOptions`), or what its `prepare` made.
-        timeout_ms: the read timeout afterwards, until the next bytes, in milliseconds; `None` is
-            no limit. Not given: the connection's own.
-        initial: bytes that the handshake begins with, before those of the kernel: for TLS and
-            plaintext on one port, where `handle_data` has looked at the first byte.
+        transport_cls: the new transport, `TLS` as a rule.
+        transport_options: its options (`TransportOptions`), or the result of its `prepare`.
+        timeout_ms: the read timeout in milliseconds after the upgrade, until the next bytes;
+            `None` means no limit. Not given: the connection's own.
+        initial: bytes with which the handshake begins, before those of the kernel. It serves TLS
+            and plaintext on one port, where `handle_data` has looked at the first byte.
 
     Raises:
-        ConfigError: `timeout_ms` is no number of milliseconds.
+        ConfigError: `timeout_ms` is not a number of milliseconds.
         TypeError: `initial` is not bytes-like.
     """
 
@@ -153,7 +154,7 @@ def when_framing_is_set(tell: Callable[[Handler], object]) -> None:
 
 # It notes that it was set: else each message of every handler would pay for a look whether it was.
 class _FramingOfSelf:
-    """What cuts the bytes that arrive into frames, or `None`: see `Handler`."""
+    """The `Framing` that cuts incoming bytes into frames, or `None`: see `Handler`."""
 
     def __get__(self, handler: Handler | None, owner: type | None = None) -> Framing | None:
         return None if handler is None else vars(handler).get("framing")
@@ -170,34 +171,36 @@ class _FramingOfSelf:
 
 
 class Handler:
-    """One connection. Subclass it; there is one instance for each, so state is `self`.
+    """The code that serves one connection. Subclass it and define callbacks.
 
-    Callbacks of one connection never run at the same time, and each may block. They are called
-    with positional arguments, so name those as you like, and looked up on the instance when they
-    run: `self.handle_data = self.handle_body` switches. The first six may return what `Result`
-    has; `None` is `Continue()`, but for `handle_eof`.
+    There is one instance for each connection, so `self` holds its state. Callbacks of one
+    connection never run at the same time, and each may block. They get positional arguments, whose
+    names are yours. The server looks a callback up on the instance each time, so
+    `self.handle_data = self.handle_body` switches. The first six callbacks may return a `Result`;
+    `None` means `Continue()`, except from `handle_eof`.
 
-    What a callback raises ends its connection and no thread. Of its own `Socket`'s errors, a
-    `SocketTimeout` of a receive leads to `handle_timeout`, a peer that has gone to `handle_close`,
-    `ServerStopping` to `handle_shutdown`, another `SocketError` to `handle_error`; nothing of that
-    is logged. Anything else leads to `handle_error`, and is logged with its traceback by
-    `logging.getLogger("thousand_island_sync")`.
+    An exception of a callback ends its connection, and no thread. These errors of the connection's
+    own `Socket` are not logged: a `SocketTimeout` of a receive leads to `handle_timeout`, a
+    `SocketClosed` by the peer to `handle_close`, `ServerStopping` to `handle_shutdown`, and any
+    other `SocketError` to `handle_error`. Every other exception leads to `handle_error`, and
+    `logging.getLogger("thousand_island_sync")` logs it with its traceback.
 
-    One of the four last callbacks runs, once: `handle_close`, `handle_error`, `handle_timeout` or
-    `handle_shutdown`; none where the handler itself called `socket.close()`. `handle_end` follows
-    in every case.
+    Exactly one of the four last callbacks runs: `handle_close`, `handle_error`, `handle_timeout` or
+    `handle_shutdown`. None of them runs after the handler itself has called `socket.close()`.
+    `handle_end` follows in every case.
 
-    Thread: any of the pool's for each callback, in the connection's own `contextvars.Context`.
+    Thread: any thread of the pool for each callback, in the connection's own
+    `contextvars.Context`.
 
     Args:
         options: the server's `handler_options`.
 
     Attributes:
         framing: `Lines(...)`, `LengthPrefix(...)`, or a `Framing` of your own: `handle_data` gets
-            one frame each time, as often as there are frames. `None`: the bytes as they come. Set
-            it on the class, or on `self` at any time; it is looked up before each frame. (Where
-            you do both, type checkers want `framing: Framing | None = Lines()` on the class, and
-            what a thread sets outside of its callbacks holds once more bytes have come.)
+            one whole frame each time. `None`: it gets the bytes as they arrive. Set it on the
+            class, or on `self` at any time; it is looked up before each frame. (If you do both,
+            type checkers need `framing: Framing | None = Lines()` on the class. If you set it
+            outside a callback, it takes effect when more bytes arrive.)
     """
 
     options: Any
@@ -212,37 +215,38 @@ class Handler:
         self.options = options
 
     def handle_connection(self, socket: Socket, /) -> Result | None:
-        """The handshake is done; on TCP there is none. The first callback of a connection.
+        """The first callback of a connection: the handshake is done (on TCP there is none).
 
         Returns:
-            A `Result`, or `None` to wait for bytes. The read timeout begins then.
+            A `Result`, or `None` to wait for bytes. The read timeout starts at the return.
         """
         return None
 
     def handle_data(self, data: bytes, socket: Socket, /) -> Result | None:
-        """Bytes came while no callback ran; with `framing`, one whole frame.
+        """Bytes arrived while no callback ran; with `framing`, one whole frame arrived.
 
         Args:
-            data: one byte or more, as they came, what `unread` had left in front; a frame is
-                without its delimiter or prefix, and may be empty.
+            data: one byte or more, as they arrived, behind those that `unread` has put back. A
+                frame comes without its delimiter or prefix, and may be empty.
             socket: to answer, or to receive more.
 
         Returns:
-            A `Result`, or `None` to wait for more. The read timeout begins anew then.
+            A `Result`, or `None` to wait for more. The read timeout starts again at the return.
         """
         return None
 
     def handle_eof(self, socket: Socket, /) -> Result | None:
-        """The peer has ended its sending side. Once, also where a `recv` in a callback saw it.
+        """The peer has ended its sending side. Runs once, also after a `recv` has returned `b""`.
 
         Returns:
-            `Close()`, the default, or `None`: it ends as closed by the peer. `Continue()` keeps the
-            connection, to go on sending: the read timeout stands still, `deadline_ms` does not.
+            `Close()`, the default, or `None`: the connection ends as closed by the peer.
+            `Continue()` keeps the connection, so that you can go on sending: the read timeout
+            stands still, `deadline_ms` does not.
         """
         return Close()
 
     def handle_upgrade(self, socket: Socket, /) -> Result | None:
-        """A `SwitchTransport` has succeeded; `socket` is the same, and now secure.
+        """A `SwitchTransport` has succeeded: `socket` is the same object, and now secure.
 
         Returns:
             A `Result`, or `None` to wait for bytes.
@@ -250,43 +254,47 @@ class Handler:
         return None
 
     def handle_info(self, message: Any, socket: Socket, /) -> Result | None:
-        """A message of `Connection.post`; one call for each, in the order in which they fall due.
+        """A message of `Connection.post` is due. Runs once for each, in the order of their times.
 
         Args:
-            message: what was posted.
-            socket: to send, say.
+            message: the object that was posted.
+            socket: to send, for example.
 
         Returns:
-            A `Result`, or `None` to go on waiting: the read timeout is not begun anew, unless
-            `Continue(timeout_ms=...)` says so.
+            A `Result`, or `None` to go on waiting. The read timeout goes on, too, unless
+            `Continue(timeout_ms=...)` starts it again.
         """
         return None
 
     def handle_drain(self, socket: Socket, /) -> Result | None:
-        """The server drains, or stops: once for each connection at most, those that are accepted in
-        the drain included. The place to tell the peer to go elsewhere, as HTTP/2's GOAWAY does.
+        """The server drains or stops. Tell the peer here to go elsewhere (HTTP/2: GOAWAY).
 
-        It runs between callbacks, after what has arrived and before `handle_shutdown`; not where a
-        last callback has run, nor after a cut. While more than half of `max_unsent` waits to go
-        out, it waits. (A drain looks for it on the class: one that is set on `self` counts, too,
-        but not one that `__getattr__` would find.)
+        It runs at most once for each connection, also for one that is accepted during the drain.
+        It runs between callbacks, after the bytes that have arrived and before `handle_shutdown`,
+        but neither after a last callback nor after a cut. It waits while more than half of
+        `max_unsent` is in the send buffer. (The server finds it on the class or in the attributes
+        of `self`, but not through `__getattr__`.)
 
         Args:
-            socket: to send, say.
+            socket: to send, for example.
 
         Returns:
-            As `handle_info`. `Continue(paused=True)` in a stop holds that up, within its time.
+            The same as `handle_info`. `Continue(paused=True)` delays a stop, within its time.
         """
         return None
 
     def handle_call(self, message: Any, socket: Socket, /) -> Any:
-        """A message of `Connection.call`.
+        """Answers a `Connection.call`.
+
+        Args:
+            message: the argument of `Connection.call`.
+            socket: to send, for example.
 
         Returns:
-            What the caller gets.
+            The result of `Connection.call`, for its caller.
 
         Raises:
-            NotSupported: the default. Whatever it raises goes to the caller, is not logged, and
+            NotSupported: the default. Every exception goes to the caller and is not logged, and
                 the connection goes on.
         """
         raise NotSupported(
@@ -294,29 +302,42 @@ class Handler:
         )
 
     def handle_close(self, socket: Socket, /) -> None:
-        """Last callback: the peer closed, or a callback returned `Close()`. The socket is open
-        until it returns, but the peer may be gone."""
-
-    def handle_error(self, reason: Any, socket: Socket, /) -> None:
-        """Last callback: something failed; a handshake, too (`HandshakeError`). Sends may fail.
+        """Last callback: the peer closed, or a callback returned `Close()`.
 
         Args:
-            reason: the exception, or what `Error(...)` held.
-            socket: open until this returns.
+            socket: open until this returns; the peer may be gone.
+        """
+
+    def handle_error(self, reason: Any, socket: Socket, /) -> None:
+        """Last callback: something failed, such as a handshake (`HandshakeError`).
+
+        Args:
+            reason: the exception, or the `reason` of `Error(reason)`.
+            socket: open until this returns; sends may fail.
         """
 
     def handle_timeout(self, socket: Socket, /) -> None:
-        """Last callback: no bytes for the read timeout, or `deadline_ms` has passed."""
+        """Last callback: no bytes arrived within the read timeout, or `deadline_ms` is over.
+
+        Args:
+            socket: open until this returns.
+        """
 
     def handle_shutdown(self, socket: Socket, /) -> None:
-        """Last callback: the server stops, or `Connection.close()` was called; `socket.stopping`
-        tells which."""
+        """Last callback: the server stops, or `Connection.close()` was called.
+
+        Args:
+            socket: open until this returns; `socket.stopping` says which of the two it is.
+        """
 
     def handle_end(self, socket: Socket, /) -> None:
-        """Always, once, after everything else, with the socket closed: clean up here.
+        """The end: clean up here. Always runs, once, after everything else.
 
-        Its place under `max_connections` is free by then, and a stop waits for it. What it raises
-        is logged.
+        The connection no longer counts towards `max_connections` by then, but a stop waits for
+        this callback. Its exceptions are logged.
+
+        Args:
+            socket: closed.
         """
 
 

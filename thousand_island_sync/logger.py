@@ -1,11 +1,12 @@
-"""A logger that is only a set of receivers: attach it to servers that run already.
+"""`attach_logger` writes the events of all servers to the standard library's logging.
 
-Each level is a list of events, and includes the levels before it. A record has what its event
-tells in fields as well, those that apply: `event_name`, `server_name`, `connection_id`,
-`client_address`, `client_port`, `duration_ms`, `bytes_received`, `bytes_sent`, `reason`,
-`error_type` (and `error`, the exception). What peers cause at level WARNING or ERROR is written
-ten times a second for each kind (event and type of error), then how many lines were left out.
-What the log has already is not written again.
+It connects receivers, so it works for servers that run already. Each level is a list of events,
+and includes the levels before it. A record also has its event's facts as fields, those that
+apply: `event_name`, `server_name`, `connection_id`, `client_address`, `client_port`,
+`duration_ms`, `bytes_received`, `bytes_sent`, `reason`, `error_type` (and `error`, the
+exception). Of each kind (event and type of error) of WARNING or ERROR that peers cause, at most
+ten lines a second are written, and then how many were left out. An error that was logged already
+is not logged again.
 """
 
 from __future__ import annotations
@@ -44,24 +45,26 @@ _own = _logger = logging.getLogger("thousand_island_sync")
 
 
 def attach_logger(level: LogLevel = "error", logger: logging.Logger | None = None) -> None:
-    """Writes the events of every server of the process to stdlib logging from now on.
+    """Writes the events of every server of the process to the standard library's logging.
 
-    Each record has fields beside its line, those that apply: `event_name` and `server_name`, `str`;
+    A record has these fields, those that apply: `event_name` and `server_name`, `str`;
     `connection_id`, `client_address` (`""`: a Unix peer), `client_port`; `duration_ms`, a float;
     `bytes_received` and `bytes_sent`; `reason` (how a connection ended: `"peer_closed"`,
     `"local_closed"`, `"timeout"`, `"shutdown"` or `"error"`; or why an acceptor did); `error_type`,
     the class's name, and `error`, the exception itself.
 
-    Of one kind of WARNING or ERROR that peers cause at most ten lines a second are written, and
-    then how many were left out; tracebacks of callbacks count among them.
+    Of one kind of WARNING or ERROR that peers cause, at most ten lines a second are written, and
+    then how many were left out. Tracebacks of callbacks are limited, too.
 
     Args:
         level: `"error"`, `"info"`, `"debug"` or `"trace"`; each includes those before.
-        logger: where to; the logger `thousand_island_sync` unless given. Attaching
-            with another replaces the one before.
+        logger: the `logging.Logger` to write to; not given: `thousand_island_sync`. A later call
+            with another logger replaces it.
 
     Raises:
-        ConfigError: an unknown level, or `logger` is no logger.
+        ConfigError: the level is unknown, or `logger` is not a logger.
+
+    Thread: any.
     """
     global _logger
     names = _through(level)
@@ -79,10 +82,15 @@ def attach_logger(level: LogLevel = "error", logger: logging.Logger | None = Non
 
 
 def detach_logger(level: LogLevel = "error") -> None:
-    """Stops writing the events of a level and of those after it.
+    """Stops writing the events of a level, and of the levels after it.
+
+    Args:
+        level: `"error"`, `"info"`, `"debug"` or `"trace"`.
 
     Raises:
-        ConfigError: an unknown level.
+        ConfigError: the level is unknown.
+
+    Thread: any.
     """
     _check(level)
     order = list(LEVELS)

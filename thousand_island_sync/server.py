@@ -25,10 +25,13 @@ from .transports import TCP, Prepared, ReloadOptions, Transport, TransportOption
 
 
 class ThousandIsland:
-    """A socket server. Every option is given by its name; times are milliseconds, `None`: no limit.
+    """A socket server: it accepts clients and runs a `Handler` for each.
 
-    Every method may be called from any thread, callbacks and receivers included, unless it says
-    otherwise. Nothing is opened before `start()`.
+    Every option is given by its name. Times are in milliseconds, and `None` means no limit. The
+    constructor opens nothing; `start()` does.
+
+    Thread: any, for every method that does not say otherwise; callbacks and receivers may call
+    them, too.
 
     Args:
         handler_cls: the subclass of `Handler` that serves; one instance for each connection.
@@ -59,7 +62,7 @@ class ThousandIsland:
         name: prefix of the threads' names; seen in logs and events.
 
     Raises:
-        ConfigError: an option has a wrong value, there is none of that name, or one has none.
+        ConfigError: an option has a wrong value or an unknown name, or was given without a name.
     """
 
     #: What its connections go by. Another one in tests of users.
@@ -105,15 +108,15 @@ class ThousandIsland:
 
     @property
     def name(self) -> str:
-        """The option `name`."""
+        """The option `name`, a `str`."""
         return self._config.name
 
     @property
     def status(self) -> Status:
         """`"new"`, `"running"`, `"suspended"`, `"draining"`, `"stopping"` or `"stopped"`.
 
-        It is `"suspended"`, too, while every acceptor has died again and again; they are tried
-        again every few seconds.
+        The status is `"suspended"`, too, while no acceptor thread stays alive; the server starts
+        them again every few seconds.
         """
         self._changes.check_process()
         return self._changes.shown()
@@ -127,9 +130,9 @@ class ThousandIsland:
             This server.
 
         Raises:
-            ListenError: the address cannot be had; nothing is left behind.
-            ThousandIslandError: it has been started, a thread cannot be, or the process was
-                monkey-patched (gevent, eventlet).
+            ListenError: the server cannot listen on the address; nothing stays open then.
+            ThousandIslandError: the server is running already, a thread cannot be started, or the
+                process was monkey-patched (gevent, eventlet).
         """
         self._changes.check_process()
         self._changes.start()
@@ -149,17 +152,18 @@ class ThousandIsland:
             self.stop()
 
     def stop(self, timeout_ms: float | Missing | None = MISSING) -> bool:
-        """Stops gracefully, within one deadline.
+        """Stops gracefully, within one time limit for everything.
 
         Args:
-            timeout_ms: milliseconds in all; not given: `shutdown_timeout_ms`.
+            timeout_ms: milliseconds in all; `None` means no limit. Not given:
+                `shutdown_timeout_ms`.
 
         Returns:
-            `True` if every connection ended by itself, `False` if any was cut. Called
-            from a callback or a receiver it waits for the other connections only.
+            `True` if every connection ended by itself, `False` if any was cut. A call from a
+            callback or receiver waits for the other connections only.
 
         Raises:
-            ValueError: `timeout_ms` is no number of milliseconds.
+            ValueError: `timeout_ms` is not a number of milliseconds.
         """
         self._changes.check_process()
         if timeout_ms is MISSING:
@@ -169,22 +173,23 @@ class ThousandIsland:
         return self._changes.stop(seconds(timeout_ms))  # type: ignore[arg-type]
 
     def drain(self, delay_ms: float | None = 0) -> bool:
-        """Says that it will stop, goes on serving while balancers look away, then stops.
+        """Announces a stop, goes on serving while load balancers move clients away, then stops.
 
-        The status is `"draining"`, `info().draining` is true, the event `listener.drain` is sent,
-        and each connection gets `handle_drain`. New clients are accepted for `delay_ms`, unless
-        the server is suspended. Then it stops, as `stop()` does, within `shutdown_timeout_ms`.
-        `stop()` meanwhile ends the delay. A server that is not started is left as it is.
+        The status becomes `"draining"`, `info().draining` becomes true, the event `listener.drain`
+        is sent, and each connection gets `handle_drain`. The server accepts new clients for
+        `delay_ms`, unless it is suspended. Then it stops, as `stop()` does, within
+        `shutdown_timeout_ms`. A `stop()` meanwhile ends the delay. On a server that is not started,
+        `drain` does nothing.
 
         Args:
-            delay_ms: milliseconds until the stop; `None`: until somebody else calls `stop()`, or
-                `drain` with less.
+            delay_ms: milliseconds until the stop; `None`: until another call of `stop()`, or of
+                `drain` with a shorter delay.
 
         Returns:
-            As `stop` does.
+            The same as `stop`.
 
         Raises:
-            ValueError: `delay_ms` is no number of milliseconds.
+            ValueError: `delay_ms` is not a number of milliseconds.
         """
         self._changes.check_process()
         if delay_ms is not None and not is_milliseconds(delay_ms):
@@ -193,18 +198,18 @@ class ThousandIsland:
         return self._changes.drain(seconds(delay_ms), seconds(timeout_ms))
 
     def wait(self, timeout_ms: float | None = None) -> bool:
-        """Blocks until the server is stopped (a new one: started and stopped).
+        """Waits until the server is stopped; a new server has to be started and stopped.
 
         Args:
-            timeout_ms: milliseconds; `None`: no limit.
+            timeout_ms: milliseconds to wait; `None` means no limit.
 
         Returns:
-            Whether it is stopped.
+            `True` if the server is stopped, `False` if the time is over.
 
         Raises:
-            ThousandIslandError: inside `start`, `stop`, `suspend` or `resume` on the same thread
-                (a signal's handler, say), or on a thread of the server's outside a callback or
-                receiver: it would wait for itself.
+            ThousandIslandError: the call would wait for itself. Its thread is inside `start`,
+                `stop`, `suspend` or `resume` (a signal handler has interrupted it there), or is
+                one of the server's own, outside callbacks and receivers.
         """
         self._changes.check_process()
         return self._changes.wait(seconds(timeout_ms))
@@ -215,22 +220,25 @@ class ThousandIsland:
         reload: Callable[[], object] | None = None,
         drain_delay_ms: float = 0,
     ) -> None:
-        """Serves until stopped; SIGINT and SIGTERM begin a graceful stop, a second one
-        cuts at once. The signals' handlers are as they were before when it returns.
+        """Starts the server if needed, and serves until it is stopped.
+
+        SIGINT and SIGTERM begin a graceful stop; a second one cuts every connection at once. The
+        previous signal handlers are restored before it returns.
 
         Args:
-            others: servers that live and stop with this one.
-            reload: a function without arguments that SIGHUP calls, on the main thread; what it
-                raises is logged. Signals that come while it runs are one more call afterwards.
-                `None`: SIGHUP does nothing while it serves.
-            drain_delay_ms: milliseconds that SIGTERM goes on accepting, as `drain` does, before
-                the stop; SIGINT does not.
+            others: further servers, which start and stop together with this one.
+            reload: a function without arguments, which SIGHUP calls on the main thread. Its
+                exceptions are logged. All signals that arrive while it runs lead to one more call
+                afterwards. `None`: SIGHUP is ignored.
+            drain_delay_ms: milliseconds for which the server still accepts clients after SIGTERM,
+                as `drain` does. SIGINT has no such delay.
 
         Raises:
-            ListenError: as for `start`; what had been started is stopped again.
-            ThousandIslandError: not on the main thread.
-            TypeError: one of `others` is no server, or `reload` no function; nothing was started.
-            ConfigError: `drain_delay_ms` is no number of milliseconds.
+            ListenError: as for `start`; servers that were started before are stopped again.
+            ThousandIslandError: the call is not on the main thread.
+            TypeError: one of `others` is not a server, or `reload` is not a function; nothing was
+                started.
+            ConfigError: `drain_delay_ms` is not a number of milliseconds.
 
         Thread: the main thread only.
         """
@@ -241,36 +249,38 @@ class ThousandIsland:
     # ---- suspending -----------------------------------------------------------
 
     def suspend(self) -> None:
-        """Closes the listening sockets and keeps the connections. Does nothing when
-        suspended already.
+        """Closes the listening sockets and keeps the connections.
+
+        On a suspended server it does nothing.
 
         Raises:
-            ServerNotRunning: not started.
+            ServerNotRunning: the server is not started.
         """
         self._changes.check_process()
         self._changes.suspend()
 
     def resume(self) -> None:
-        """Listens again on the same address and port. Does nothing when running.
+        """Listens again on the same address and port. On a running server it does nothing.
 
         Raises:
-            ListenError: the address cannot be had, or a thread cannot be started; it stays
-                suspended.
-            ServerNotRunning: not started.
+            ListenError: the server cannot listen on the address, or cannot start a thread; it
+                stays suspended.
+            ServerNotRunning: the server is not started.
         """
         self._changes.check_process()
         self._changes.resume()
 
     @spelled_out(ReloadOptions)
     def reload_transport(self, **transport_options: Unpack[ReloadOptions]) -> None:
-        """New connections get these options, merged over the present ones; open ones keep theirs.
+        """Changes the transport's options for new connections; open connections keep theirs.
 
         Args:
-            transport_options: see `ReloadOptions`; what is left out stays as it is. Without any
-                the files of certificates and keys are read again.
+            transport_options: see `ReloadOptions`. Options that are left out keep their values.
+                A call without options reads the files of certificates and keys again.
 
         Raises:
-            ConfigError: they are bad, or belong to the listening socket; the old stay.
+            ConfigError: an option is wrong, or belongs to the listening socket; the previous
+                options stay.
         """
         self._changes.check_process()
         if "transport_options" in transport_options:
@@ -280,17 +290,19 @@ class ThousandIsland:
         self._transport.reload({**transport_options})
 
     def watch_certificates(self, interval_ms: float = 60_000) -> None:
-        """Looks at the files of certificate, key, CAs and CRL, those of `sni` included, and loads
-        what has changed: new connections get it, open ones keep theirs. Bad files are one ERROR
-        line of the log `thousand_island_sync`, and the old ones stay in use. A thread of its own
-        does it, from now on or from `start` on, and ends with the server.
+        """Loads the files of certificates, keys, CAs and CRLs again whenever they have changed.
+
+        The files of `sni` are watched, too. New connections get the new files; open connections
+        keep theirs. For a bad file one ERROR line is logged by `thousand_island_sync`, and the
+        previous files stay in use. A thread of its own does this. It begins at once, or at `start`,
+        and ends with the server.
 
         Args:
-            interval_ms: milliseconds between two looks. A later call replaces an earlier one.
+            interval_ms: milliseconds between two checks. A later call replaces an earlier one.
 
         Raises:
-            ConfigError: `interval_ms` is none, or there are no files: it is no TLS server, or its
-                certificate was given as bytes.
+            ConfigError: `interval_ms` is not a number of milliseconds above 0, or there are no
+                files: the server does not use TLS, or its certificate was given as bytes.
         """
         self._changes.check_process()
         self._watch.ask(interval_ms)
@@ -312,20 +324,20 @@ class ThousandIsland:
 
     @property
     def local_address(self) -> Address:
-        """`(host, port)`, or the Unix path, `"@name"` for an abstract one.
+        """Where the server listens: `(host, port)`, a Unix path, or `"@name"` (abstract).
 
         Raises:
-            ServerNotRunning: not listening.
+            ServerNotRunning: the server is not listening.
         """
         return self._listening()
 
     @property
     def local_port(self) -> int:
-        """The TCP port.
+        """The TCP port on which the server listens, an `int`.
 
         Raises:
-            ServerNotRunning: not listening.
-            NotSupported: a Unix socket.
+            ServerNotRunning: the server is not listening.
+            NotSupported: it listens on a Unix socket.
         """
         address = self._listening()
         if not isinstance(address, tuple):
@@ -333,13 +345,16 @@ class ThousandIsland:
         return address[1]
 
     def connections(self) -> list[Connection]:
-        """The open connections, a snapshot."""
+        """A list of the open connections: a snapshot."""
         self._changes.check_process()
         run = self._run
         return [] if run is None else run.handles()
 
     def info(self) -> Info:
-        """Counts, in constant time; once a second at most it walks over the open connections."""
+        """A snapshot of the server's counters, an `Info`.
+
+        It takes constant time, but for a walk over the open connections once a second at most.
+        """
         self._changes.check_process()
         run = self._run
         status = self.status

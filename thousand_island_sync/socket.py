@@ -1,9 +1,8 @@
-"""`Socket`: what callbacks get, and what may be handed to who wants a blocking socket."""
+"""`Socket`: callbacks get one, and may hand it to libraries that want a blocking socket."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._base.options import MISSING, Missing
@@ -13,6 +12,7 @@ from ._stream.duplex import Duplex
 from ._stream.handover import HandOver, share
 from ._stream.sendfile import FileSending
 from ._stream.standard_names import StandardNames
+from ._stream.stats import Stats
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -24,26 +24,10 @@ if TYPE_CHECKING:
     from .transports import TLSInfo
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a connection has moved so far; see `Socket.stats`.
-
-    Attributes:
-        bytes_received: bytes, decrypted over TLS.
-        recv_count: in how many pieces they came.
-        bytes_sent: bytes, before they are encrypted.
-        send_count: in how many calls they were sent.
-    """
-
-    bytes_received: int
-    recv_count: int
-    bytes_sent: int
-    send_count: int
-
-
 class Socket(StandardNames):
-    """A synchronous socket. Every call waits as long as it says and no longer; while it
-    waits, another thread of the pool serves the other connections."""
+    """A blocking socket, with the methods of `socket.socket` and more; each call has a time limit.
+
+    While a call waits, other threads of the pool serve the other connections."""
 
     __slots__ = ("__weakref__", "_reader", "_stream", "_writer")
 
@@ -63,22 +47,23 @@ class Socket(StandardNames):
     def recv(
         self, length: int = CHUNK, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
     ) -> bytes:
-        """The next available bytes.
+        """Receives the next available bytes.
 
         Args:
-            length: at most so many; not given: 64 KiB.
-            flags: as for `socket.recv`.
-            timeout_ms: milliseconds; not given: `settimeout`'s, or the read timeout.
+            length: the most bytes to return; not given: 64 KiB.
+            flags: as for `socket.socket.recv`.
+            timeout_ms: milliseconds to wait; `None` means no limit. Not given: the time of
+                `settimeout`, or the read timeout.
 
         Returns:
-            Bytes; `b""` at the end of the stream, or where `length` is 0.
+            Bytes; `b""` at the end of the stream, or if `length` is 0.
 
         Raises:
-            SocketTimeout: nothing came in time.
-            SocketClosed: the peer reset the connection, or it was closed here.
-            ServerStopping: the wait was ended by a stop or by `Connection.close()`.
+            SocketTimeout: no data received in time.
+            SocketClosed: the peer has reset the connection, or it was closed locally.
+            ServerStopping: a stop, or `Connection.close()`, has ended the wait.
             SocketError: any other failure, with its errno.
-            NotSupported: a flag that the transport cannot honour.
+            NotSupported: the transport does not support one of the flags.
             ValueError: `length` is negative.
 
         Thread: any, one at a time.
@@ -86,16 +71,19 @@ class Socket(StandardNames):
         return self._reader.recv(length, flags, timeout_ms)
 
     def recv_exactly(self, length: int, *, timeout_ms: float | Missing | None = MISSING) -> bytes:
-        """That many bytes, within `timeout_ms` in all.
+        """Receives exactly `length` bytes.
 
         Args:
             length: how many bytes.
-            timeout_ms: milliseconds for all of them; not given: `settimeout`'s, or the read
-                timeout.
+            timeout_ms: milliseconds for all of them; `None` means no limit. Not given: the time
+                of `settimeout`, or the read timeout.
+
+        Returns:
+            `length` bytes.
 
         Raises:
-            SocketClosed: the stream ended, or was reset, before; `.partial` has the rest.
-            SocketTimeout: what was read is kept for the next call.
+            SocketClosed: the stream ended too early, or was reset; see `.partial`.
+            SocketTimeout: the time is over; bytes that have arrived are kept for the next call.
             ValueError: `length` is negative.
             SocketError: as for `recv`.
 
@@ -110,19 +98,23 @@ class Socket(StandardNames):
         *,
         timeout_ms: float | Missing | None = MISSING,
     ) -> bytes:
-        """The bytes up to and including `delimiter`, within `timeout_ms` in all.
+        """Receives bytes up to and including `delimiter`.
 
         Args:
-            delimiter: one byte or more.
-            limit: how many bytes it may be, the delimiter among them.
-            timeout_ms: milliseconds for all of them; not given: `settimeout`'s, or the read
-                timeout.
+            delimiter: `bytes`, one or more.
+            limit: the most bytes to return, the delimiter included.
+            timeout_ms: milliseconds for all of them; `None` means no limit. Not given: the time
+                of `settimeout`, or the read timeout.
+
+        Returns:
+            The bytes, which end with `delimiter`.
 
         Raises:
-            LimitExceeded: no delimiter within `limit`; the bytes stay readable.
-            SocketClosed: the stream ended, or was reset, before; `.partial` has the rest.
-            SocketTimeout: what was read is kept for the next call.
-            ValueError: an empty delimiter, or a limit below its length.
+            LimitExceeded: no delimiter within `limit` bytes; they stay readable.
+            SocketClosed: the stream ended too early, or was reset; see `.partial`.
+            SocketTimeout: the time is over; bytes that have arrived are kept for the next call.
+            ValueError: the delimiter is empty, or longer than `limit`.
+            TypeError: the delimiter is not `bytes`.
             SocketError: as for `recv`.
 
         Thread: any, one at a time.
@@ -137,19 +129,19 @@ class Socket(StandardNames):
         *,
         timeout_ms: float | Missing | None = MISSING,
     ) -> int:
-        """The next available bytes into a writable buffer.
+        """Receives the next available bytes into a buffer.
 
         Args:
-            buffer: a writable bytes-like.
-            nbytes: at most so many; 0: as many as fit.
-            flags: as for `socket.recv_into`.
+            buffer: a writable bytes-like object.
+            nbytes: the most bytes to write; 0: as many as the buffer holds.
+            flags: as for `socket.socket.recv_into`.
             timeout_ms: as for `recv`.
 
         Returns:
-            How many; 0 at the end of the stream.
+            The number of bytes written; 0 at the end of the stream.
 
         Raises:
-            ValueError: `nbytes` is negative, or more than the buffer holds.
+            ValueError: `nbytes` is negative, or larger than the buffer.
             SocketError: as for `recv`.
 
         Thread: any, one at a time.
@@ -157,15 +149,18 @@ class Socket(StandardNames):
         return gather.recv_into(self._reader, buffer, nbytes, flags, timeout_ms)
 
     def unread(self, data: Buffer) -> None:
-        """Puts bytes back in front: the next read sees them first.
+        """Puts bytes back: the next read returns them first.
 
-        What is still unread when a callback returns waits for new bytes and is
-        delivered in front of them.
+        Bytes that are still unread when a callback returns wait there. `handle_data` gets them
+        when new bytes arrive, in front of those.
+
+        Args:
+            data: bytes-like.
 
         Raises:
-            LimitExceeded: more than `max_unread` would be unread.
-            SocketClosed: the socket was closed here.
-            TypeError: not bytes-like.
+            LimitExceeded: more than `max_unread` bytes would be unread.
+            SocketClosed: the socket was closed locally.
+            TypeError: `data` is not bytes-like.
 
         Thread: any, one at a time.
         """
@@ -182,34 +177,38 @@ class Socket(StandardNames):
     ) -> int:
         """Sends all of `data`.
 
-        What the kernel has no room for, as the peer does not read, is copied and goes out later:
-        `send` waits for what `max_unsent` and `max_unsent_total` have no room for.
-
-        After `settimeout` was given a number nothing is kept like that; and without `timeout_ms`
-        it is as `socket.send` is then: it may send a part, and raises only if nothing went out.
+        Bytes for which the kernel has no room are copied to the send buffer, and go out as the
+        peer reads. If that is full, too (`max_unsent`, `max_unsent_total`), `send` waits. After
+        `settimeout` with a number, nothing goes to the send buffer. Without `timeout_ms`, `send`
+        then behaves as `socket.socket.send`: it may send a part, and raises if nothing went out.
 
         Args:
-            data: bytes-like, or an iterable of bytes-like.
-            flags: as for `socket.send`.
-            timeout_ms: milliseconds for all of it; not given: `settimeout`'s, or
-                `send_timeout_ms`.
+            data: bytes-like, or an iterable of bytes-like objects.
+            flags: as for `socket.socket.send`.
+            timeout_ms: milliseconds for all of it; `None` means no limit. Not given: the time of
+                `settimeout`, or `send_timeout_ms`.
 
         Returns:
-            How many bytes.
+            The number of bytes sent or buffered.
 
         Raises:
-            SocketTimeout: not all was taken in time, or kept; `.bytes_sent` says how much was.
-            SocketClosed: the peer has gone, or the socket was closed here.
+            SocketTimeout: some bytes were neither sent nor buffered in time; `.bytes_sent` is the
+                number of those that were.
+            SocketClosed: the peer has closed the connection, or it was closed locally.
             SocketError: any other failure, with its errno.
-            TypeError: `str`, or nothing bytes-like.
-            NotSupported: a flag that the transport cannot honour.
+            TypeError: `data` is a `str`, or not bytes-like.
+            NotSupported: the transport does not support one of the flags.
 
         Thread: any; sends do not interleave inside one another.
         """
         return self._writer.send(data, flags, timeout_ms)
 
     def sendall(self, data: Buffer | Iterable[Buffer], flags: int = 0) -> None:
-        """Sends all of `data`, whatever `settimeout` was given.
+        """Sends all of `data`, also after `settimeout` with a number.
+
+        Args:
+            data: bytes-like, or an iterable of bytes-like objects.
+            flags: as for `socket.socket.sendall`.
 
         Raises:
             SocketError: as for `send`.
@@ -219,13 +218,14 @@ class Socket(StandardNames):
         self._writer.sendall(data, flags)
 
     def flush(self, timeout_ms: float | Missing | None = MISSING) -> None:
-        """Waits until nothing is left in the send buffer.
+        """Waits until the send buffer is empty.
 
         Args:
-            timeout_ms: milliseconds; not given: `settimeout`'s, or `send_timeout_ms`.
+            timeout_ms: milliseconds to wait; `None` means no limit. Not given: the time of
+                `settimeout`, or `send_timeout_ms`.
 
         Raises:
-            SocketTimeout: the peer has not made room for all of it in time.
+            SocketTimeout: the peer has not read enough in time.
             SocketError: as for `send`.
 
         Thread: any.
@@ -234,7 +234,7 @@ class Socket(StandardNames):
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait in the send buffer, because the peer does not read."""
+        """How many bytes wait in the send buffer, because the peer reads slowly."""
         return self._writer.unsent
 
     def sendfile(
@@ -247,28 +247,27 @@ class Socket(StandardNames):
     ) -> int:
         """Sends a file, or a part of it.
 
-        Without TLS its pages go out as they are: what changes it before the peer has
-        received it may change what the peer receives (sendfile(2)).
+        Without TLS, the kernel sends the file's pages without a copy. If the file changes before
+        the peer has received it, the peer may receive the changed bytes (sendfile(2)).
 
         Args:
             file: a path, or a binary file object, whose position does not move.
-            offset: the first byte, counted from the file's start.
-            length: how many; `None`: to the end.
-            timeout_ms: milliseconds for all of it; not given: `settimeout`'s, or
-                `send_timeout_ms`.
+            offset: the first byte to send, counted from the start of the file.
+            length: how many bytes to send; `None`: to the end of the file.
+            timeout_ms: milliseconds for all of it; `None` means no limit. Not given: the time of
+                `settimeout`, or `send_timeout_ms`.
 
         Returns:
-            How many bytes; fewer than `length` if the file ends early.
+            The number of bytes sent; fewer than `length` if the file ends early.
 
         Raises:
-            OSError: the file's own errors, before any byte is sent; the connection
-                stays usable.
-            ValueError: a negative number.
-            TypeError: no path and no binary file.
-            SocketTimeout: not all went out in time; see `.bytes_sent`.
+            OSError: the file cannot be read; no byte was sent, the connection stays usable.
+            ValueError: `offset` or `length` is negative.
+            TypeError: `file` is neither a path nor a binary file.
+            SocketTimeout: not all of it was sent in time; see `.bytes_sent`.
             SocketError: as for `send`.
 
-        Thread: any; holds the turn to send for the whole file.
+        Thread: any; other sends wait until the whole file is sent.
         """
         return FileSending(self._stream, file, offset, length, timeout_ms).run()
 
@@ -278,73 +277,76 @@ class Socket(StandardNames):
         """Ends one direction, or both.
 
         Args:
-            how: `"read"`, `"write"`, `"both"`, or the standard library's `SHUT_RD`, ...
+            how: `"read"`, `"write"`, `"both"`, or `SHUT_RD`, `SHUT_WR`, `SHUT_RDWR` of `socket`.
 
         Raises:
-            SocketClosed: the peer has gone, or the socket was closed here.
-            ValueError: another `how`.
+            SocketClosed: the peer has closed the connection, or it was closed locally.
+            ValueError: `how` is none of those.
 
         Thread: any.
         """
         descriptor.shutdown(self._stream, how)
 
     def close(self) -> None:
-        """Closes the connection; idempotent. No last callback runs then.
+        """Closes the connection; none of the last callbacks runs. A second call does nothing.
 
-        Thread: any. The connection's own thread closes the descriptor, now or as soon
-        as it comes to it; another thread only ends the traffic.
+        Thread: any. Only the connection's own thread closes the descriptor; another one ends the
+        traffic.
         """
         self._stream.close()
 
     def settimeout(self, value: float | None) -> None:
-        """Sets the default time of every later call here, in **seconds**; `None`: no limit.
+        """Sets the default time limit of every later call on this socket, in **seconds**.
+
+        Args:
+            value: seconds; `None` means no limit.
 
         Raises:
-            ValueError: it is negative.
+            ValueError: `value` is negative.
         """
         self._stream.settimeout(value)
 
     # ---- facts ----------------------------------------------------------------
 
     def stats(self) -> Stats:
-        """What was moved so far; answers after the close, too."""
+        """The traffic so far, as `Stats`; it answers after the close, too."""
         return Stats(self._reader.bytes_received, self._reader.recv_count, *self._writer.counts())
 
     @property
     def connection(self) -> Connection:
-        """The `Connection`, which any thread may use."""
+        """The `Connection`: a handle that any thread may use."""
         return self._stream.connection.handle
 
     @property
     def connection_id(self) -> str:
-        """What the events call the connection; unique among all servers of the process."""
+        """The `connection_id` of the events, a `str`; unique among all servers of the process."""
         return self._stream.connection.id
 
     @property
     def secure(self) -> bool:
-        """Whether the bytes are encrypted."""
+        """Whether the connection is encrypted, a `bool`."""
         return self._stream.channel.secure
 
     @property
     def truncated(self) -> bool:
-        """Whether an encrypted stream ended without saying so (`close_notify`)."""
+        """Whether an encrypted stream has ended without TLS's `close_notify`, a `bool`."""
         return self._stream.channel.truncated
 
     @property
     def stopping(self) -> bool:
-        """Whether the server is stopping."""
+        """Whether the server is stopping, a `bool`."""
         return self._stream.connection.stopping
 
     def negotiated_protocol(self) -> str | None:
-        """The ALPN protocol, or `None`."""
+        """The ALPN protocol that was agreed on, a `str`, or `None`."""
         return self._stream.channel.negotiated_protocol()
 
     def peer_certificate(self) -> Certificate | None:
-        """The client's certificate; `None`: it showed none, or TLS is not used."""
+        """The client's certificate; `None`: it sent none, or the connection is not encrypted."""
         return self._stream.channel.peer_certificate()
 
     def tls_info(self) -> TLSInfo:
-        """What the handshake agreed on.
+        """The result of the TLS handshake, a `TLSInfo`.
 
         Raises:
             NotSupported: the connection is not encrypted.
@@ -352,48 +354,46 @@ class Socket(StandardNames):
         return self._stream.channel.tls_info()
 
     def peer_credentials(self) -> tuple[int, int, int]:
-        """`(pid, uid, gid)` of a Unix peer (SO_PEERCRED, unix(7)).
+        """The process, user and group of a Unix peer: `(pid, uid, gid)` (SO_PEERCRED, unix(7)).
 
         Raises:
-            NotSupported: not a Unix socket, or a platform without it.
+            NotSupported: it is not a Unix socket, or the platform does not tell.
         """
         return descriptor.peer_credentials(self._stream)
 
     def fileno(self) -> int:
-        """The descriptor; -1 once closed.
+        """The descriptor, an `int`; -1 once the socket is closed.
 
-        For libraries that ask select(2) before each `recv`: over TLS nothing is received ahead of
-        the record that is read, once this was called. What came before may be in memory already,
-        so call it in `handle_connection`; and ask `recv` for 16 KiB or more, all that a record
-        can hold (RFC 8446, 5.1).
+        For libraries that call select(2) before each `recv`: over TLS, no record is received ahead
+        of the one that is read from now on. Bytes may be in memory already, so call it in
+        `handle_connection`; and give `recv` 16 KiB or more, a whole record (RFC 8446, 5.1).
 
-        The descriptor blocks or not as `gettimeout()` says (a number: not, as the standard
-        library's), and no time limit of ours is on it, now or later: a child may have it. It
-        stays this socket's: who makes a `socket.socket(fileno=...)` of it without `detach()`
-        must not let that one close it. Two owners of a number send one client's bytes to another.
+        It blocks if `gettimeout()` is `None`, as in the standard library, and has no time limit.
+        It still belongs to this socket: a `socket.socket(fileno=...)` made of it without
+        `detach()` must not close it, or one client may get another's bytes.
         """
         share(self._stream)
         return self._stream.fileno()
 
     def detach(self) -> int:
-        """Hands the descriptor over; it is the caller's from now on, and this socket is closed.
+        """Hands the descriptor over to the caller, who has to close it; this socket is closed.
 
-        `ssl_context.wrap_socket(socket, server_side=True)` calls it, so that works. (What type
-        checkers take is `wrap_socket(stdlib_socket.socket(fileno=socket.detach()), ...)`.) The
-        connection ends as after `close()`, without a last callback, when the callback returns;
-        a stop waits until then, and cannot cut what was handed over. Over TLS it is the bare
-        descriptor, as of `ssl.SSLSocket.detach`. What was read and not taken is dropped.
+        `ssl_context.wrap_socket(socket, server_side=True)` calls `detach()`, so it works. (Type
+        checkers accept `wrap_socket(stdlib_socket.socket(fileno=socket.detach()), ...)`.) When the
+        callback returns, the connection ends as after `close()`. A stop waits for that callback,
+        and cannot cut a descriptor that was handed over. Over TLS it is the bare descriptor, as
+        from `ssl.SSLSocket.detach`. Bytes that were received and not read are dropped.
 
-        Sends that are under way, and what TLS holds of the last one, get the send timeout; what
-        does not go out then is lost, and `socket.send_error` tells. Receives of other threads
-        that wait end with `SocketClosed`, within a second.
+        Sends that are under way, and the rest of the last TLS record, get the send timeout; bytes
+        that do not go out then are lost, and the event `socket.send_error` reports them. Receives
+        of other threads end with `SocketClosed`, within a second.
 
         Returns:
-            The descriptor: blocking as `gettimeout()` says, without a time limit of ours, in no
-            poller of ours.
+            The descriptor, an `int`: blocking if `gettimeout()` is `None`, without a time limit of
+            this library, and in none of its pollers.
 
         Raises:
-            SocketClosed: the socket was closed or detached here before; nothing else.
+            SocketClosed: the socket was closed or detached before; there is no other error.
 
         Thread: any.
         """

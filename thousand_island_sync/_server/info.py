@@ -1,4 +1,4 @@
-"""What `ThousandIsland.info` gives."""
+"""`Info`: the result of `ThousandIsland.info`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ class Info:
     """A snapshot of a server; see `ThousandIsland.info`.
 
     Attributes:
-        status: what `ThousandIsland.status` says.
-        local_address: where it listens; `None`: it does not.
+        status: as `ThousandIsland.status`.
+        local_address: where the server listens; `None`: it does not listen.
         active_connections: connections that are open.
         peak_connections: the most that were open at once.
         accepted_total: connections whose handler was made.
-        rejected_total: clients that were refused, at `max_connections` or by a constructor that
-            raised; these count nowhere else.
+        rejected_total: clients that were refused, at `max_connections` or because the handler's
+            constructor raised; they count nowhere else.
         handler_threads: threads of the pool.
-        busy_threads: those that run callbacks.
-        waiting_connections: connections that are ready, while no thread is free for them.
+        busy_threads: those of them that run callbacks.
+        waiting_connections: connections that are ready and wait for a free thread.
         probes_total: connections that ended before their first byte.
-        backlog: clients that the kernel has connected and nobody has accepted yet; `None` where
-            the system does not tell, or the server does not listen.
-        backlog_limit: how many those may be; `None` as for `backlog`.
-        bytes_received_total: bytes of all connections, as `Socket.stats` counts them: over TLS the
-            decrypted ones. Those of open connections are a second old at most. It never falls,
-            but at a new start.
-        bytes_sent_total: the same of bytes that were taken for sending, before they are encrypted.
-        handshaking: connections that wait for their peer amid a handshake, upgrades included.
-        oldest_wait_ms: milliseconds that the one of the `waiting_connections` has waited that
-            came first, but for the first 10.
-        draining: a drain or a stop is under way: send nobody here any more.
+        backlog: clients that wait in the kernel to be accepted; `None`: the system does not tell,
+            or the server does not listen.
+        backlog_limit: the most clients that may wait there; `None` as for `backlog`.
+        bytes_received_total: bytes that all connections have received, over TLS after decryption.
+            The figure for open connections is at most a second old. It falls only at a new
+            start.
+        bytes_sent_total: bytes that all connections have taken for sending, over TLS before
+            encryption; as `bytes_received_total` otherwise.
+        handshaking: connections in a handshake that wait for their peer, upgrades included.
+        oldest_wait_ms: milliseconds for which the first of the `waiting_connections` has waited;
+            waits of up to 10 ms are not counted.
+        draining: whether a drain or a stop is under way, so that no client should come here.
     """
 
     status: Status

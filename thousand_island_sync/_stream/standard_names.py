@@ -70,7 +70,7 @@ class StandardNames:
         raise NotImplementedError
 
     def gettimeout(self) -> float | None:
-        """What `settimeout` was given, in **seconds**; `None` before."""
+        """The time limit that `settimeout` has set, in **seconds**; `None`: it has set none."""
         return self._duplex().gettimeout()
 
     @property
@@ -83,7 +83,7 @@ class StandardNames:
         self.settimeout(None if flag else 0.0)
 
     def getblocking(self) -> bool:
-        """Whether calls wait."""
+        """Whether calls wait: `False` after `settimeout(0)`."""
         return self.gettimeout() != 0.0
 
     def __enter__(self) -> Self:
@@ -99,7 +99,7 @@ class StandardNames:
 
     @property
     def family(self) -> int:
-        """The kind of its addresses: `socket.AF_INET`, ..."""
+        """The address family: `socket.AF_INET`, `AF_INET6` or `AF_UNIX`."""
         return descriptor.named(stdlib_socket.AddressFamily, self._duplex().sock.family)
 
     @property
@@ -113,13 +113,22 @@ class StandardNames:
         return self._duplex().sock.proto
 
     def getpeername(self) -> SocketAddress:
-        """The peer's address; raises SocketClosed once closed."""
+        """The peer's address, as `socket.socket.getpeername`.
+
+        Raises:
+            SocketClosed: the socket was closed locally.
+        """
         stream = self._duplex()
         stream.check_open("getpeername")
         return addresses.plain(stream.connection.peer_address)
 
     def getsockname(self) -> SocketAddress:
-        """This side's address; raises SocketClosed once closed, SocketError as the system."""
+        """This side's address, as `socket.socket.getsockname`.
+
+        Raises:
+            SocketClosed: the socket was closed locally.
+            SocketError: the system's error, with its errno.
+        """
         return addresses.plain(descriptor.ask(self._duplex(), "getsockname"))
 
     @overload
@@ -226,7 +235,7 @@ class StandardNames:
     ) -> Any:
         """A file object, as `socket.socket.makefile`'s. Closing it leaves the socket open.
 
-        What it has buffered no other read sees.
+        Bytes in its buffer are not available to other reads.
 
         Args:
             mode: `r`, `w`, `b` in any order; without `b` it is text.
@@ -246,19 +255,19 @@ class StandardNames:
 
     @_while_secure
     def do_handshake(self) -> None:
-        """Does nothing: hands are shaken before a callback runs.
+        """Does nothing: the handshake is done before a callback runs.
 
         Raises:
-            AttributeError: the connection is not encrypted, as for all of these.
+            AttributeError: the connection is not encrypted; so do all names of `ssl.SSLSocket`.
             SocketClosed: the socket was closed here.
         """
         self._duplex().check_open("do_handshake")
 
     @_while_secure
     def pending(self) -> int:
-        """How many bytes the next `recv` gives without asking the descriptor.
+        """How many bytes the next `recv` returns without a receive from the descriptor.
 
-        Who waits by select(2) for `fileno()` asks this first, as of an `ssl.SSLSocket`.
+        Call it before select(2) on `fileno()`, as with an `ssl.SSLSocket`.
 
         Raises:
             SocketClosed: the socket was closed here.
@@ -272,7 +281,7 @@ class StandardNames:
 
     @_while_secure
     def version(self) -> str | None:
-        """The protocol's, as `"TLSv1.3"`."""
+        """The version of TLS, such as `"TLSv1.3"`."""
         return self._agreed("version").version()
 
     @_while_secure
