@@ -147,7 +147,7 @@ def test_of_the_new_ones_every_other_is_the_oldest(crowd):
     assert eventually(lambda: first not in crowd.reserve._held[Peer.NEW])
 
 
-def test_who_was_chosen_and_not_called_looks_himself(crowd):
+def test_who_was_chosen_and_not_called_is_called_again(crowd):
     """An exception in the thread that should call it, for one."""
     late = crowd.wire.connect(crowd.server)
     late.sendall(b"late")
@@ -161,6 +161,25 @@ def test_who_was_chosen_and_not_called_looks_himself(crowd):
     assert task not in crowd.reserve._inside
     reset_one_that_waits(crowd)
     assert receive(late, 4) == b"late"
+
+
+def test_who_is_held_back_is_not_run_to_see_whether_it_still_is(crowd, monkeypatch):
+    """Thousands of them would stand in the queue before those who have said something."""
+    monkeypatch.setattr(reserve, "_LOOK_S", 0.005)
+    eventually(lambda: crowd.reserve._looks, 5)
+    looked, looks = [], crowd.reserve._looks
+    before = Reserve.holds
+
+    def holds(self, task, stream, parks):
+        looked.append(task)
+        return before(self, task, stream, parks)
+
+    monkeypatch.setattr(Reserve, "holds", holds)
+    assert eventually(lambda: crowd.reserve._looks > looks + 20)
+    crowd.known.sendall(b"x")
+    assert receive(crowd.known, 1) == b"x"
+    assert len({*looked}) == 1
+    assert held(crowd) == 24 - 14
 
 
 class Blocks(Replies):
@@ -288,6 +307,101 @@ def served_pair(serve, client):
     assert eventually(lambda: found)
     (connection,) = server.connections()
     return connection._inbox._link.machine.stream, sock
+
+
+# ---- what stands in the queue ----------------------------------------------------------
+
+
+class Crowd:
+    """A reserve of a pool of 128, a queue as the scheduler's, and time that the test moves on."""
+
+    def __init__(self, count):
+        self.time, self.queue, self.timers = 0.0, [], []
+        self.reserve = Reserve(64, lambda: self.time)
+        self.reserve.start = self.timers.append
+        self.tasks = [Task(self.queue) for _ in range(count)]
+        self.streams = {one: SimpleNamespace(sock=one) for one in self.tasks}
+        self.inside = []
+
+    def pass_time(self, seconds):
+        end = self.time + seconds
+        while self.timers and self.timers[0].when <= end:
+            self.time = max(self.time, self.timers[0].when)
+            self.timers.pop(0).target()
+        self.time = end
+
+    def run(self, task):
+        """What its step does: it is held back, or its callback waits in a send."""
+        if not (self.reserve.busy and self.reserve.holds(task, self.streams[task], False)):
+            self.reserve.begins_to_wait(task)
+            self.inside.append(task)
+
+    def run_first(self):
+        self.run(self.queue.pop(0))
+
+
+@pytest.fixture
+def two_thousand(monkeypatch):
+    monkeypatch.setattr(reserve, "peer_of", lambda stream: stream.sock.peer)
+    monkeypatch.setattr(reserve, "queued", lambda task: int(task.peer is Peer.SLOW))
+    found = Crowd(2_000)
+    for number, task in enumerate(found.tasks):
+        task.peer = Peer.SLOW if number % 2 else Peer.NEW
+        found.run(task)
+    assert not found.queue
+    return found
+
+
+def test_nobody_is_run_as_long_as_there_is_no_room(two_thousand):
+    two_thousand.pass_time(0.9)  # for each second there is a thread more
+    assert two_thousand.queue == []
+    assert len(two_thousand.timers) == 1
+
+
+def test_of_a_crowd_eight_at_most_stand_before_whoever_comes(two_thousand):
+    crowd = two_thousand
+    for task in [*crowd.inside]:  # all of their sends end at once
+        crowd.reserve.leaves(task)
+    crowd.inside.clear()
+    good = Task(crowd.queue)
+    good.peer, crowd.streams[good] = Peer.READS, SimpleNamespace(sock=good)
+    crowd.tasks.append(good)
+    while len(crowd.inside) < 100:
+        assert len(crowd.queue) <= 8
+        crowd.queue.append(good)
+        while (first := crowd.queue.pop(0)) is not good:
+            crowd.run(first)
+        assert not crowd.reserve.holds(good, crowd.streams[good], False)
+    assert len(crowd.inside) <= 112
+
+
+def test_whoever_has_taken_everything_is_found_though_there_are_many(two_thousand):
+    crowd = two_thousand
+    slow = [*crowd.reserve._held[Peer.SLOW]]
+    for task in slow[::100]:
+        task.peer = Peer.READS
+    crowd.pass_time(0.2 * (len(slow) // reserve._LOOKED_AT + 2))
+    assert {*slow[::100]} <= {*crowd.queue}
+
+
+def test_a_timer_that_was_lost_is_started_anew(two_thousand):
+    crowd = two_thousand
+    (lost,) = crowd.timers
+    crowd.timers.clear()
+    crowd.time += 5.0
+    (late,) = (Task(crowd.queue),)
+    crowd.streams[late] = SimpleNamespace(sock=late)
+    crowd.run(late)
+    (timer,) = crowd.timers
+    crowd.queue.clear()
+    lost.target()  # it comes after all: the other one does it
+    assert crowd.timers == [timer]
+
+
+def test_who_looks_himself_does_it_at_another_time_than_the_next():
+    times = {reserve.looks_himself(number) for number in range(64)}
+    assert len(times) == 64
+    assert min(times) >= 10
 
 
 # ---- in any order of events -------------------------------------------------------------

@@ -34,7 +34,7 @@ from .drain import Drain
 from .environment import Environment
 from .handshake import Handshake, no_room_error
 from .pause import Pause, take_resume
-from .reserve import LOOK_S
+from .reserve import looks_himself
 from .served import Served
 from .states import (
     BY_PEER,
@@ -328,7 +328,7 @@ class Machine:
         if not task.deaf:
             return AGAIN if was_deaf else PARK  # what has come is unread yet
         if self._env.reserve.armed:
-            task.deadline = min(task.deadline, self._env.times.real() + LOOK_S)
+            task.deadline = min(task.deadline, self._env.times.real() + looks_himself(task.fd))
         return PARK
 
     def _heed(self, parks: bool = False) -> Cause | None:

@@ -20,8 +20,16 @@ the last, and four more for the others, up to seven eighths; till the crowd is o
 
 Every other of the new ones is the one that was held back for longest: else it would never come, as
 long as others do. Once no more than a quarter of the pool waits in sends, a callback that has done
-something else for a second counts no more: it is no matter of slow readers. And whoever is held
-back looks himself once a second, so that it never hangs on what others do whether he is run.
+something else for a second counts no more: it is no matter of slow readers.
+
+Whoever is held back is not run to see whether that still holds: two thousand of them would stand
+in the queue each second, before those who have sent something. A timer looks for all of them, five
+times a second, and calls whom it concerns: who may come in, whose peer has taken everything, who
+was chosen and never came. And of those who are chosen no more than eight are ready at once; each
+that comes has the next one called. So few of the crowd stand before whoever has something to say,
+however many threads come free at once, and only for the first time it says something. Should the
+timer be lost, whoever does anything here starts another one; and each of them looks himself
+after ten seconds, not all at once.
 
 Nobody pays for it before: the hot path is left by `alert`, which all of them get when it begins.
 A pool of less than sixteen threads has none to keep.
@@ -29,6 +37,7 @@ A pool of less than sixteen threads has none to keep.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from enum import Enum
 from socket import socket
@@ -38,12 +47,18 @@ from .._base.clock import FOREVER, Clock
 from .._base.locks import lock
 from .._base.queued import queued
 from .._scheduler.task import Task
+from .._scheduler.timers import Timer
 from .._stream.duplex import Duplex
 
-#: Seconds between two looks at what the peers of those who are held back have taken since.
+#: Seconds between two looks at those who are held back, and how many peers are asked about in one.
 _LOOK_S = 0.2
-#: Seconds after which whoever is held back looks himself.
-LOOK_S = 1.0
+_LOOKED_AT = 512
+#: Of those who are chosen, in the queue at once.
+_CALLED_AT_ONCE = 8
+#: Seconds after which a look that was not made is none that comes late.
+_LOST_S = 1.0
+#: Seconds after which whoever is held back looks himself; up to twice as many, by his number.
+_LOOKS_HIMSELF_S = 10.0
 #: Seconds for which a callback counts that does not wait in a send.
 _COUNTS_S = 1.0
 #: Seconds for which somebody is held back until there is one thread more for them: in that time
@@ -72,6 +87,15 @@ class Peer(Enum):
     SLOW = "it leaves bytes in the kernel's buffer"
 
 
+def looks_himself(number: int) -> float:
+    """Seconds after which the one with this number does."""
+    return _LOOKS_HIMSELF_S * (1 + number % 64 / 64)
+
+
+def _start_nothing(timer: Timer) -> None:
+    pass
+
+
 def peer_of(stream: Duplex) -> Peer:
     """Where the system does not tell, whoever never filled the kernel's buffer reads."""
     if not stream.writer.counts()[1]:
@@ -93,6 +117,7 @@ class Reserve:
         busy: there is anything to do at the steps of connections.
         armed: what is ready goes by what its peer has taken.
         everybody: gives all tasks there are.
+        start: calls the target of a timer in time.
     """
 
     __slots__ = (
@@ -102,14 +127,18 @@ class Reserve:
         "_inside",
         "_limits",
         "_lock",
+        "_looks",
+        "_missed",
         "_more",
         "_most_more",
         "_next_look",
         "_next_more",
         "_oldest_next",
+        "_to_look_at",
         "armed",
         "busy",
         "everybody",
+        "start",
     )
 
     def __init__(self, most_senders: int, clock: Clock) -> None:
@@ -121,9 +150,13 @@ class Reserve:
         self._called: set[Any] = set()  # of those: who has not come yet
         self._held: dict[Peer, dict[HeldBack, socket]] = {Peer.SLOW: {}, Peer.NEW: {}}
         self._more, self._most_more = 0, most_senders // 4 - 1
-        self._next_look = self._next_more = 0.0
+        self._missed: list[Any] = []  # who was called and did not come
+        self._to_look_at: list[tuple[HeldBack, socket]] = []
+        self._looks, self._next_look = 0, -FOREVER
+        self._next_more = 0.0
         self.armed = self.busy = self._oldest_next = False
         self.everybody: Callable[[], Iterable[Task]] = tuple
+        self.start: Callable[[Timer], None] = _start_nothing
 
     def begins_to_wait(self, task: Any) -> None:
         """Its callback waits for room. Thread: the task's."""
@@ -138,7 +171,7 @@ class Reserve:
         if begins:
             for one in self.everybody():
                 one.alert = True
-        _call(*chosen)
+        self._call(*chosen)
 
     def holds(self, task: HeldBack, stream: Duplex, parks: bool) -> bool:
         """Whether nothing may be delivered to it now. Thread: its owner's, between callbacks.
@@ -166,7 +199,7 @@ class Reserve:
             elif peer is not Peer.READS:
                 self._inside[task] = self._clock() + _COUNTS_S
             chosen = self._choose()
-        _call(*chosen)
+        self._call(*chosen)
         return holds
 
     def _is_held(self, task: HeldBack) -> bool:
@@ -183,7 +216,7 @@ class Reserve:
             for held in self._held.values():
                 held.pop(task, None)
             chosen = self._choose()
-        _call(*chosen)
+        self._call(*chosen)
         return False
 
     def _most(self, peer: Peer) -> int:
@@ -193,36 +226,65 @@ class Reserve:
             return most + self._more
         return min(most, self._limits[Peer.SLOW] + 4 * self._more)
 
-    def _choose(self) -> tuple[list[HeldBack], list[tuple[HeldBack, socket]]]:
-        """With the lock: for whom there is room by now; and whose peers are to be looked at."""
+    def _choose(self) -> tuple[list[HeldBack], Timer | None]:
+        """With the lock: for whom there is room by now; and the next look, if it has no timer."""
         chosen: list[HeldBack] = []
         new, slow, time_now = self._held[Peer.NEW], self._held[Peer.SLOW], self._clock()
         if self.armed:
             self._count_no_more(time_now)
-        count = len(self._inside)
+        count, called = len(self._inside), len(self._called)
         if not (new or slow):
             self._next_more = time_now + _MORE_S
         elif time_now >= self._next_more:
             self._more += self._more < self._most_more
             self._next_more = time_now + _MORE_S
-        while new and count + len(chosen) < self._most(Peer.NEW):
+        most = min(count + _CALLED_AT_ONCE - called, self._most(Peer.NEW))
+        while new and count + len(chosen) < most:
             chosen.append(first := next(iter(new) if self._oldest_next else reversed(new)))
             del new[first]
             self._oldest_next = not self._oldest_next
-        while slow and count + len(chosen) < self._most(Peer.SLOW):
+        most = min(most, self._most(Peer.SLOW))
+        while slow and count + len(chosen) < most:
             chosen.append(first := next(iter(slow)))
             del slow[first]
         # Or another one takes its place.
         self._inside.update(dict.fromkeys(chosen, time_now + _COUNTS_S))
         self._called.update(chosen)
-        looked_at: list[tuple[HeldBack, socket]] = []
-        if slow and time_now >= self._next_look:
-            self._next_look = time_now + _LOOK_S
-            looked_at = list(slow.items())
         if self.armed and not (new or slow) and count <= self._limits[Peer.SLOW] // 2:
             self.armed, self._more = False, 0
         self.busy = self.armed or len(self._inside) > 0
-        return chosen, looked_at
+        timer = None
+        concerns = new or slow or self._called or self._missed
+        if concerns and time_now >= self._next_look + _LOST_S:
+            self._looks, self._next_look = self._looks + 1, time_now + _LOOK_S
+            timer = Timer(self._next_look, target=functools.partial(self._look, self._looks))
+        return chosen, timer
+
+    def _call(self, chosen: list[HeldBack], timer: Timer | None) -> None:
+        """They are run, and judged anew. Without the lock."""
+        if timer is not None:
+            self.start(timer)
+        for one in chosen:
+            one.look_again()
+
+    def _look(self, number: int) -> None:
+        """The timer's; one that was taken for lost does nothing. Thread: one of the pool."""
+        with self._lock:
+            if number != self._looks:
+                return
+            self._next_look = -FOREVER
+            chosen, timer = self._choose()
+            missed, self._missed = self._missed, []
+            slow = self._held[Peer.SLOW]
+            if not self._to_look_at:
+                self._to_look_at = [*reversed(slow.items())]
+            asked_about = self._to_look_at[-_LOOKED_AT:]
+            del self._to_look_at[-_LOOKED_AT:]
+            asked_about = [one for one in asked_about if one[0] in slow]
+        self._call(chosen + missed, timer)
+        for one, sock in asked_about:
+            if queued(sock) == 0:
+                one.look_again()
 
     def _count_no_more(self, time_now: float) -> None:
         """With the lock: who was chosen and never came, and once the crowd is over who does
@@ -230,9 +292,12 @@ class Reserve:
         senders = sum(until == FOREVER for until in self._inside.values())
         over = senders <= self._limits[Peer.SLOW] // 2
         for one in [one for one, until in self._inside.items() if until <= time_now]:
-            if over or one in self._called:
-                del self._inside[one]
+            if one in self._called:
                 self._called.discard(one)
+                self._missed.append(one)
+                del self._inside[one]
+            elif over:
+                del self._inside[one]
 
     def faults(self) -> list[str]:
         """What does not hold."""
@@ -241,12 +306,3 @@ class Reserve:
             if held and not (self.armed and self._inside):
                 return [f"{held} connections are held back, and no callback holds a thread"]
         return []
-
-
-def _call(chosen: list[HeldBack], looked_at: list[tuple[HeldBack, socket]]) -> None:
-    """They are run, and judged anew. Without the lock."""
-    for one in chosen:
-        one.look_again()
-    for one, sock in looked_at:
-        if not queued(sock):
-            one.look_again()

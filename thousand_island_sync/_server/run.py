@@ -253,6 +253,7 @@ class Run:
         env.pool = config.times.pool(self.scheduler)
         env.unsent.driver = Outflow(env.unsent, self.scheduler, now)
         env.reserve.everybody = self.scheduler.tasks
+        env.reserve.start = self.scheduler.start
         return env
 
     # ---- suspending ---------------------------------------------------------------
