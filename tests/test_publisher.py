@@ -1,5 +1,6 @@
 """What a publisher fills in, in one place, and what comes of it: addresses, links, SECURITY.md."""
 
+import configparser
 import re
 import runpy
 import tomllib
@@ -102,6 +103,17 @@ def test_a_setting_that_cannot_be_is_told(name, value, monkeypatch):
     monkeypatch.setattr(PUBLISHER["tomllib"], "loads", lambda text: METADATA)
     with pytest.raises(SystemExit, match=rf"{name} is '{value}'; it takes"):
         PUBLISHER["settings"]()
+
+
+def test_the_oldest_dependencies_that_the_package_takes_are_those_that_are_tested():
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    tested = set(tox["testenv:oldest"]["deps"].split())
+    bounds = [re.split(">=", one) for one in METADATA["project"]["dependencies"]]
+    assert {f"{name}=={bound}" for name, bound in bounds} == {
+        re.sub(r"(==\d+\.\d+)\.0$", r"\1", one) for one in tested
+    }
+    assert "oldest" in re.split(r"[,\s]+", tox["tox"]["env_list"])
 
 
 def test_the_version_is_in_the_changelog():
