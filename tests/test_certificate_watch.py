@@ -216,7 +216,7 @@ def test_where_there_are_no_files_that_is_told(transport, authority):
         if transport is TLS
         else ThousandIsland(handler_cls=Echo, host="127.0.0.1", port=0)
     )
-    with pytest.raises(ConfigError, match="watch_certificates: this server has no files"):
+    with pytest.raises(ConfigError, match="this server has no certificate files"):
         server.watch_certificates()
 
 
