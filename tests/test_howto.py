@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import os
 import re
 import shlex
@@ -10,54 +12,48 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT
+from tests.programs import ROOT, program
+from tests.support import eventually, first_client, receive
 
 FOLDER = ROOT / "docs" / "howto"
-PAGES = ("databases", "graceful-deploys", "metrics", "rate-limits")
-#: The ports that the pages' shell commands name.
+#: The other pages have tests of their own.
+PAGES = (
+    *("containers", "databases", "from-asyncio", "from-gevent", "from-gunicorn"),
+    *("from-thousand-island", "graceful-deploys", "json-logs", "metrics", "mtls-fleet"),
+    "rate-limits",
+)
+#: The ports that the pages name.
 PORTS = ("4000", "8081", "8082")
+#: What a page tells to save -> under which name.
+SAVED = {"ini": "ca.cnf", "dockerfile": "Containerfile"}
+#: The programs that are replaced run in processes of their own -> what they need.
+BEFORE = {"from-asyncio": "asyncio", "from-gevent": "gevent", "from-gunicorn": "gunicorn"}
+#: The first words of the blocks that no test runs -> why.
+NOT_RUN = {"defmodule Counter": "it needs Elixir"}
 
 
-def blocks(page, language):
+def blocks(page):
+    """The language and the text of each."""
     text = (FOLDER / f"{page}.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def pages_with(language):
-    return [page for page in PAGES if blocks(page, language)]
+def is_run(text):
+    return not text.startswith(tuple(NOT_RUN))
 
 
-def run_python(page):
-    """The names that the blocks of Python leave."""
-    names = {"__name__": "page"}
-    for block in blocks(page, "python"):
-        exec(compile(block, f"docs/howto/{page}.md", "exec"), names)
-    return names
+def test_at_most_one_block_in_twenty_is_not_run():
+    every = [text for page in PAGES for _, text in blocks(page)]
+    assert sum(not is_run(text) for text in every) == len(NOT_RUN) <= len(every) / 20
 
 
-@pytest.mark.parametrize("page", pages_with("python"))
-def test_the_blocks_of_python_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_python(page)
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """Of a shell that has the console script, in a folder with an `app.py`."""
-    script = tmp_path / "bin" / "thousand-island"
-    script.parent.mkdir()
-    run = shlex.join([sys.executable, "-m", "thousand_island_sync"])
-    script.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
-    script.chmod(0o755)
-    path = (script.parent, os.path.dirname(sys.executable), os.environ["PATH"])
-    return {
-        **os.environ,
-        "PATH": os.pathsep.join(map(str, path)),
-        "PYTHONPATH": str(ROOT),
-    }
+def test_each_page_has_sixty_to_two_hundred_lines():
+    for page in PAGES:
+        assert 60 <= (FOLDER / f"{page}.md").read_text().count("\n") <= 200, page
 
 
 @pytest.fixture
@@ -73,25 +69,146 @@ def on_free_ports():
     return lambda text: re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: free[found[0]], text)
 
 
+@pytest.fixture
+def environment(tmp_path):
+    """Of a shell that has the console script."""
+    script = tmp_path / "bin" / "thousand-island"
+    script.parent.mkdir()
+    run = shlex.join([sys.executable, "-m", "thousand_island_sync"])
+    script.write_text(f'#!/bin/sh\nexec {run} "$@"\n')
+    script.chmod(0o755)
+    path = (script.parent, Path(sys.executable).parent, os.environ["PATH"])
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join(map(str, path)),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@contextlib.contextmanager
+def started(command, folder, environment):
+    """A process, and all that it has started, which end with the block."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def run_shell(text, folder, environment):
+    program(text.split()[0]) if text.startswith("openssl") else None
+    with started(["sh", "-euc", text], folder, environment) as process:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+
+
+def texts_under(page, heading):
+    """The blocks of a section."""
+    text = (FOLDER / f"{page}.md").read_text()
+    section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```\w+\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+
+
+def run(page, folder, environment, on_free_ports):
+    """All of it, but for what is migrated, and for servers that go on."""
+    names = {"__name__": "page"}
+    elsewhere = texts_under(page, "Before") if page in BEFORE else []
+    for language, text in blocks(page):
+        if text in elsewhere or text.endswith("&\n") or not is_run(text):
+            continue
+        if language == "python":
+            saved = folder / "app.py"
+            if not saved.exists():
+                saved.write_text(on_free_ports(text))
+            exec(compile(text, f"docs/howto/{page}.md", "exec"), names)
+        elif language == "sh":
+            run_shell(on_free_ports(text), folder, environment)
+        else:
+            (folder / SAVED[language]).write_text(text)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", pages_with("sh"))
-def test_the_blocks_of_shell_run(page, tmp_path, environment, on_free_ports):
-    """Beside the page's first block of Python, which is `app.py`."""
-    (tmp_path / "app.py").write_text(on_free_ports(blocks(page, "python")[0]))
-    for block in blocks(page, "sh"):
-        process = subprocess.Popen(
-            ["sh", "-euc", on_free_ports(block)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=60)
-            assert process.returncode == 0, output
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what a block that failed has left
-            process.communicate()
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_run(page, tmp_path, environment, on_free_ports, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(page, tmp_path, environment, on_free_ports)
+
+
+def test_a_container_s_command_serves(tmp_path, environment, on_free_ports):
+    ((python, app), (dockerfile, text), *_) = blocks("containers")
+    assert (python, dockerfile) == ("python", "dockerfile")
+    (tmp_path / "app.py").write_text(app)
+    lines = re.findall(
+        r"^(?:ENTRYPOINT|CMD) (.*)$", on_free_ports(text).replace("\\\n", ""), re.MULTILINE
+    )
+    command = [word for line in lines for word in json.loads(line)]
+    command[command.index("--drain-delay-ms") + 1] = "0"
+    with started(command, tmp_path, environment) as process:
+        port = int(on_free_ports("4000"))
+        with first_client(port) as client:
+            client.sendall(b"hello\n")
+            assert receive(client, 6) == b"HELLO\n"
+            process.send_signal(signal.SIGTERM)
+            assert receive(client, 13) == b"* going away\n"
+        assert process.wait(30) == 0
+
+
+# ---- before and after -------------------------------------------------------------
+
+
+def chat(one, two):
+    with one.makefile("rb") as heard_by_one, two.makefile("rb") as heard_by_two:
+        one.sendall(b"hel")
+        one.sendall(b"lo\n")
+        assert heard_by_one.readline() == b"hello\n"
+        two.sendall(b"here, too\n")
+        assert heard_by_one.readline() == b"here, too\n"
+        assert b"here, too\n" in heard_by_two  # it may have been there for the first line
+
+
+def look_up(one, two):
+    one.sendall(b"island\nnothing\n")
+    two.sendall(b"island\n")
+    assert receive(one, 27) == b"land with water around it\n?"
+    assert receive(two, 26) == b"land with water around it\n"
+
+
+def shout(one, two):
+    for client in (one, two):
+        client.sendall(b"hel")
+        client.sendall(b"lo\n")
+        assert receive(client, 6) == b"HELLO\n"
+
+
+#: The page and the section -> what its clients say.
+TALKS = {"from-asyncio": chat, "from-gevent": look_up, "from-gunicorn": shout}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", ["Before", "After"])
+@pytest.mark.parametrize("page", TALKS)
+def test_a_program_does_after_what_it_did_before(
+    page, section, tmp_path, environment, on_free_ports
+):
+    if section == "Before" and importlib.util.find_spec(BEFORE[page]) is None:
+        pytest.skip(f"{BEFORE[page]} is not installed")
+    text, *commands = map(on_free_ports, texts_under(page, section))
+    saved = "before.py" if section == "Before" else "app.py"
+    (tmp_path / saved).write_text(text)
+    command = shlex.split(commands[0].removesuffix("&\n")) if page == "from-gunicorn" else None
+    with started(command or [sys.executable, saved], tmp_path, environment) as process:
+        port = int(on_free_ports("4000"))
+        with first_client(port) as one, first_client(port) as two:
+            TALKS[page](one, two)
+        process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: process.poll() is not None, 20)
