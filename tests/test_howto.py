@@ -51,11 +51,6 @@ def test_at_most_one_block_in_twenty_is_not_run():
     assert sum(not is_run(text) for text in every) == len(NOT_RUN) <= len(every) / 20
 
 
-def test_each_page_has_sixty_to_two_hundred_lines():
-    for page in PAGES:
-        assert 60 <= (FOLDER / f"{page}.md").read_text().count("\n") <= 200, page
-
-
 @pytest.fixture
 def on_free_ports():
     """A function: a text that names ports that are free, instead of the page's."""
@@ -139,7 +134,9 @@ def run(page, folder, environment, on_free_ports):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_run(page, tmp_path, environment, on_free_ports, monkeypatch):
+def test_the_blocks_run(page, tmp_path, environment, on_free_ports, monkeypatch, request):
+    if page == "mtls-fleet":
+        request.getfixturevalue("authority")  # where there is no TLS, it skips
     monkeypatch.chdir(tmp_path)
     run(page, tmp_path, environment, on_free_ports)
 
