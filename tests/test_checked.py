@@ -14,6 +14,8 @@ import pytest
 from tests.support import Echo, echoes, eventually, task_of, watch_sleeps
 from thousand_island_sync import Close, Handler
 from thousand_island_sync._base import reports
+from thousand_island_sync._connection import machine
+from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.outflow import Outflow
 from thousand_island_sync._scheduler.poller import new_poller
 from thousand_island_sync._scheduler.run_queue import RunQueue
@@ -150,6 +152,48 @@ def test_bytes_that_wait_and_that_nobody_watches(serve, client, found, monkeypat
     sock.sendall(b"x")
     assert eventually(lambda: found, 5)
     assert "nobody watches for room" in found[0]
+    server.connections()[0].close(abort=True)
+
+
+#: As if it were the machine's own: it waits for what is unsent before the connection parks.
+_FLUSHES = """
+def park(self):
+    if self.stream.writer.unsent:
+        try:
+            self.stream.writer.flush(20)
+        except OSError:
+            pass
+    return parks(self)
+"""
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+def test_a_thread_that_waits_for_what_is_unsent(by_user, serve, client, found, monkeypatch):
+    """In a callback that asks for it, it may."""
+
+    class Waits(Floods):
+        def handle_data(self, data, socket):
+            super().handle_data(data, socket)
+            if by_user:
+                with contextlib.suppress(OSError):
+                    socket.flush(20)
+            flushed.set()
+
+    flushed = threading.Event()
+    if not by_user:
+        names = {"parks": Machine.park}
+        exec(compile(_FLUSHES, machine.__file__, "exec"), names)
+        monkeypatch.setattr(Machine, "park", names["park"])
+    server = serve(Waits, transport_options={"send_buffer": 8_192})
+    client(server).sendall(b"x")
+    assert flushed.wait(10)
+    task = the_only(server)
+    assert eventually(lambda: not task.owned)
+    assert task.machine.stream.writer.unsent
+    if by_user:
+        assert not found
+    else:
+        assert f"no callback of connection {task.id} runs" in found[0]
     server.connections()[0].close(abort=True)
 
 

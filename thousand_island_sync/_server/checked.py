@@ -13,6 +13,7 @@ in this mode every rule of the essay in `_scheduler.scheduler` that can be looke
 - the watchdog does not sleep while a thread with a permit runs anything;
 - the bytes that wait in all send buffers are the total, and so are the threads that wait in sends;
 - bytes that wait to go out are watched for room, or somebody who waits has the turn to send;
+- no thread waits for room to send but in a callback: between them what waits holds none;
 - connections are held back only while callbacks of others hold threads in sends;
 - a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
 
@@ -50,6 +51,7 @@ from .._scheduler.workers import Workers
 from .._stream.reader import Reader
 from .._stream.states import GIVEN_AWAY
 from .checked_sends import ForgottenSends
+from .checked_waits import watch_waits
 
 _LOOK_S = 0.02
 #: What was seen waiting for this long, in at least so many looks, has been forgotten.
@@ -175,6 +177,7 @@ class CheckedConnection(ConnectionTask):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.watch = _Watch(self.fd)
+        watch_waits(self.env.unsent)
 
     def run(self) -> int:
         alone = self.watch.enter(self)
