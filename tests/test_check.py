@@ -228,8 +228,9 @@ def test_who_stops_reading_what_it_prints_is_no_error_of_its(folder):
     assert (process.returncode, errors) == (0, "")
 
 
-def test_the_readmes_file_is_taken(folder, authority):
-    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_pages_file_is_taken(folder, authority):
+    page = (ROOT / "docs" / "howto" / "command-line.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (folder / "production.toml").write_text(block)
     (folder / "chain.pem").write_bytes(authority.chain)
     (folder / "key.pem").write_bytes(authority.key)

@@ -6,7 +6,6 @@ import re
 import pytest
 
 from tests.option_page import PAGE, page
-from tests.programs import ROOT
 from tests.support import Echo
 from thousand_island_sync import (
     TCP,
@@ -159,31 +158,6 @@ def test_an_explicit_port_4000_is_told_from_the_default(tmp_path):
 
 def test_the_page_is_made_from_the_tables():
     assert PAGE.read_text() == page(), "run: python -m tests.option_page"
-
-
-def test_the_readme_has_each_option_with_its_default():
-    text = (ROOT / "README.md").read_text()
-    table = text[text.index("| option | default |") :].split("\n\n")[0]
-    rows = [line.split("|")[1:3] for line in table.splitlines()[2:]]
-    told = {
-        name: default
-        for names, defaults in rows
-        for name, default in zip(
-            re.findall(r"`(\w+)`", names),
-            [one.strip(" `") for one in defaults.split(", ")],
-            strict=True,
-        )
-    }
-    shown = {
-        name: "required"
-        if option.default is MISSING
-        else getattr(option.default, "__name__", None) or repr(option.default).replace("'", '"')
-        for name, option in OPTIONS.items()
-    }
-    shown["host"] = '"0.0.0.0"'  # what it comes to
-    assert {name: default.replace("_", "") for name, default in told.items()} == {
-        name: default.replace("_", "") for name, default in shown.items()
-    }
 
 
 @pytest.mark.parametrize(

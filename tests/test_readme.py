@@ -9,9 +9,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests import flow_picture
+from tests.flow_picture import ARROWS
 from tests.programs import ROOT, Script, python_blocks
 from tests.support import receive, receive_all
 from thousand_island_sync import TLS, Handler, ThousandIsland
+from thousand_island_sync._connection.states import TRANSITIONS
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = python_blocks("README.md")
@@ -57,8 +60,9 @@ def test_the_first_program_serves_until_a_signal_and_ends_well(first_program, nu
 
 
 def test_the_counter_counts_lines_however_they_are_cut(serve, client):
+    (block,) = python_blocks("docs/howto/handlers.md")
     names = {}
-    exec(compile(BLOCKS[1], "README.md", "exec"), names)
+    exec(compile(block, "docs/howto/handlers.md", "exec"), names)
     server = serve(names["Counter"])
     sock = client(server)
     for piece in (b"o", b"ne\ntwo\nth", b"ree\nqu", b"it\n"):
@@ -66,8 +70,18 @@ def test_the_counter_counts_lines_however_they_are_cut(serve, client):
     assert receive_all(sock) == b"lines, please\n4 lines\n"
 
 
-def test_there_are_blocks():
-    assert len(BLOCKS) == 2
+def test_it_is_short_and_begins_with_eight_lines_that_serve():
+    assert len(README.splitlines()) <= 150
+    assert len(BLOCKS) == 1
+    assert len([line for line in BLOCKS[0].splitlines() if line]) <= 8
+
+
+def test_its_picture_is_drawn_from_the_table_of_states():
+    assert set(ARROWS) == {(one, other) for one, many in TRANSITIONS.items() for other in many}
+    assert flow_picture.PICTURE.read_text() == flow_picture.picture(), (
+        "run: python -m tests.flow_picture"
+    )
+    assert f"]({flow_picture.PICTURE.relative_to(ROOT)})" in README
 
 
 # ---- docs/howto/tls.md ------------------------------------------------------------
