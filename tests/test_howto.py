@@ -24,7 +24,7 @@ FOLDER = ROOT / "docs" / "howto"
 PAGES = (
     *("containers", "databases", "from-asyncio", "from-gevent", "from-gunicorn"),
     *("from-thousand-island", "graceful-deploys", "json-logs", "metrics", "mtls-fleet"),
-    "rate-limits",
+    *("rate-limits", "threads"),
 )
 #: The ports that the pages name.
 PORTS = ("4000", "8081", "8082")
