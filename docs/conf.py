@@ -34,8 +34,16 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
 suppress_warnings: list[str] = []
 
+#: Docstrings have `names` as Markdown has them.
+default_role = "code"
 nitpicky = True
-# Offline: the build asks no other site. `reference.py` says what of Python's has no target.
+# Offline: the build asks no other site, so names of other packages lead nowhere; nor do names of
+# ours that are private, or of the experimental interface of transports.
+nitpick_ignore_regex = [
+    (r"py:\w+", r"(collections|socket|os|types|weakref|logging|blinker|SSL)(\..*)?|Certificate"),
+    (r"py:\w+", r"thousand_island_sync\.(\w+\.)*_.*|EndedInSilence|Built"),
+    (r"py:class", r"thousand_island_sync\.(connection|transports\.base)\.\w+"),
+]
 intersphinx_mapping: dict[str, tuple[str, str | None]] = {}
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"

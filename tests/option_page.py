@@ -71,11 +71,12 @@ def _row(name: str, option: Option) -> str:
     if name in WITH_FLAGS:
         switch = f", `{flag('no_' + name)}`" if option.takes == "True or False" else ""
         written = f"`{flag(name)}`{switch}"
-    return f"| `{name}` | {_default(option)} | {option.means} | {written} |"
+    takes = option.takes.replace("|", "\\|")
+    return f"| `{name}` | {_default(option)} | {takes} | {option.means} | {written} |"
 
 
 def _table(options: Mapping[str, Option]) -> list[str]:
-    head = "| option | default | | in a command line |\n|---|---|---|---|"
+    head = "| option | default | takes | | in a command line |\n|---|---|---|---|---|"
     return [head, *(_row(name, option) for name, option in options.items()), ""]
 
 

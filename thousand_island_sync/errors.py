@@ -51,7 +51,10 @@ class HandlerResultError(ThousandIslandError, TypeError):
 
 
 class SocketError(ThousandIslandError, OSError):
-    """A call on a `Socket` or `Connection` failed. `errno` and `__cause__` are the system's."""
+    """A call on a `Socket` or `Connection` failed. `errno` and `__cause__` are the system's.
+
+    The caller gets it. If a callback does not catch it, `handle_error` gets it.
+    """
 
     # The Socket that raised it: a callback may also fail on another connection's.
     _origin: object = None
@@ -59,6 +62,9 @@ class SocketError(ThousandIslandError, OSError):
 
 class SocketClosed(SocketError, BrokenPipeError, ConnectionResetError):
     """The connection was closed, by the peer or locally.
+
+    Sends and receives on a `Socket` raise it, and `send`, `post` and `call` of a `Connection` that
+    has ended.
 
     Attributes:
         partial: `bytes` that `recv_exactly` or `recv_until` had received before.
@@ -70,11 +76,17 @@ class SocketClosed(SocketError, BrokenPipeError, ConnectionResetError):
 
 
 class ServerStopping(SocketClosed):
-    """A stop of the server, or `Connection.close()`, has interrupted a read that waited."""
+    """A stop of the server, or `Connection.close()`, has interrupted a read that waited.
+
+    A callback gets it from its read, with the option `interrupt_reads`. `handle_shutdown` follows.
+    """
 
 
 class SocketTimeout(SocketError, TimeoutError):
     """A call did not finish within its time. Bytes that were received are kept.
+
+    The caller of a send, a receive or `Connection.call` gets it. `handle_error` gets it for a peer
+    that takes none of the bytes that wait for `send_timeout_ms`.
 
     Its `args` are `("timed out",)`, as those of the standard library's `TimeoutError`: libraries
     such as cheroot recognize a timeout by `args[0]`. `str()` names the call, the peer and the time;
@@ -98,13 +110,16 @@ class SocketTimeout(SocketError, TimeoutError):
 
 
 class LimitExceeded(SocketError):
-    """A limit on received bytes was exceeded: of `recv_until`, a framing, or `max_unread`."""
+    """A limit on received bytes was exceeded: of `recv_until`, a framing, or `max_unread`.
+
+    The caller of `recv_until` or `unread` gets it; `handle_error` for a frame that is too long.
+    """
 
 
 class SendBufferFull(SocketError):
     """`Connection.send` found no room in the send buffer (`max_unsent`, `max_unsent_total`).
 
-    Nothing was sent, and the connection goes on.
+    The caller gets it. Nothing was sent, and the connection goes on.
     """
 
 
@@ -117,8 +132,14 @@ class MailboxFull(ThousandIslandError):
 
 
 class ServerNotRunning(ThousandIslandError):
-    """The call needs a server that is started, or that listens."""
+    """The call needs a server that is started, or that listens.
+
+    `local_port`, `local_address`, `suspend` and `resume` of a `ThousandIsland` raise it.
+    """
 
 
 class NotSupported(ThousandIslandError):
-    """The transport, platform or handler does not support the call."""
+    """The transport, platform or handler does not support the call; the caller gets it.
+
+    For example `tls_info()` of a TCP connection, or `local_port` of a Unix socket.
+    """
