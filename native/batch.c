@@ -18,10 +18,10 @@ static PyObject *run_timed(Runner *self, Worker *worker, Task *task) {
     worker->waited = 0;
     long switches = voluntary_switches();
     double began = seconds_now();
-    PyObject *verdict = PyObject_CallMethodNoArgs((PyObject *)task, native.name.run);
+    PyObject *verdict = PyObject_CallMethodNoArgs((PyObject *)task, native->name.run);
     if (verdict != NULL && seconds_now() - began > HAND_OFF_NS * 1e-9 && !worker->waited &&
         task->no_sample == Py_False && voluntary_switches() != switches &&
-        done(PyObject_CallMethodOneArg(self->_estimate, native.name.took_long,
+        done(PyObject_CallMethodOneArg(self->_estimate, native->name.took_long,
                                        (PyObject *)task)) < 0)
         Py_CLEAR(verdict);
     return verdict;
@@ -33,11 +33,11 @@ static int run_one(Runner *self, Worker *worker, PyObject *task, long *verdict) 
     PyObject *said;
     worker->turn = (long)((unsigned long)worker->turn + 1);
     if (is_quick((Task *)task) && worker->turn & estimate->sample_mask)
-        said = PyObject_CallMethodNoArgs(task, native.name.run);
+        said = PyObject_CallMethodNoArgs(task, native->name.run);
     else if (is_quick((Task *)task) && estimate->sample_mask != 0 && estimate->timed_by_kernel)
         said = run_timed(self, worker, (Task *)task);
     else
-        said = PyObject_CallMethodObjArgs(self->_estimate, native.name.run, worker, task, NULL);
+        said = PyObject_CallMethodObjArgs(self->_estimate, native->name.run, worker, task, NULL);
     int failed = whole(said, verdict);
     Py_XDECREF(said);
     return failed;
@@ -47,7 +47,7 @@ static int after_run(Runner *self, Worker *worker, PyObject *task, long verdict)
     PyObject *number = PyLong_FromLong(verdict);
     if (number == NULL)
         return -1;
-    int failed = done(PyObject_CallMethodObjArgs((PyObject *)self, native.name.after_run, worker,
+    int failed = done(PyObject_CallMethodObjArgs((PyObject *)self, native->name.after_run, worker,
                                                  task, number, NULL));
     Py_DECREF(number);
     return failed;
@@ -57,13 +57,13 @@ enum next { RAISED, GOES_ON, QUEUE_IS_EMPTY, PERMIT_IS_GONE };
 
 /* Takes a task and runs it. */
 static enum next run_next(Runner *self, Worker *worker, PyObject *ready) {
-    PyObject *task = call1(native.popleft, ready);
+    PyObject *task = call1(native->popleft, ready);
     if (task == NULL) {
         PyErr_Clear(); /* another thread was quicker */
         return QUEUE_IS_EMPTY;
     }
     long verdict = DONE;
-    int failed = takes(task, Task_Type), permit = 0;
+    int failed = takes(task, native->type.Task), permit = 0;
     if (failed == 0) {
         ((Task *)task)->marked = 0;
         set(&worker->task, task);
@@ -85,7 +85,7 @@ static Py_ssize_t begin(RunQueue *queue, Worker *worker) {
     WatchdogTimer *timer = (WatchdogTimer *)queue->_watchdog_timer;
     Py_ssize_t waiting = PyObject_Size(queue->_ready);
     if (waiting > 0 && worker->permit && !timer->watching &&
-        done(PyObject_CallMethodNoArgs((PyObject *)timer, native.name.begin_now)) < 0)
+        done(PyObject_CallMethodNoArgs((PyObject *)timer, native->name.begin_now)) < 0)
         return -1;
     return waiting < queue->_batch ? waiting : queue->_batch;
 }
@@ -93,7 +93,7 @@ static Py_ssize_t begin(RunQueue *queue, Worker *worker) {
 PyObject *runner_run_batch(PyObject *object, PyObject *given) {
     Runner *self = (Runner *)object;
     Worker *worker = (Worker *)given;
-    if (was_made(object, self->_queue) < 0 || takes(given, Worker_Type) < 0 ||
+    if (was_made(object, self->_queue) < 0 || takes(given, native->type.Worker) < 0 ||
         was_made(given, worker->parked) < 0)
         return NULL;
     RunQueue *queue = (RunQueue *)self->_queue;
@@ -110,6 +110,6 @@ PyObject *runner_run_batch(PyObject *object, PyObject *given) {
     set(&worker->task, Py_None);
     queue->_unlooked = queue->_batch;
     if (queue->_alone >= ALONE)
-        return PyObject_CallMethodOneArg(object, native.name.stay_alone, given);
+        return PyObject_CallMethodOneArg(object, native->name.stay_alone, given);
     Py_RETURN_NONE;
 }

@@ -5,8 +5,6 @@
 #include <structmember.h>
 #include <sys/socket.h>
 
-Native native;
-
 PyObject *find_thing(PyObject *things, const char *name) {
     PyObject *thing = PyDict_GetItemString(things, name);
     if (thing == NULL)
@@ -50,27 +48,25 @@ static PyObject *type_of(const char *module, const char *name) {
     return found;
 }
 
-/* What every type of ours calls; once. */
+/* What every type of ours calls. */
 int know_names(void) {
-    if (native.chunk != NULL)
-        return 0;
 #define KEEP_NAME(word)                                                                        \
-    if ((native.name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
+    if ((native->name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
         return -1;
     NAMES(KEEP_NAME)
     PyObject *epoll = type_of("select", "epoll");
     PyObject *plain = epoll == NULL ? NULL : type_of("_socket", "socket");
     bool known = epoll != NULL && plain != NULL &&
-                 (native.deque = type_of("collections", "deque")) != NULL &&
-                 (native.socket_type = (PyTypeObject *)type_of("socket", "socket")) != NULL &&
-                 (native.popleft = PyObject_GetAttrString(native.deque, "popleft")) != NULL &&
-                 (native.append = PyObject_GetAttrString(native.deque, "append")) != NULL &&
-                 (native.fileno = PyObject_GetAttr(plain, native.name.fileno)) != NULL &&
-                 (native.epoll_fileno = PyObject_GetAttr(epoll, native.name.fileno)) != NULL &&
-                 (native.dontwait = PyLong_FromLong(MSG_DONTWAIT)) != NULL &&
-                 (native.quietly = PyLong_FromLong(MSG_DONTWAIT | MSG_NOSIGNAL)) != NULL &&
-                 (native.zero = PyLong_FromLong(0)) != NULL &&
-                 (native.chunk = PyLong_FromLong(CHUNK)) != NULL;
+                 (native->deque = type_of("collections", "deque")) != NULL &&
+                 (native->socket_type = (PyTypeObject *)type_of("socket", "socket")) != NULL &&
+                 (native->popleft = PyObject_GetAttrString(native->deque, "popleft")) != NULL &&
+                 (native->append = PyObject_GetAttrString(native->deque, "append")) != NULL &&
+                 (native->fileno = PyObject_GetAttr(plain, native->name.fileno)) != NULL &&
+                 (native->epoll_fileno = PyObject_GetAttr(epoll, native->name.fileno)) != NULL &&
+                 (native->dontwait = PyLong_FromLong(MSG_DONTWAIT)) != NULL &&
+                 (native->quietly = PyLong_FromLong(MSG_DONTWAIT | MSG_NOSIGNAL)) != NULL &&
+                 (native->zero = PyLong_FromLong(0)) != NULL &&
+                 (native->chunk = PyLong_FromLong(CHUNK)) != NULL;
     Py_XDECREF(epoll);
     Py_XDECREF(plain);
     return known ? 0 : -1;
@@ -80,14 +76,14 @@ int know_names(void) {
    documentation comes with `accelerator`. */
 static struct {
     PyMethodDef method;
-    PyObject **class;
+    size_t class;
 } accelerators[] = {
 #define QUICKLY(function) (PyCFunction)(void (*)(void))function
-    {{"run", native_run, METH_NOARGS, NULL}, &native.its.Connection},
-    {{"receive", native_run, METH_NOARGS, NULL}, &native.its.Connection},
-    {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, &native.its.Connection},
-    {{"send", QUICKLY(native_send), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
-    {{"recv", QUICKLY(native_recv), METH_FASTCALL | METH_KEYWORDS, NULL}, &native.its.Socket},
+    {{"run", native_run, METH_NOARGS, NULL}, offsetof(Native, its.Connection)},
+    {{"receive", native_run, METH_NOARGS, NULL}, offsetof(Native, its.Connection)},
+    {{"stay", QUICKLY(native_stay), METH_FASTCALL, NULL}, offsetof(Native, its.Connection)},
+    {{"send", QUICKLY(native_send), METH_FASTCALL | METH_KEYWORDS, NULL}, offsetof(Native, its.Socket)},
+    {{"recv", QUICKLY(native_recv), METH_FASTCALL | METH_KEYWORDS, NULL}, offsetof(Native, its.Socket)},
 };
 
 PyObject *give_accelerator(PyObject *Py_UNUSED(module), PyObject *arguments) {
@@ -95,13 +91,14 @@ PyObject *give_accelerator(PyObject *Py_UNUSED(module), PyObject *arguments) {
     const char *name, *documentation;
     if (!PyArg_ParseTuple(arguments, "O!ss", &PyType_Type, &type, &name, &documentation))
         return NULL;
-    if (native.missing == NULL)
+    if (!native->is_bound)
         return PyErr_Format(PyExc_RuntimeError, "accelerator: `bind` comes first");
     for (size_t which = 0; which < sizeof accelerators / sizeof *accelerators; which++) {
         PyMethodDef *method = &accelerators[which].method;
         if (strcmp(method->ml_name, name) != 0)
             continue;
-        if (!PyType_IsSubtype(type, (PyTypeObject *)*accelerators[which].class))
+        PyObject *class = *(PyObject **)((char *)native + accelerators[which].class);
+        if (!PyType_IsSubtype(type, (PyTypeObject *)class))
             return PyErr_Format(PyExc_TypeError, "accelerator: %s is none of %.100s", name,
                                 type->tp_name);
         char *kept = PyMem_RawMalloc(strlen(documentation) + 1); /* for good: a method has it */
@@ -115,13 +112,13 @@ PyObject *give_accelerator(PyObject *Py_UNUSED(module), PyObject *arguments) {
 
 /* Lets go of what a `bind` that failed had taken. */
 static PyObject *not_bound(void) {
-#define DROP_THING(thing) Py_CLEAR(native.its.thing);
+#define DROP_THING(thing) Py_CLEAR(native->its.thing);
     THINGS(DROP_THING)
     return NULL;
 }
 
 static bool are_dicts(void) {
-    PyObject *dicts[] = {native.its.async_recv, native.its.socket_recv, native.its.socket_send};
+    PyObject *dicts[] = {native->its.async_recv, native->its.socket_recv, native->its.socket_send};
     for (size_t which = 0; which < sizeof dicts / sizeof *dicts; which++)
         if (takes(dicts[which], &PyDict_Type) < 0)
             return false;
@@ -130,30 +127,29 @@ static bool are_dicts(void) {
 
 /* Its fields are read as a task's. */
 static bool is_a_task(void) {
-    PyTypeObject *connection = (PyTypeObject *)native.its.Connection;
-    if (PyType_IsSubtype(connection, Task_Type))
+    PyTypeObject *connection = (PyTypeObject *)native->its.Connection;
+    if (PyType_IsSubtype(connection, native->type.Task))
         return true;
-    PyErr_Format(PyExc_TypeError, "%.100s is no %.100s", connection->tp_name, Task_Type->tp_name);
+    PyErr_Format(PyExc_TypeError, "%.100s is no %.100s", connection->tp_name,
+                 native->type.Task->tp_name);
     return false;
 }
 
 PyObject *bind_all(PyObject *Py_UNUSED(module), PyObject *arguments, PyObject *things) {
     if (!PyArg_ParseTuple(arguments, "") || things == NULL)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "bind takes things");
-    if (native.missing != NULL) /* by another interpreter of this process, or before a reload */
+    if (native->is_bound) /* the package was imported before */
         return PyErr_Format(PyExc_RuntimeError, "bind: the module is taken");
 #define FIND_SLOT(class, slot)                                                                 \
-    if (find_slot(things, #class, #slot, &native.at.class##__##slot) < 0)                      \
+    if (find_slot(things, #class, #slot, &native->at.class##__##slot) < 0)                      \
         return NULL;
     FIELDS(FIND_SLOT)
 #define KEEP_THING(thing)                                                                      \
-    if ((native.its.thing = find_thing(things, #thing)) == NULL)                               \
+    if ((native->its.thing = find_thing(things, #thing)) == NULL)                               \
         return not_bound();
     THINGS(KEEP_THING)
     if (!are_dicts() || !is_a_task())
         return not_bound();
-    native.missing = find_thing(things, "MISSING");
-    if (native.missing == NULL)
-        return not_bound();
+    native->is_bound = true;
     Py_RETURN_NONE;
 }

@@ -12,9 +12,9 @@ typedef struct {
 
 /* What a non-blocking receive found: bytes, or `None` for nothing yet. NULL: it raised. */
 static PyObject *receive(Task *task, PyObject *source) {
-    if (!Py_IS_TYPE(source, native.socket_type)) { /* TLS, or a test's */
-        PyObject *arguments[] = {source, native.chunk, native.dontwait};
-        PyObject *data = PyObject_VectorcallMethod(native.name.recv, arguments, 3, NULL);
+    if (!Py_IS_TYPE(source, native->socket_type)) { /* TLS, or a test's */
+        PyObject *arguments[] = {source, native->chunk, native->dontwait};
+        PyObject *data = PyObject_VectorcallMethod(native->name.recv, arguments, 3, NULL);
         if (data == NULL && PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
             PyErr_Clear();
             Py_RETURN_NONE;
@@ -27,13 +27,13 @@ static PyObject *receive(Task *task, PyObject *source) {
 /* `wait_recv` of a plain channel, whose time limit is in the kernel already. */
 static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
     double limit, known;
-    bool plain = is_exactly(channel, native.its.TCPChannel);
+    bool plain = is_exactly(channel, native->its.TCPChannel);
     if (plain && (seconds_of(timeout, &limit) < 0 ||
                   seconds_of(GET(channel, TCPChannel, _receive_timeout), &known) < 0))
         return NULL;
     if (!plain || limit != known) {
-        PyObject *arguments[] = {channel, native.chunk, timeout};
-        return PyObject_VectorcallMethod(native.name.wait_recv, arguments, 3, NULL);
+        PyObject *arguments[] = {channel, native->chunk, timeout};
+        return PyObject_VectorcallMethod(native->name.wait_recv, arguments, 3, NULL);
     }
     int fd;
     if (descriptor(GET(channel, TCPChannel, _sock), &fd) < 0)
@@ -46,11 +46,11 @@ static PyObject *deliver(PyObject *callbacks, PyObject *data, PyObject *socket) 
     PyObject *context = HOLD(callbacks, Callbacks, _context);
     PyObject *handler = context == NULL ? NULL : HOLD(callbacks, Callbacks, _receiver);
     PyObject *result = NULL;
-    if (lock_watch != NULL)
+    if (native->lock_watch != NULL)
         tell_lock_watch(NULL, USERS_CODE);
     if (handler != NULL && PyContext_Enter(context) == 0) {
         PyObject *arguments[] = {handler, data, socket}; /* looked up anew: it may be set */
-        result = PyObject_VectorcallMethod(native.name.handle_data, arguments, 3, NULL);
+        result = PyObject_VectorcallMethod(native->name.handle_data, arguments, 3, NULL);
         if (PyContext_Exit(context) < 0)
             Py_CLEAR(result);
     }
@@ -70,7 +70,7 @@ static PyObject *call_with_size(PyObject *self, PyObject *method, PyObject *more
 }
 
 static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
-    return call_with_size(self, native.name._after_data, result, size);
+    return call_with_size(self, native->name._after_data, result, size);
 }
 
 static PyObject *drained_after(Task *task, PyObject *self, Py_ssize_t size) {
@@ -80,7 +80,7 @@ static PyObject *drained_after(Task *task, PyObject *self, Py_ssize_t size) {
     int known = tls_drained(source);
     if (known >= 0 && task->hung_up == Py_False)
         return PyLong_FromLong(known ? PARK : AGAIN);
-    PyObject *drained = call_with_size(self, native.name._drained_after, NULL, size);
+    PyObject *drained = call_with_size(self, native->name._drained_after, NULL, size);
     int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
     Py_XDECREF(drained);
     return parks < 0 ? NULL : PyLong_FromLong(parks ? PARK : AGAIN);
@@ -117,7 +117,7 @@ static int park(Parts *parts, double now) {
         return -1;
     put(SLOT(callbacks, Callbacks, read_deadline), deadline);
     parts->task->deadline = now + timeout;
-    set(SLOT(parts->machine, Machine, state), native.its.PARKED);
+    set(SLOT(parts->machine, Machine, state), native->its.PARKED);
     return 0;
 }
 
@@ -128,20 +128,20 @@ static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     PyObject *self = parts->machine, *socket = parts->socket;
     Py_ssize_t size = PyObject_Size(data); /* a user's transport may give other than bytes */
     PyObject *result;
-    set(SLOT(self, Machine, state), native.its.RUNNING);
+    set(SLOT(self, Machine, state), native->its.RUNNING);
     PyObject *whole = size < 0 ? NULL : socket_received(socket, data, size);
     if (whole == NULL)
         return NULL;
     data = whole;
-    if (heard(native.its.async_recv) &&
-        done(PyObject_CallMethodOneArg(parts->callbacks, native.name.tell_arrival, data)) < 0)
+    if (heard(native->its.async_recv) &&
+        done(PyObject_CallMethodOneArg(parts->callbacks, native->name.tell_arrival, data)) < 0)
         goto failed;
-    if (!staying && !is_quick(task) && done(PyObject_CallNoArgs(native.its.make_way)) < 0)
+    if (!staying && !is_quick(task) && done(PyObject_CallNoArgs(native->its.make_way)) < 0)
         goto failed;
     result = deliver(parts->callbacks, data, socket);
     Py_CLEAR(whole);
     if (result == NULL)
-        return handled(self, native.name._raised, native.name.handle_data);
+        return handled(self, native->name._raised, native->name.handle_data);
     PyObject *verdict = NULL;
     if (result != Py_None || task->alert != Py_False) {
         verdict = after_data(self, result, size);
@@ -171,13 +171,13 @@ static PyObject *run_parked(Parts *parts) {
     if (data == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_OSError))
             return NULL;
-        return handled(self, native.name.receive_failed, NULL);
+        return handled(self, native->name.receive_failed, NULL);
     }
     PyObject *verdict = NULL;
     int some = PyObject_IsTrue(data);
     if (some == 0) {
-        PyObject *method = data == Py_None ? native.name.nothing_there
-                                           : native.name._end_of_stream;
+        PyObject *method = data == Py_None ? native->name.nothing_there
+                                           : native->name._end_of_stream;
         verdict = PyObject_CallMethodNoArgs(self, method);
     } else if (some > 0 && hold_the_rest(parts) == 0) {
         verdict = received(parts, data, false);
@@ -190,8 +190,8 @@ PyObject *native_run(PyObject *task, PyObject *Py_UNUSED(ignored)) {
     Parts parts;
     PyObject *verdict = NULL;
     if (hold_machine(task, &parts) == 0) {
-        if (parts.task->alert != Py_False || !IS(parts.machine, Machine, state, native.its.PARKED))
-            verdict = PyObject_CallMethodNoArgs(parts.machine, native.name.step);
+        if (parts.task->alert != Py_False || !IS(parts.machine, Machine, state, native->its.PARKED))
+            verdict = PyObject_CallMethodNoArgs(parts.machine, native->name.step);
         else
             verdict = run_parked(&parts);
     }
@@ -229,12 +229,12 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
     bool ends = true;
     if (data == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OSError))
-            *outcome = ended(handled(self, native.name.receive_failed, NULL), true);
+            *outcome = ended(handled(self, native->name.receive_failed, NULL), true);
         return true;
     }
     if (data == Py_None) {
         Py_DECREF(data);
-        *outcome = ended(PyObject_CallMethodNoArgs(self, native.name.nothing_there), false);
+        *outcome = ended(PyObject_CallMethodNoArgs(self, native->name.nothing_there), false);
         return true;
     }
     PyObject *clock = GET(parts->callbacks, Callbacks, _clock);
@@ -243,7 +243,7 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
     if (some < 0)
         goto out;
     if (some == 0 || task->alert != Py_False) {
-        *outcome = ended(PyObject_CallMethodOneArg(self, native.name.came_early, data), true);
+        *outcome = ended(PyObject_CallMethodOneArg(self, native->name.came_early, data), true);
         goto out;
     }
     if (read_clock(clock, &began) < 0 || (verdict = received(parts, data, true)) == NULL)

@@ -7,19 +7,17 @@
 #include "native.h"
 
 #include <math.h>
-#include <stddef.h>
-
-PyObject *lock_watch;
+#include <structmember.h>
 
 PyObject *watch_locks(PyObject *Py_UNUSED(module), PyObject *watch) {
-    PyObject *before = lock_watch;
-    lock_watch = watch == Py_None ? NULL : Py_NewRef(watch);
+    PyObject *before = native->lock_watch;
+    native->lock_watch = watch == Py_None ? NULL : Py_NewRef(watch);
     Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 
 void tell_lock_watch(PyObject *self, int what) {
-    PyObject *type, *error, *traceback, *watch = lock_watch;
+    PyObject *type, *error, *traceback, *watch = native->lock_watch;
     assert(watch != NULL); /* its callers have looked */
     PyErr_Fetch(&type, &error, &traceback);
     Py_INCREF(watch);
@@ -33,21 +31,23 @@ void tell_lock_watch(PyObject *self, int what) {
 }
 
 static void watched(Lock *lock, int what) {
-    if (lock_watch != NULL && lock->rank != 0)
+    if (native->lock_watch != NULL && lock->rank != 0)
         tell_lock_watch((PyObject *)lock, what);
 }
 
 static PyObject *new_lock(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(words)) {
-    int rank = 0;
-    if (!PyArg_ParseTuple(args, "|i", &rank))
+    short rank = 0;
+    if (!PyArg_ParseTuple(args, "|h", &rank))
         return NULL;
     Lock *lock = (Lock *)type->tp_alloc(type, 0);
     if (lock != NULL && (lock->lock = PyThread_allocate_lock()) == NULL) {
         Py_DECREF(lock);
         return PyErr_NoMemory();
     }
-    if (lock != NULL)
+    if (lock != NULL) {
         lock->rank = rank;
+        lock->counts = type == native->type.RLock;
+    }
     return (PyObject *)lock;
 }
 
@@ -56,8 +56,6 @@ static PyObject *new_lock(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
 static __thread int held;
 
 static bool is_mine(Lock *lock) { return lock->owner == &held; }
-
-static int counts(Lock *lock) { return Py_IS_TYPE((PyObject *)lock, &RLock_Type); }
 
 PyObject *holds_any(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(held > 0);
@@ -74,18 +72,20 @@ static void end_lock(PyObject *self) {
         PyObject_ClearWeakRefs(self);
     if (lock->lock != NULL) {
         if (lock->owner != NULL) {
-            held -= is_mine(lock) && counts(lock);
+            held -= is_mine(lock) && lock->counts;
             PyThread_release_lock(lock->lock);
         }
         PyThread_free_lock(lock->lock);
     }
-    Py_TYPE(self)->tp_free(self);
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
 }
 
 static void taken(Lock *lock) {
     int *mine = &held;
     lock->owner = mine;
-    *mine += counts(lock);
+    *mine += lock->counts;
     watched(lock, LOCK_TOOK);
 }
 
@@ -95,7 +95,7 @@ bool lock_try(PyObject *self) {
         taken(lock);
         return true;
     }
-    if (!Py_IS_TYPE(self, &RLock_Type) || !is_mine(lock))
+    if (!lock->counts || !is_mine(lock))
         return false;
     lock->again++;
     watched(lock, LOCK_TOOK);
@@ -147,7 +147,7 @@ static void give(Lock *lock) {
         return;
     }
     lock->owner = NULL;
-    held -= counts(lock);
+    held -= lock->counts;
     PyThread_release_lock(lock->lock);
 }
 
@@ -200,7 +200,7 @@ static PyObject *enter(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 static PyObject *release(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Lock *lock = (Lock *)self;
-    if (Py_IS_TYPE(self, &RLock_Type) ? !is_mine(lock) : lock->owner == NULL)
+    if (lock->counts ? !is_mine(lock) : lock->owner == NULL)
         return PyErr_Format(PyExc_RuntimeError, "release of a lock that is not held");
     give(lock);
     Py_RETURN_NONE;
@@ -242,17 +242,26 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define TYPE(name)                                                                             \
-    PyTypeObject name##_Type = {                                                               \
-        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "thousand_island_sync._native." #name,        \
-        .tp_basicsize = sizeof(Lock),                                                          \
-        .tp_weaklistoffset = offsetof(Lock, references),                                       \
-        .tp_flags = Py_TPFLAGS_DEFAULT,                                                        \
-        .tp_doc = "As `threading." #name "`.",                                                 \
-        .tp_new = new_lock,                                                                    \
-        .tp_dealloc = end_lock,                                                                \
-        .tp_methods = methods,                                                                 \
-    }
+static PyMemberDef members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Lock, references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
 
-TYPE(Lock);
-TYPE(RLock);
+#define LOCK_TYPE(kind)                                                                        \
+    static PyType_Slot kind##_slots[] = {                                                      \
+        {Py_tp_doc, "As `threading." #kind "`."},                                              \
+        {Py_tp_new, new_lock},                                                                 \
+        {Py_tp_dealloc, end_lock},                                                             \
+        {Py_tp_methods, methods},                                                              \
+        {Py_tp_members, members},                                                              \
+        {0, NULL},                                                                             \
+    };                                                                                         \
+    PyType_Spec kind##_spec = {                                                                \
+        .name = "thousand_island_sync._native." #kind,                                         \
+        .basicsize = sizeof(Lock),                                                             \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,                                \
+        .slots = kind##_slots,                                                                 \
+    };
+
+LOCK_TYPE(Lock)
+LOCK_TYPE(RLock)

@@ -14,15 +14,15 @@ _Static_assert(HANGUP == (EPOLLERR | EPOLLHUP | EPOLLRDHUP), "as in `_scheduler.
 static int settle(RunQueue *self, Worker *worker) {
     int failed = 0;
     for (Py_ssize_t left = PyObject_Size(worker->parked); left > 0 && failed == 0; left--) {
-        PyObject *item = call1(native.popleft, worker->parked);
-        failed = item == NULL || takes(item, Task_Type) < 0 ? -1 : 0;
+        PyObject *item = call1(native->popleft, worker->parked);
+        failed = item == NULL || takes(item, native->type.Task) < 0 ? -1 : 0;
         Task *task = (Task *)item;
         if (failed == 0 && task->marked) {
             failed = append(self->_ready, item);
         } else if (failed == 0) {
             task->owned = 0;
             if (task->deadline < task->timer_at || task->attached != Py_True)
-                failed = done(PyObject_CallMethodOneArg((PyObject *)self, native.name._await,
+                failed = done(PyObject_CallMethodOneArg((PyObject *)self, native->name._await,
                                                         item));
         }
         Py_XDECREF(item);
@@ -51,7 +51,7 @@ static int take_one(RunQueue *self, int number, uint32_t bits) {
     Py_XDECREF(fd);
     if (found == NULL)
         return PyErr_Occurred() ? -1 : 0; /* the wake-up, or just forgotten */
-    int made_ready = takes(found, Task_Type);
+    int made_ready = takes(found, native->type.Task);
     Task *task = (Task *)found;
     if (made_ready == 0 && bits & HANGUP) {
         set(&task->hung_up, Py_True);
@@ -99,7 +99,7 @@ static int absorb(RunQueue *self, Worker *worker, const struct epoll_event *even
         return 1;
     if (ready == 0 || timer->watching)
         return 0;
-    PyObject *may_stop = PyObject_CallMethodNoArgs((PyObject *)timer, native.name.arm);
+    PyObject *may_stop = PyObject_CallMethodNoArgs((PyObject *)timer, native->name.arm);
     if (may_stop == NULL)
         return -1;
     timer->watching = may_stop != Py_None;
@@ -109,8 +109,8 @@ static int absorb(RunQueue *self, Worker *worker, const struct epoll_event *even
 }
 
 static int epoll_of(PyObject *poller, int *number) {
-    PyObject *epoll = PyObject_GetAttr(poller, native.name._epoll);
-    PyObject *fd = epoll == NULL ? NULL : call1(native.epoll_fileno, epoll);
+    PyObject *epoll = PyObject_GetAttr(poller, native->name._epoll);
+    PyObject *fd = epoll == NULL ? NULL : call1(native->epoll_fileno, epoll);
     int failed = number_of(fd, number);
     Py_XDECREF(fd);
     Py_XDECREF(epoll);
@@ -132,7 +132,7 @@ static int begin_look(RunQueue *self, Worker *worker, int *timeout) {
         return -1;
     if (*timeout != 0 && timer->may_stop) {
         timer->may_stop = timer->watching = 0;
-        if (done(PyObject_CallMethodNoArgs((PyObject *)timer, native.name.quiet)) < 0)
+        if (done(PyObject_CallMethodNoArgs((PyObject *)timer, native->name.quiet)) < 0)
             return -1;
     }
     worker->looking = 1;
@@ -148,7 +148,7 @@ static PyObject *look(RunQueue *self, Worker *worker, int epoll) {
     int first = begin_look(self, worker, &timeout);
     lock_release(self->lock);
     if (first == 2)
-        return PyObject_CallMethodOneArg((PyObject *)self, native.name.look_the_long_way,
+        return PyObject_CallMethodOneArg((PyObject *)self, native->name.look_the_long_way,
                                          (PyObject *)worker);
     if (first != 0)
         return first < 0 ? NULL : Py_NewRef(Py_False);
@@ -172,7 +172,7 @@ static PyObject *look(RunQueue *self, Worker *worker, int epoll) {
     int more = absorb(self, worker, events, count);
     lock_release(self->lock);
     if (more > 0)
-        more = done(PyObject_CallMethodNoArgs((PyObject *)self, native.name.poll_once));
+        more = done(PyObject_CallMethodNoArgs((PyObject *)self, native->name.poll_once));
     if (more == 0 && wrong != 0) {
         errno = wrong;
         PyErr_SetFromErrno(PyExc_OSError);
@@ -184,12 +184,12 @@ static PyObject *look(RunQueue *self, Worker *worker, int epoll) {
 PyObject *queue_look(PyObject *object, PyObject *given) {
     RunQueue *self = (RunQueue *)object;
     Worker *worker = (Worker *)given;
-    if (was_made(object, self->lock) < 0 || takes(given, Worker_Type) < 0 ||
+    if (was_made(object, self->lock) < 0 || takes(given, native->type.Worker) < 0 ||
         was_made(given, worker->parked) < 0)
         return NULL;
     PyObject *poller = self->_epoll;
-    if (poller == NULL || poller == Py_None || !Py_IS_TYPE(self->lock, &RLock_Type))
-        return PyObject_CallMethodOneArg(object, native.name.look_the_long_way, given);
+    if (poller == NULL || poller == Py_None || !Py_IS_TYPE(self->lock, native->type.RLock))
+        return PyObject_CallMethodOneArg(object, native->name.look_the_long_way, given);
     if (self->_unlooked < self->_batch && PyObject_Size(self->_ready) > 0)
         Py_RETURN_TRUE;
     int epoll = -1;

@@ -215,36 +215,95 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "thousand_island_sync._native",
-    .m_doc = "The hot path once more, in C: see `thousand_island_sync._server.accelerator`.",
-    .m_size = -1,
-    .m_methods = functions,
-};
-
 #ifndef NATIVE_SOURCES
 #error "NATIVE_SOURCES: the digest of these files, as setup.py gives it; Python compares it"
 #endif
 
-PyMODINIT_FUNC PyInit__native(void) {
-    static bool begun;
-    if (!begun) {
-        if (pthread_key_create(&room_key, PyMem_RawFree) != 0)
-            return PyErr_NoMemory();
-        if (pthread_key_create(&large_room_key, PyMem_RawFree) != 0) {
-            pthread_key_delete(room_key);
-            return PyErr_NoMemory();
-        }
-        begun = true;
-    }
-    PyObject *module = PyModule_Create(&definition);
-#define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
-    if (module == NULL || know_names() < 0 || NUMBERS(TELL)
-        PyModule_AddType(module, &Lock_Type) < 0 ||
-        PyModule_AddType(module, &RLock_Type) < 0 || add_tls_types(module) < 0 ||
-        add_scheduler_types(module) < 0 ||
-        PyModule_AddStringConstant(module, "SOURCES", NATIVE_SOURCES) < 0)
-        Py_CLEAR(module);
-    return module;
+/* ---- the module ---------------------------------------------------------------- */
+
+static Native nobody;
+Native *native = &nobody;
+
+enum { OBJECTS = offsetof(Native, at) / sizeof(PyObject *) };
+
+static int traverse_state(PyObject *module, visitproc visit, void *arg) {
+    PyObject **objects = PyModule_GetState(module);
+    for (int which = 0; which < OBJECTS; which++)
+        Py_VISIT(objects[which]);
+    return 0;
 }
+
+static int clear_state(PyObject *module) {
+    PyObject **objects = PyModule_GetState(module);
+    for (int which = 0; which < OBJECTS; which++)
+        Py_CLEAR(objects[which]);
+    return 0;
+}
+
+static void free_state(void *module) {
+    clear_state(module);
+    if (native == PyModule_GetState(module))
+        native = &nobody;
+}
+
+static int know_keys(void) {
+    static bool known;
+    if (known)
+        return 0;
+    if (pthread_key_create(&room_key, PyMem_RawFree) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (pthread_key_create(&large_room_key, PyMem_RawFree) != 0) {
+        pthread_key_delete(room_key);
+        PyErr_NoMemory();
+        return -1;
+    }
+    known = true;
+    return 0;
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (*type == NULL && !PyErr_Occurred()) /* CPython 3.11, without memory for the name */
+        PyErr_NoMemory();
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
+}
+
+static int execute(PyObject *module) {
+    if (native != &nobody) {
+        PyErr_SetString(PyExc_ImportError, "_native: another interpreter of this process has it");
+        return -1;
+    }
+    native = PyModule_GetState(module);
+#define TELL(number) PyModule_AddIntConstant(module, #number, number) < 0 ||
+#define ADD_TYPE(Type) add_type(module, &Type##_spec, &native->type.Type) < 0 ||
+    if (know_keys() < 0 || know_names() < 0 || NUMBERS(TELL) TYPES(ADD_TYPE)
+        PyModule_AddStringConstant(module, "SOURCES", NATIVE_SOURCES) < 0) {
+        free_state(module);
+        return -1;
+    }
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "thousand_island_sync._native",
+    .m_doc = "The hot path once more, in C: see `thousand_island_sync._server.accelerator`.",
+    .m_size = sizeof(Native),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = traverse_state,
+    .m_clear = clear_state,
+    .m_free = free_state,
+};
+
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

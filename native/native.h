@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 /* The slots that are read and written here: (class, as it is given to `bind`; slot). */
 #define FIELDS(X)                                                                              \
@@ -43,22 +44,41 @@
 #define DECLARE_OBJECT(name) PyObject *name;
 #define DECLARE_TYPE(name) PyTypeObject *name;
 
+/* The types that are ours; types.h says how one is declared. */
+#define TYPES(X)                                                                               \
+    X(Lock) X(RLock) X(Wire) X(Stream) X(Task) X(Worker) X(Deadlines) X(WatchdogTimer)         \
+    X(RunQueue) X(BlockingEstimate) X(Runner)
+
+/* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
+typedef int (*OpenSSL)(void *of, void *bytes, int size);
+
+/* The state of the module: first the objects, then all else. */
 typedef struct {
-    struct { FIELDS(DECLARE_FIELD) } at; /* where in an object each slot is */
     struct { THINGS(DECLARE_OBJECT) } its;
     struct { THINGS(DECLARE_TYPE) } seen;
     struct { NAMES(DECLARE_OBJECT) } name;
+    struct { TYPES(DECLARE_TYPE) } type;
     /* Methods of the standard library's types, unbound: no look-up for each call. */
     PyObject *deque, *popleft, *append, *fileno, *epoll_fileno;
     PyTypeObject *socket_type;
-    PyObject *missing, *zero, *dontwait, *quietly, *chunk;
+    PyObject *zero, *dontwait, *quietly, *chunk;
+    /* `Classified.UNKNOWN` and `.QUICK`: of each other a thread gives its permit away before it
+       calls. */
+    PyObject *unknown, *quick;
+    PyObject *lock_watch;
+    PyObject *part, *nothing, *whole, *some; /* of `_tls.states.Unread` */
+    struct { FIELDS(DECLARE_FIELD) } at; /* where in an object each slot is */
+    OpenSSL ssl_read, ssl_write, bio_read, bio_write; /* none: there is no short cut */
+    bool is_bound;
 } Native;
 
-extern Native native;
+/* That of the module: there is one in a process. Another interpreter gets the Python. When it has
+   gone, what is left of its objects finds an empty one. */
+extern Native *native;
 
 /* A slot of an object that is known to be of this class: its place, to be written. */
 #define SLOT(object, class, slot)                                                              \
-    place_of_slot(object, native.its.class, native.at.class##__##slot)
+    place_of_slot(object, native->its.class, native->at.class##__##slot)
 /* What is in it, borrowed; NULL, with AttributeError: nothing is. */
 #define GET(object, class, slot) in_slot(object, *SLOT(object, class, slot), #slot)
 /* The same as a new reference: of what is called, or used after anything was. */
@@ -117,10 +137,10 @@ static inline bool is_exactly(PyObject *object, PyObject *class) {
 
 /* Whether it is one of a class or of one below it: the one that was seen last is known. */
 #define IS_A(object, class)                                                                    \
-    (Py_TYPE(object) == native.seen.class ||                                                   \
-     is_below(object, native.its.class, &native.seen.class))
+    (Py_TYPE(object) == native->seen.class ||                                                   \
+     is_below(object, native->its.class, &native->seen.class))
 /* 0, or -1 with TypeError. */
-#define TAKES(object, class) (IS_A(object, class) ? 0 : not_taken(object, native.its.class))
+#define TAKES(object, class) (IS_A(object, class) ? 0 : not_taken(object, native->its.class))
 
 bool is_below(PyObject *object, PyObject *class, PyTypeObject **seen);
 int not_taken(PyObject *object, PyObject *class);
@@ -146,7 +166,7 @@ static inline int done(PyObject *result) {
 }
 
 static inline int append(PyObject *deque, PyObject *item) {
-    return done(call2(native.append, deque, item));
+    return done(call2(native->append, deque, item));
 }
 
 /* lock.c */
@@ -155,12 +175,11 @@ typedef struct {
     PyThread_type_lock lock;
     const int *owner; /* where the thread that holds it counts; NULL: none does */
     PyObject *references;
-    int rank;  /* its place in the order of `_base.locks` */
-    int again; /* how often its owner holds it beyond the first time */
+    short rank;  /* its place in the order of `_base.locks` */
+    short counts; /* it is an RLock */
+    int again;   /* how often its owner holds it beyond the first time */
 } Lock;
 
-extern PyTypeObject Lock_Type, RLock_Type;
-extern PyObject *lock_watch;
 PyObject *watch_locks(PyObject *module, PyObject *watch);
 PyObject *holds_any(PyObject *module, PyObject *ignored);
 PyObject *holds_none(PyObject *module, PyObject *ignored);
@@ -233,11 +252,10 @@ PyObject *native_send(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *native_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 /* tls.c */
 PyObject *bind_tls(PyObject *module, PyObject *arguments);
-int add_tls_types(PyObject *module);
 int tls_drained(PyObject *source);
 /* types.c */
-int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
-int add_scheduler_types(PyObject *module);
+#define DECLARE_SPEC(Type) extern PyType_Spec Type##_spec;
+TYPES(DECLARE_SPEC)
 PyObject *classify(PyObject *module, PyObject *args);
 
 #endif

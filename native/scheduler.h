@@ -31,17 +31,9 @@ STRUCT(RunQueue, )
 STRUCT(BlockingEstimate, )
 STRUCT(Runner, )
 
-#define TYPES(X)                                                                               \
-    X(Task) X(Worker) X(Deadlines) X(WatchdogTimer) X(RunQueue) X(BlockingEstimate)   \
-    X(Runner)
-#define DECLARE_C_TYPE(Type) extern PyTypeObject *Type##_Type;
-TYPES(DECLARE_C_TYPE)
-
-/* `Classified.UNKNOWN` and `.QUICK`: of each other a thread gives its permit away before it
-   calls. */
-extern PyObject *unknown, *quick;
 static inline bool is_quick(Task *task) {
-    return task->classified != NULL && (task->classified == unknown || task->classified == quick);
+    return task->classified != NULL &&
+           (task->classified == native->unknown || task->classified == native->quick);
 }
 
 /* Whether `__init__` has been called, by one of the fields that it fills; -1: AttributeError. */

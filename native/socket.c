@@ -6,9 +6,9 @@
 /* How many bytes a sink took at once; negative as of `Sink.send`. -1: it raised. */
 static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
     *sent = 0;
-    if (!Py_IS_TYPE(sink, native.socket_type)) {
-        PyObject *arguments[] = {sink, data, native.quietly};
-        PyObject *taken = PyObject_VectorcallMethod(native.name.send, arguments, 3, NULL);
+    if (!Py_IS_TYPE(sink, native->socket_type)) {
+        PyObject *arguments[] = {sink, data, native->quietly};
+        PyObject *taken = PyObject_VectorcallMethod(native->name.send, arguments, 3, NULL);
         if (taken == NULL) {
             if (!PyErr_ExceptionMatches(PyExc_BlockingIOError))
                 return -1;
@@ -51,7 +51,7 @@ PyObject *socket_received(PyObject *socket, PyObject *data, Py_ssize_t size) {
     if (IS(reader, Reader, buffer, Py_None))
         return count(reader, size) < 0 ? NULL : Py_NewRef(data);
     Py_INCREF(reader);
-    PyObject *whole = PyObject_CallMethodOneArg(reader, native.name.received, data);
+    PyObject *whole = PyObject_CallMethodOneArg(reader, native->name.received, data);
     Py_DECREF(reader);
     return whole;
 }
@@ -73,8 +73,8 @@ static PyObject *sent_all(PyObject *self, PyObject *turn, PyObject *given, Py_ss
         put(SLOT(self, Writer, answered), received);
     lock_release(turn);
     PyObject *length = counted ? PyLong_FromSsize_t(sent) : NULL;
-    if (length != NULL && heard(native.its.socket_send) &&
-        done(PyObject_CallMethodObjArgs(self, native.name.tell_sent, given, length, NULL)) < 0)
+    if (length != NULL && heard(native->its.socket_send) &&
+        done(PyObject_CallMethodObjArgs(self, native->name.tell_sent, given, length, NULL)) < 0)
         Py_CLEAR(length);
     return length;
 }
@@ -112,14 +112,14 @@ static PyObject *send_now(PyObject *self, PyObject *turn, PyObject *data, PyObje
         lock_release(turn);
         return NULL;
     }
-    if (IS(stream, Duplex, state, native.its.OPEN)) {
+    if (IS(stream, Duplex, state, native->its.OPEN)) {
         PyObject *sink = HOLD(self, Writer, _sink);
         int failed = sink == NULL ? -1 : push(sink, data, &sent);
         Py_XDECREF(sink);
         if (failed < 0) {
             bool system = PyErr_ExceptionMatches(PyExc_OSError);
             lock_release(turn);
-            return system ? handled(self, native.name._broke_off, NULL) : NULL;
+            return system ? handled(self, native->name._broke_off, NULL) : NULL;
         }
     }
     if (sent == PyBytes_GET_SIZE(data)) {
@@ -128,7 +128,7 @@ static PyObject *send_now(PyObject *self, PyObject *turn, PyObject *data, PyObje
         /* Negative: all that was taken counts as sent, but a rest waits to be flushed. */
         PyObject *already = PyLong_FromSsize_t(sent >= 0 ? sent : ~sent);
         if (already != NULL)
-            result = PyObject_CallMethodObjArgs(self, native.name._send_rest, data, already, given,
+            result = PyObject_CallMethodObjArgs(self, native->name._send_rest, data, already, given,
                                                 NULL);
         if (result == NULL)
             lock_release(turn); /* it is ours still if it was not even called */
@@ -141,10 +141,10 @@ PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, P
     PyObject *writer = Py_XNewRef(writer_of(self));
     PyObject *turn = writer == NULL ? NULL : HOLD(writer, Writer, _sending), *result = NULL;
     PyObject *data = turn != NULL && count == 1 && names == NULL ? one_piece(args[0]) : NULL;
-    if (data != NULL && Py_IS_TYPE(turn, &Lock_Type) && lock_try(turn))
+    if (data != NULL && Py_IS_TYPE(turn, native->type.Lock) && lock_try(turn))
         result = send_now(writer, turn, data, args[0]);
     else if (!PyErr_Occurred())
-        result = call_original(native.its.send, self, args, count, names);
+        result = call_original(native->its.send, self, args, count, names);
     Py_XDECREF(data);
     Py_XDECREF(turn);
     Py_XDECREF(writer);
@@ -174,8 +174,8 @@ static PyObject *wait_again(PyObject *self, PyObject *turn, int fd, Py_ssize_t l
         Py_XDECREF(data);
         return result;
     }
-    if (failed < 0 || (heard(native.its.socket_recv) &&
-                       done(PyObject_CallMethodOneArg(self, native.name.tell, data)) < 0))
+    if (failed < 0 || (heard(native->its.socket_recv) &&
+                       done(PyObject_CallMethodOneArg(self, native->name.tell, data)) < 0))
         Py_CLEAR(data);
     return data;
 }
@@ -192,7 +192,7 @@ static PyObject *receive_again(PyObject *self, Py_ssize_t length) {
     if (known == (unsigned long)-1 && PyErr_Occurred())
         return NULL;
     if (known != PyThread_get_thread_ident() || length <= 0 || length > CHUNK ||
-        !Py_IS_TYPE(sock, native.socket_type) || !Py_IS_TYPE(turn, &Lock_Type))
+        !Py_IS_TYPE(sock, native->socket_type) || !Py_IS_TYPE(turn, native->type.Lock))
         return NULL;
     int fd;
     PyObject *data = NULL;
@@ -216,10 +216,10 @@ static void close_without_memory(PyObject *self) {
         PyErr_Clear();
         return;
     }
-    set(SLOT(stream, Duplex, state), native.its.CLOSED_STATE);
-    set(SLOT(stream, Duplex, waiter), native.zero);
+    set(SLOT(stream, Duplex, state), native->its.CLOSED_STATE);
+    set(SLOT(stream, Duplex, waiter), native->zero);
     PyObject *connection = HOLD(stream, Duplex, connection);
-    if (connection == NULL || PyObject_SetAttr(connection, native.name.alert, Py_True) < 0)
+    if (connection == NULL || PyObject_SetAttr(connection, native->name.alert, Py_True) < 0)
         PyErr_Clear(); /* a stand-in's, which has no steps */
     Py_XDECREF(connection);
 }
@@ -229,7 +229,7 @@ static void close_without_memory(PyObject *self) {
 static void close_after_loss(PyObject *self) {
     PyObject *kind, *error, *traceback;
     PyErr_Fetch(&kind, &error, &traceback);
-    if (done(PyObject_CallMethodNoArgs(self, native.name.close)) < 0) {
+    if (done(PyObject_CallMethodNoArgs(self, native->name.close)) < 0) {
         PyErr_Clear(); /* what is told of is worse */
         close_without_memory(self);
     }
@@ -249,5 +249,5 @@ PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, P
         if (data != NULL || PyErr_Occurred())
             return data;
     }
-    return call_original(native.its.recv, self, args, count, names);
+    return call_original(native->its.recv, self, args, count, names);
 }

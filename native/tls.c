@@ -14,15 +14,6 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-/* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
-typedef int (*OpenSSL)(void *of, void *bytes, int size);
-
-/* What `bind_tls` was given; nothing: there is no short cut. */
-static struct {
-    OpenSSL ssl_read, ssl_write, bio_read, bio_write;
-    PyObject *part, *nothing, *whole, *some; /* of `_tls.states.Unread` */
-} tls;
-
 #define Wire_FIELDS(O, R, B, D, N)                                                             \
     R(sock) O(source) O(held) B(owed) B(kernel_drained) B(reads_ended) B(exposed) N(recv_wants)    \
     N(send_wants)
@@ -30,8 +21,6 @@ static struct {
 #define Stream_FIELDS(O, R, B, D, N) R(lock) R(wire) R(keeps) O(unread) B(large)
 STRUCT(Wire, )
 STRUCT(Stream, void *ssl; void *in; void *out;)
-
-extern PyTypeObject *Wire_Type, *Stream_Type;
 
 /* `READ` and `WRITE`; what encryption adds to a small record, and more. */
 enum { WANTS_READ = 1, WANTS_WRITE = 4, ADDED = 256 };
@@ -44,7 +33,7 @@ static PyObject *fetch(Wire *self) {
     if (source == NULL)
         return unset((PyObject *)self, "source");
     int fd;
-    if (!Py_IS_TYPE(source, native.socket_type)) {
+    if (!Py_IS_TYPE(source, native->socket_type)) {
         data = PyObject_CallMethod(source, "recv", "ii", LARGEST, MSG_DONTWAIT);
         if (data == NULL && PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
             PyErr_Clear();
@@ -125,7 +114,7 @@ static Py_ssize_t room_for(int fd, Py_ssize_t size) {
 
 static int Stream_init(Stream *self, PyObject *arguments, PyObject *names) {
     PyObject *lock, *wire;
-    if (!PyArg_ParseTuple(arguments, "O!O!", &RLock_Type, &lock, Wire_Type, &wire))
+    if (!PyArg_ParseTuple(arguments, "O!O!", native->type.RLock, &lock, native->type.Wire, &wire))
         return -1;
     (void)names;
     set(&self->lock, lock);
@@ -141,7 +130,7 @@ static PyObject *stream_place(PyObject *object, PyObject *arguments) {
     if (PyTuple_GET_SIZE(arguments) > 0 &&
         !PyArg_ParseTuple(arguments, "KKKO", &ssl, &in, &out, &keeps))
         return NULL;
-    bool all = ssl != 0 && in != 0 && out != 0 && tls.bio_write != NULL; /* all four are there */
+    bool all = ssl != 0 && in != 0 && out != 0 && native->bio_write != NULL; /* all four are there */
     self->ssl = all ? (void *)ssl : NULL;
     self->in = (void *)in;
     self->out = (void *)out;
@@ -187,7 +176,7 @@ static void note(Stream *self, PyObject *fetched) {
     const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(fetched);
     Py_ssize_t size = PyBytes_GET_SIZE(fetched);
     bool whole = size > 5 && size == (bytes[3] << 8 | bytes[4]) + 5;
-    set(&self->unread, whole && self->unread == tls.nothing ? tls.whole : tls.some);
+    set(&self->unread, whole && self->unread == native->nothing ? native->whole : native->some);
     if (size > LARGE)
         self->large = 1;
 }
@@ -196,18 +185,18 @@ static void note(Stream *self, PyObject *fetched) {
 static PyObject *decrypt(Stream *self, PyObject *fetched, Py_ssize_t length) {
     Py_ssize_t size = PyBytes_GET_SIZE(fetched);
     /* A whole record takes more than what is in it. */
-    Py_ssize_t most = self->unread == tls.whole && size < RECORD ? size : RECORD;
+    Py_ssize_t most = self->unread == native->whole && size < RECORD ? size : RECORD;
     PyObject *data = PyBytes_FromStringAndSize(NULL, most < length ? most : length);
     if (data == NULL)
         return NULL;
     PyThreadState *here = size > LARGE ? PyEval_SaveThread() : NULL;
-    int count = 0, taken = tls.bio_write(self->in, PyBytes_AS_STRING(fetched), (int)size);
+    int count = 0, taken = native->bio_write(self->in, PyBytes_AS_STRING(fetched), (int)size);
     if (taken == size)
-        count = tls.ssl_read(self->ssl, PyBytes_AS_STRING(data), (int)PyBytes_GET_SIZE(data));
+        count = native->ssl_read(self->ssl, PyBytes_AS_STRING(data), (int)PyBytes_GET_SIZE(data));
     take_after_short_call(here);
     if (taken == size && count > 0) {
-        if (_PyBytes_Resize(&data, count) == 0 && self->unread == tls.whole && count < length)
-            set(&self->unread, tls.nothing);
+        if (_PyBytes_Resize(&data, count) == 0 && self->unread == native->whole && count < length)
+            set(&self->unread, native->nothing);
         return data;
     }
     Py_DECREF(data);
@@ -218,7 +207,7 @@ static PyObject *decrypt(Stream *self, PyObject *fetched, Py_ssize_t length) {
 
 /* With the lock: whether the common case it is. What is unset is not. */
 static bool one_record_may_come(Stream *self, Wire *wire) {
-    return self->ssl != NULL && (self->unread == tls.nothing || self->unread == tls.part) &&
+    return self->ssl != NULL && (self->unread == native->nothing || self->unread == native->part) &&
            self->unread != NULL && !wire->reads_ended && !wire->owed;
 }
 
@@ -260,11 +249,11 @@ static PyObject *stream_recv(PyObject *object, PyObject *const *args, Py_ssize_t
 
 /* As `Stream.drained` where no question has to be asked; -1: that must be, or it is none. */
 int tls_drained(PyObject *source) {
-    if (tls.bio_write == NULL || !PyObject_TypeCheck(source, Stream_Type))
+    if (native->bio_write == NULL || !PyObject_TypeCheck(source, native->type.Stream))
         return -1;
     Stream *self = (Stream *)source;
     if (self->wire == NULL || self->large || self->ssl == NULL ||
-        (self->unread != tls.nothing && self->unread != tls.part))
+        (self->unread != native->nothing && self->unread != native->part))
         return -1;
     return ((Wire *)self->wire)->kernel_drained;
 }
@@ -295,11 +284,11 @@ static PyObject *seal_and_send(Stream *self, Wire *wire, int fd, char *bytes, Py
     PyThreadState *here = size > LARGE ? PyEval_SaveThread() : NULL;
     while (begun < size && count > 0) {
         Py_ssize_t left = size - begun;
-        count = tls.ssl_write(self->ssl, bytes + begun, (int)(left < RECORD ? left : RECORD));
+        count = native->ssl_write(self->ssl, bytes + begun, (int)(left < RECORD ? left : RECORD));
         begun += count > 0 ? count : 0;
     }
     if (count > 0) {
-        total = tls.bio_read(self->out, sealed, (int)room);
+        total = native->bio_read(self->out, sealed, (int)room);
         assert(total > 0); /* SSL_write(3) puts out at once what it takes */
         total = total > 0 ? total : 0;
         if (here == NULL && total < room)
@@ -353,7 +342,7 @@ static PyObject *stream_send(PyObject *object, PyObject *const *args, Py_ssize_t
     if (begin(self, &wire, &lock) == 0) {
         common = view.obj != NULL && view.len > 0 && self->ssl != NULL &&
                  wire->held == Py_None && wire->sock != NULL &&
-                 Py_IS_TYPE(wire->sock, native.socket_type);
+                 Py_IS_TYPE(wire->sock, native->socket_type);
         if (common)
             result = send_records(self, wire, &view);
         end(wire, lock);
@@ -385,13 +374,6 @@ TYPE(Wire, "TLSWire", BEGINS(Wire) DOES(Wire))
 #define Self Stream
 TYPE(Stream, "TLSStream", BEGINS(Stream) DOES(Stream))
 
-/* Both, for a module. Other interpreters of the process have the same. */
-int add_tls_types(PyObject *module) {
-    if (add_type(module, &Wire_spec, &Wire_Type) < 0)
-        return -1;
-    return add_type(module, &Stream_spec, &Stream_Type);
-}
-
 /* bind_tls((part, nothing, whole, some), (ssl_read, ssl_write, bio_read, bio_write)): from now on
    there is a short cut. */
 PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments) {
@@ -400,18 +382,18 @@ PyObject *bind_tls(PyObject *Py_UNUSED(module), PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "(OOOO)(KKKK)", &part, &nothing, &whole, &some, functions,
                           functions + 1, functions + 2, functions + 3))
         return NULL;
-    if (native.missing == NULL || tls.bio_write != NULL)
+    if (!native->is_bound || native->bio_write != NULL)
         return PyErr_Format(PyExc_RuntimeError, "bind_tls: the module is taken");
     for (int which = 0; which < 4; which++)
         if (functions[which] == 0)
             return PyErr_Format(PyExc_TypeError, "bind_tls: function %d is nowhere", which);
-    tls.part = Py_NewRef(part);
-    tls.nothing = Py_NewRef(nothing);
-    tls.whole = Py_NewRef(whole);
-    tls.some = Py_NewRef(some);
-    tls.ssl_read = (OpenSSL)functions[0];
-    tls.ssl_write = (OpenSSL)functions[1];
-    tls.bio_read = (OpenSSL)functions[2];
-    tls.bio_write = (OpenSSL)functions[3];
+    native->part = Py_NewRef(part);
+    native->nothing = Py_NewRef(nothing);
+    native->whole = Py_NewRef(whole);
+    native->some = Py_NewRef(some);
+    native->ssl_read = (OpenSSL)functions[0];
+    native->ssl_write = (OpenSSL)functions[1];
+    native->bio_read = (OpenSSL)functions[2];
+    native->bio_write = (OpenSSL)functions[3];
     Py_RETURN_NONE;
 }

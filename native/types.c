@@ -12,15 +12,13 @@ int was_made(PyObject *object, PyObject *filled) {
 
 /* ---- a task ------------------------------------------------------------------ */
 
-PyObject *unknown, *quick;
-
 /* classify(unknown, quick): a new task is the first. */
 PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *first, *second;
     if (!PyArg_ParseTuple(args, "OO", &first, &second))
         return NULL;
-    set(&unknown, first);
-    set(&quick, second);
+    set(&native->unknown, first);
+    set(&native->quick, second);
     Py_RETURN_NONE;
 }
 
@@ -37,7 +35,7 @@ static int Task_init(Task *self, PyObject *args, PyObject *Py_UNUSED(names)) {
     set(&self->no_sample, Py_False);
     set(&self->reads, Py_True);
     set(&self->timer, Py_None);
-    put(&self->classified, Py_XNewRef(unknown));
+    put(&self->classified, Py_XNewRef(native->unknown));
     return 0;
 }
 
@@ -76,7 +74,7 @@ static bool is_made(PyObject *filled) {
 }
 
 static int Worker_init(Worker *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(names)) {
-    if (is_made(self->parked) || (self->parked = PyObject_CallNoArgs(native.deque)) == NULL)
+    if (is_made(self->parked) || (self->parked = PyObject_CallNoArgs(native->deque)) == NULL)
         return -1;
     set(&self->task, Py_None);
     self->permit = 1;
@@ -86,7 +84,7 @@ static int Worker_init(Worker *self, PyObject *Py_UNUSED(args), PyObject *Py_UNU
 static int Deadlines_init(Deadlines *self, PyObject *args, PyObject *Py_UNUSED(names)) {
     PyObject *clock;
     if (is_made(self->calls) || !PyArg_ParseTuple(args, "O", &clock) ||
-        (self->calls = PyObject_CallNoArgs(native.deque)) == NULL)
+        (self->calls = PyObject_CallNoArgs(native->deque)) == NULL)
         return -1;
     self->_clock = Py_NewRef(clock);
     self->_next = Py_HUGE_VAL;
@@ -96,10 +94,10 @@ static int Deadlines_init(Deadlines *self, PyObject *args, PyObject *Py_UNUSED(n
 static int RunQueue_init(RunQueue *self, PyObject *args, PyObject *Py_UNUSED(names)) {
     PyObject *lock, *tasks, *deadlines, *timer;
     if (is_made(self->lock) ||
-        !PyArg_ParseTuple(args, "OO!O!O!", &lock, &PyDict_Type, &tasks, Deadlines_Type,
-                          &deadlines, WatchdogTimer_Type, &timer) ||
+        !PyArg_ParseTuple(args, "OO!O!O!", &lock, &PyDict_Type, &tasks, native->type.Deadlines,
+                          &deadlines, native->type.WatchdogTimer, &timer) ||
         was_made(deadlines, ((Deadlines *)deadlines)->calls) < 0 ||
-        (self->_ready = PyObject_CallNoArgs(native.deque)) == NULL)
+        (self->_ready = PyObject_CallNoArgs(native->deque)) == NULL)
         return -1;
     self->lock = Py_NewRef(lock);
     self->_tasks = Py_NewRef(tasks);
@@ -113,7 +111,8 @@ static int RunQueue_init(RunQueue *self, PyObject *args, PyObject *Py_UNUSED(nam
 static int Runner_init(Runner *self, PyObject *args, PyObject *Py_UNUSED(names)) {
     PyObject *queue, *estimate;
     if (is_made(self->_queue) ||
-        !PyArg_ParseTuple(args, "O!O!", RunQueue_Type, &queue, BlockingEstimate_Type, &estimate) ||
+        !PyArg_ParseTuple(args, "O!O!", native->type.RunQueue, &queue, native->type.BlockingEstimate,
+                          &estimate) ||
         was_made(queue, ((RunQueue *)queue)->lock) < 0)
         return -1;
     self->_queue = Py_NewRef(queue);
@@ -153,17 +152,3 @@ TYPE(BlockingEstimate, "BlockingEstimate", )
 #define Self Runner
 TYPE(Runner, "Runner", BEGINS(Runner) DOES(Runner))
 #undef Self
-
-int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
-    if (*type == NULL)
-        *type = (PyTypeObject *)PyType_FromSpec(spec);
-    if (*type == NULL && !PyErr_Occurred()) /* CPython 3.11, without memory for the name */
-        PyErr_NoMemory();
-    return *type == NULL ? -1 : PyModule_AddType(module, *type);
-}
-
-/* All of them, for a module. Other interpreters of the process have the same. */
-int add_scheduler_types(PyObject *module) {
-#define ADD_TYPE(Type) add_type(module, &Type##_spec, &Type##_Type) < 0 ||
-    return TYPES(ADD_TYPE) false ? -1 : 0;
-}

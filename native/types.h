@@ -30,7 +30,6 @@
 #define NUMBER_MEMBER(name) MEMBER(name, T_LONG, 0)
 
 #define TYPE(Type, called, ...)                                                                 \
-    PyTypeObject *Type##_Type;                                                                 \
     static int Type##_traverse(Type *self, visitproc visit, void *arg) {                       \
         Py_VISIT(Py_TYPE(self));                                                               \
         Type##_FIELDS(VISIT, VISIT, NO, NO, NO)                                                \
@@ -54,7 +53,7 @@
         {Py_tp_traverse, Type##_traverse}, {Py_tp_clear, Type##_clear},                        \
         {Py_tp_dealloc, Type##_dealloc},   {Py_tp_members, Type##_members},                    \
         __VA_ARGS__ {0, NULL}};                                                                \
-    static PyType_Spec Type##_spec = {                                                         \
+    PyType_Spec Type##_spec = {                                                         \
         .name = "thousand_island_sync._native." called,                                        \
         .basicsize = sizeof(Type),                                                             \
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                \

@@ -64,7 +64,7 @@ int odd_seconds(PyObject *value, double *seconds) {
 }
 
 int read_clock(PyObject *clock, double *now) {
-    if (clock == native.its.monotonic) { /* it reads this clock, too */
+    if (clock == native->its.monotonic) { /* it reads this clock, too */
         *now = seconds_now();
         return 0;
     }
@@ -80,7 +80,7 @@ int read_clock(PyObject *clock, double *now) {
 
 /* The number of a `socket.socket`, which is -1 if it is closed. */
 int descriptor(PyObject *sock, int *number) {
-    PyObject *fd = sock == NULL ? NULL : call1(native.fileno, sock);
+    PyObject *fd = sock == NULL ? NULL : call1(native->fileno, sock);
     int failed = number_of(fd, number);
     Py_XDECREF(fd);
     return failed;

@@ -137,25 +137,33 @@ def test_what_is_bound_is_looked_at(wrong):
 
 #: The module is made anew in a process of which nothing else is known to it.
 MAKE = """
-import _testcapi, collections, ctypes, os, select, socket, sys
-make = ctypes.PyDLL(sys.argv[1]).PyInit__native  # past what the import itself allocates
-make.restype = ctypes.py_object
+import _imp, _testcapi, collections, ctypes, importlib.util, os, select, socket, sys
+spec = importlib.util.spec_from_file_location("thousand_island_sync._native", sys.argv[1])
+create, execute = _imp.create_dynamic, _imp.exec_dynamic
 
 def refused():
+    module = create(spec)
     try:
-        make()
+        execute(module)
     except (MemoryError, RuntimeError):  # which is what the import of a module says
         return True
     return False
 
-def without_memory(number):  # in a child, for the types are made once in a process
+def without_memory(number):  # in a child, for it is made once in a process
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    module, met = create(spec), False  # past what the import itself allocates
     _testcapi.set_nomemory(number, number + 1)
-    met = refused()
+    try:
+        execute(module)
+    except (MemoryError, RuntimeError):
+        met = True
     _testcapi.remove_mem_hooks()
-    assert make().SOURCES
+    if met:
+        module = create(spec)
+        execute(module)
+    assert module.SOURCES
     sys.exit(met)
 
 if sys.version_info < (3, 13):  # whose own `dictresize` crashes as PyType_Ready calls it
@@ -170,7 +178,15 @@ assert refused()
 libc.pthread_key_delete(last)
 assert refused(), "it needs two"
 libc.pthread_key_delete(last - 1)
-assert make().SOURCES
+module = create(spec)
+execute(module)
+assert module.SOURCES
+try:
+    execute(create(spec))
+except ImportError as error:
+    assert "another interpreter" in str(error)
+else:
+    raise SystemExit("two modules share one state")
 """
 
 

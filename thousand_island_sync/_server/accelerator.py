@@ -17,7 +17,6 @@ from .. import events
 from .._base import waits
 from .._base.clock import now
 from .._base.compiled import compare, native, warn_of_another_version
-from .._base.options import MISSING
 from .._connection.callbacks import Callbacks
 from .._connection.machine import Machine
 from .._connection.states import State
@@ -49,7 +48,6 @@ _GIVEN: dict[str, Any] = {
     "TCPChannel": TCPChannel,
     "PARKED": State.PARKED,
     "RUNNING": State.RUNNING,
-    "MISSING": MISSING,
     "async_recv": events.handler_async_recv.receivers,
     "socket_recv": events.socket_recv.receivers,
     "socket_send": events.socket_send.receivers,
