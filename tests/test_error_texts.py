@@ -178,7 +178,7 @@ CALLS = [
     ),
     (
         lambda socket: socket.shutdown("all"),
-        'shutdown: how: got \'all\', takes "read", "write", "both" or SHUT_RD, ...',
+        'shutdown: how: got \'all\', takes "read", "write", "both", SHUT_RD, SHUT_WR or SHUT_RDWR',
     ),
     (
         lambda socket: socket.tls_info(),
@@ -233,5 +233,5 @@ def test_a_connection_that_has_ended_names_the_peer(serve, client):
     assert eventually(lambda: kept and kept[0].closed)
     host, port = kept[0].peername
     for call in (lambda: kept[0].send(b"x"), lambda: kept[0].post("x"), lambda: kept[0].call("x")):
-        with pytest.raises(SocketError, match=f"the connection with {host}:{port} has ended"):
+        with pytest.raises(SocketError, match=rf"{host}:{port}\)? (has ended|was closed)"):
             call()

@@ -103,7 +103,7 @@ class _Inheritance:
             raise ListenError(
                 errno.EADDRINUSE,
                 f"sockets: {taken[0]} is served by another server of this process; stop that one,"
-                f' or name what each shall have: "systemd:NAME"',
+                f' or give each server its own: "systemd:NAME"',
             )
         return claims
 

@@ -40,7 +40,8 @@ def shutdown(stream: Duplex, how: str | int) -> None:
     chosen = _HOW.get(how)
     if chosen is None:
         raise ValueError(
-            f'shutdown: how: got {how!r}, takes "read", "write", "both" or SHUT_RD, ...'
+            f'shutdown: how: got {how!r}, takes "read", "write", "both", SHUT_RD, SHUT_WR or'
+            " SHUT_RDWR"
         )
     writer: Writer | None = stream.writer
     waits = writer is not None and (writer.unsent > 0 or stream.channel.unfinished)

@@ -87,7 +87,7 @@ class Server(ThousandIsland):
             A connected `socket.socket`; where the server speaks TLS, an `ssl.SSLSocket`.
 
         Raises:
-            OSError: it cannot connect, or hands cannot be shaken (`ssl.SSLError`).
+            OSError: it cannot connect, or the handshake fails (`ssl.SSLError`).
             ServerNotRunning: the server does not listen.
             ConfigError: something of TLS, and the server is plain.
 

@@ -279,7 +279,7 @@ class Stream(StreamCore):
             return 0
         if not fetched:
             self._cut_short()
-            raise OSError(errno.EPIPE, "the peer has gone, in the middle of a handshake")
+            raise OSError(errno.EPIPE, "connection closed by the peer during the handshake")
         self._note(fetched)
         self._records.put(fetched)
         self._took_in = True
