@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib.util
 import json
+import logging
 import os
+import queue
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.programs import ROOT, program
 from tests.support import eventually, first_client, receive
+from thousand_island_sync import Handler, detach_logger
+from thousand_island_sync.testing import call
 
 FOLDER = ROOT / "docs" / "howto"
 #: The other pages have tests of their own.
@@ -132,7 +138,19 @@ def run(page, folder, environment, on_free_ports):
             (folder / SAVED[language]).write_text(text)
 
 
+@pytest.fixture
+def _log():
+    """As it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    detach_logger()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_log")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_run(page, tmp_path, environment, on_free_ports, monkeypatch, request):
     if page == "mtls-fleet":
@@ -158,6 +176,73 @@ def test_a_container_s_command_serves(tmp_path, environment, on_free_ports):
             process.send_signal(signal.SIGTERM)
             assert receive(client, 13) == b"* going away\n"
         assert process.wait(30) == 0
+
+
+# ---- what the pages say beside -----------------------------------------------------
+
+
+def names_of(page, *numbers):
+    """What some of its blocks leave."""
+    names = {"__name__": "page"}
+    python = [text for language, text in blocks(page) if language == "python"]
+    for number in numbers:
+        exec(compile(python[number], f"docs/howto/{page}.md", "exec"), names)
+    return names
+
+
+def test_an_address_is_forgotten_when_it_has_gone_and_rested(monkeypatch):
+    names = names_of("rate-limits", 0)
+    now = [1_000.0]
+    monkeypatch.setattr(names["time"], "monotonic", lambda: now[0])
+    clients = names["Clients"]()
+    for address in ("gone", "here"):
+        clients.enter(address)
+        for _ in range(names["BURST"]):
+            assert clients.take(address) == 0
+        assert clients.take(address) == 1_000 / names["RATE"]
+    clients.leave("gone")
+    clients._forget()
+    assert list(clients._known) == ["gone", "here"]
+    now[0] += names["BURST"] / names["RATE"] + 1
+    clients._forget()
+    assert list(clients._known) == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::1", True),
+    ],
+)
+def test_a_client_is_one_ipv4_address_or_one_ipv6_network(one, other, same):
+    address_of = names_of("rate-limits", 0)["address_of"]
+    assert (address_of((one, 1)) == address_of((other, 2))) is same
+
+
+@pytest.mark.parametrize("takes_it_along", [True, False])
+def test_an_executor_s_thread_sees_the_context_that_it_is_given(takes_it_along):
+    user = contextvars.ContextVar("user", default="nobody")
+
+    class Asks(Handler):
+        def handle_data(self, data, socket):
+            user.set("ada")
+            run = contextvars.copy_context().run if takes_it_along else lambda function: function()
+            with ThreadPoolExecutor(1) as executor:
+                socket.send(executor.submit(run, user.get).result().encode())
+
+    said = call(Asks, b"x")
+    assert said.sent == (b"ada" if takes_it_along else b"nobody")
+
+
+def test_a_full_queue_of_lines_drops_them(capsys):
+    handler = names_of("json-logs", 0)["QueueHandler"](queue.Queue(1))
+    for _ in range(2):
+        handler.handle(logging.makeLogRecord({"msg": "a line"}))
+    assert handler.queue.qsize() == 1
+    assert "queue.Full" in capsys.readouterr().err
 
 
 # ---- before and after -------------------------------------------------------------
