@@ -375,6 +375,22 @@ def test_of_a_crowd_eight_at_most_stand_before_whoever_comes(two_thousand):
     assert len(crowd.inside) <= 112
 
 
+def test_those_who_read_are_not_asked_about_at_each_step(two_thousand):
+    """They pay for no crowd: nothing is counted for them, and their next step is a quick one."""
+    crowd = two_thousand
+    good = Task(crowd.queue)
+    good.peer, stream = Peer.READS, SimpleNamespace(sock=good)
+    counted, before = [], crowd.reserve._clock
+    crowd.reserve._clock = lambda: (counted.append(1), before())[1]
+    assert not crowd.reserve.holds(good, stream, False)
+    assert not crowd.reserve.holds(good, stream, True)
+    assert not counted
+    assert not good.alert
+    crowd.reserve.begins_to_wait(good)  # it has filled its buffers
+    assert good.alert
+    assert good in crowd.reserve._inside
+
+
 def test_whoever_has_taken_everything_is_found_though_there_are_many(two_thousand):
     crowd = two_thousand
     slow = [*crowd.reserve._held[Peer.SLOW]]

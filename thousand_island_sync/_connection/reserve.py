@@ -8,7 +8,8 @@ the thousands that are ready meanwhile.
 What others do. Thread pools have nothing; nginx and event loops hold no thread in a send.
 
 Our decision. Once half of the pool waits in sends, threads go to connections by what their peers
-have taken, as the kernel tells. Whose peer has taken all that was sent to it gets one, always. To
+have taken, as the kernel tells. Whose peer has taken all that was sent to it gets one, always, and
+is not asked about again until it fills the kernel's buffer: those who read pay for no crowd. To
 whom nothing was sent yet, nobody knows: they get seven eighths of the pool, with those who wait,
 the latest first, as the others have waited too long for their clients already. Whose peer leaves
 bytes in the kernel's buffer gets one of the half. Until then what comes for it stays in the kernel
@@ -185,18 +186,20 @@ class Reserve:
             return self._is_held(task) if self.armed else self.leaves(task)
         if not self.armed or task.hung_up or task.stopping:
             return self.leaves(task)
-        task.alert = True
         peer = peer_of(stream)
+        if peer is not Peer.READS:
+            task.alert = True
         with self._lock:
-            self._called.discard(task)
-            self._inside.pop(task, None)
+            known = self._leaves(task, self._held.get(peer))
+            if peer is Peer.READS and not known:
+                return False
             holds = peer is not Peer.READS and len(self._inside) >= self._most(peer)
-            for kind, held in self._held.items():
-                if not (holds and kind is peer):  # else it keeps its place
-                    held.pop(task, None)
             if holds:
+                if not any(self._held.values()):
+                    self._next_more = self._clock() + _MORE_S
                 self._held[peer].setdefault(task, stream.sock)
             elif peer is not Peer.READS:
+                self._held[peer].pop(task, None)
                 self._inside[task] = self._clock() + _COUNTS_S
             chosen = self._choose()
         self._call(*chosen)
@@ -211,13 +214,23 @@ class Reserve:
     def leaves(self, task: Any) -> bool:
         """No callback of it holds a thread; or it has ended. Whether it is held back: it is not."""
         with self._lock:
-            self._called.discard(task)
-            self._inside.pop(task, None)
-            for held in self._held.values():
-                held.pop(task, None)
+            if not self._leaves(task):
+                return False  # it is one of those that read, of whom there are many
             chosen = self._choose()
         self._call(*chosen)
         return False
+
+    def _leaves(self, task: Any, stays_in: object = None) -> bool:
+        """With the lock: as `leaves`, but that it keeps its place in one row. Whether it was known
+        anywhere."""
+        known = self._inside.pop(task, None) is not None
+        self._called.discard(task)  # of those inside
+        for held in self._held.values():
+            if task in held:
+                known = True
+                if held is not stays_in:
+                    del held[task]
+        return known
 
     def _most(self, peer: Peer) -> int:
         """With the lock: how many may be inside, for one of those to come in."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: Held around what another thread than the owner does to a descriptor, and around its close.
 guard = process_lock("socket.guard")
 #: Seconds after which a send that waits for room looks whether its connection was ended for others'
-#: sake.
+#: sake, where more threads wait than may.
 LOOK_SENDING_S = 0.1
 #: And for one that waits for an upgrade to begin.
 LOOK_BARRED_S = 0.01

@@ -11,9 +11,17 @@ from .._base.wake_up import WakeUp
 from ..transports.base import WRITE
 from . import failures
 from .states import INTERRUPTED
+from .turns import LOOK_SENDING_S
 
 if TYPE_CHECKING:
     from .duplex import Duplex
+    from .payload import Payload
+    from .send_buffer import SendBuffer
+
+#: Looks of a send that waits for room until it tries all the same; seconds between two, unless more
+#: threads wait than may.
+_LOOKS = 4
+_LOOK_S = 0.25
 
 
 class Wait:
@@ -99,6 +107,27 @@ class Wait:
 
     def _nothing_came(self) -> BaseException:
         return failures.nothing_came(self._stream.connection, self._doing, self._timeout)
+
+
+def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload) -> None:
+    """Waits for room, until the payload's deadline, or until the connection was ended for others'
+    sake. Every now and then it returns although nothing has happened. With the turn to send.
+
+    A whole pool of them looks, beside those who serve: so a look does little, and there are few
+    as long as nobody must be ended.
+    """
+    fd, write = stream.sock.fileno(), stream.channel.send_wants == WRITE
+    total, looks = stream.connection.env.unsent, _LOOKS
+    while looks and buffer.failure is None and stream.sock.fileno() == fd >= 0:
+        look = LOOK_SENDING_S if total.crowded() else _LOOK_S
+        timeout = min(payload.left(), look, stream.times.look_s)
+        if timeout <= 0 or waits.wait_for(fd, write=write, timeout=timeout):
+            break
+        if buffer.ended or buffer.barrier:
+            break
+        if total.crowded():
+            total.end_slowest()
+        looks -= 1
 
 
 def wait_for_hands(stream: Duplex, doing: str, timeout: float) -> bool:

@@ -12,13 +12,13 @@ from .._base.locks import maker
 from .._base.options import MISSING, Missing
 from .._base.sigpipe import DONTWAIT, NOSIGNAL, QUIETLY
 from ..errors import SocketClosed, SocketError, SocketTimeout
-from ..transports.base import WRITE, Channel
+from ..transports.base import Channel
 from . import failures, turns
 from .keeping import Keeping
 from .payload import Payload, joined, let_go
 from .send_buffer import BLOCKED, SendBuffer
 from .states import GOES, OPEN, SHUT
-from .wait import wait_for_hands
+from .wait import wait_for_hands, wait_for_peer
 
 if TYPE_CHECKING:
     from .duplex import Duplex
@@ -315,9 +315,8 @@ class Writer:
                 waits.wait_for(stream.sock.fileno(), write=None, timeout=turns.LOOK_BARRED_S)
                 self._sending.acquire()
                 self._turn_begins()
-            elif buffer.failure is None:
-                write = channel.send_wants == WRITE
-                waits.wait_for(stream.sock.fileno(), write=write, timeout=look)
+            else:
+                wait_for_peer(stream, buffer, payload)
         finally:
             total.ends_to_wait(buffer, pooled)
             stream.times.is_over()
