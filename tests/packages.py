@@ -1,7 +1,8 @@
 """What is in the packages of a folder, and that each of them serves.
 
     python -m tests.packages FOLDER      of packages that are built
-    python -m tests.packages             follows RELEASING.md in a clean copy of what is committed
+    python -m tests.packages             follows CONTRIBUTING.md and RELEASING.md, each in a clean
+                                         copy of what is committed
 
 Each wheel that fits this machine is installed in an environment of its own, with its dependencies,
 and serves the README's first program there.
@@ -222,6 +223,10 @@ def follow(page: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        check(Path(sys.argv[1]).resolve()) if sys.argv[1:] else follow(ROOT / "RELEASING.md")
+        if sys.argv[1:]:
+            check(Path(sys.argv[1]).resolve())
+        else:
+            for name in ("CONTRIBUTING.md", "RELEASING.md"):
+                follow(ROOT / name)
     except Wrong as error:
         sys.exit(f"wrong: {error}")

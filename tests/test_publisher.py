@@ -116,8 +116,19 @@ def test_the_oldest_dependencies_that_the_package_takes_are_those_that_are_teste
     assert "oldest" in re.split(r"[,\s]+", tox["tox"]["env_list"])
 
 
-def test_the_version_is_in_the_changelog():
-    (newest, *_) = re.findall(
-        r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text().replace("## Unreleased\n", ""), re.M
-    )
-    assert newest == __version__
+def test_the_changelog_begins_with_this_version_and_has_a_date_for_each():
+    page = (ROOT / "CHANGELOG.md").read_text()
+    first, *versions = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert first == "[Unreleased]"
+    assert versions[0].startswith(f"[{__version__}] - ")
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", one) for one in versions)
+
+
+def test_the_changelog_has_the_sections_of_its_form_in_order_and_says_nothing_twice():
+    page = (ROOT / "CHANGELOG.md").read_text()
+    order = ["Upgrading", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    for version in page.split("\n## ")[1:]:
+        sections = [name.split()[0] for name in re.findall(r"^### (.*)$", version, re.MULTILINE)]
+        assert sections == sorted(sections, key=order.index)
+        entries = re.findall(r"^- (.*)$", version, re.MULTILINE)
+        assert len(entries) == len(set(entries))
