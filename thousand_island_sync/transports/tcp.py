@@ -18,7 +18,7 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from .._base import addresses, descriptors, sigpipe, waits
@@ -187,6 +187,8 @@ class TCP(Transport):
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {**LISTENING, **INHERITED}
     LISTENING: ClassVar[frozenset[str]] = frozenset(LISTENING)
+    #: Makes the channel for a socket on which everything is set. Another one over TLS.
+    carrier: Callable[[socket.socket], Channel] = TCPChannel
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -234,10 +236,6 @@ class TCP(Transport):
         if not self._inherits:
             self._set_own(sock)
         return self.carrier(sock)
-
-    def carrier(self, sock: socket.socket) -> Channel:
-        """The channel for a socket on which everything is set."""
-        return TCPChannel(sock)
 
     def _set_own(self, sock: socket.socket) -> None:
         """What an accepted socket has not inherited."""
