@@ -11,8 +11,8 @@
    a short way to those only, of 15 instructions instead of 220. If one is not `False`, or not
    there, the Python is called, which looks itself. */
 #define Task_FIELDS(O, R, B, D, N)                                                             \
-    O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer) B(marked)     \
-    B(owned) B(wants_write) B(write_edges) D(average) D(deadline) D(timer_at) N(fd)
+    O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer)               \
+    O(write_edges) B(marked) B(owned) B(wants_write) D(average) D(deadline) D(timer_at) N(fd)
 #define Worker_FIELDS(O, R, B, D, N)                                                           \
     O(task) R(parked) B(looking) B(permit) B(waited) N(turn)
 #define Deadlines_FIELDS(O, R, B, D, N) R(_clock) R(calls) D(_next)

@@ -24,10 +24,12 @@ PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args) {
 
 static int Task_init(Task *self, PyObject *args, PyObject *Py_UNUSED(names)) {
     long fd;
-    if (!PyArg_ParseTuple(args, "l", &fd))
+    if (PyTuple_GET_SIZE(args) != 1)
+        return no_number(args);
+    if (whole(PyTuple_GET_ITEM(args, 0), &fd) < 0)
         return -1;
     self->fd = fd;
-    self->write_edges = 1;
+    set(&self->write_edges, Py_True);
     self->deadline = self->timer_at = Py_HUGE_VAL;
     set(&self->alert, Py_False);
     set(&self->attached, Py_False);

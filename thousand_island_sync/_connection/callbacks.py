@@ -51,7 +51,6 @@ RAISED: tuple[tuple[type[SocketError], Cause], ...] = (
     (SocketError, Cause.ERROR),
 )
 
-
 #: Callbacks after which the read timeout begins anew.
 _BEGIN_ANEW = ("handle_connection", "handle_data")
 #: Where an error is no `handler.error`: the connection ends for another reason.
@@ -126,10 +125,11 @@ class Callbacks:
     # ---- calling it -------------------------------------------------------------
 
     def make(self, env: Environment, reader: Reader) -> None:
-        """Makes the handler. Raises BaseException: whatever its `__init__` did."""
+        """Makes the handler; the read timeout begins. Raises BaseException: what that raised."""
         handlers = env.handlers
-        self._handler = self._receiver = handler = handlers.make(self._context)
+        self._handler = self._receiver = handler = self._context.run(handlers.new)
         self._reader = reader
+        self.read_deadline = self._clock() + self.read_timeout
         if handlers.framed or handler._sets_framing:
             self.cut_frames()
         if self._whose.alert:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -60,15 +61,13 @@ class Handlers:
 
     def __init__(self, cls: type[Handler], options: Any, context: contextvars.Context) -> None:
         self._cls = cls
-        self._options = options
+        #: Makes one, in the context that is its own. Raises BaseException: whatever its
+        #: `__init__` did.
+        self.new: Callable[[], Handler] = functools.partial(cls, options)
         self.new_context = context.copy
         self.name = cls.__name__
         self.framed = has_framing(cls)
         self.drain = cls.handle_drain is not Handler.handle_drain
-
-    def make(self, context: contextvars.Context) -> Handler:
-        """Raises BaseException: whatever its `__init__` did."""
-        return context.run(self._cls, self._options)
 
     def may_make(self, handler: Handler) -> bool:
         """Whether it is of their class, which by `__new__` may make others. Thread: any."""

@@ -73,6 +73,8 @@ class BlockingEstimate(EstimateCore):
     def introduce(self, tasks: Iterable[Task]) -> None:
         """New ones, for all that is known, are as others of their class. Without the lock."""
         average = self.tendency.average
+        if not average:
+            return  # as they were made
         for task in tasks:
             task.average = average
             if average > HAND_OFF_COST:
