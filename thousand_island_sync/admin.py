@@ -51,10 +51,11 @@ class AdminServer:
 
     Args:
         servers: one or more; they need not have been started.
-        path: of the socket's file; a stale one is replaced. A relative one is made absolute here.
+        path: the socket's file. A stale file is replaced; a relative path is made absolute.
 
     Raises:
-        ConfigError: there is no server, or one of them is none; `path` is no path.
+        ConfigError: there is no server, one of them is not a `ThousandIsland`, or `path` is not a
+            path.
 
     Thread: any.
     """
@@ -91,7 +92,7 @@ class AdminServer:
             This object.
 
         Raises:
-            ListenError: the path cannot be had: a live server answers there, say.
+            ListenError: the path cannot be used, for example because a live server answers there.
             ThousandIslandError: it was started already, or no thread can be started.
         """
         if self._lines is not None:

@@ -29,17 +29,18 @@ class HealthServer(BesideServers):
       those of each under `servers`.
     - `/metrics`: 404 without the extra `prometheus`.
 
-    It has a listener and one thread of its own, which calls nothing that waits: it answers while
-    every callback blocks, out of the server's limits, and after a stop. A request may have 4 KiB
-    and take 2 s. It asks nobody who they are: listen where only those come who may know.
+    It has a listener and one thread of its own, which never waits for the servers. So it answers
+    while every callback blocks, outside the servers' limits, and after a stop. A request may have
+    4 KiB and take 2 s. It checks no permissions: listen where only your own systems can connect.
 
     Args:
         servers: one or more; they need not have been started.
         host: as the option of `TCP`: a name, an address, or `unix:PATH`.
-        port: 0 takes a free one, which `local_address` tells; a Unix socket has none.
+        port: TCP port; 0 takes a free one, which `local_address` has; a Unix socket has none.
 
     Raises:
-        ConfigError: there is no server, or one of them is none; `host` or `port` has a wrong value.
+        ConfigError: there is no server, or one of them is not a `ThousandIsland`; `host` or `port`
+            has a wrong value.
 
     Thread: any.
     """

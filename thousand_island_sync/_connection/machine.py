@@ -1,13 +1,13 @@
 """One connection: a state machine that is run in steps and says how it goes on.
 
-The facts. A connection belongs to one thread at a time, its owner: the one that runs it. What
-others want of it (a message, an end, a stop) they leave where the owner will look, then have the
-scheduler run it; they never act on it in place. A step is at most one message and one piece of
-data, and returns a verdict: park until an event or the deadline, run again, done.
+The facts. A connection belongs to one thread at a time, its owner: the one that runs it. Other
+threads never act on the connection. They leave a request (a message, an end, a stop) where the
+owner will look, and have the scheduler run the connection. A step handles at most one message and
+one piece of data. It returns a verdict: park until an event or the deadline, run again, or done.
 
-`alert` is the one flag that leads off the hot path. Whoever leaves something sets it afterwards;
-the owner clears it before it looks. So what is left is seen, at worst once too often. Where it goes
-and how it ends is in the tables of `_connection.states`.
+`alert` is the one flag that leads off the hot path. A thread that leaves a request sets it
+afterwards; the owner clears it before it looks. So every request is seen, at worst once too often.
+The states, and how a connection ends, are in the tables of `_connection.states`.
 
 A read deadline that has passed is believed only after a receive found nothing: bytes
 win. The total deadline is looked at first: it holds however many bytes come.

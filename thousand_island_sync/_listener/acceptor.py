@@ -1,11 +1,10 @@
 """Acceptor threads: wait for a client, find it a place, hand it to the scheduler.
 
-Nothing here ends an acceptor but its wake-up. EINVAL from accept(2) means that the
-listener was shut down, or that the client has already gone; so no errno decides. An
-error that concerns one client is reported and forgotten. Where the machine is out of
-something (EMFILE, ENFILE, ENOBUFS, ENOMEM) the next attempt would fail as well: the
-waiting client is turned away with a descriptor kept spare for that, and all acceptors
-pause.
+Only its wake-up ends an acceptor. EINVAL from accept(2) means that the listener was shut
+down, or that the client has already disconnected; so no errno decides. An error that
+concerns one client is reported, and the acceptor goes on. If the machine is out of
+descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM), the next attempt would fail as
+well: the waiting client is turned away with a spare descriptor, and all acceptors pause.
 """
 
 from __future__ import annotations

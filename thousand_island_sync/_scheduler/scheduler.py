@@ -14,16 +14,16 @@ connections off the ready queue. There are as many as threads can run Python at 
 one with the GIL, the CPU count without. A thread keeps its permit from callback to
 callback, and gives it away before it waits, in one of three ways:
 
-1. It is about to wait in a call of ours (`waits.give_way`): exact, and free of cost
+1. It is about to wait in a call of this library (`waits.give_way`): exact, and free of cost
    when nothing blocks.
 2. Its connection *tends* to block, or to compute for long (`tendency`): it gives the permit
    away before the callback starts.
-3. The watchdog finds it in one callback at two looks in a row, and takes it; at
-   five, if the processor was busy meanwhile, or the thread only wants one. It looks
-   every 2 ms while callbacks run, every 8 ms where nothing has blocked for a while, and
-   not at all on an idle server, nor where requests come one by one and are quick: an
-   alarm that would wake it is stopped when they are over (`alarm`). Who runs what is
-   ready, whatever made it so, sees first that the watchdog looks or the alarm is set.
+3. The watchdog finds the thread in one callback at two looks in a row, and takes the
+   permit. It takes five looks if the processor was busy meanwhile, or if the thread only
+   waits for a processor. The watchdog looks every 2 ms while callbacks run, and every 8 ms
+   if nothing has blocked for a while. It does not look on an idle server, nor while quick
+   requests come one by one: their end stops an alarm that would wake it (`alarm`). Before a
+   thread runs a ready task, it makes sure that the watchdog looks or the alarm is set.
 
 A thread that gave its permit away finishes its callback without one. A permit that
 is given away goes to the idle thread that slept last (its cache is warm) or to a new
@@ -35,12 +35,12 @@ not who may touch what. What keeps two threads out of one connection is ownershi
 `task.owned` is true from the moment a task is put into the ready queue until the
 thread that ran it parks it, and changes only under the lock. An event for an owned
 task sets `marked`, and a marked task is not parked but run again. Clearing `marked`
-just before a run is safe without the lock: whatever set it happened before the run
+just before a run is safe without the lock: the event that set it came before the run
 looks at the descriptor.
 
 Only the owner closes a descriptor, after `forget` has taken it out of the poller and
 out of the table of tasks. A poll that was already under way may still report the number, now
-perhaps another task's: that one gets a run for nothing, which every task bears.
+perhaps another task's: that task gets a needless run, which does no harm.
 
 No callback, receiver or log handler is ever called with the lock held.
 

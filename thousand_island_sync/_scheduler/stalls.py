@@ -1,7 +1,7 @@
 """Finding threads that stand still in a callback, and taking their permits.
 
-See the essay in `scheduler`: a thread that is found in one callback at two looks in a row blocks,
-unless the processor was busy meanwhile or it only wants one; then it is given five.
+See the essay in `scheduler`. If two looks in a row find a thread in one callback, the thread
+blocks. If the processor was busy meanwhile, or the thread only waits for one, it takes five looks.
 """
 
 from __future__ import annotations

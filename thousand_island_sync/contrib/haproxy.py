@@ -17,13 +17,13 @@ __all__ = ["Agent"]
 
 
 class Agent(BesideServers):
-    """Says one line to whoever connects: a context manager.
+    """Sends one line to each client that connects: a context manager.
 
-    - `up ready N%`: N percent of the threads are in no callback, at least 1; of several servers,
-      the one with the fewest. HAProxy takes so much of the server's weight, rounded down, so
-      give it one of 100 (`weight 100`): of 1, the default, 99 % are 0.
-    - `drain`: a server drains, or takes nobody for another reason: it is not started, suspended,
-      stopping or stopped. HAProxy sends no new clients, and lets those finish that are there.
+    - `up ready N%`: N percent of the threads are free, at least 1; of several servers, the figure
+      of the one with the fewest. HAProxy multiplies the server's weight with it and rounds down, so
+      give the server a weight of 100 (`weight 100`): 99 % of the default weight, 1, are 0.
+    - `drain`: a server drains, or accepts nobody for another reason: it is not started, suspended,
+      stopping or stopped. HAProxy sends no new clients, and lets the present ones finish.
 
     It has a listener and one thread of its own, as `HealthServer`.
 
@@ -33,7 +33,8 @@ class Agent(BesideServers):
         port: 0 takes a free one, which `local_address` tells; a Unix socket has none.
 
     Raises:
-        ConfigError: there is no server, or one of them is none; `host` or `port` has a wrong value.
+        ConfigError: there is no server, or one of them is not a `ThousandIsland`; `host` or `port`
+            has a wrong value.
 
     Thread: any.
     """

@@ -44,8 +44,8 @@ def call(
 ) -> Transcript:
     """Runs a handler in memory: no socket, no thread, no event, nothing logged.
 
-    It is the connection of a server, with its time-outs and limits, on a clock that stands still
-    but for `advance`, and where a callback waits for bytes in vain.
+    It runs the connection of a real server, with its time-outs and limits. The clock stands still;
+    only `advance`, and a callback that waits for bytes in vain, move it.
 
     Args:
         handler_cls: a subclass of `Handler`.
@@ -59,15 +59,15 @@ def call(
         server_options: as `ThousandIsland` takes them.
 
     Returns:
-        What it sent, which callbacks have run, and how it ended.
+        A `Transcript`: the bytes sent, the callbacks that have run, and the end.
 
     Raises:
         AssertionError: a callback waits for bytes without a time-out, and no step is left; or the
             connection never comes to rest.
-        ConfigError: as of `ThousandIsland`.
-        TypeError: a step is none.
-        ValueError: a step of no bytes.
-        MailboxFull: a `post` finds no room.
+        ConfigError: as for `ThousandIsland`.
+        TypeError: one of the steps is not a step.
+        ValueError: a step is `b""`.
+        MailboxFull: `max_pending_messages` posted messages wait already.
 
     Thread: any; runs all of it.
     """

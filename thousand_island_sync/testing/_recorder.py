@@ -23,7 +23,7 @@ class Event(NamedTuple):
 
 
 class EventRecorder:
-    """Writes down every event, from the moment it is made until `close`, or the end of `with`.
+    """Records every event, from its construction until `close`, or the end of `with`.
 
     Args:
         servers: those whose events are wanted; none: every server's.
@@ -56,7 +56,7 @@ class EventRecorder:
         return events.ALL.values()
 
     def close(self) -> None:
-        """Hears no more; what was recorded stays. Idempotent."""
+        """Stops recording; the recorded events stay. A second call does nothing."""
         for signal in self._signals():
             signal.disconnect(self._receive)
 
@@ -76,20 +76,20 @@ class EventRecorder:
 
     @property
     def events(self) -> list[Event]:
-        """What was told so far, in order: `(name, measurements, metadata)` each; a copy."""
+        """The events so far, in order: a list of `(name, measurements, metadata)`; a copy."""
         with self._changed:
             return list(self._events)
 
     def wait_for(self, name: str, count: int = 1, timeout_ms: float | None = 5_000) -> list[Event]:
-        """Waits until an event was told so often.
+        """Waits until an event was sent `count` times.
 
         Args:
-            name: its dotted name.
-            count: how often.
+            name: the dotted name of the event.
+            count: how many of them.
             timeout_ms: milliseconds; `None`: no limit.
 
         Returns:
-            The first `count` of them, those that came before this call among them.
+            The first `count` of them, including those that came before this call.
 
         Raises:
             AssertionError: they did not come in time; names what came instead.

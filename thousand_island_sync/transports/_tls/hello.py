@@ -1,21 +1,20 @@
-"""What is decided when a client's first words have come: which host it wants, and whether it gets
-session tickets.
+"""Decisions on a client's hello: which host it wants, and whether it gets session tickets.
 
-The facts. With `OP_NO_TICKET` set beforehand OpenSSL still sends two tickets in TLS 1.3, of
-another kind. Set by the callback for server names it turns them off: OpenSSL's own rule for
-contexts that do not want them, in `final_server_name`. Only once, though: where the first hello is
-answered by a HelloRetryRequest, a second one comes, and the option must be new there. Which of
-the two it is shows in the answer.
+The facts. If `OP_NO_TICKET` is set beforehand, OpenSSL still sends two tickets in TLS 1.3, of
+another kind. If the callback for server names sets it, OpenSSL sends none: that is its own rule
+for contexts without tickets, in `final_server_name`. But this works only once. If OpenSSL answers
+the first hello with a HelloRetryRequest, a second hello comes, and the option must be newly set
+there. The answer shows which of the two hellos it belongs to.
 
-OpenSSL holds the session while that callback runs, and so does the channel its lock. Of a resumed
-session of TLS 1.2 it tells the server name that the session was made for, not what the client has
-sent (SSL_get_servername(3)).
+OpenSSL holds the session while that callback runs, and the channel holds its lock. For a resumed
+session of TLS 1.2, OpenSSL gives the server name for which the session was made, not the one that
+the client has sent (SSL_get_servername(3)).
 
-Our decision. Where there are to be no tickets, a context that has answered the first hello with a
-retry is asked again from the start, by a session that waits for the second hello; the first
-answer is dropped. The user's `sni` runs without the lock: nobody else touches a session whose
-first hello has not been answered (`Notes.hello`). It is asked once for a connection. And what the
-client sent is read from its own words where OpenSSL does not tell.
+Our decision. If there are to be no tickets and a context has answered the first hello with a retry,
+a new session starts from the beginning, and expects the second hello; the first answer is dropped.
+The user's `sni` function runs without the lock: nothing else touches a session whose first hello
+has not been answered (`Notes.hello`). It is called once for each connection. If OpenSSL does not
+give the name that the client sent, it is read from the client's bytes.
 """
 
 from __future__ import annotations

@@ -1,22 +1,23 @@
-"""The bytes of a TLS connection once hands are shaken: what a message pays for.
+"""The bytes of a TLS connection after the handshake: the path of each message.
 
-The facts. One SSL object bears one thread at a time. Decrypted bytes can wait in it while the
-poller is silent. `sendall` loses its place when it would have to wait. And a client may begin a
-renegotiation (TLS 1.2, where the context lets it), or ask for new keys (TLS 1.3): then a read has
-something to send, and a send has something to read.
+The facts. An SSL object may be used by one thread at a time. Decrypted bytes can wait in it while
+the poller is silent. `sendall` loses its place when it would have to wait. A client may begin a
+renegotiation (TLS 1.2, if the context allows it), or ask for new keys (TLS 1.3): then a read has
+to send, and a send has to read.
 
-Our decision. The lock is held around each step, never around a wait; what is waited for is left
-in the wire's `recv_wants` and `send_wants`. An answer that a read has led to goes out before the
-next read. A send that OpenSSL refuses until it has read fetches by itself what came: the poller
-will not tell the owner of that again, so it leaves word (`took_in`).
+Our decision. The lock is held around each step, never around a wait. The wire's `recv_wants` and
+`send_wants` say what to wait for. If a read causes an answer, the answer goes out before the next
+read. If OpenSSL refuses a send until it has read, the send fetches the bytes itself. The poller
+will not report these bytes to the owner again, so the send notes that (`took_in`).
 
-Whether anything is left to read is known without asking where what came is one whole record, and
-was read whole (`_tls.states.Unread`); else OpenSSL and its memory are asked. Memory that a large
-record took is let go of before a connection is parked.
+If exactly one whole record has come and was read whole, nothing is left to read
+(`_tls.states.Unread`). Otherwise OpenSSL and its memory are asked. The memory of a large record is
+released before a connection is parked.
 
-`recv` and `send` have a short cut in C (`_native.TLSStream`, native/tls.c): of one record that
-came whole, and of what goes out in one go. It calls the functions of OpenSSL that `PrivateRecords`
-calls, by their addresses, and for all else `receive`, `transmit`, and what follows them.
+`recv` and `send` have a short cut in C (`_native.TLSStream`, native/tls.c), for a single whole
+record and for data that goes out in one send. It calls the same functions of OpenSSL as
+`PrivateRecords`, by their addresses. Everything else goes to `receive`, `transmit`, and the
+methods that they call.
 """
 
 from __future__ import annotations
