@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measures ours and its peers in turn, and writes what it found.
 
-    python -m pip install '.[bench]'      # the peers, and matplotlib
+    python -m pip install '.[bench]'      # the peers
     python -m benchmarks --quick          # about ten minutes; noisy
     python -m benchmarks                  # more than an hour
     python -m benchmarks --only 'ping-*'   # scenarios of these names
@@ -110,7 +110,7 @@ def main() -> None:
             results[scenario.name] = found
             print("\n".join(report.table_of(scenario, found)), flush=True)
             report.write(folder, facts, chosen, results, failures)
-            plots.draw(folder, scenario, found)
+            plots.draw(folder / f"{scenario.name}.svg", report.table_of(scenario, found))
     print("\n".join(report.targets_table(results)))
     for failure in failures:
         print("Not measured:", failure)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import crowds, load, report
+from . import crowds, load, plots, report
 from .load import Figures, Load
 from .measure import Server
 from .targets import METRICS
@@ -131,23 +131,5 @@ def _table(axis: str, curves: list[Series]) -> list[str]:
 
 
 def _draw(path: Path, axis: str, metric: str, curves: list[Series]) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, one = pyplot.subplots(figsize=(7, 3.5))
-    for series in curves:
-        one.plot(
-            list(series.points), [row[metric] for row in series.points.values()], ".-",
-            label=series.name,
-        )  # fmt: skip
-    one.set_xlabel(axis)
-    one.set_ylabel(METRICS[metric][0])
-    one.set_ylim(bottom=0)
-    if max(max(series.points) for series in curves) > 100:
-        one.set_xscale("log")
-    one.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    found = {one.name: {x: row[metric] for x, row in one.points.items()} for one in curves}
+    path.write_text(plots.curves(axis, METRICS[metric][0], found))
