@@ -28,7 +28,7 @@ class Names(Handler):
 def written():
     """The backend of the page."""
     page = (ROOT / "docs/howto/operations.md").read_text()
-    (backend,) = re.findall(r"```\n(backend .*?)```", page, re.DOTALL)
+    (backend,) = re.findall(r"```text\n(backend .*?)```", page, re.DOTALL)
     return backend
 
 
