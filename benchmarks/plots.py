@@ -1,11 +1,12 @@
 """Draws the recorded results: `python -m benchmarks.plots` writes `docs/plots` anew.
 
-The records are the tables of `docs/explanation/benchmarks.md` and `scaling.md`, so a picture shows
-what its table says. A test draws them again and compares.
+The records are the tables of `docs/explanation/benchmarks.md` and `scaling.md`, and `soak.csv`.
+So a picture shows what was recorded. A test draws them again and compares.
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
 import math
 from collections.abc import Iterator
@@ -137,6 +138,52 @@ def curves(axis: str, column: str, found: dict[str, dict[float, float]]) -> str:
     return str(drawing)
 
 
+#: The columns of `soak.csv` -> their words, and what one unit of the picture is in them.
+SOAK = {
+    "memory_kib": ("resident memory, MiB", 1024.0),
+    "descriptors": ("open descriptors", 1.0),
+    "threads": ("threads", 1.0),
+    "p99_ms": ("99th percentile, ms (the worst of each minute)", 1.0),
+}
+
+
+def soak(rows: list[dict[str, str]]) -> str:
+    """What three servers held over time, and how quick they were: a panel for each column."""
+    title = "thousand_island_sync: a server each over TCP, TLS and a Unix socket, soaked"
+    drawing = Drawing(720, 700, title)
+    drawing.text(12, 22, title, size=14, bold=True)
+    drawing.text(12, 40, "a flat line is better; lower is better", size=11, colour=GREY)
+    left, right, height = 60.0, 640.0, 100.0
+    end = max(number(row["minute"]) for row in rows) or 1
+    kinds = list(dict.fromkeys(row["server"] for row in rows))
+    for place, (column, (words, unit)) in enumerate(SOAK.items()):
+        bottom = 180.0 + 155 * place
+        drawing.text(left, bottom - height - 14, words, bold=True)
+        most = max(number(row[column]) for row in rows) / unit
+        step = _step(most) * 2
+        for tick in range(int(most / step) + 1):
+            y = bottom - tick * step / most * height
+            drawing.line([(left, y), (right, y)], FAINT, width=1)
+            drawing.text(left - 8, y + 4, f"{tick * step:,g}", size=10, anchor="end")
+        for kind, colour in zip(kinds, itertools.cycle(_COLOURS), strict=False):
+            points = [
+                (
+                    left + number(row["minute"]) / end * (right - left),
+                    bottom - number(row[column]) / unit / most * height,
+                )
+                for row in rows
+                if row["server"] == kind
+            ]
+            drawing.line(points, colour, width=1.5)
+    for place, (kind, colour) in enumerate(zip(kinds, itertools.cycle(_COLOURS), strict=False)):
+        drawing.text(right - 130 + 50 * place, 40, kind, size=12, colour=colour, bold=True)
+    for part in range(5):
+        x = left + part / 4 * (right - left)
+        drawing.text(x, 665, f"{end * part / 4:.0f}", size=10, anchor="middle")
+    drawing.text((left + right) / 2, 686, "minutes", anchor="middle")
+    return str(drawing)
+
+
 def _step(most: float) -> float:
     """A round number that divides `most` into four to nine parts."""
     scale = 10.0 ** math.floor(math.log10(most))
@@ -159,6 +206,8 @@ def pictures() -> dict[str, str]:
     for axis, found in grouped.items():
         column, name = CURVES[axis]
         made[f"{name}.svg"] = curves(axis, column, found)
+    with (RECORDS / "soak.csv").open() as file:
+        made["soak.svg"] = soak(list(csv.DictReader(file)))
     return made
 
 

@@ -7,13 +7,14 @@ and resumed, handlers fail on purpose. Every second it is written down what each
 memory, descriptors, threads, connections, and how long a good client waited.
 
 It fails if an answer was wrong or missing, if anything grew, or if something was left. `--plot
-FILE` draws it (needs matplotlib), `--json FILE` keeps the numbers.
+FILE` draws it, `--csv FILE` keeps what is drawn, `--json FILE` all numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
 import random
 import socket
@@ -29,6 +30,7 @@ from typing import Any
 
 import trustme
 
+from benchmarks import plots
 from tests.programs import UNCHECKED, Script
 from tests.support import eventually, receive, reset
 
@@ -280,36 +282,26 @@ def report(soaks: list[Soak]) -> None:
         )
 
 
-def plot(soaks: list[Soak], path: str) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    names = {
-        "memory_kib": "memory (KiB)",
-        "descriptors": "descriptors",
-        "threads": "threads",
-        "p99_ms": "p99 (ms)",
-    }
-    figure, axes = pyplot.subplots(len(names), 1, sharex=True, figsize=(8, 9))
-    for axis, (name, label) in zip(axes, names.items(), strict=True):
-        for soak in soaks:
-            every = soak.samples[:: max(1, len(soak.samples) // 500)]
-            found = [(one["at_s"], one[name]) for one in every if one[name] is not None]
-            axis.plot(*zip(*found, strict=True), label=soak.kind, linewidth=0.8)
-        axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
-    axes[0].legend()
-    axes[-1].set_xlabel("seconds")
-    figure.tight_layout()
-    figure.savefig(path)
+def by_minute(soaks: list[Soak]) -> list[dict[str, str]]:
+    """The last sample of each minute, and the worst percentile in it: the rows of `soak.csv`."""
+    rows = []
+    for soak in soaks:
+        minutes: dict[int, list[dict[str, Any]]] = {}
+        for sample in soak.samples:
+            minutes.setdefault(int(sample["at_s"] // 60), []).append(sample)
+        for minute, samples in minutes.items():
+            row = {"server": soak.kind, "minute": str(minute)}
+            row |= {name: str(samples[-1][name]) for name in plots.SOAK}
+            row["p99_ms"] = str(max(one["p99_ms"] or 0 for one in samples))
+            rows.append(row)
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1)
-    parser.add_argument("--plot", help="an SVG file; needs matplotlib")
+    parser.add_argument("--plot", help="an SVG file")
+    parser.add_argument("--csv", help="a file for what `python -m benchmarks.plots` draws")
     parser.add_argument("--json", help="a file for all samples")
     parser.add_argument("--checked", action="store_true", help="with THOUSAND_ISLAND_DEBUG=1")
     given = parser.parse_args(arguments)
@@ -339,7 +331,14 @@ def main(arguments: list[str] | None = None) -> int:
             samples = {soak.kind: soak.samples for soak in soaks}
             Path(given.json).write_text(json.dumps(samples, indent=1))
         if given.plot:
-            plot(soaks, given.plot)
+            Path(given.plot).write_text(plots.soak(by_minute(soaks)))
+        if given.csv:
+            with open(given.csv, "w", newline="") as file:
+                writer = csv.DictWriter(
+                    file, ["server", "minute", *plots.SOAK], lineterminator="\n"
+                )
+                writer.writeheader()
+                writer.writerows(by_minute(soaks))
     failures = [failure for soak in soaks for failure in soak.failures]
     for failure in failures:
         print("FAILED", failure, file=sys.stderr)
