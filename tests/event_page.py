@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+from tests.senders import SENDERS
 from thousand_island_sync import events
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "events.md"
@@ -52,7 +53,9 @@ def _type(type_: Any) -> str:
 def page() -> str:
     lines = [_HEAD]
     for name, one in events.CATALOGUE.items():
-        lines.append(f"## `{name}`\n\n{one.description} Level: `{one.level}`.\n")
+        sent = ", or ".join(sender.words for sender in SENDERS[name])
+        about = f"Level: `{one.level}`. Thread: {sent}."
+        lines.append(f"## `{name}`\n\n{one.description} {about}\n")
         lines.append("| | key | type | |\n|---|---|---|---|")
         for kind, keys in (("measurements", one.measurements), ("metadata", one.metadata)):
             for key, (type_, meaning) in keys.items():
