@@ -25,10 +25,12 @@ import sys
 import threading
 from pathlib import Path
 
+import thousand_island_sync
 from tests.programs import ROOT, program
 from tests.support import eventually
 
 FOLDER = ROOT / "docs" / "tutorial"
+PACKAGE = Path(thousand_island_sync.__file__).parent  # the one that is tested
 PAGES = sorted(FOLDER.glob("*-*.md"), key=lambda page: int(page.name.partition("-")[0]))
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<said>[^\n]*) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
@@ -121,7 +123,9 @@ class Reader:
         commands.mkdir()
         for name, words in (("python", ""), ("thousand-island", " -m thousand_island_sync")):
             path = commands / name
-            path.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}"{words} "$@"\n')
+            path.write_text(
+                f'#!/bin/sh\nPYTHONPATH="{PACKAGE.parent}" exec "{sys.executable}"{words} "$@"\n'
+            )
             path.chmod(0o755)
         installed = importlib.metadata.entry_points(group="pytest11", name="thousand_island")
         plugin = "" if installed else "-p _thousand_island_pytest"  # as in a checkout
