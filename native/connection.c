@@ -29,14 +29,14 @@ static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
     double limit, known;
     bool plain = is_exactly(channel, native->its.TCPChannel);
     if (plain && (seconds_of(timeout, &limit) < 0 ||
-                  seconds_of(GET(channel, TCPChannel, _receive_timeout), &known) < 0))
+                  seconds_of(GET_FOUND(channel, TCPChannel, _receive_timeout), &known) < 0))
         return NULL;
     if (!plain || limit != known) {
         PyObject *arguments[] = {channel, native->chunk, timeout};
         return PyObject_VectorcallMethod(native->name.wait_recv, arguments, 3, NULL);
     }
     int fd;
-    if (descriptor(GET(channel, TCPChannel, _sock), &fd) < 0)
+    if (descriptor(GET_FOUND(channel, TCPChannel, _sock), &fd) < 0)
         return NULL;
     return receive_from(fd, CHUNK, 0);
 }
@@ -94,7 +94,7 @@ static void release(Parts *parts) {
 
 /* The machine of a task; -1: it raised. `release` is to follow either way. */
 static int hold_machine(PyObject *task, Parts *parts) {
-    *parts = (Parts){(Task *)task, HOLD(task, Connection, machine), NULL, NULL};
+    *parts = (Parts){(Task *)task, Py_XNewRef(GET_FOUND(task, Connection, machine)), NULL, NULL};
     return parts->machine == NULL ? -1 : TAKES(parts->machine, Machine);
 }
 
@@ -103,7 +103,7 @@ static int hold_the_rest(Parts *parts) {
         TAKES(parts->callbacks, Callbacks) < 0 ||
         (parts->socket = HOLD(parts->machine, Machine, socket)) == NULL)
         return -1;
-    return TAKES(parts->socket, Socket);
+    return TAKES_ONE(parts->socket, native->its.Socket, native->seen.Socket);
 }
 
 /* Parks the connection, its deadline counted from `now`. */

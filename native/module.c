@@ -8,10 +8,11 @@
    that no rule is written down twice. Where Python took two thirds of the instructions of a
    PING, they take a tenth.
 
-   How they get at the objects. The scheduler's have base types here (types.c), and so have two
-   of TLS; each has an equal in Python. All others keep their fields in `__slots__`. A slot is a
-   pointer at a fixed place in the object, and its descriptor says where; `bind` asks once.
-   Those classes are never changed, but for the methods that `_server.accelerator` puts in.
+   How they get at the objects. The scheduler's, a connection's and its stream's have base types
+   here (types.c), and so have two of TLS; each has an equal in Python. `Socket`, a connection's
+   task and its channel keep their fields in `__slots__`. A slot is a pointer at a fixed place in
+   the object, and its descriptor says where; `bind` asks once. These classes are never changed,
+   but for the methods that `_server.accelerator` puts in.
 
    The GIL. It is let go of around each system call of a message, as Python does it, so that
    whoever blocked and is back gets it soon, but not where it is hard to get back (gil.c).

@@ -8,28 +8,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The slots that are read and written here: (class, as it is given to `bind`; slot). */
+/* The slots of Python's that are read here: (class, as it is given to `bind`; slot). */
 #define FIELDS(X)                                                                              \
-    X(Connection, machine) X(Callbacks, _clock) X(Callbacks, _context)                         \
-    X(Callbacks, _receiver) X(Callbacks, read_deadline) X(Callbacks, read_timeout)              \
-    X(Machine, callbacks) X(Machine, short_proves) X(Machine, socket) X(Machine, source)      \
-    X(Machine, state)                                                                          \
-    X(Socket, _reader) X(Socket, _writer)                                                      \
-    X(Duplex, channel) X(Duplex, connection) X(Duplex, sock) X(Duplex, state)                  \
-    X(Duplex, waiter)                                                                          \
-    X(Writer, answered) X(Reader, _receiving) X(Reader, _stream) X(Reader, buffer)            \
-    X(Reader, bytes_received) X(Reader, recv_count)                                            \
-    X(Writer, _reader) X(Writer, _sending) X(Writer, _sink) X(Writer, _stream)                 \
-    X(Writer, bytes_sent) X(Writer, send_count)                                                \
+    X(Connection, machine) X(Socket, _reader) X(Socket, _writer)                               \
     X(TCPChannel, _receive_timeout) X(TCPChannel, _sock)
 
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Connection) X(Machine) X(Callbacks)                                                      \
-    X(Socket) X(Duplex) X(Reader) X(Writer) X(OPEN) X(CLOSED_STATE)                            \
-    X(TCPChannel)                                                                              \
-    X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)                           \
-    X(make_way) X(monotonic) X(send) X(recv)
+    X(Connection) X(Socket) X(TCPChannel) X(OPEN) X(CLOSED_STATE) X(PARKED) X(RUNNING)         \
+    X(async_recv) X(socket_recv) X(socket_send) X(make_way) X(monotonic) X(send) X(recv)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
@@ -47,7 +34,8 @@
 /* The types that are ours; types.h says how one is declared. */
 #define TYPES(X)                                                                               \
     X(Lock) X(RLock) X(Wire) X(Stream) X(Task) X(Worker) X(Deadlines) X(WatchdogTimer)         \
-    X(RunQueue) X(BlockingEstimate) X(Runner)
+    X(RunQueue) X(BlockingEstimate) X(Runner) X(Machine) X(Callbacks) X(Duplex) X(Reader)      \
+    X(Writer)
 
 /* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
 typedef int (*OpenSSL)(void *of, void *bytes, int size);
@@ -55,7 +43,7 @@ typedef int (*OpenSSL)(void *of, void *bytes, int size);
 /* The state of the module: first the objects, then all else. */
 typedef struct {
     struct { THINGS(DECLARE_OBJECT) } its;
-    struct { THINGS(DECLARE_TYPE) } seen;
+    struct { TYPES(DECLARE_TYPE) DECLARE_TYPE(Socket) } seen;
     struct { NAMES(DECLARE_OBJECT) } name;
     struct { TYPES(DECLARE_TYPE) } type;
     /* Methods of the standard library's types, unbound: no look-up for each call. */
@@ -76,11 +64,15 @@ typedef struct {
    gone, what is left of its objects finds an empty one. */
 extern Native *native;
 
-/* A slot of an object that is known to be of this class: its place, to be written. */
-#define SLOT(object, class, slot)                                                              \
-    place_of_slot(object, native->its.class, native->at.class##__##slot)
+/* A field of an object that is known to be of this type: its place, to be written. A build with
+   assertions (`tox -e asan`) sees to it that it was looked at. */
+#define SLOT(object, Type, slot)                                                               \
+    (assert(PyObject_TypeCheck(object, native->type.Type)), &((Type *)(object))->slot)
 /* What is in it, borrowed; NULL, with AttributeError: nothing is. */
-#define GET(object, class, slot) in_slot(object, *SLOT(object, class, slot), #slot)
+#define GET(object, Type, slot) in_slot(object, *SLOT(object, Type, slot), #slot)
+/* The same of a slot of Python's. */
+#define GET_FOUND(object, class, slot)                                                         \
+    in_slot(object, found_slot(object, native->its.class, native->at.class##__##slot), #slot)
 /* The same as a new reference: of what is called, or used after anything was. */
 #define HOLD(object, class, slot) Py_XNewRef(GET(object, class, slot))
 /* Whether it is this very object. Not if nothing is in it, so that has to lead to the Python. */
@@ -112,12 +104,10 @@ static inline void put(PyObject **field, PyObject *value) {
 
 static inline void set(PyObject **field, PyObject *value) { put(field, Py_NewRef(value)); }
 
-/* An object's class must have been looked at; a build with assertions (`tox -e asan`) sees to
-   it. */
-static inline PyObject **place_of_slot(PyObject *object, PyObject *class, Py_ssize_t at) {
+static inline PyObject *found_slot(PyObject *object, PyObject *class, Py_ssize_t at) {
     assert(PyObject_TypeCheck(object, (PyTypeObject *)class));
     (void)class;
-    return (PyObject **)((char *)object + at);
+    return *(PyObject **)((char *)object + at);
 }
 
 PyObject *unset(PyObject *object, const char *slot);
@@ -135,12 +125,11 @@ static inline bool is_exactly(PyObject *object, PyObject *class) {
     return Py_IS_TYPE(object, (PyTypeObject *)class);
 }
 
-/* Whether it is one of a class or of one below it: the one that was seen last is known. */
-#define IS_A(object, class)                                                                    \
-    (Py_TYPE(object) == native->seen.class ||                                                   \
-     is_below(object, native->its.class, &native->seen.class))
-/* 0, or -1 with TypeError. */
-#define TAKES(object, class) (IS_A(object, class) ? 0 : not_taken(object, native->its.class))
+/* 0, or -1 with TypeError: whether it is one of a class or of one below it. The one that was seen
+   last is known. */
+#define TAKES_ONE(object, class, seen)                                                         \
+    (Py_TYPE(object) == (seen) || is_below(object, class, &(seen)) ? 0 : not_taken(object, class))
+#define TAKES(object, Type) TAKES_ONE(object, (PyObject *)native->type.Type, native->seen.Type)
 
 bool is_below(PyObject *object, PyObject *class, PyTypeObject **seen);
 int not_taken(PyObject *object, PyObject *class);

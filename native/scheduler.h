@@ -1,5 +1,5 @@
-/* The base types of what the scheduler is made of: `thousand_island_sync._scheduler` has their
-   Python equals, each beside the class that inherits from it or is it. */
+/* The base types of what the scheduler, a connection and its stream are made of. The package has
+   their Python equals, each beside the class that inherits from it or is it. */
 
 #ifndef THOUSAND_ISLAND_SCHEDULER_H
 #define THOUSAND_ISLAND_SCHEDULER_H
@@ -23,6 +23,16 @@
 #define BlockingEstimate_FIELDS(O, R, B, D, N) B(timed_by_kernel) N(sample_mask)
 #define Runner_FIELDS(O, R, B, D, N) R(_queue) R(_estimate)
 
+#define Machine_FIELDS(O, R, B, D, N)                                                          \
+    O(callbacks) O(short_proves) O(socket) O(source) O(state)
+#define Callbacks_FIELDS(O, R, B, D, N)                                                        \
+    O(_clock) O(_context) O(_receiver) O(read_deadline) O(read_timeout)
+#define Duplex_FIELDS(O, R, B, D, N) O(channel) O(connection) O(sock) O(state) O(waiter)
+#define Reader_FIELDS(O, R, B, D, N)                                                           \
+    O(_receiving) O(_stream) O(buffer) O(bytes_received) O(recv_count)
+#define Writer_FIELDS(O, R, B, D, N)                                                           \
+    O(_reader) O(_sending) O(_sink) O(_stream) O(answered) O(bytes_sent) O(send_count)
+
 STRUCT(Task, )
 STRUCT(Worker, )
 STRUCT(Deadlines, )
@@ -30,6 +40,11 @@ STRUCT(WatchdogTimer, )
 STRUCT(RunQueue, )
 STRUCT(BlockingEstimate, )
 STRUCT(Runner, )
+STRUCT(Machine, )
+STRUCT(Callbacks, )
+STRUCT(Duplex, )
+STRUCT(Reader, )
+STRUCT(Writer, )
 
 static inline bool is_quick(Task *task) {
     return task->classified != NULL &&

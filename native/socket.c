@@ -1,7 +1,7 @@
 /* The accelerators of `Socket.send` and `Socket.recv`: those of its `Writer` and its `Reader`, one
    call less. */
 
-#include "native.h"
+#include "scheduler.h"
 
 /* How many bytes a sink took at once; negative as of `Sink.send`. -1: it raised. */
 static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
@@ -24,12 +24,12 @@ static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
 }
 
 static PyObject *reader_of(PyObject *socket) {
-    PyObject *reader = GET(socket, Socket, _reader);
+    PyObject *reader = GET_FOUND(socket, Socket, _reader);
     return reader != NULL && TAKES(reader, Reader) == 0 ? reader : NULL;
 }
 
 static PyObject *writer_of(PyObject *socket) {
-    PyObject *writer = GET(socket, Socket, _writer);
+    PyObject *writer = GET_FOUND(socket, Socket, _writer);
     return writer != NULL && TAKES(writer, Writer) == 0 ? writer : NULL;
 }
 

@@ -1,4 +1,4 @@
-/* How the scheduler's base types are made. What they do is in loop.c and batch.c. */
+/* How the base types are made, but for those of TLS. What they do is in loop.c and batch.c. */
 
 #include "scheduler.h"
 
@@ -153,4 +153,19 @@ TYPE(BlockingEstimate, "BlockingEstimate", )
 #undef Self
 #define Self Runner
 TYPE(Runner, "Runner", BEGINS(Runner) DOES(Runner))
+#undef Self
+#define Self Machine
+TYPE(Machine, "Machine", )
+#undef Self
+#define Self Callbacks
+TYPE(Callbacks, "Callbacks", )
+#undef Self
+#define Self Duplex
+TYPE(Duplex, "Duplex", )
+#undef Self
+#define Self Reader
+TYPE(Reader, "Reader", )
+#undef Self
+#define Self Writer
+TYPE(Writer, "Writer", )
 #undef Self

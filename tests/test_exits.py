@@ -84,7 +84,7 @@ class Other:
     __slots__ = ("channel", "machine")
 
 class Borrowing(Other):
-    connection = accelerator.Duplex.connection
+    _reader = accelerator.Socket._reader
 """
 BIND = """
 refused(RuntimeError, "`bind` comes first", native.accelerator, accelerator.Socket, "send", "")
@@ -96,9 +96,9 @@ for name in right:
         continue
     refused(TypeError, f"bind: no {name}", native.bind,
             **{key: one for key, one in right.items() if key != name})
-refused(AttributeError, "connection", native.bind, **{**right, "Duplex": Other})
-refused(TypeError, "Duplex.connection is no slot", native.bind, **{**right, "Duplex": Borrowing})
-refused(TypeError, "Duplex is no class", native.bind, **{**right, "Duplex": 1})
+refused(AttributeError, "_reader", native.bind, **{**right, "Socket": Other})
+refused(TypeError, "Socket._reader is no slot", native.bind, **{**right, "Socket": Borrowing})
+refused(TypeError, "Socket is no class", native.bind, **{**right, "Socket": 1})
 refused(TypeError, "Other is no thousand_island", native.bind, **{**right, "Connection": Other})
 refused(TypeError, "takes dict", native.bind, **{**right, "async_recv": []})
 native.bind(**right)

@@ -92,6 +92,43 @@ class Runner:
     def __init__(self, queue: Any, estimate: Any, /) -> None: ...
     def run_batch(self, worker: Any, /) -> None: ...
 
+class Machine:
+    callbacks: Any
+    short_proves: Any
+    socket: Any
+    source: Any
+    state: Any
+
+class Callbacks:
+    _clock: Any
+    _context: Any
+    _receiver: Any
+    read_deadline: Any
+    read_timeout: Any
+
+class Duplex:
+    channel: Any
+    connection: Any
+    sock: Any
+    state: Any
+    waiter: Any
+
+class Reader:
+    _receiving: Any
+    _stream: Any
+    buffer: Any
+    bytes_received: Any
+    recv_count: Any
+
+class Writer:
+    _reader: Any
+    _sending: Any
+    _sink: Any
+    _stream: Any
+    answered: Any
+    bytes_sent: Any
+    send_count: Any
+
 class TLSWire:
     exposed: bool
     held: Any

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import warnings
 from types import ModuleType
+from typing import TypeVar
 
 from .native_sources import expected
 from .patched import patched_by
+
+T = TypeVar("T")
 
 native: ModuleType | None = None
 if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
@@ -52,6 +55,13 @@ if native is not None:
             f"{getattr(native, '__file__', 'it')} is not made of the C sources that are here"
         )
         native = None
+
+
+def in_c(equal: type[T]) -> type[T]:
+    """Decorates a base type, `Python...`: its equal in C takes its place, where it is there."""
+    chosen: type[T] = getattr(native, equal.__name__.removeprefix("Python"), equal)
+    return chosen
+
 
 #: Functions of it, or `None`.
 unread = getattr(native, "unread", None)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from .. import events
 from .._base import locks
 from .._base.clock import FOREVER, seconds
+from .._base.compiled import in_c
 from .._base.options import MISSING, Missing
 from .._stream.buffer import ReadBuffer
 from .._stream.duplex import Duplex
@@ -82,7 +83,14 @@ PLAIN = {cause: End(cause) for cause in Cause}
 Outcome = End | SwitchTransport | Continue | None
 
 
-class Callbacks:
+@in_c
+class PythonCallbacks:
+    """The fields of `Callbacks` that each message needs; `_native.Callbacks` is its equal in C."""
+
+    __slots__ = ("_clock", "_context", "_receiver", "read_deadline", "read_timeout")
+
+
+class Callbacks(PythonCallbacks):
     """One handler, the context in which it is called, and the times that it gives its peer.
     Thread: the connection's owner's.
 
@@ -93,19 +101,7 @@ class Callbacks:
         total_deadline: when it ends, however many bytes come.
     """
 
-    __slots__ = (
-        "_clock",
-        "_context",
-        "_handler",
-        "_left",
-        "_reader",
-        "_receiver",
-        "_whose",
-        "frames",
-        "read_deadline",
-        "read_timeout",
-        "total_deadline",
-    )
+    __slots__ = ("_handler", "_left", "_reader", "_whose", "frames", "total_deadline")
 
     #: Others in `testing.call`: each frame is written down, and so are callbacks that do nothing.
     frames_cls: ClassVar[type[Frames]] = Frames

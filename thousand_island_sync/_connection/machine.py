@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .. import events
+from .._base.compiled import in_c
 from .._base.waits import make_way
 from .._scheduler.task import AGAIN, DONE, PARK
 from .._stream.buffer import CHUNK
@@ -54,7 +55,14 @@ _async_recv = events.handler_async_recv
 _NONE: Any = None
 
 
-class Machine:
+@in_c
+class PythonMachine:
+    """The fields of a `Machine` that each message needs; `_native.Machine` is its equal in C."""
+
+    __slots__ = ("callbacks", "short_proves", "socket", "source", "state")
+
+
+class Machine(PythonMachine):
     """Runs one connection from its first step to its last.
 
     Args:
@@ -72,15 +80,10 @@ class Machine:
         "_eof_told",
         "_task",
         "_transport",
-        "callbacks",
         "drain",
         "handshake",
         "no_room",
         "pause",
-        "short_proves",
-        "socket",
-        "source",
-        "state",
         "stream",
     )
 

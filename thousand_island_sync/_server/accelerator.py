@@ -17,8 +17,6 @@ from .. import events
 from .._base import waits
 from .._base.clock import now
 from .._base.compiled import compare, native, warn_of_another_version
-from .._connection.callbacks import Callbacks
-from .._connection.machine import Machine
 from .._connection.states import State
 from .._connection.task import STAY_STEPS, ConnectionTask
 from .._scheduler.blocking_estimate import SAMPLE_SHIFT
@@ -26,23 +24,15 @@ from .._scheduler.poller import HANGUP, MOST
 from .._scheduler.run_queue import ALONE
 from .._scheduler.tendency import HAND_OFF_COST
 from .._stream.buffer import CHUNK
-from .._stream.duplex import Duplex
 from .._stream.payload import JOINED_MOST
-from .._stream.reader import Reader
 from .._stream.states import CLOSED, OPEN
-from .._stream.writer import Writer
 from ..socket import Socket
 from ..transports.tcp import TCPChannel
 
 #: What the C is given to work on, by the names that it has for them.
 _GIVEN: dict[str, Any] = {
     "Connection": ConnectionTask,
-    "Machine": Machine,
-    "Callbacks": Callbacks,
     "Socket": Socket,
-    "Duplex": Duplex,
-    "Reader": Reader,
-    "Writer": Writer,
     "OPEN": OPEN,
     "CLOSED_STATE": CLOSED,
     "TCPChannel": TCPChannel,

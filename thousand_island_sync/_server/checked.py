@@ -36,7 +36,7 @@ from .._base.reports import report, tell
 from .._connection.callbacks import Callbacks
 from .._connection.closing import Closing
 from .._connection.environment import Environment
-from .._connection.machine import Machine
+from .._connection.machine import Machine, PythonMachine
 from .._connection.states import TRANSITIONS, State
 from .._connection.task import ConnectionTask
 from .._scheduler.mending import Mending
@@ -106,7 +106,7 @@ class _CheckedClosing(Closing):
 
 
 #: Where a machine keeps its state.
-_state: Any = vars(Machine)["state"]
+_state: Any = vars(PythonMachine)["state"]
 
 
 class _CheckedMachine(Machine):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._base import descriptors
 from .._base.clock import REAL, Times, limited, seconds
+from .._base.compiled import in_c
 from .._base.locks import if_free, if_possible
 from .._base.options import MISSING, Missing, is_milliseconds
 from ..transports.base import Channel
@@ -118,7 +119,14 @@ class Owner(Protocol):
         """It was given up: the connection shall end; on any thread."""
 
 
-class Duplex:
+@in_c
+class PythonDuplex:
+    """The fields of a `Duplex` that each message needs; `_native.Duplex` is its equal in C."""
+
+    __slots__ = ("channel", "connection", "sock", "state", "waiter")
+
+
+class Duplex(PythonDuplex):
     """What both directions share, and what is done to both.
 
     Attributes:
@@ -131,17 +139,7 @@ class Duplex:
         reader, writer: the two directions, until `take_apart`.
     """
 
-    __slots__ = (
-        "_limit",
-        "channel",
-        "connection",
-        "reader",
-        "sock",
-        "state",
-        "times",
-        "waiter",
-        "writer",
-    )
+    __slots__ = ("_limit", "reader", "times", "writer")
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import events
 from .._base import waits
 from .._base.clock import FOREVER, now
+from .._base.compiled import in_c
 from .._base.locks import maker
 from .._base.options import MISSING, Missing
 from ..errors import SocketClosed, SocketError
@@ -38,7 +39,14 @@ _turn = maker("socket.receiving")
 _A_MOMENT_S = 0.01
 
 
-class Reader:
+@in_c
+class PythonReader:
+    """The fields of a `Reader` that each message needs; `_native.Reader` is its equal in C."""
+
+    __slots__ = ("_receiving", "_stream", "buffer", "bytes_received", "recv_count")
+
+
+class Reader(PythonReader):
     """One direction of a `Duplex`: from the peer.
 
     Attributes:
@@ -48,15 +56,7 @@ class Reader:
         incoming: what the peer did to this direction.
     """
 
-    __slots__ = (
-        "_receiving",
-        "_stream",
-        "buffer",
-        "bytes_received",
-        "framed",
-        "incoming",
-        "recv_count",
-    )
+    __slots__ = ("framed", "incoming")
 
     def __init__(self, stream: Duplex) -> None:
         self._stream = stream

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import events
 from .._base import waits
+from .._base.compiled import in_c
 from .._base.locks import maker
 from .._base.options import MISSING, Missing
 from .._base.sigpipe import DONTWAIT, NOSIGNAL, QUIETLY
@@ -28,7 +29,14 @@ _sent = events.socket_send
 _turn = maker("socket.sending")
 
 
-class Writer:
+@in_c
+class PythonWriter:
+    """The fields of a `Writer` that each message needs; `_native.Writer` is its equal in C."""
+
+    __slots__ = ("_reader", "_sending", "_sink", "_stream", "answered", "bytes_sent", "send_count")
+
+
+class Writer(PythonWriter):
     """One direction of a `Duplex`: to the peer.
 
     Attributes:
@@ -38,17 +46,7 @@ class Writer:
         outgoing: what was done to this direction.
     """
 
-    __slots__ = (
-        "_reader",
-        "_sending",
-        "_sink",
-        "_stream",
-        "answered",
-        "buffer",
-        "bytes_sent",
-        "outgoing",
-        "send_count",
-    )
+    __slots__ = ("buffer", "outgoing")
 
     def __init__(self, stream: Duplex, reader: Reader) -> None:
         self._stream = stream
