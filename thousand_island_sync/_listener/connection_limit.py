@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from operator import countOf
 from typing import Protocol
 
 from .._base.clock import FOREVER, REAL, Times
@@ -105,8 +104,8 @@ class ConnectionLimit:
         self._waiting_since: dict[int, float] = {}
         self._waiters = 0
         self._few = -1  # so few are left that the stop goes on
-        self._gone = 0  # of those whose handler was made
         self.peak = 0
+        self.accepted = 0
         self.rejected = 0
         self.probes = 0
 
@@ -116,12 +115,6 @@ class ConnectionLimit:
     def active(self) -> int:
         """Open connections."""
         return len(self._known)
-
-    @property
-    def accepted(self) -> int:
-        """Those whose handler was made, so far."""
-        with self._lock:
-            return self._gone + countOf(self._known.values(), True)
 
     @property
     def is_reached(self) -> bool:
@@ -151,9 +144,10 @@ class ConnectionLimit:
         return connection in self._known
 
     def opened(self, connection: Counted) -> None:
-        """Its handler was made. Thread: its owner's, as of `ended`: no lock is needed for a value
-        that nobody else sets."""
-        self._known[connection] = True
+        """Its handler was made."""
+        with self._lock:
+            self._known[connection] = True
+            self.accepted += 1
 
     def refused(self, connection: Counted) -> None:
         """Its handler could not be made, or nobody could be found who runs it."""
@@ -170,19 +164,18 @@ class ConnectionLimit:
             self.probes += 1
 
     def ended(self, connection: Counted, *, rejected: bool = False) -> None:
-        known = self._known
         while True:
             with self._lock:
-                if connection not in known:
+                if connection not in self._known:
                     return  # it was told before, by one who was interrupted
                 if not self._reached:
                     if rejected:
                         self.rejected += 1
-                    self._gone += known.pop(connection)
+                    del self._known[connection]
                     self.traffic.ends(connection)
                     if self._waiting_since:
                         self._waiting_since.clear()
-                    if self._waiters or len(known) <= self._few:
+                    if self._waiters or len(self._known) <= self._few:
                         self._changed.notify_all()
                     return
                 # The edge is told before the connection is gone: a stop waits for that.

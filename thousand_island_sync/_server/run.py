@@ -284,7 +284,7 @@ class Run:
     # ---- what it is doing -----------------------------------------------------------
 
     def counts(self) -> Counts:
-        """By a walk over the connections that counts, and once a second one that asks each."""
+        """Constant in time, but for a walk over the connections once a second at most."""
         limit, traffic = self.limit, self.limit.traffic
         traffic.look()
         return (
