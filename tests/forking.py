@@ -1,8 +1,4 @@
-"""Children of the tests: they end by themselves, and are waited for.
-
-From Python 3.12 on fork(2) in a process with threads warns; a test that forks says that it
-expects that with `forks`.
-"""
+"""Children of the tests: they end by themselves, and are waited for."""
 
 from __future__ import annotations
 
@@ -12,14 +8,8 @@ import signal
 import time
 from collections.abc import Callable
 
-import pytest
-
 from tests.support import eventually
 
-#: The mark of a test that forks.
-forks = pytest.mark.filterwarnings(
-    r"ignore:This process \(pid=\d+\) is multi-threaded:DeprecationWarning"
-)
 #: Seconds that a child lives at most.
 _LONGEST_S = 30
 

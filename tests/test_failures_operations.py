@@ -14,7 +14,6 @@ import time
 
 import pytest
 
-from tests.forking import forks
 from tests.programs import ROOT
 from tests.support import Echo, echoes, eventually, receive, receive_all, reset, running
 from thousand_island_sync import (
@@ -283,7 +282,6 @@ def test_f9_an_abstract_name_is_never_unlinked_and_credentials_are_told(serve, c
 # ---- F11: fork ------------------------------------------------------------------------------
 
 
-@forks
 def test_f11_descriptors_are_not_inherited_and_the_child_leaves_the_parent_serving(serve, client):
     server = serve(Echo)
     sock = client(server)
@@ -305,7 +303,6 @@ def test_f11_descriptors_are_not_inherited_and_the_child_leaves_the_parent_servi
     echoes(client(server))
 
 
-@forks
 def test_f11_a_server_may_be_started_in_a_child_that_was_forked_before(tmp_path):
     program = """
 import os, socket
@@ -340,7 +337,6 @@ print(served)
     assert done.stdout == "50\n", done.stderr
 
 
-@forks
 def test_f11_what_a_forked_child_does_with_a_running_server_is_an_error(serve):
     server = serve(Echo)
     read, write = os.pipe()

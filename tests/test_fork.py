@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from tests.forking import Children, forks
+from tests.forking import Children
 from tests.support import Echo, eventually, receive, receive_all
 from thousand_island_sync import (
     TLS,
@@ -30,7 +30,6 @@ from thousand_island_sync import (
 from thousand_island_sync.testing._leaks import open_descriptors
 
 fork_context = multiprocessing.get_context("fork")
-pytestmark = forks
 fork_context = multiprocessing.get_context("fork")
 
 #: Callbacks, and what leads to each, on a client's connection.

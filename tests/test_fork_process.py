@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forking import Children, forks
+from tests.forking import Children
 from tests.support import Echo, answers, eventually, receive_all, running
 from thousand_island_sync import (
     Close,
@@ -30,7 +30,6 @@ from thousand_island_sync._base import addresses, descriptors, fork, locks, sign
 from thousand_island_sync._scheduler import alarm, poller
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = forks
 fork_context = multiprocessing.get_context("fork")
 
 

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.forking import forks
 from tests.support import break_start_off, busy_seconds, eventually, running
 from thousand_island_sync import ConfigError
 from thousand_island_sync._telemetry import log_formats
@@ -190,7 +189,6 @@ def snapshot(writer):
     return waiting
 
 
-@forks
 def test_a_forked_child_writes_its_lines_itself(pipe):
     stream, reader = pipe
     writer = LineWriter(stream)

@@ -6,7 +6,6 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.forking import forks
 from tests.support import eventually
 from thousand_island_sync._telemetry.log_limit import MOST, LineLimit
 
@@ -123,7 +122,6 @@ def test_on_a_thread_of_its_own_it_is_told_within_a_second_or_so():
     assert eventually(lambda: told == [("kind", 4)])
 
 
-@forks
 def test_a_forked_child_begins_anew():
     told = []
     limit = LineLimit(lambda *what: told.append(what), threading.RLock())

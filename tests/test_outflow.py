@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.forking import Children, forks
+from tests.forking import Children
 from tests.support import eventually, receive, running
 from tests.test_poller import Module
 from tests.test_unsent import World
@@ -307,7 +307,6 @@ def takes_numbers_and_collects():
     assert all(file.read(1) == b"\0" for file in files)
 
 
-@forks
 def test_a_child_sends_nothing_of_what_waits_and_closes_nothing(wire, children):
     server = wire.serve(Replies, transport_options=SMALL)
     sock = wire.connect(server)
@@ -328,7 +327,6 @@ def test_a_child_sends_nothing_of_what_waits_and_closes_nothing(wire, children):
     assert receive(sock, SIZE) == REPLY
 
 
-@forks
 def test_a_child_of_the_callback_that_sent_it_goes_on_behind_nothing(serve, client, children):
     """What waits is the parent's alone; what the child sends is its own."""
 
@@ -354,7 +352,6 @@ def test_a_child_of_the_callback_that_sent_it_goes_on_behind_nothing(serve, clie
     assert eventually(lambda: only(server).unsent == 0)
 
 
-@forks
 def test_a_child_does_not_close_the_number_of_a_poller_that_was_lost(serve, client, children):
     server = serve(Replies, transport_options=SMALL)
     socks = [client(server) for _ in range(2)]

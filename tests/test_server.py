@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 
-from tests.forking import forks
 from tests.support import Echo, eventually, journal, receive, receive_all, received
 from thousand_island_sync import (
     Close,
@@ -132,7 +131,7 @@ def test_a_callback_that_finishes_in_time_is_waited_for(serve, client):
         def handle_data(self, data, socket):
             began.set()
             go.wait(5)
-            assert socket.stopping
+            assert eventually(lambda: socket.stopping)
             socket.send(b"done")
 
     server = serve(Slow)
@@ -483,7 +482,6 @@ def test_reload_refuses_what_belongs_to_the_listening_socket(serve, client):
     assert receive(sock, 1) == b"x"
 
 
-@forks
 def test_f11_after_a_fork_the_childs_server_refuses_everything(serve, client):
     server = serve(Echo)
     sock = client(server)
