@@ -211,6 +211,13 @@ def test_a_base_type_looks_at_what_it_is_given():
         native.Runner(native.RunQueue.__new__(native.RunQueue), estimate)
 
 
+def test_a_task_takes_one_descriptor():
+    for kind in (Task, PythonTask):
+        for wrong in ((), (3, 4)):
+            with pytest.raises(TypeError):
+                kind(*wrong)
+
+
 def test_a_task_that_says_nothing_of_itself_does_nothing():
     for task in (Task(3), PythonTask(3)):
         for name, given in (("run", ()), ("stay", (1, print)), ("broke", ())):
