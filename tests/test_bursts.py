@@ -345,6 +345,35 @@ def test_threads_are_listed_without_the_lock(serve, client, monkeypatch):
     assert answers(client(server))
 
 
+def test_the_books_are_right_whenever_the_lock_is_free(serve, client, monkeypatch):
+    """Between a dead thread's taking out and the rest of what is made good, others look."""
+    monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", "0")
+    server = serve(Echo, max_handler_threads=4)
+    assert answers(client(server))
+    scheduler = server._run.scheduler
+    ended = threading.Thread(target=int)
+    ended.start()
+    ended.join()
+    dead = Worker(scheduler._permits)
+    with scheduler._lock:
+        dead.permit = True
+        scheduler._permits._holders.append(dead)
+        scheduler._workers._threads[dead] = ended
+        scheduler._permits.true_up(scheduler._workers.all())
+        scheduler._workers.recount()
+    seen = []
+
+    def looks(worker):
+        with scheduler._lock:
+            seen.append((worker is dead, list(scheduler._permits.faults())))
+
+    with monkeypatch.context() as patches:
+        patches.setattr(type(scheduler._mending), "_stop_short", lambda _, one: looks(one))
+        scheduler._mending.put_right()
+    assert seen == [(True, [])]
+    assert answers(client(server))
+
+
 # ---- receivers and log handlers ---------------------------------------------------------
 
 

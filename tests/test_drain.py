@@ -116,7 +116,7 @@ def test_it_is_logged_at_info(serve, caplog):
 @pytest.mark.parametrize("wrong", [-1, "1", True, float("nan"), [5]])
 def test_a_delay_is_a_number_of_milliseconds(serve, wrong):
     server = serve(Echo)
-    with pytest.raises(ValueError, match=r"drain: delay_ms: got .*, takes a number of milliseconds"):
+    with pytest.raises(ValueError, match=r"drain: delay_ms: got .*, takes a number of"):
         server.drain(wrong)
     assert server.status == "running"
 

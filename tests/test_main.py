@@ -116,7 +116,7 @@ def test_d8_renewed_certificates_are_served_without_a_restart(how, tmp_path, aut
         (["tests.handlers:Missing"], "Missing"),
         (["tests.handlers"], "package.module:HandlerClass"),
         (["tests.broken:Handler"], "ZeroDivisionError"),
-        (["tests.handlers:NOT_A_HANDLER"], "not a subclass"),
+        (["tests.handlers:NOT_A_HANDLER"], "neither a subclass"),
         (["socketserver:BaseRequestHandler"], "socketserver_handler(BaseRequestHandler)"),
         (["--port", "many"], "--port"),
         (["--port", "70000"], "port: got 70000"),

@@ -183,6 +183,9 @@ class Mending:
                 [one for one, thread in seem_dead.items() if thread not in listed],
                 self._rousing.calls,
             )
+            # In the same moment: others look at the books, too.
+            self._workers.recount()
+            self._permits.true_up(self._workers.all())
         for worker in dead:
             say("a thread of the pool has died, and another takes over", None)
             self._stop_short(worker)

@@ -279,9 +279,10 @@ class Workers:
             if thread.ident is None and not calls.has(worker)
         ]
         for worker in [*dead, *unborn]:
+            self._queue.settle(worker)  # which may check the books: before they are broken
+        for worker in [*dead, *unborn]:
             del self._threads[worker]
             worker.permit = False
-            self._queue.settle(worker)
         return dead
 
     def recount(self) -> None:
