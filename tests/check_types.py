@@ -21,6 +21,8 @@ from pathlib import Path
 PROGRAMS = Path(__file__).resolve().parent / "type_programs"
 ROOT = PROGRAMS.parent.parent
 EXAMPLES = ROOT / "examples"
+#: Its files import one another, as they do where it runs.
+STORE = EXAMPLES / "store"
 PACKAGE = "thousand_island_sync"
 _MARK = re.compile(r"#\s*wrong$")
 
@@ -40,6 +42,7 @@ def marked() -> set[Place]:
 
 def _run(*command: str) -> str:
     environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1", "MYPY_FORCE_COLOR": "0"}
+    environment["MYPYPATH"] = str(STORE)
     environment["PYTHONPATH"] = str(ROOT)  # where pyright finds a package that is not installed
     ran = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True
@@ -52,7 +55,8 @@ def _run(*command: str) -> str:
 def by_mypy() -> dict[Place, str]:
     """Where mypy finds something, and what."""
     strict = ("--strict", "--config-file=", "--no-error-summary")
-    printed = _run("mypy", *strict, str(PROGRAMS), *map(str, EXAMPLES.glob("*.py")))
+    programs = [*EXAMPLES.glob("*.py"), *STORE.glob("*.py")]
+    printed = _run("mypy", *strict, str(PROGRAMS), *map(str, programs))
     found = re.findall(r"^(.+?\.py):(\d+): error: (.*)$", printed, re.MULTILINE)
     return {(Path(name).name, int(line)): said for name, line, said in found}
 
@@ -63,7 +67,7 @@ def by_pyright() -> dict[Place, str]:
     printed = _run("pyright", "--outputjson", "--pythonpath", sys.executable, "-p", config)
     return {
         (Path(one["file"]).name, one["range"]["start"]["line"] + 1): one["message"]
-        for one in json.loads(printed)["generalDiagnostics"]
+        for one in json.loads(printed[printed.find("{") :])["generalDiagnostics"]
         if one["severity"] == "error"
     }
 
@@ -88,7 +92,7 @@ def incomplete() -> list[str]:
     ours = tuple(f"{name}." for name in public())
     here = ("--pythonpath", sys.executable)
     printed = _run("pyright", *here, "--outputjson", "--ignoreexternal", "--verifytypes", PACKAGE)
-    symbols = json.loads(printed)["typeCompleteness"]["symbols"]
+    symbols = json.loads(printed[printed.find("{") :])["typeCompleteness"]["symbols"]
     if not symbols:
         raise SystemExit(f"pyright found no names in {PACKAGE}: {printed}")
     return [

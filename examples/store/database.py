@@ -4,7 +4,7 @@
 import contextlib
 import queue
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 
 TABLES = """
     CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -24,7 +24,7 @@ class Database:
             self._free.put(connection)
 
     @contextlib.contextmanager
-    def lend(self) -> Iterator[sqlite3.Connection]:
+    def lend(self) -> Generator[sqlite3.Connection]:
         """Waits for a free connection. At the end it commits, or rolls back after an exception."""
         connection = self._free.get()
         try:
