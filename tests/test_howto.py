@@ -42,6 +42,16 @@ BEFORE = {"from-asyncio": "asyncio", "from-gevent": "gevent", "from-gunicorn": "
 NOT_RUN = {"defmodule Counter": "it needs Elixir"}
 
 
+#: What the pages' blocks made, kept as a module is. Where a class and an object of it whose method
+#: receives a signal go in one round of the collector, `weakref.WeakMethod` meets itself gone.
+MODULES = []
+
+
+def module():
+    MODULES.append({"__name__": "page"})
+    return MODULES[-1]
+
+
 def blocks(page):
     """The language and the text of each."""
     text = (FOLDER / f"{page}.md").read_text()
@@ -122,7 +132,7 @@ def texts_under(page, heading):
 
 def run(page, folder, environment, on_free_ports):
     """All of it, but for what is migrated, and for servers that go on."""
-    names = {"__name__": "page"}
+    names = module()
     elsewhere = texts_under(page, "Before") if page in BEFORE else []
     for language, text in blocks(page):
         if text in elsewhere or text.endswith("&\n") or not is_run(text):
@@ -183,7 +193,7 @@ def test_a_container_s_command_serves(tmp_path, environment, on_free_ports):
 
 def names_of(page, *numbers):
     """What some of its blocks leave."""
-    names = {"__name__": "page"}
+    names = module()
     python = [text for language, text in blocks(page) if language == "python"]
     for number in numbers:
         exec(compile(python[number], f"docs/howto/{page}.md", "exec"), names)
