@@ -17,7 +17,7 @@ def make_server(where: TransportOptions) -> ThousandIsland:
         handler_options=Shared(Database(os.environ.get("STORE_DATABASE", "store.db"))),
         transport_cls=TLS,
         transport_options={"certfile": "cert.pem", "keyfile": "key.pem", **where},
-        port=0 if "sockets" in where else 4000,
+        port=4000,
         max_connections=1_000,
         max_connections_wait_ms=2_000,
         max_handler_threads=32,
