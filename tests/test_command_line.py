@@ -544,6 +544,7 @@ def test_a_signal_ends_it_while_it_still_imports(number, folder):
     finally:
         process.kill()
         process.wait()
+        process.stderr.close()  # which a timeout of `communicate` leaves open
     assert (process.returncode, errors) == (0, b"")
 
 

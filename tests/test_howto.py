@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import gc
 import importlib.util
 import json
 import logging
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,14 +44,25 @@ BEFORE = {"from-asyncio": "asyncio", "from-gevent": "gevent", "from-gunicorn": "
 NOT_RUN = {"defmodule Counter": "it needs Elixir"}
 
 
-#: What the pages' blocks made, kept as a module is. Where a class and an object of it whose method
-#: receives a signal go in one round of the collector, `weakref.WeakMethod` meets itself gone.
+#: What the pages' blocks made: its classes are kept, as a module's are.
 MODULES = []
 
 
 def module():
     MODULES.append({"__name__": "page"})
     return MODULES[-1]
+
+
+@pytest.fixture(autouse=True)
+def _the_objects_go_before_their_classes():
+    """Where both go in one round of the collector, and the object's method receives a signal,
+    `weakref.WeakMethod` meets itself gone."""
+    yield
+    for names in MODULES:
+        for name, what in list(names.items()):
+            if not isinstance(what, (type, types.FunctionType, types.ModuleType)):
+                del names[name]
+    gc.collect()
 
 
 def blocks(page):

@@ -333,7 +333,12 @@ def test_a_recorder_is_of_some_servers_or_of_all():
             assert len([one for one in of_first.events if one.name == "handler.start"]) == 1
 
 
+def receivers():
+    return {name: set(signal.receivers) for name, signal in events.ALL.items()}
+
+
 def test_after_its_end_it_hears_nothing_and_keeps_what_it_has():
+    connected = receivers()
     with serve(Echo) as server:
         with EventRecorder(server) as recorder:
             echoes(server.connect())
@@ -341,7 +346,7 @@ def test_after_its_end_it_hears_nothing_and_keeps_what_it_has():
         before = recorder.events
         echoes(server.connect())
     assert recorder.events == before
-    assert not any(signal.receivers for signal in events.ALL.values())
+    assert receivers() == connected
 
 
 def test_waiting_returns_as_many_as_were_asked_for():
