@@ -188,7 +188,7 @@ def test_to_send_nothing_sends_nothing(wire):
 
 def test_sends_of_several_threads_do_not_interleave(wire, restless):
     """Through a small buffer of the kernel's, so that nearly each send finds it full; by the socket
-    and by the connection; to several clients, as one hides a mixture four times in five."""
+    and by the connection, to several clients."""
     errors = []
 
     class Sink(Handler):
