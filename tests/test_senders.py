@@ -63,7 +63,12 @@ def test_there_is_a_sender_for_each_event():
 
 def test_events_come_from_the_threads_that_the_page_names(serve, client, told):
     server = serve(Whole, max_connections=2)
+
+    def has_been_told(name):
+        return eventually(lambda: name in {event for event, *_ in told}, 10)
+
     first, second = client(server), client(server)
+    assert has_been_told("acceptor.limit_reached")
     for data, answer in ((b"a", b"a"), (b"f", b'"'), (b"r", b"?"), (b"b", b"b")):
         first.sendall(data)
         assert receive(first, 1) == answer
@@ -71,7 +76,8 @@ def test_events_come_from_the_threads_that_the_page_names(serve, client, told):
     assert receive_all(first) == b""
     second.sendall(b"c")
     assert receive_all(second) == b""
-    eventually(lambda: sum(event == "socket.close" for event, *_ in told) == 2, 10)
+    assert eventually(lambda: sum(event == "socket.close" for event, *_ in told) == 2, 10)
+    assert has_been_told("acceptor.limit_cleared")
     server.suspend()
     server.resume()
     assert server.drain() is True
