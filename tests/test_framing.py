@@ -781,7 +781,7 @@ def test_a_stop_delivers_more_than_a_mebibyte_of_frames_that_are_here(serve, cli
     sock.sendall(b"wait\n")
     assert began.wait(5)
     sock.sendall(b"x\n" * count)
-    with running(lambda: server.stop(10_000)):
+    with running(lambda: server.stop(60_000)):
         assert eventually(lambda: server.status == "stopping")
         more.set()
     assert Stops.seen == count + 1
