@@ -23,7 +23,9 @@ from thousand_island_sync import (
     SocketClosed,
     SocketTimeout,
     ThousandIslandError,
+    events,
 )
+from thousand_island_sync._connection.states import PARKED
 
 # ---- what they return -------------------------------------------------------
 
@@ -145,6 +147,26 @@ def test_silence_is_handle_timeout_with_the_socket_open(serve, client, record):
     assert Waits.ended()
     assert Waits.names() == ["timeout", "end"]
     assert recorder.of("handler.shutdown")[0].measurements["reason"] == "timeout"
+
+
+@pytest.mark.parametrize("told", ["handler.start", "socket.handshake"])
+def test_the_time_that_a_receiver_takes_is_not_the_peers(told, serve, client):
+    """The read timeout begins when the handshake is done, and its receivers have run."""
+
+    returned = []
+
+    def takes_long(sender, **rest):
+        time.sleep(0.01)
+        returned.append(time.monotonic())
+
+    server = serve(Echo, read_timeout_ms=60_000)
+    with events.ALL[told].connected_to(takes_long, sender=server):
+        client(server)
+        assert eventually(
+            lambda: any(task_of(one).machine.state is PARKED for one in server.connections())
+        )
+    (connection,) = server.connections()
+    assert task_of(connection).machine.callbacks.read_deadline >= returned[0] + 60
 
 
 def test_continue_with_a_timeout_holds_until_the_next_bytes_only(serve, client):

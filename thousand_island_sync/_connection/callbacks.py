@@ -121,11 +121,10 @@ class Callbacks(PythonCallbacks):
     # ---- calling it -------------------------------------------------------------
 
     def make(self, env: Environment, reader: Reader) -> None:
-        """Makes the handler; the read timeout begins. Raises BaseException: what that raised."""
+        """Makes the handler. Raises BaseException: what that raised."""
         handlers = env.handlers
         self._handler = self._receiver = handler = self._context.run(handlers.new)
         self._reader = reader
-        self.read_deadline = self._clock() + self.read_timeout
         if handlers.framed or handler._sets_framing:
             self.cut_frames()
         if self._whose.alert:

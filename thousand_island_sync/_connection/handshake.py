@@ -84,6 +84,7 @@ class Handshake:
         if channel.kernel_waits and not whose.alert and not events.socket_handshake.receivers:
             try:
                 if channel.handshake():
+                    callbacks.count_from(env.clock())
                     return machine.hands_shaken("handle_connection")
             except HandshakeError as error:
                 return cls(whose, machine, env.times.real())._failed(error)
