@@ -400,6 +400,18 @@ def test_whoever_has_taken_everything_is_found_though_there_are_many(two_thousan
     assert {*slow[::100]} <= {*crowd.queue}
 
 
+def test_of_a_crowd_that_has_gone_nothing_is_kept(two_thousand, monkeypatch):
+    monkeypatch.setattr(reserve, "_LOOKED_AT", 100)
+    crowd = two_thousand
+    crowd.pass_time(reserve._LOOK_S)
+    assert crowd.reserve._to_look_at  # the look has come to some of them
+    for task in crowd.tasks:
+        crowd.reserve.leaves(task)
+    crowd.pass_time(60)
+    assert not crowd.timers
+    assert not crowd.reserve._to_look_at
+
+
 def test_a_timer_that_was_lost_is_started_anew(two_thousand):
     crowd = two_thousand
     (lost,) = crowd.timers

@@ -264,7 +264,7 @@ class Reserve:
         self._inside.update(dict.fromkeys(chosen, time_now + _COUNTS_S))
         self._called.update(chosen)
         if self.armed and not (new or slow) and count <= self._limits[Peer.SLOW] // 2:
-            self.armed, self._more = False, 0
+            self.armed, self._more, self._to_look_at = False, 0, []
         self.busy = self.armed or len(self._inside) > 0
         timer = None
         concerns = new or slow or self._called or self._missed
