@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from tests.programs import ROOT
+from tests.programs import blocks_in
 
 PAGE = "docs/howto/operations.md"
 
@@ -69,6 +69,5 @@ NOT_RUN: dict[str, str] = {
 
 def commands(page: str = PAGE) -> list[str]:
     """The commands of a page: what is continued is one, comments are none."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    lines = re.sub(r" *\\\n *", " ", "\n".join(blocks)).splitlines()
+    lines = re.sub(r" *\\\n *", " ", "\n".join(blocks_in("sh", page))).splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

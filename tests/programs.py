@@ -43,9 +43,18 @@ def newer_openssl() -> str:
     pytest.skip("no openssl here knows the post-quantum groups")
 
 
+def code_blocks(text: str) -> list[tuple[str, str]]:
+    """The language and the text of each fenced block of Markdown."""
+    return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def blocks_in(language: str, page: str) -> list[str]:
+    """The blocks of one language in a page of the project's."""
+    return [text for one, text in code_blocks((ROOT / page).read_text()) if one == language]
+
+
 def python_blocks(page: str) -> list[str]:
-    """The blocks of Python in a page of the project's."""
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return blocks_in("python", page)
 
 
 #: For servers whose memory and CPU are measured: they do not check themselves.

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import tomllib
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.commands import run, write_app
-from tests.programs import ROOT
+from tests.programs import blocks_in
 from thousand_island_sync import TCP
 from thousand_island_sync._base.option_kinds import read_json, read_number
 from thousand_island_sync._command import toml
@@ -229,8 +228,7 @@ def test_who_stops_reading_what_it_prints_is_no_error_of_its(folder):
 
 
 def test_the_pages_file_is_taken(folder, authority):
-    page = (ROOT / "docs" / "howto" / "command-line.md").read_text()
-    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (block,) = blocks_in("toml", "docs/howto/command-line.md")
     (folder / "production.toml").write_text(block)
     (folder / "chain.pem").write_bytes(authority.chain)
     (folder / "key.pem").write_bytes(authority.key)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT, program
+from tests.programs import ROOT, code_blocks, program, python_blocks
 from tests.support import eventually, first_client, receive
 from thousand_island_sync import Handler, detach_logger
 from thousand_island_sync.testing import call
@@ -67,8 +67,7 @@ def _the_objects_go_before_their_classes():
 
 def blocks(page):
     """The language and the text of each."""
-    text = (FOLDER / f"{page}.md").read_text()
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return code_blocks((FOLDER / f"{page}.md").read_text())
 
 
 def is_run(text):
@@ -140,7 +139,7 @@ def texts_under(page, heading):
     """The blocks of a section."""
     text = (FOLDER / f"{page}.md").read_text()
     section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    return re.findall(r"^```\w+\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+    return [block for _, block in code_blocks(section[1])]
 
 
 def run(page, folder, environment, on_free_ports):
@@ -207,7 +206,7 @@ def test_a_container_s_command_serves(tmp_path, environment, on_free_ports):
 def names_of(page, *numbers):
     """What some of its blocks leave."""
     names = module()
-    python = [text for language, text in blocks(page) if language == "python"]
+    python = python_blocks(f"docs/howto/{page}.md")
     for number in numbers:
         exec(compile(python[number], f"docs/howto/{page}.md", "exec"), names)
     return names

@@ -25,7 +25,7 @@ import sys
 import pytest
 
 from tests.operations_commands import NOT_RUN as COMMANDS_NOT_RUN
-from tests.programs import ROOT, Script
+from tests.programs import ROOT, Script, blocks_in, code_blocks, python_blocks
 from thousand_island_sync import Handler
 from thousand_island_sync.testing import call
 
@@ -34,7 +34,6 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", "docs/*/*.md", "examples/*/README.md")
     for path in ROOT.glob(pattern)
 )
-BLOCK = re.compile(r"^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 HERE = "tests/test_pages.py"
 
 #: A page or a folder, and a language (`None`: each) -> what runs these blocks.
@@ -78,7 +77,7 @@ PROSE = {("docs/tutorial/index.md", "text")}
 def blocks(page):
     """The language and the text of each block of code."""
     text = (ROOT / page).read_text()
-    found = [(one["language"], one["text"]) for one in BLOCK.finditer(text)]
+    found = code_blocks(text)
     assert len(re.findall(r"^\s*(```|~~~)", text, re.MULTILINE)) == 2 * len(found), page
     return [one for one in found if not one[0].startswith("{") and (page, one[0]) not in PROSE]
 
@@ -140,12 +139,8 @@ def test_at_most_one_block_in_twenty_is_not_run():
 # ---- the blocks that no other test runs ----------------------------------------------
 
 
-def of(page, language):
-    return [text for one, text in blocks(page) if one == language]
-
-
 def test_the_receiver_of_the_page_of_events_is_connected(thousand_island_events):
-    (block,) = of("docs/reference/events.md", "python")
+    (block,) = python_blocks("docs/reference/events.md")
     names = {}
     exec(compile(block, "docs/reference/events.md", "exec"), names)
     assert thousand_island_events.handler_error.receivers
@@ -161,7 +156,7 @@ def thousand_island_events():
 
 
 def test_a_file_that_is_mapped_can_be_sent(tmp_path):
-    (block,) = of("docs/explanation/performance.md", "python")
+    (block,) = python_blocks("docs/explanation/performance.md")
     path = tmp_path / "file"
     path.write_bytes(b"of the file")
 
@@ -174,7 +169,7 @@ def test_a_file_that_is_mapped_can_be_sent(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_of_the_page_serves_over_tls(tmp_path, authority):
-    (block,) = of("docs/howto/command-line.md", "sh")
+    (block,) = blocks_in("sh", "docs/howto/command-line.md")
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "module.py").write_text(
         "from thousand_island_sync import Handler\n\n\nclass HandlerClass(Handler): ...\n"
@@ -199,7 +194,7 @@ def test_the_command_line_of_the_page_serves_over_tls(tmp_path, authority):
 
 
 def test_the_tests_are_run_by_the_readmes_command():
-    install, run = of("README.md", "sh")
+    install, run = blocks_in("sh", "README.md")
     assert install.startswith("python -m pip install . && ")
     assert run.strip() in (ROOT / "README.md").read_text()
     assert "python -m pip install --quiet tox && " in (ROOT / ".ci" / "run").read_text()
@@ -217,7 +212,7 @@ def test_the_readmes_first_command_installs_and_serves(tmp_path):
     for folder in ("thousand_island_sync", "native"):
         skipped = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, ignore=skipped)
-    install, serve = of("README.md", "sh")[0].strip().split(" && ")
+    install, serve = blocks_in("sh", "README.md")[0].strip().split(" && ")
     environment = {
         **{name: it for name, it in os.environ.items() if not name.startswith("PYTHON")},
         "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",

@@ -12,7 +12,7 @@ import pytest
 
 from tests.notified import NotifySocket
 from tests.programs import ROOT, Script, program
-from tests.support import echoes, eventually
+from tests.support import echoes, first_client
 
 COMMAND = "-m", "thousand_island_sync"
 SERVES = r"(127\.0\.0\.1:\d+)\n"
@@ -209,20 +209,6 @@ def activated(*words, fdname=None, environment=None):
         env={**os.environ, **(environment or {})},
     )
     return process, port
-
-
-def first_client(port):
-    found = []
-
-    def connects():
-        try:
-            found.append(socket.create_connection(("127.0.0.1", port), 20))
-        except ConnectionRefusedError:
-            return False
-        return True
-
-    assert eventually(connects, 20)
-    return found[0]
 
 
 @pytest.mark.parametrize(
