@@ -1,4 +1,4 @@
-"""Draws the life of a connection, `docs/explanation/states.svg`, from the tables of `states.py`.
+"""Draws the life of a connection, `docs/images/connection.svg`, from the tables of `states.py`.
 
     python -m tests.state_diagram
 
@@ -14,7 +14,7 @@ from benchmarks.svg import GREY, INK, OURS, Drawing
 from tests.programs import ROOT
 from thousand_island_sync._connection.states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
 
-PATH = ROOT / "docs" / "explanation" / "states.svg"
+PATH = ROOT / "docs" / "images" / "connection.svg"
 
 _PLACES = {
     State.NEW: (90.0, 80.0),
@@ -35,7 +35,7 @@ _SAYS = {
     State.CLOSED: "handle_end",
 }
 #: What the arrow says, and where: how far along it (0 to 1), and beside it.
-_ARROWS: dict[tuple[State, State], tuple[str, float, tuple[float, float]]] = {
+ARROWS: dict[tuple[State, State], tuple[str, float, tuple[float, float]]] = {
     (State.NEW, State.HANDSHAKING): ("handler made", 0.5, (0, -8)),
     (State.NEW, State.CLOSED): ("its constructor raised", 0.5, (72, 0)),
     (State.HANDSHAKING, State.RUNNING): ("handle_connection", 0.5, (0, 17)),
@@ -94,10 +94,10 @@ def ends() -> str:
 def drawn() -> str:
     """The diagram."""
     arrows = {(one, other) for one, others in TRANSITIONS.items() for other in others}
-    assert arrows == set(_ARROWS), arrows ^ set(_ARROWS)
+    assert arrows == set(ARROWS), arrows ^ set(ARROWS)
     drawing = Drawing(1110, 500, "The life of a connection")
     drawing.text(12, 24, "The life of a connection", size=14, bold=True)
-    for (one, other), (words, share, (aside, lower)) in _ARROWS.items():
+    for (one, other), (words, share, (aside, lower)) in ARROWS.items():
         start, end = _PLACES[one], _PLACES[other]
         length = math.dist(start, end)
         unit = (end[0] - start[0]) / length, (end[1] - start[1]) / length

@@ -9,9 +9,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests import flow_picture
-from tests.flow_picture import ARROWS
+from tests import state_diagram
 from tests.programs import ROOT, Script, python_blocks
+from tests.state_diagram import ARROWS
 from tests.support import receive, receive_all
 from thousand_island_sync import TLS, Handler, ThousandIsland
 from thousand_island_sync._connection.states import TRANSITIONS
@@ -78,10 +78,10 @@ def test_it_is_short_and_begins_with_eight_lines_that_serve():
 
 def test_its_picture_is_drawn_from_the_table_of_states():
     assert set(ARROWS) == {(one, other) for one, many in TRANSITIONS.items() for other in many}
-    assert flow_picture.PICTURE.read_text() == flow_picture.picture(), (
-        "run: python -m tests.flow_picture"
+    assert state_diagram.PATH.read_text() == state_diagram.drawn(), (
+        "run: python -m tests.state_diagram"
     )
-    assert f"]({flow_picture.PICTURE.relative_to(ROOT)})" in README
+    assert f"]({state_diagram.PATH.relative_to(ROOT)})" in README
 
 
 # ---- docs/howto/tls.md ------------------------------------------------------------
