@@ -13,7 +13,7 @@ from ._admin.commands import Commands, Control, begin, check_servers, running
 from ._admin.lines import LineServer
 from ._admin.stacks import CallbackWatch
 from ._base import addresses
-from ._base.listen_errors import listen_error
+from ._base.listen_errors import listen_error, no_thread
 from .errors import ConfigError, ServerNotRunning, ThousandIslandError
 from .logger import LogLevel, change_level
 from .server import ThousandIsland
@@ -110,7 +110,7 @@ class AdminServer:
         except OSError as error:
             raise listen_error(error, f"unix:{self._path}", 0) from error
         except RuntimeError as error:
-            raise ThousandIslandError(f"AdminServer: no thread can be started: {error}") from error
+            raise no_thread("AdminServer", error) from error
         self._lines, self._watch = lines, watch
         return self
 

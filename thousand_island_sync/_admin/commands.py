@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .._base import addresses
 from .._base.clock import now_ns
+from .._base.listen_errors import no_thread
 from .._base.nearest import nearest
 from .._base.own_threads import launch
 from .._base.supervised import say
@@ -181,10 +182,7 @@ def begin(change: Callable[[], object], name: str) -> None:
     try:
         launch(run, f"admin-{name}")
     except RuntimeError as error:
-        raise ThousandIslandError(
-            f"{name}: no thread can be started: {error}; lower the number of threads,"
-            " or raise the limit (`ulimit -u`)"
-        ) from error
+        raise no_thread(name, error) from error
 
 
 def check_servers(named: str, servers: Sequence[object]) -> None:

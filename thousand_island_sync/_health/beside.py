@@ -10,7 +10,7 @@ from typing import Any, Self
 from .._admin.commands import check_servers
 from .._base import addresses
 from .._base.clock import FOREVER
-from .._base.listen_errors import listen_error
+from .._base.listen_errors import listen_error, no_thread
 from .._base.types import Address
 from ..errors import ConfigError, ServerNotRunning, ThousandIslandError
 from ..server import ThousandIsland
@@ -90,7 +90,7 @@ class BesideServers:
         try:
             running.start()
         except RuntimeError as error:
-            raise ThousandIslandError(f"{named}: no thread can be started: {error}") from error
+            raise no_thread(named, error) from error
         self._address = addresses.pair(listening.address)
         self._running = running
         return self
