@@ -134,7 +134,8 @@ class Clock:
         """Time goes on, and what is due on the way happens, each at its time and in order.
 
         First, what clients have sent until now is taken up: a client that has just connected is
-        accepted, and its bytes are delivered.
+        accepted, and its bytes are delivered. What waits to be sent goes out as far as there is
+        room.
 
         Args:
             ms: milliseconds.
@@ -226,7 +227,7 @@ class Clock:
 
     def _is_calm(self, run: Any) -> bool:
         limit = run.limit
-        if limit.has_room() and _any_readable(descriptors.listening()):
+        if limit.has_room() and _any(select.POLLIN, descriptors.listening()):
             return False
         if limit.is_accepting():
             return False
@@ -235,19 +236,31 @@ class Clock:
             return False
         reading = {id(whose) for _, whose in list(self._times.waiting.values())}
         numbers = [task.fd for task in connections if task.machine.listens or id(task) in reading]
-        return not _any_readable(numbers) and all(self._rests(task) for task in connections)
+        if _any(select.POLLIN, numbers):
+            return False
+        # What waits to be sent finds no room: else its peer would be timed for what is not offered.
+        sending = [task.fd for task in connections if _sends(task)]
+        return not _any(select.POLLOUT, sending) and all(self._rests(task) for task in connections)
 
 
 def _connections_of(run: Any) -> list[ConnectionTask]:
     return [task for task in run.scheduler.tasks() if isinstance(task, ConnectionTask)]
 
 
-def _any_readable(numbers: list[int]) -> bool:
+def _sends(task: ConnectionTask) -> bool:
+    """Whether bytes wait to be sent, or somebody for room."""
+    stream = task.machine.stream
+    buffer = None if stream is None else stream.writer.buffer
+    return buffer is not None and buffer.is_member() and buffer.failure is None
+
+
+def _any(ready: int, numbers: list[int]) -> bool:
+    """Whether one of the descriptors is ready for that."""
     poller = select.poll()
     for number in numbers:
         if number >= 0:
-            poller.register(number, select.POLLIN)
-    return any(bits & select.POLLIN for _, bits in poller.poll(0))
+            poller.register(number, ready)
+    return any(bits & ready for _, bits in poller.poll(0))
 
 
 def _until(condition: Callable[[], bool], timeout: float) -> bool:
