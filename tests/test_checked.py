@@ -97,12 +97,16 @@ def test_a_watch_that_sleeps(serve, client, found, monkeypatch):
         def handle_connection(self, socket):
             release.wait(5)
 
+    # Nor does it go on looking where the thread's start has woken it, before the task began.
+    looks = WatchdogTimer.looks
     monkeypatch.setattr(WatchdogTimer, "begin_now", lambda timer: None)
+    monkeypatch.setattr(WatchdogTimer, "looks", lambda timer, again: looks(timer, again=False))
     server = serve(Waits)
     assert eventually(lambda: watch_sleeps(server))
     client(server)
     assert eventually(lambda: found)
     release.set()
+    assert server.stop(5_000)  # until then it is found again and again
     assert found[0] == "a thread with a permit runs a task, and the watchdog sleeps"
 
 
