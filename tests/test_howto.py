@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import gc
+import importlib
 import importlib.util
 import json
 import logging
@@ -142,18 +143,33 @@ def texts_under(page, heading):
     return [block for _, block in code_blocks(section[1])]
 
 
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder to be in, whose `app.py` can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield tmp_path
+    if app := sys.modules.pop("app", None):
+        MODULES.append(vars(app))
+
+
 def run(page, folder, environment, on_free_ports):
-    """All of it, but for what is migrated, and for servers that go on."""
-    names = module()
+    """All of it, but for what is migrated, and for servers that go on.
+
+    The program is `app.py`; each further block of Python is a file of its own.
+    """
     elsewhere = texts_under(page, "Before") if page in BEFORE else []
     for language, text in blocks(page):
         if text in elsewhere or text.endswith("&\n") or not is_run(text):
             continue
         if language == "python":
-            saved = folder / "app.py"
-            if not saved.exists():
-                saved.write_text(on_free_ports(text))
-            exec(compile(text, f"docs/howto/{page}.md", "exec"), names)
+            if not (folder / "app.py").exists():
+                (folder / "app.py").write_text(on_free_ports(text))
+                importlib.invalidate_caches()
+                importlib.import_module("app")
+            else:
+                exec(compile(text, f"docs/howto/{page}.md", "exec"), module())
         elif language == "sh":
             run_shell(on_free_ports(text), folder, environment)
         else:
@@ -174,11 +190,19 @@ def _log():
 @pytest.mark.slow
 @pytest.mark.usefixtures("_log")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_run(page, tmp_path, environment, on_free_ports, monkeypatch, request):
+def test_the_blocks_run(page, place, environment, on_free_ports, request):
     if page == "mtls-fleet":
         request.getfixturevalue("authority")  # where there is no TLS, it skips
-    monkeypatch.chdir(tmp_path)
-    run(page, tmp_path, environment, on_free_ports)
+    run(page, place, environment, on_free_ports)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_what_to_save(page):
+    """Where a block takes names from `app`, a reader was told what that is."""
+    text = (FOLDER / f"{page}.md").read_text()
+    assert len(re.findall(r"\b[Ss]ave it as\s`app\.py`", text)) == int(
+        "app:" in text or "from app import" in text
+    )
 
 
 def test_a_container_s_command_serves(tmp_path, environment, on_free_ports):
