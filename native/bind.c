@@ -66,6 +66,7 @@ int know_names(void) {
                  (native->dontwait = PyLong_FromLong(MSG_DONTWAIT)) != NULL &&
                  (native->quietly = PyLong_FromLong(MSG_DONTWAIT | MSG_NOSIGNAL)) != NULL &&
                  (native->zero = PyLong_FromLong(0)) != NULL &&
+                 (native->infinite = PyFloat_FromDouble(Py_HUGE_VAL)) != NULL &&
                  (native->chunk = PyLong_FromLong(CHUNK)) != NULL;
     Py_XDECREF(epoll);
     Py_XDECREF(plain);

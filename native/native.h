@@ -49,7 +49,7 @@ typedef struct {
     /* Methods of the standard library's types, unbound: no look-up for each call. */
     PyObject *deque, *popleft, *append, *fileno, *epoll_fileno;
     PyTypeObject *socket_type;
-    PyObject *zero, *dontwait, *quietly, *chunk;
+    PyObject *zero, *infinite, *dontwait, *quietly, *chunk;
     /* `Classified.UNKNOWN` and `.QUICK`: of each other a thread gives its permit away before it
        calls. */
     PyObject *unknown, *quick;

@@ -6,32 +6,35 @@
 
 #include "types.h"
 
-/* The fields of each: objects, of which `R` are given once, to `__init__`, and stay; booleans,
-   seconds, numbers. What Python reads often is an object, booleans too: CPython 3.11 to 3.13 know
+/* The fields of each. What Python reads often is an object, booleans too: CPython 3.11 to 3.13 know
    a short way to those only, of 15 instructions instead of 220. If one is not `False`, or not
    there, the Python is called, which looks itself. */
-#define Task_FIELDS(O, R, B, D, N)                                                             \
+#define Task_FIELDS(G, O, F, Z, I, R, B, D, N)                                                 \
     O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer)               \
     O(write_edges) B(marked) B(owned) B(wants_write) D(average) D(deadline) D(timer_at) N(fd)
-#define Worker_FIELDS(O, R, B, D, N)                                                           \
+#define Worker_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
     O(task) R(parked) B(looking) B(permit) B(waited) N(turn)
-#define Deadlines_FIELDS(O, R, B, D, N) R(_clock) R(calls) D(_next)
-#define WatchdogTimer_FIELDS(O, R, B, D, N) B(may_stop) B(watching)
-#define RunQueue_FIELDS(O, R, B, D, N)                                                         \
+#define Deadlines_FIELDS(G, O, F, Z, I, R, B, D, N) R(_clock) R(calls) D(_next)
+#define WatchdogTimer_FIELDS(G, O, F, Z, I, R, B, D, N) B(may_stop) B(watching)
+#define RunQueue_FIELDS(G, O, F, Z, I, R, B, D, N)                                             \
     O(_epoll) R(lock) R(_ready) R(_tasks) R(_deadlines) R(_watchdog_timer) N(_alone) N(_batch)     \
     N(_last_found) N(_unlooked) N(sleepers)
-#define BlockingEstimate_FIELDS(O, R, B, D, N) B(timed_by_kernel) N(sample_mask)
-#define Runner_FIELDS(O, R, B, D, N) R(_queue) R(_estimate)
+#define BlockingEstimate_FIELDS(G, O, F, Z, I, R, B, D, N) B(timed_by_kernel) N(sample_mask)
+#define Runner_FIELDS(G, O, F, Z, I, R, B, D, N) R(_queue) R(_estimate)
 
-#define Machine_FIELDS(O, R, B, D, N)                                                          \
-    O(callbacks) O(short_proves) O(socket) O(source) O(state)
-#define Callbacks_FIELDS(O, R, B, D, N)                                                        \
-    O(_clock) O(_context) O(_receiver) O(read_deadline) O(read_timeout)
-#define Duplex_FIELDS(O, R, B, D, N) O(channel) O(connection) O(sock) O(state) O(waiter)
-#define Reader_FIELDS(O, R, B, D, N)                                                           \
-    O(_receiving) O(_stream) O(buffer) O(bytes_received) O(recv_count)
-#define Writer_FIELDS(O, R, B, D, N)                                                           \
-    O(_reader) O(_sending) O(_sink) O(_stream) O(answered) O(bytes_sent) O(send_count)
+#define Machine_FIELDS(G, O, F, Z, I, R, B, D, N)                                              \
+    G(_task) G(_env) G(_transport) G(callbacks) G(state) F(_eof_told) O(drain) O(handshake)    \
+    O(no_room) O(pause) O(short_proves) O(socket) O(source) O(stream)
+#define Callbacks_FIELDS(G, O, F, Z, I, R, B, D, N)                                            \
+    G(_whose) G(_clock) G(_context) G(read_timeout) O(_receiver) O(frames) I(_left)            \
+    I(read_deadline) I(total_deadline)
+#define Duplex_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
+    G(connection) G(sock) G(channel) G(times) G(state) G(_limit) O(reader) O(writer) Z(waiter)
+#define Reader_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
+    G(_stream) G(incoming) O(_receiving) O(buffer) F(framed) Z(bytes_received) Z(recv_count)
+#define Writer_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
+    G(_stream) G(_reader) G(_sink) G(_sending) G(outgoing) O(buffer) Z(answered) Z(bytes_sent) \
+    Z(send_count)
 
 STRUCT(Task, )
 STRUCT(Worker, )

@@ -14,11 +14,11 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#define Wire_FIELDS(O, R, B, D, N)                                                             \
+#define Wire_FIELDS(G, O, F, Z, I, R, B, D, N)                                                 \
     R(sock) O(source) O(held) B(owed) B(kernel_drained) B(reads_ended) B(exposed) N(recv_wants)    \
     N(send_wants)
 /* `keeps` keeps OpenSSL's objects where they are. */
-#define Stream_FIELDS(O, R, B, D, N) R(lock) R(wire) R(keeps) O(unread) B(large)
+#define Stream_FIELDS(G, O, F, Z, I, R, B, D, N) R(lock) R(wire) R(keeps) O(unread) B(large)
 STRUCT(Wire, )
 STRUCT(Stream, void *ssl; void *in; void *out;)
 

@@ -10,6 +10,13 @@ int was_made(PyObject *object, PyObject *filled) {
     return -1;
 }
 
+int takes_so_many(PyObject *self, PyObject *args, PyObject *names, Py_ssize_t count) {
+    if (PyTuple_GET_SIZE(args) == count && (names == NULL || PyDict_GET_SIZE(names) == 0))
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%.100s takes %zd arguments", Py_TYPE(self)->tp_name, count);
+    return -1;
+}
+
 /* ---- a task ------------------------------------------------------------------ */
 
 /* classify(unknown, quick): a new task is the first. */
@@ -22,11 +29,10 @@ PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static int Task_init(Task *self, PyObject *args, PyObject *Py_UNUSED(names)) {
+static int Task_init(Task *self, PyObject *args, PyObject *names) {
     long fd;
-    if (PyTuple_GET_SIZE(args) != 1)
-        return no_number(args);
-    if (whole(PyTuple_GET_ITEM(args, 0), &fd) < 0)
+    if (takes_so_many((PyObject *)self, args, names, 1) < 0 ||
+        whole(PyTuple_GET_ITEM(args, 0), &fd) < 0)
         return -1;
     self->fd = fd;
     set(&self->write_edges, Py_True);
@@ -155,17 +161,17 @@ TYPE(BlockingEstimate, "BlockingEstimate", )
 TYPE(Runner, "Runner", BEGINS(Runner) DOES(Runner))
 #undef Self
 #define Self Machine
-TYPE(Machine, "Machine", )
+PLAIN_TYPE(Machine)
 #undef Self
 #define Self Callbacks
-TYPE(Callbacks, "Callbacks", )
+PLAIN_TYPE(Callbacks)
 #undef Self
 #define Self Duplex
-TYPE(Duplex, "Duplex", )
+PLAIN_TYPE(Duplex)
 #undef Self
 #define Self Reader
-TYPE(Reader, "Reader", )
+PLAIN_TYPE(Reader)
 #undef Self
 #define Self Writer
-TYPE(Writer, "Writer", )
+PLAIN_TYPE(Writer)
 #undef Self

@@ -1,4 +1,7 @@
-/* How a base type is declared: by the list of its fields, `Type_FIELDS(O, R, B, D, N)`. */
+/* How a base type is declared: by the list of its fields, `Type_FIELDS(G, O, F, Z, I, R, B, D, N)`.
+   Of a `PLAIN_TYPE` the list is also what its `__init__` does: `G` are given to it, in this order,
+   `O` are `None`, `F` are `False`, `Z` are 0, `I` are infinite. `R` are given once, and stay. The
+   rest are C's: booleans, seconds, numbers. */
 
 #ifndef THOUSAND_ISLAND_TYPES_H
 #define THOUSAND_ISLAND_TYPES_H
@@ -12,7 +15,8 @@
 #define SECONDS_FIELD(name) double name;
 #define NUMBER_FIELD(name) long name;
 #define FIELDS_OF(Type)                                                                        \
-    Type##_FIELDS(OBJECT_FIELD, OBJECT_FIELD, TRUTH_FIELD, SECONDS_FIELD, NUMBER_FIELD)
+    Type##_FIELDS(OBJECT_FIELD, OBJECT_FIELD, OBJECT_FIELD, OBJECT_FIELD, OBJECT_FIELD,        \
+                  OBJECT_FIELD, TRUTH_FIELD, SECONDS_FIELD, NUMBER_FIELD)
 #define STRUCT(Type, ...)                                                                      \
     typedef struct {                                                                           \
         PyObject_HEAD FIELDS_OF(Type) __VA_ARGS__                                              \
@@ -32,11 +36,11 @@
 #define TYPE(Type, called, ...)                                                                 \
     static int Type##_traverse(Type *self, visitproc visit, void *arg) {                       \
         Py_VISIT(Py_TYPE(self));                                                               \
-        Type##_FIELDS(VISIT, VISIT, NO, NO, NO)                                                \
+        Type##_FIELDS(VISIT, VISIT, VISIT, VISIT, VISIT, VISIT, NO, NO, NO)                    \
         return 0;                                                                              \
     }                                                                                          \
     static int Type##_clear(Type *self) {                                                      \
-        Type##_FIELDS(CLEAR, CLEAR, NO, NO, NO)                                                \
+        Type##_FIELDS(CLEAR, CLEAR, CLEAR, CLEAR, CLEAR, CLEAR, NO, NO, NO)                    \
         return 0;                                                                              \
     }                                                                                          \
     static void Type##_dealloc(Type *self) {                                                   \
@@ -47,7 +51,8 @@
         Py_DECREF(type);                                                                       \
     }                                                                                          \
     static PyMemberDef Type##_members[] = {                                                    \
-        Type##_FIELDS(OBJECT_MEMBER, GIVEN_MEMBER, TRUTH_MEMBER, SECONDS_MEMBER, NUMBER_MEMBER)    \
+        Type##_FIELDS(OBJECT_MEMBER, OBJECT_MEMBER, OBJECT_MEMBER, OBJECT_MEMBER,              \
+                      OBJECT_MEMBER, GIVEN_MEMBER, TRUTH_MEMBER, SECONDS_MEMBER, NUMBER_MEMBER)    \
         {NULL, 0, 0, 0, NULL}};                                                                \
     static PyType_Slot Type##_slots[] = {                                                      \
         {Py_tp_traverse, Type##_traverse}, {Py_tp_clear, Type##_clear},                        \
@@ -58,6 +63,27 @@
         .basicsize = sizeof(Type),                                                             \
         .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                \
         .slots = Type##_slots};
+#define ONE_MORE(name) +1
+#define TAKE_GIVEN(name) set(&self->name, *given++);
+#define MAKE_NONE(name) set(&self->name, Py_None);
+#define MAKE_FALSE(name) set(&self->name, Py_False);
+#define MAKE_ZERO(name) set(&self->name, native->zero);
+#define MAKE_INFINITE(name) set(&self->name, native->infinite);
+#define PLAIN_INIT(Type)                                                                       \
+    static int Type##_init(Type *self, PyObject *args, PyObject *names) {                      \
+        enum { TAKEN = 0 Type##_FIELDS(ONE_MORE, NO, NO, NO, NO, NO, NO, NO, NO) };            \
+        if (takes_so_many((PyObject *)self, args, names, TAKEN) < 0)                           \
+            return -1;                                                                         \
+        PyObject **given = ((PyTupleObject *)args)->ob_item;                                   \
+        Type##_FIELDS(TAKE_GIVEN, MAKE_NONE, MAKE_FALSE, MAKE_ZERO, MAKE_INFINITE, NO, NO, NO, NO) \
+        return 0;                                                                              \
+    }
+#define PLAIN_TYPE(Type, ...)                                                                  \
+    PLAIN_INIT(Type)                                                                           \
+    TYPE(Type, #Type, BEGINS(Type) __VA_ARGS__)
+
+int takes_so_many(PyObject *self, PyObject *args, PyObject *names, Py_ssize_t count);
+
 #define BEGINS(Type) {Py_tp_init, Type##_init},
 #define DOES(Type) {Py_tp_methods, Type##_methods},
 

@@ -40,9 +40,9 @@ def slots_read():
     lists = re.findall(r"#define FIELDS\(X\)((?:.*\\\n)*.*\n)", text)
     members = re.findall(r'\{"(\w+)", T_\w+, offsetof\((\w+), ', text)
     found = re.findall(r"X\((\w+), (\w+)\)", "".join(lists))
-    fields = re.findall(r"#define (\w+)_FIELDS\(O, R, B, D, N\)((?:.*\\\n)*.*\n)", text)
+    fields = re.findall(r"#define (\w+)_FIELDS\([A-Z, ]*\)((?:.*\\\n)*.*\n)", text)
     for class_, letters in fields:
-        found += [(class_, name) for name in re.findall(r"\b[ORBDN]\((\w+)\)", letters)]
+        found += [(class_, name) for name in re.findall(r"\b[A-Z]\((\w+)\)", letters)]
     return [*found, *((class_, member) for member, class_ in members)]
 
 

@@ -93,32 +93,59 @@ class Runner:
     def run_batch(self, worker: Any, /) -> None: ...
 
 class Machine:
+    _env: Any
+    _eof_told: Any
+    _task: Any
+    _transport: Any
     callbacks: Any
+    drain: Any
+    handshake: Any
+    no_room: Any
+    pause: Any
     short_proves: Any
     socket: Any
     source: Any
     state: Any
+    stream: Any
+    def __init__(
+        self, task: Any, env: Any, transport: Any, callbacks: Any, state: Any, /
+    ) -> None: ...
 
 class Callbacks:
     _clock: Any
     _context: Any
+    _left: Any
     _receiver: Any
+    _whose: Any
+    frames: Any
     read_deadline: Any
     read_timeout: Any
+    total_deadline: Any
+    def __init__(self, whose: Any, clock: Any, context: Any, read_timeout: Any, /) -> None: ...
 
 class Duplex:
+    _limit: Any
     channel: Any
     connection: Any
+    reader: Any
     sock: Any
     state: Any
+    times: Any
     waiter: Any
+    writer: Any
+    def __init__(
+        self, connection: Any, sock: Any, channel: Any, times: Any, state: Any, limit: Any, /
+    ) -> None: ...
 
 class Reader:
     _receiving: Any
     _stream: Any
     buffer: Any
     bytes_received: Any
+    framed: Any
+    incoming: Any
     recv_count: Any
+    def __init__(self, stream: Any, incoming: Any, /) -> None: ...
 
 class Writer:
     _reader: Any
@@ -126,8 +153,13 @@ class Writer:
     _sink: Any
     _stream: Any
     answered: Any
+    buffer: Any
     bytes_sent: Any
+    outgoing: Any
     send_count: Any
+    def __init__(
+        self, stream: Any, reader: Any, sink: Any, turn: Any, outgoing: Any, /
+    ) -> None: ...
 
 class TLSWire:
     exposed: bool

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from .. import events
 from .._base import locks
-from .._base.clock import FOREVER, seconds
+from .._base.clock import FOREVER, Clock, seconds
 from .._base.compiled import in_c
 from .._base.options import MISSING, Missing
 from .._stream.buffer import ReadBuffer
@@ -85,9 +85,22 @@ Outcome = End | SwitchTransport | Continue | None
 
 @in_c
 class PythonCallbacks:
-    """The fields of `Callbacks` that each message needs; `_native.Callbacks` is its equal in C."""
+    """The fields of `Callbacks`, but for what is unset until the handler is made;
+    `_native.Callbacks` is its equal in C."""
 
-    __slots__ = ("_clock", "_context", "_receiver", "read_deadline", "read_timeout")
+    __slots__ = (
+        *("_clock", "_context", "_left", "_receiver", "_whose", "frames", "read_deadline"),
+        *("read_timeout", "total_deadline"),
+    )
+
+    def __init__(
+        self, whose: Served, clock: Clock, context: contextvars.Context, read_timeout: float, /
+    ) -> None:
+        self._whose, self._clock, self._context = whose, clock, context
+        self.read_timeout = read_timeout
+        self._receiver: Handler | Frames = None  # type: ignore[assignment]  # gets what arrives
+        self.frames: Frames | None = None
+        self._left = self.read_deadline = self.total_deadline = FOREVER
 
 
 class Callbacks(PythonCallbacks):
@@ -101,22 +114,13 @@ class Callbacks(PythonCallbacks):
         total_deadline: when it ends, however many bytes come.
     """
 
-    __slots__ = ("_handler", "_left", "_reader", "_whose", "frames", "total_deadline")
+    __slots__ = ("_handler", "_reader")
 
     #: Others in `testing.call`: each frame is written down, and so are callbacks that do nothing.
     frames_cls: ClassVar[type[Frames]] = Frames
     idle: ClassVar[frozenset[object]] = IDLE
     _handler: Handler
     _reader: Reader
-    _receiver: Handler | Frames  # who gets what arrives
-
-    def __init__(self, whose: Served, env: Environment) -> None:
-        self._whose = whose
-        self._clock = env.clock
-        self._context = env.handlers.new_context()
-        self.read_deadline = self.total_deadline = self._left = FOREVER
-        self.read_timeout = env.limits.read_timeout
-        self.frames: Frames | None = None
 
     # ---- calling it -------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from .. import events
 from .._base import locks
 from .._scheduler.task import AGAIN, PARK
 from .._stream.duplex import Duplex
+from .._stream.opening import open_stream
 from .._stream.states import CLOSED_HERE
 from ..errors import HandlerResultError, HandshakeError, SocketError
 from ..events import By
@@ -68,7 +69,7 @@ class Handshake:
         env, sock = client.env, client.sock
         try:
             channel = transport.channel(sock)
-            machine.stream = stream = Duplex(whose, sock, channel, env.times)
+            machine.stream = stream = open_stream(whose, sock, channel, env.times)
             machine.socket = Socket(stream)
             machine.use(channel)
             callbacks.make(env, stream.reader)

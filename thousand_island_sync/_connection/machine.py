@@ -57,9 +57,34 @@ _NONE: Any = None
 
 @in_c
 class PythonMachine:
-    """The fields of a `Machine` that each message needs; `_native.Machine` is its equal in C."""
+    """The fields of a `Machine`; `_native.Machine` is its equal in C."""
 
-    __slots__ = ("callbacks", "short_proves", "socket", "source", "state")
+    __slots__ = (
+        *("_env", "_eof_told", "_task", "_transport", "callbacks", "drain", "handshake"),
+        *("no_room", "pause", "short_proves", "socket", "source", "state", "stream"),
+    )
+
+    def __init__(
+        self,
+        task: Served,
+        env: Environment,
+        transport: Transport,
+        callbacks: Callbacks,
+        state: State,
+        /,
+    ) -> None:
+        self._task, self._env, self._transport = task, env, transport
+        self.callbacks = callbacks
+        self.state = state
+        self._eof_told = False
+        self.drain: Drain | None = None
+        self.handshake: Handshake | None = None
+        self.no_room: OSError | None = None
+        self.pause: Pause | None = None
+        self.short_proves: bool = _NONE
+        self.socket: Socket = _NONE
+        self.source: Source = _NONE
+        self.stream: Duplex = _NONE
 
 
 class Machine(PythonMachine):
@@ -68,6 +93,8 @@ class Machine(PythonMachine):
     Args:
         task: the connection, as the scheduler knows it.
         env, transport: what the connections of its run share, and what it was accepted on.
+        callbacks: its handler's.
+        state: `NEW`.
 
     Attributes:
         short_proves: a receive of less than was asked for proves that there is no more.
@@ -75,35 +102,10 @@ class Machine(PythonMachine):
         socket, stream: what callbacks get, and what is under it; `None` before, and at the end.
     """
 
-    __slots__ = (
-        "_env",
-        "_eof_told",
-        "_task",
-        "_transport",
-        "drain",
-        "handshake",
-        "no_room",
-        "pause",
-        "stream",
-    )
+    __slots__ = ()
 
     callbacks_cls: ClassVar[type[Callbacks]] = Callbacks
     closing_cls: ClassVar[type[Closing]] = Closing
-    source: Source
-    short_proves: bool
-    state: State
-
-    def __init__(self, task: Served, env: Environment, transport: Transport) -> None:
-        self._task, self._env, self._transport = task, env, transport
-        self.callbacks = self.callbacks_cls(task, env)
-        self.state = NEW
-        self.handshake: Handshake | None = None
-        self.pause: Pause | None = None
-        self.drain: Drain | None = None
-        self._eof_told = False
-        self.no_room: OSError | None = None
-        self.socket: Socket = _NONE
-        self.stream: Duplex = _NONE
 
     @property
     def listens(self) -> bool:

@@ -25,7 +25,7 @@ from .client import Client
 from .environment import Environment
 from .inbox import Inbox, making
 from .machine import Machine
-from .states import APART, BY_SHUTDOWN, CLOSED, CLOSING, PARKED, Cause
+from .states import APART, BY_SHUTDOWN, CLOSED, CLOSING, NEW, PARKED, Cause
 
 #: Steps of a stay after which it is measured whether callbacks still block.
 STAY_STEPS = 256
@@ -63,7 +63,9 @@ class ConnectionTask(Task):
         self.client = Client(env, sock, peer_address, acceptor_id)
         self.deaf = False
         self.known_inbox: Inbox | None = None
-        self.machine = self.machine_cls(self, env, transport)
+        cls, context = self.machine_cls, env.handlers.new_context()
+        callbacks = cls.callbacks_cls(self, env.clock, context, env.limits.read_timeout)
+        self.machine = cls(self, env, transport, callbacks, NEW)
 
     # ---- what the scheduler asks ----------------------------------------------
 

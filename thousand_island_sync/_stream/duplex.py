@@ -121,13 +121,37 @@ class Owner(Protocol):
 
 @in_c
 class PythonDuplex:
-    """The fields of a `Duplex` that each message needs; `_native.Duplex` is its equal in C."""
+    """The fields of a `Duplex`; `_native.Duplex` is its equal in C."""
 
-    __slots__ = ("channel", "connection", "sock", "state", "waiter")
+    __slots__ = (
+        *("_limit", "channel", "connection", "reader", "sock", "state", "times", "waiter"),
+        "writer",
+    )
+    reader: Reader
+    writer: Writer
+
+    def __init__(
+        self,
+        connection: Owner,
+        sock: stdlib_socket.socket,
+        channel: Channel,
+        times: Times,
+        state: State,
+        limit: float | Missing | None,
+        /,
+    ) -> None:
+        self.connection = connection
+        self.sock = sock
+        self.channel = channel
+        self.times = times
+        self.state = state
+        self._limit = limit
+        self.reader = self.writer = None  # type: ignore[assignment]
+        self.waiter = 0
 
 
 class Duplex(PythonDuplex):
-    """What both directions share, and what is done to both.
+    """What both directions share, and what is done to both; `opening` makes one.
 
     Attributes:
         connection: the owner.
@@ -139,24 +163,7 @@ class Duplex(PythonDuplex):
         reader, writer: the two directions, until `take_apart`.
     """
 
-    __slots__ = ("_limit", "reader", "times", "writer")
-
-    def __init__(
-        self,
-        connection: Owner,
-        sock: stdlib_socket.socket,
-        channel: Channel,
-        times: Times = REAL,
-    ) -> None:
-        self.connection = connection
-        self.times = times
-        self.sock = sock
-        self.channel = channel
-        self.state = OPEN
-        self.waiter = 0
-        self._limit: float | Missing | None = MISSING
-        self.reader = reader = Reader(self)
-        self.writer = Writer(self, reader)
+    __slots__ = ()
 
     def use(self, channel: Channel) -> None:
         """After an upgrade. Thread: the owner's, with the turn to send."""

@@ -22,11 +22,11 @@ from .buffer import CHUNK, ReadBuffer
 from .states import (
     AFTER_END,
     AFTER_RESET,
-    COMES,
     CUT,
     ENDED,
     INTERRUPTED,
     WAS_RESET,
+    Incoming,
 )
 from .wait import Wait
 
@@ -41,13 +41,29 @@ _A_MOMENT_S = 0.01
 
 @in_c
 class PythonReader:
-    """The fields of a `Reader` that each message needs; `_native.Reader` is its equal in C."""
+    """The fields of a `Reader`; `_native.Reader` is its equal in C."""
 
-    __slots__ = ("_receiving", "_stream", "buffer", "bytes_received", "recv_count")
+    __slots__ = (
+        *("_receiving", "_stream", "buffer", "bytes_received", "framed", "incoming"),
+        "recv_count",
+    )
+
+    def __init__(self, stream: Duplex, incoming: Incoming, /) -> None:
+        self._stream = stream
+        self.incoming = incoming
+        self._receiving: Any = None  # made when first used
+        self.buffer: ReadBuffer | None = None
+        self.framed = False
+        self.bytes_received = 0
+        self.recv_count = 0
 
 
 class Reader(PythonReader):
     """One direction of a `Duplex`: from the peer.
+
+    Args:
+        stream: that.
+        incoming: `COMES`.
 
     Attributes:
         bytes_received, recv_count: what has come so far.
@@ -56,16 +72,7 @@ class Reader(PythonReader):
         incoming: what the peer did to this direction.
     """
 
-    __slots__ = ("framed", "incoming")
-
-    def __init__(self, stream: Duplex) -> None:
-        self._stream = stream
-        self._receiving: Any = None  # made when first used
-        self.buffer: ReadBuffer | None = None
-        self.framed = False
-        self.incoming = COMES
-        self.bytes_received = 0
-        self.recv_count = 0
+    __slots__ = ()
 
     # ---- what callers of `Socket` get -----------------------------------------
 

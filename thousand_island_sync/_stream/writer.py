@@ -13,12 +13,12 @@ from .._base.locks import maker
 from .._base.options import MISSING, Missing
 from .._base.sigpipe import DONTWAIT, NOSIGNAL, QUIETLY
 from ..errors import SocketClosed, SocketError, SocketTimeout
-from ..transports.base import Channel
+from ..transports.base import Channel, Sink
 from . import failures, turns
 from .keeping import Keeping
 from .payload import Payload, joined, let_go
 from .send_buffer import BLOCKED, SendBuffer
-from .states import GOES, OPEN, SHUT
+from .states import OPEN, SHUT, Outgoing
 from .wait import wait_for_hands, wait_for_peer
 
 if TYPE_CHECKING:
@@ -26,14 +26,28 @@ if TYPE_CHECKING:
     from .reader import Reader
 
 _sent = events.socket_send
-_turn = maker("socket.sending")
+make_turn = maker("socket.sending")
 
 
 @in_c
 class PythonWriter:
-    """The fields of a `Writer` that each message needs; `_native.Writer` is its equal in C."""
+    """The fields of a `Writer`; `_native.Writer` is its equal in C."""
 
-    __slots__ = ("_reader", "_sending", "_sink", "_stream", "answered", "bytes_sent", "send_count")
+    __slots__ = (
+        *("_reader", "_sending", "_sink", "_stream", "answered", "buffer", "bytes_sent"),
+        *("outgoing", "send_count"),
+    )
+
+    def __init__(
+        self, stream: Duplex, reader: Reader, sink: Sink, turn: Any, outgoing: Outgoing, /
+    ) -> None:
+        self._stream, self._sink, self._sending = stream, sink, turn
+        self._reader = reader  # what it has received a send answers
+        self.outgoing = outgoing
+        self.buffer: SendBuffer | None = None
+        self.answered = 0
+        self.bytes_sent = 0
+        self.send_count = 0
 
 
 class Writer(PythonWriter):
@@ -46,18 +60,7 @@ class Writer(PythonWriter):
         outgoing: what was done to this direction.
     """
 
-    __slots__ = ("buffer", "outgoing")
-
-    def __init__(self, stream: Duplex, reader: Reader) -> None:
-        self._stream = stream
-        self._reader = reader  # what it has received a send answers
-        self.answered = 0
-        self._sink = stream.channel.sink()
-        self._sending = _turn()
-        self.buffer: SendBuffer | None = None
-        self.outgoing = GOES
-        self.bytes_sent = 0
-        self.send_count = 0
+    __slots__ = ()
 
     def use(self, channel: Channel) -> None:
         """From now on, after an upgrade. With the turn."""
@@ -344,7 +347,7 @@ class Writer(PythonWriter):
 
     def renew(self) -> None:
         """In a forked child: no thread has the turn, and what waits is the parent's."""
-        self._sending = _turn()
+        self._sending = make_turn()
         self.buffer = None
         self._stream.connection.env.unsent.abandon()
         self.block(False)

@@ -265,8 +265,8 @@ class _Callbacks(Callbacks):
 
     frames_cls = _Frames
 
-    def __init__(self, whose: Any, env: Environment) -> None:
-        super().__init__(whose, env)
+    def __init__(self, whose: Any, *given: Any) -> None:
+        super().__init__(whose, *given)
         self._record: Record = whose.record
 
     def data(self, data: Any, socket: Socket) -> object:
