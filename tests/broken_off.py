@@ -1,17 +1,19 @@
 """Servers with an exception raised at one point of one of their threads, one server for each point.
 
-python -m tests.broken_off <handler|acceptor|listener> <first> <last> [<step>]
+python -m tests.broken_off <handler|acceptor|listener> <first> <last> [<step> [locks]]
 
 A point is where an asynchronous exception could come (`PyThreadState_SetAsyncExc`): where a call
 has begun, or is over. They are counted from the thread's first step on, over all threads of the
-kind. After it a new client must be served within a second, a stop be in time, one connection be
-lost at most, and no thread and no descriptor be left. Run without self-checks: what watches locks
-would itself be interrupted.
+kind. With `locks` only those count where a lock has just been taken or given back; from CPython
+3.14 on they include the beginning of each `with`. After it a new client must be served within a
+second, a stop be in time, one connection be lost at most, and no thread and no descriptor be left.
+Run without self-checks: what watches locks would itself be interrupted.
 
 No point is where a descriptor is a number, and nobody's: after accept(2), before there is a socket
-for it, and while a wake-up's is closed. What comes there loses it, as in the standard library.
-And none is where `threading` strikes a thread off: from CPython 3.14 on its own lock could stay
-held for good, and no other thread would begin or end.
+for it, as a socket has just given it up, and while a wake-up's is closed. What comes there loses
+it, as in the standard library. And none is where `threading` strikes a thread off: from CPython
+3.14 on its own lock could stay held for good, and no other thread would begin or end; or where it
+asks until CPython 3.12 whether a thread is alive.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ SLACK_S = 0.5
 
 _NOBODYS = {"accept_one", "abandon"}
 _STRIKES_OFF = threading.Thread._delete.__code__  # type: ignore[attr-defined]
+#: Until CPython 3.12: interrupted, it takes a thread that is alive for one that has ended.
+_ASKS_WHETHER_ALIVE = getattr(threading.Thread, "_wait_for_tstate_lock", None)
+_THREADINGS_OWN = {_STRIKES_OFF, getattr(_ASKS_WHETHER_ALIVE, "__code__", None)}
 _MAKES_SOCKETS = socket.socket.__init__.__code__
+_OF_LOCKS = {"acquire", "release", "__enter__", "__exit__"}
 
 
 class Interrupted(BaseException):
@@ -64,9 +70,10 @@ class Answers(Handler):
 class Point:
     """Raises once, at the n-th event of the threads of a kind."""
 
-    def __init__(self, kind: str, number: int) -> None:
+    def __init__(self, kind: str, number: int, of_locks: bool) -> None:
         self._mark = f"-{kind}"
         self._left = number
+        self._of_locks = of_locks
         self.where: str | None = None
 
     def __call__(self, frame: Any, event: str, argument: Any) -> None:
@@ -80,10 +87,13 @@ class Point:
         if code.co_filename == __file__:
             return  # the user's
         if (
-            code is _STRIKES_OFF
+            code in _THREADINGS_OWN
             or code.co_name in _NOBODYS
             or (code.co_name == "__init__" and code is _MAKES_SOCKETS)
+            or (event == "c_return" and argument.__name__ == "detach")
         ):
+            return
+        if self._of_locks and getattr(argument, "__name__", "") not in _OF_LOCKS:
             return
         self._left -= 1
         if self._left <= 0:
@@ -140,11 +150,11 @@ def _unserved(server: ThousandIsland) -> str | None:
     return f"a new client is served after {took:.2f} s" if took > SERVED_S + SLACK_S else None
 
 
-def trial(kind: str, number: int) -> tuple[str | None, list[str]]:
+def trial(kind: str, number: int, of_locks: bool) -> tuple[str | None, list[str]]:
     """Where it was, and what is wrong."""
     wrong: list[str] = []
     before = _open()
-    point = Point(kind, number)
+    point = Point(kind, number, of_locks)
     threading.setprofile(point)
     server = ThousandIsland(
         handler_cls=Answers, host="127.0.0.1", port=0, num_acceptors=2, max_handler_threads=4
@@ -190,12 +200,12 @@ def trial(kind: str, number: int) -> tuple[str | None, list[str]]:
     return point.where, wrong
 
 
-def main(kind: str, first: int, last: int, step: int = 1) -> int:
+def main(kind: str, first: int, last: int, step: int, of_locks: bool) -> int:
     logging.getLogger("thousand_island_sync").addHandler(logging.NullHandler())
     threading.excepthook = lambda args: None
     failures = reached = 0
     for number in range(first, last + 1, step):
-        where, wrong = trial(kind, number)
+        where, wrong = trial(kind, number, of_locks)
         reached += where is not None
         if wrong:
             failures += 1
@@ -210,4 +220,6 @@ def main(kind: str, first: int, last: int, step: int = 1) -> int:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    sys.exit(main(given[0], *(int(one) for one in given[1:])))
+    of_locks = given[-1] == "locks"
+    numbers = [int(one) for one in given[1 : len(given) - of_locks]]
+    sys.exit(main(given[0], numbers[0], numbers[1], (numbers[2:] or [1])[0], of_locks))

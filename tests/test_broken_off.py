@@ -12,8 +12,9 @@ from thousand_island_sync._server import accelerator
 KINDS = ("handler", "acceptor", "listener")
 
 
-def broken_off(kind, pure, first, last, step):
-    command = [sys.executable, "-m", "tests.broken_off", kind, str(first), str(last), str(step)]
+def broken_off(kind, pure, first, last, step, *more):
+    numbers = [str(first), str(last), str(step)]
+    command = [sys.executable, "-m", "tests.broken_off", kind, *numbers, *more]
     environment = {**os.environ, **UNCHECKED, "THOUSAND_ISLAND_PURE": pure}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=110
@@ -33,6 +34,12 @@ def pure(request):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_exception_here_and_there_in_a_thread_of_ours_ends_no_server(kind, pure):
     broken_off(kind, pure, 3, 500, 41)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exception_where_a_lock_was_just_taken_or_released_ends_no_server(kind, pure):
+    broken_off(kind, pure, 1, 500, 1, "locks")
 
 
 @pytest.mark.alone

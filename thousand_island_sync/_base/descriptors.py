@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from . import fork
-from .locks import hold_none, of_thread
+from .locks import hold_none, of_thread, owns
 
 #: What a fork waits at most for those who open or close something, in seconds. It takes
 #: microseconds; this is for a close(2) that lingers, say.
@@ -53,8 +53,16 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         # Re-entrant, as the collector may run anything in there, and a signal's handler fork.
         self.no_fork = of_thread()
-        with _gate:
+        # Without `with`: from CPython 3.14 on an exception that another thread raises here may come
+        # after `__enter__` and before the body, and a gate left shut keeps every new thread out.
+        forks = owns(_gate)
+        try:
+            if not forks:
+                _gate.acquire()
             _threads.add(self.no_fork)
+        finally:
+            if not forks and owns(_gate):
+                _gate.release()
 
 
 #: Held over a fork: a thread begins its first stretch before or after one.
@@ -188,14 +196,17 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # the peer has gone
-        with guard:
-            fd = _detach(sock)
-        # Without the guard, which is everybody's: the call takes its time, and drops the GIL.
-        if fd >= 0:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # it is closed all the same
+        fd = -1
+        try:
+            with guard:
+                fd = _detach(sock)
+        finally:
+            # Without the guard, which is everybody's: the call takes its time, and drops the GIL.
+            if fd >= 0:
+                try:
+                    os.close(fd)
+                except OSError:
+                    pass  # it is closed all the same
 
 
 def leave(sock: socket.socket) -> None:

@@ -134,7 +134,7 @@ def _made(kind: Any, name: str) -> Any:
 
 # ---- making them --------------------------------------------------------------
 
-#: What `lock` has made, held weakly.
+#: What `lock` and `of_thread` have made, held weakly.
 _known: dict[weakref.ref[Any], None] = {}
 #: Those of the process, which modules hold for good, by name.
 of_process: dict[str, Any] = {}
@@ -144,14 +144,17 @@ _not_again: set[int] = set()
 
 def lock(name: str) -> Any:
     """A lock of a server, which the thread that has it may take again. Thread: any."""
-    made = _made(_RLock, name)
-    _known[weakref.ref(made, _forget)] = None
-    return made
+    return _note(_made(_RLock, name))
 
 
 def process_lock(name: str) -> Any:
     """A lock of a module: as `lock`, and a fork knows of it."""
     made = of_process[name] = lock(name)
+    return made
+
+
+def _note(made: Any) -> Any:
+    _known[weakref.ref(made, _forget)] = None
     return made
 
 
@@ -172,7 +175,7 @@ def maker(name: str) -> Callable[[], Any]:
 
 def of_thread() -> Any:
     """A lock that one thread takes, again if it likes, and that only who forks waits for."""
-    return _RLock()
+    return _note(_RLock())
 
 
 def turn(name: str) -> Any:
@@ -181,7 +184,7 @@ def turn(name: str) -> Any:
 
 
 def every() -> list[Any]:
-    """What `lock` and `process_lock` have made and is still there. Thread: any."""
+    """What `lock`, `process_lock` and `of_thread` have made and is still there. Thread: any."""
     return [made for ref in list(_known) if (made := ref()) is not None]
 
 

@@ -168,9 +168,11 @@ class EpollPoller(_AtOnce):
         return True
 
     def close(self) -> None:
-        with descriptors.thread.no_fork:
-            self._epoll.close()
-        self._wake_up.close()
+        try:
+            with descriptors.thread.no_fork:
+                self._epoll.close()
+        finally:
+            self._wake_up.close()
 
     def abandon(self) -> None:
         """As `descriptors.Holder`: what is registered stays so in the parent."""

@@ -94,7 +94,13 @@ class Runner(RunnerCore):
                     self._mending.recover(worker, error)
         finally:
             locks.release_all()
-            self._workers.leave(worker)
+            try:
+                self._workers.leave(worker)
+            except BaseException:
+                # An asynchronous one, with the lock perhaps: what it broke off is done again.
+                locks.release_all()
+                self._workers.leave(worker)
+                raise
 
     def _serve(self, worker: Worker) -> None:
         """Until the thread shall end."""
