@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from tests.programs import blocks_in
+from tests.markdown import blocks_in
 
 PAGE = "docs/howto/operations.md"
 
@@ -35,13 +35,16 @@ SERVES: tuple[str, ...] = (
     "thousand-island app:Echo --port 4000 --health 127.0.0.1:8081",
 )
 
+#: Commands that serve what systemd passes them, once a client comes.
+ACTIVATED: tuple[str, ...] = (
+    "systemd-socket-activate --listen=127.0.0.1:4000 --fdname=app"
+    " thousand-island app:Echo --host systemd:app",
+)
+
 #: Commands that another test runs -> that test.
 RUN_ELSEWHERE: dict[str, str] = {
     "systemd-analyze verify ./app.socket ./app.service": "tests/test_units.py::"
     "test_systemd_understands_the_units",
-    "systemd-socket-activate --listen=127.0.0.1:4000 --fdname=app"
-    " thousand-island app:Echo --host systemd:app": "tests/test_service.py::"
-    "test_it_serves_what_systemd_passed",
     **dict.fromkeys(
         [
             "thousand-island app:Echo --port 4000 --admin /run/app/admin.sock",
@@ -67,7 +70,12 @@ NOT_RUN: dict[str, str] = {
 }
 
 
-def commands(page: str = PAGE) -> list[str]:
-    """The commands of a page: what is continued is one, comments are none."""
-    lines = re.sub(r" *\\\n *", " ", "\n".join(blocks_in("sh", page))).splitlines()
+def commands_of(text: str) -> list[str]:
+    """The commands of a block: what is continued is one, comments are none."""
+    lines = re.sub(r" *\\\n *", " ", text).splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def commands(page: str = PAGE) -> list[str]:
+    """The commands of a page."""
+    return commands_of("\n".join(blocks_in("sh", page)))

@@ -1,8 +1,9 @@
 """What is in the packages of a folder, and that each of them serves.
 
     python -m tests.packages FOLDER      of packages that are built
-    python -m tests.packages             follows CONTRIBUTING.md and RELEASING.md, each in a clean
-                                         copy of what is committed
+    python -m tests.packages             follows the pages that install: CONTRIBUTING.md,
+                                         RELEASING.md and the tutorial's first, each in a clean copy
+                                         of what is committed
 
 Each wheel that fits this machine is installed in an environment of its own, with its dependencies,
 and serves the README's first program there.
@@ -27,8 +28,9 @@ from email.message import Message
 from pathlib import Path
 
 from publisher import VERSION, addresses, settings
+from tests.markdown import ROOT, python_blocks
+from tests.pages import EVERY, NOT_RUN, PACKAGES, begins_as, runner
 
-ROOT = Path(__file__).resolve().parent.parent
 NAME = "thousand_island_sync"
 _LIMIT_S = 300
 #: Of this Python: no wheel for another can be installed here.
@@ -135,8 +137,7 @@ def fits(path: Path) -> bool:
 
 def first_program() -> str:
     """The README's, on a port of this machine that was free a moment ago."""
-    readme = (ROOT / "README.md").read_text()
-    program = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+    (program,) = python_blocks("README.md")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     _expect("the port of the README's first program", program.count("port=4000"), 1)
@@ -205,12 +206,22 @@ def check(folder: Path) -> None:
         raise Wrong(f"there is no wheel with the C for {_TAG}")
 
 
-# ---- the page ---------------------------------------------------------------
+# ---- the pages --------------------------------------------------------------
 
 
-def follow(page: Path) -> None:
-    """Runs each block of its shell commands, in order, in a clean copy of what is committed."""
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+def follow_pages() -> None:
+    """All blocks that are said to run here, page by page."""
+    followed: dict[str, list[str]] = {}
+    for page, language, text in EVERY:
+        if runner(page, language, text) == PACKAGES and not begins_as(page, text, NOT_RUN):
+            _expect(f"the language of a block of {page}", language, "sh")
+            followed.setdefault(page, []).append(text)
+    for blocks in followed.values():
+        follow(blocks)
+
+
+def follow(blocks: list[str]) -> None:
+    """Runs shell commands, block by block, in a clean copy of what is committed."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place, "clone")
         _run("git", "clone", "--quiet", ROOT, copy)
@@ -226,7 +237,6 @@ if __name__ == "__main__":
         if sys.argv[1:]:
             check(Path(sys.argv[1]).resolve())
         else:
-            for name in ("CONTRIBUTING.md", "RELEASING.md"):
-                follow(ROOT / name)
+            follow_pages()
     except Wrong as error:
         sys.exit(f"wrong: {error}")

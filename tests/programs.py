@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.markdown import ROOT
 from tests.support import eventually
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def program(name: str) -> str:
@@ -41,20 +40,6 @@ def newer_openssl() -> str:
             if "X25519MLKEM768" in listed.stdout:
                 return found
     pytest.skip("no openssl here knows the post-quantum groups")
-
-
-def code_blocks(text: str) -> list[tuple[str, str]]:
-    """The language and the text of each fenced block of Markdown."""
-    return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-def blocks_in(language: str, page: str) -> list[str]:
-    """The blocks of one language in a page of the project's."""
-    return [text for one, text in code_blocks((ROOT / page).read_text()) if one == language]
-
-
-def python_blocks(page: str) -> list[str]:
-    return blocks_in("python", page)
 
 
 #: For servers whose memory and CPU are measured: they do not check themselves.

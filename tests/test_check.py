@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.commands import run, write_app
-from tests.programs import blocks_in
+from tests.markdown import blocks_in
+from tests.pages import ran
 from thousand_island_sync import TCP
 from thousand_island_sync._base.option_kinds import read_json, read_number
 from thousand_island_sync._command import toml
@@ -235,3 +236,4 @@ def test_the_pages_file_is_taken(folder, authority):
     found = tomllib.loads(check(folder, "app:Upper", "--config", "production.toml"))
     assert found["read_timeout_ms"] == "none"
     assert found["transport"]["certfile"] == "chain.pem"
+    ran("docs/howto/command-line.md", block)

@@ -3,18 +3,21 @@ request is lost. The configuration is that of docs/howto/operations.md."""
 
 import contextlib
 import csv
-import re
 import socket
 import subprocess
 import threading
 
 import pytest
 
-from tests.programs import ROOT, program
+from tests.markdown import blocks_in
+from tests.pages import ran
+from tests.programs import program
 from tests.support import eventually, receive_all, running
 from thousand_island_sync import Close, Handler
 from thousand_island_sync.contrib.haproxy import Agent
 from thousand_island_sync.health import HealthServer
+
+PAGE = "docs/howto/operations.md"
 
 
 class Names(Handler):
@@ -27,8 +30,7 @@ class Names(Handler):
 
 def written():
     """The backend of the page."""
-    page = (ROOT / "docs/howto/operations.md").read_text()
-    (backend,) = re.findall(r"```text\n(backend .*?)```", page, re.DOTALL)
+    (backend,) = blocks_in("text", PAGE)
     return backend
 
 
@@ -137,6 +139,7 @@ def test_a_server_drains_behind_haproxy_and_no_request_is_lost(behind):
             over.set()
     assert set(answers) == {"one", "two"}, "a request was not answered"
     assert set(answers[told + 4 :]) == {"two"}
+    ran(PAGE, written())
 
 
 def test_haproxy_looks_away_while_the_server_still_accepts(behind):

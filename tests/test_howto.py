@@ -23,7 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT, code_blocks, program, python_blocks
+from tests.markdown import code_blocks, python_blocks
+from tests.pages import ran, run_python
+from tests.programs import ROOT, program
 from tests.support import eventually, first_client, receive
 from thousand_island_sync import Handler, detach_logger
 from thousand_island_sync.testing import call
@@ -160,6 +162,7 @@ def run(page, folder, environment, on_free_ports):
     The program is `app.py`; each further block of Python is a file of its own.
     """
     elsewhere = texts_under(page, "Before") if page in BEFORE else []
+    saved = {}
     for language, text in blocks(page):
         if text in elsewhere or text.endswith("&\n") or not is_run(text):
             continue
@@ -168,11 +171,15 @@ def run(page, folder, environment, on_free_ports):
                 (folder / "app.py").write_text(on_free_ports(text))
                 importlib.invalidate_caches()
                 importlib.import_module("app")
+                ran(f"docs/howto/{page}.md", text)
             else:
-                exec(compile(text, f"docs/howto/{page}.md", "exec"), module())
+                run_python(f"docs/howto/{page}.md", text, module())
         elif language == "sh":
             run_shell(on_free_ports(text), folder, environment)
+            for one in [text, *(saved[name] for name in saved if name in text)]:
+                ran(f"docs/howto/{page}.md", one)
         else:
+            saved[SAVED[language]] = text
             (folder / SAVED[language]).write_text(text)
 
 
@@ -222,6 +229,7 @@ def test_a_container_s_command_serves(tmp_path, environment, on_free_ports):
             process.send_signal(signal.SIGTERM)
             assert receive(client, 13) == b"* going away\n"
         assert process.wait(30) == 0
+    ran("docs/howto/containers.md", text)
 
 
 # ---- what the pages say beside -----------------------------------------------------
@@ -330,7 +338,8 @@ def test_a_program_does_after_what_it_did_before(
 ):
     if section == "Before" and importlib.util.find_spec(BEFORE[page]) is None:
         pytest.skip(f"{BEFORE[page]} is not installed")
-    text, *commands = map(on_free_ports, texts_under(page, section))
+    shown = texts_under(page, section)
+    text, *commands = map(on_free_ports, shown)
     saved = "before.py" if section == "Before" else "app.py"
     (tmp_path / saved).write_text(text)
     command = shlex.split(commands[0].removesuffix("&\n")) if page == "from-gunicorn" else None
@@ -340,3 +349,5 @@ def test_a_program_does_after_what_it_did_before(
             TALKS[page](one, two)
         process.send_signal(signal.SIGTERM)
         assert eventually(lambda: process.poll() is not None, 20)
+    for one in shown[: 2 if command else 1]:
+        ran(f"docs/howto/{page}.md", one)

@@ -14,8 +14,19 @@ import sys
 
 import pytest
 
-from tests.operations_commands import ENDS, NOT_RUN, PAGE, RUN_ELSEWHERE, SERVES, commands
-from tests.programs import ROOT, program, python_blocks
+from tests.markdown import python_blocks
+from tests.operations_commands import (
+    ACTIVATED,
+    ENDS,
+    NOT_RUN,
+    PAGE,
+    RUN_ELSEWHERE,
+    SERVES,
+    commands,
+)
+from tests.pages import ran, run_python
+from tests.programs import ROOT, program
+from tests.support import echoes, first_client
 from thousand_island_sync import detach_logger
 
 APP = """
@@ -29,7 +40,7 @@ class Echo(Handler):
 
 
 def test_each_command_is_run_or_has_a_reason_and_none_is_there_that_the_page_has_not():
-    known = [*ENDS, *SERVES, *RUN_ELSEWHERE, *NOT_RUN]
+    known = [*ENDS, *SERVES, *ACTIVATED, *RUN_ELSEWHERE, *NOT_RUN]
     assert sorted(set(commands())) == sorted(known)
     assert all(len(reason) > 10 for reason in NOT_RUN.values())
 
@@ -58,7 +69,8 @@ class Site:
         (folder / "bin").mkdir()
         installed = folder / "bin" / "thousand-island"
         run = [sys.executable, "-m", "thousand_island_sync"]
-        installed.write_text(f'#!/bin/sh\nexec {shlex.join(run)} "$@"\n')
+        # systemd-socket-activate hands few variables on.
+        installed.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {shlex.join(run)} "$@"\n')
         installed.chmod(0o755)
         self.ports = free_ports()
 
@@ -109,14 +121,31 @@ def test_a_command_runs(command, site):
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert output
+    ran(PAGE, command)
 
 
 @pytest.mark.parametrize("command", SERVES)
 def test_a_command_serves(command, site):
-    if "--port" not in command:
-        command += " --port 4000"
-    with site.serving(command), socket.create_connection(("127.0.0.1", int(site.ports[0])), 5):
+    more = "" if "--port" in command else " --port 4000"
+    address = ("127.0.0.1", int(site.ports[0]))
+    with site.serving(command + more), socket.create_connection(address, 5):
         pass
+    ran(PAGE, command)
+
+
+@pytest.mark.parametrize("command", ACTIVATED)
+def test_a_command_serves_what_systemd_passes(command, site):
+    program(command.split()[0])
+    process = site.begin(f"exec {command}")
+    try:
+        with first_client(int(site.ports[0])) as sock:
+            echoes(sock)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    ran(PAGE, command)
 
 
 @pytest.mark.parametrize("command", RUN_ELSEWHERE)
@@ -139,8 +168,7 @@ def _log():
 @pytest.mark.usefixtures("_log")
 @pytest.mark.parametrize("block", python_blocks(PAGE))
 def test_a_block_of_python_runs(block):
-    names = {}
-    exec(compile(block, PAGE, "exec"), names)
+    names = run_python(PAGE, block, {})
     record = logging.LogRecord("app", logging.INFO, "app.py", 1, "hello", None, None)
     assert names["handler"].filter(record)
     assert "hello" in names["handler"].format(record)
@@ -149,8 +177,7 @@ def test_a_block_of_python_runs(block):
 @pytest.mark.usefixtures("_log")
 @pytest.mark.parametrize("block", [one for one in python_blocks(PAGE) if "structlog" in one])
 def test_structlog_s_lines_have_the_traceback(block):
-    names = {}
-    exec(compile(block, PAGE, "exec"), names)
+    names = run_python(PAGE, block, {})
     try:
         raise ValueError("a bug")
     except ValueError:

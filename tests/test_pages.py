@@ -13,6 +13,7 @@ of them), docs/howto/ once it is in the list of `tests/test_howto.py`. A page wi
 is in `RUN_BY`, below. What cannot run is in `NOT_RUN`, with the reason: at most one in twenty.
 """
 
+import json
 import mmap
 import os
 import re
@@ -24,96 +25,67 @@ import sys
 
 import pytest
 
+from tests import packages
+from tests.markdown import blocks_in, python_blocks
 from tests.operations_commands import NOT_RUN as COMMANDS_NOT_RUN
-from tests.programs import ROOT, Script, blocks_in, code_blocks, python_blocks
+from tests.pages import (
+    EVERY,
+    HERE,
+    INSTALLS,
+    NOT_RUN,
+    PACKAGES,
+    PAGES,
+    RUN_BY,
+    begins_as,
+    blocks,
+    missing,
+    ran,
+    run_python,
+    runner,
+)
+from tests.programs import ROOT, Script
 from thousand_island_sync import Handler
 from thousand_island_sync.testing import call
-
-PAGES = sorted(
-    str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "docs/*/*.md", "examples/*/README.md")
-    for path in ROOT.glob(pattern)
-)
-HERE = "tests/test_pages.py"
-
-#: A page or a folder, and a language (`None`: each) -> what runs these blocks.
-RUN_BY = {
-    ("docs/tutorial/", None): "tests/test_tutorial.py",
-    ("docs/howto/command-line.md", "sh"): HERE,
-    ("docs/howto/command-line.md", "toml"): "tests/test_check.py",
-    ("docs/howto/handlers.md", None): "tests/test_readme.py",
-    ("docs/howto/operations.md", "text"): "tests/test_haproxy.py",
-    ("docs/howto/operations.md", None): "tests/test_operations_page.py",
-    ("docs/howto/pushing.md", None): "tests/test_slow_consumers.py",
-    ("docs/howto/socketserver.md", None): "tests/test_socketserver.py",
-    ("docs/howto/testing.md", None): "tests/test_testing_page.py",
-    ("docs/howto/tls.md", "python"): "tests/test_readme.py",
-    ("docs/howto/", None): "tests/test_howto.py",
-    ("docs/explanation/performance.md", "python"): HERE,
-    ("docs/reference/events.md", None): HERE,
-    ("README.md", "python"): "tests/test_readme.py",
-    ("README.md", "sh"): HERE,
-    ("CONTRIBUTING.md", None): "tests/packages.py",
-    ("RELEASING.md", None): "tests/packages.py",
-}
-
-#: A page, and how a block of it begins -> why nothing runs it.
-NOT_RUN = {
-    ("docs/tutorial/1-serve.md", "mkdir store && cd store"): "it installs from a package index",
-    ("docs/tutorial/10-production.md", "sudo "): "it needs systemd as process 1, and root",
-    ("docs/howto/from-thousand-island.md", "defmodule Counter"): "it needs Elixir",
-    ("docs/howto/operations.md", "systemctl enable"): "it needs systemd as process 1, and root",
-    ("docs/howto/operations.md", "pip install"): "it installs from a package index",
-    ("docs/explanation/performance.md", "python -m pip"): "it installs from a package index, and"
-    " takes hours; tests/test_benchmarks.py runs the benchmarks on little",
-    ("examples/cluster/README.md", "pip install"): "it installs, and takes fixed ports;"
-    " tests/test_cluster.py does the same on free ones",
-    ("examples/cluster/README.md", "kill -TERM"): "it goes on from the block before it",
-}
-#: Prose, in the form of a block: the steps of the tutorial.
-PROSE = {("docs/tutorial/index.md", "text")}
-
-
-def blocks(page):
-    """The language and the text of each block of code."""
-    text = (ROOT / page).read_text()
-    found = code_blocks(text)
-    assert len(re.findall(r"^\s*(```|~~~)", text, re.MULTILINE)) == 2 * len(found), page
-    return [one for one in found if not one[0].startswith("{") and (page, one[0]) not in PROSE]
-
-
-EVERY = [(page, *block) for page in PAGES for block in blocks(page)]
-
-
-def runner(page, language):
-    """What runs it: a page of its own comes before its folder, a language before all."""
-    for key in ((page, language), (page, None), (f"{page.rpartition('/')[0]}/", None)):
-        if key in RUN_BY:
-            return RUN_BY[key]
-    return None
-
-
-def is_left_out(page, text):
-    return any(page == its and text.startswith(begins) for its, begins in NOT_RUN)
 
 
 @pytest.mark.parametrize("page", sorted({page for page, *_ in EVERY}))
 def test_each_block_of_a_page_is_run_or_has_a_reason(page):
     for language, text in blocks(page):
         assert language, f"{page}: a block without a language: {text[:60]!r}"
-        if not is_left_out(page, text):
-            assert runner(page, language), f"{page}: nothing runs {text[:60]!r}; see {HERE}"
+        if not begins_as(page, text, NOT_RUN):
+            assert runner(page, language, text), f"{page}: nothing runs {text[:60]!r}; see {HERE}"
 
 
 @pytest.mark.parametrize(("key", "file"), RUN_BY.items())
-def test_what_runs_a_page_is_there_and_names_it(key, file):
-    page = key[0]
-    assert any(one[0].startswith(page) for one in EVERY), page
-    text = (ROOT / file).read_text()
-    imported = re.findall(r"^from tests\.(\w+) import", text, re.MULTILINE)
-    text += "".join((ROOT / "tests" / f"{name}.py").read_text() for name in imported)
-    name = page.rstrip("/").rpartition("/")[2]
-    assert name in text or name.removesuffix(".md") in text
+def test_what_runs_a_page_is_there(key, file):
+    assert any(one[0].startswith(key[0]) for one in EVERY)
+    assert (ROOT / file).exists()
+
+
+@pytest.mark.parametrize(
+    ("records", "left"),
+    [
+        ([("p", "a\n"), ("p", "a\n"), ("p", "one\ntwo\n")], 0),
+        ([("p", "a\n"), ("p", "one"), ("p", "two"), ("p", "a\n")], 0),
+        ([("p", "a\n"), ("p", "one\ntwo\n")], 1),
+        ([("p", "a\n"), ("q", "a\n"), ("p", "one")], 2),
+        ([], 3),
+    ],
+)
+def test_a_block_has_run_as_a_whole_or_by_its_commands_as_often_as_it_stands_there(records, left):
+    every = [("p", "python", "a\n"), ("p", "sh", "one\ntwo\n"), ("p", "python", "a\n")]
+    assert len(missing(every, records)) == left
+
+
+def test_what_has_run_is_recorded_where_somebody_asks(tmp_path, monkeypatch):
+    monkeypatch.setenv("BLOCKS_RAN", str(tmp_path / "ran"))
+    page, language, text = EVERY[0]
+    ran(ROOT / page, text)
+    with pytest.raises(ZeroDivisionError):
+        run_python(page, "1 / 0", {})
+    records = [tuple(json.loads(line)) for line in (tmp_path / "ran").read_text().splitlines()]
+    assert records == [(page, text)]
+    assert missing([(page, language, text)], records) == []
 
 
 @pytest.mark.parametrize(("key", "reason"), NOT_RUN.items())
@@ -127,7 +99,7 @@ def test_a_mark_in_a_page_is_in_the_list():
     for page in PAGES:
         text = (ROOT / page).read_text()
         for begins in re.findall(r"^<!-- not run: .* -->\n```\w+\n(.*)$", text, re.MULTILINE):
-            assert is_left_out(page, begins), (page, begins)
+            assert begins_as(page, begins, {*NOT_RUN, *INSTALLS}), (page, begins)
 
 
 def test_at_most_one_block_in_twenty_is_not_run():
@@ -136,13 +108,29 @@ def test_at_most_one_block_in_twenty_is_not_run():
     assert len(COMMANDS_NOT_RUN) <= 3
 
 
+def test_the_blocks_that_install_are_run_with_the_packages(monkeypatch):
+    """`tox -e packages` does that; here nothing is run."""
+    typed = []
+
+    def run(*command, folder=ROOT, **environment):
+        typed.append(command)
+        return ""
+
+    monkeypatch.setattr(packages, "_run", run)
+    packages.follow_pages()
+    blocks_run = [command[2] for command in typed if command[:2] == ("bash", "-euc")]
+    every = [text for page, language, text in EVERY if runner(page, language, text) == PACKAGES]
+    assert sorted(blocks_run) == sorted(every)
+    assert len(every) >= 7
+    assert "python -m tests.packages" in (ROOT / "tox.ini").read_text()
+
+
 # ---- the blocks that no other test runs ----------------------------------------------
 
 
 def test_the_receiver_of_the_page_of_events_is_connected(thousand_island_events):
     (block,) = python_blocks("docs/reference/events.md")
-    names = {}
-    exec(compile(block, "docs/reference/events.md", "exec"), names)
+    names = run_python("docs/reference/events.md", block, {})
     assert thousand_island_events.handler_error.receivers
     thousand_island_events.handler_error.disconnect(names["on_error"])
 
@@ -162,7 +150,8 @@ def test_a_file_that_is_mapped_can_be_sent(tmp_path):
 
     class Sends(Handler):
         def handle_data(self, data, socket):
-            exec(block, {"path": path, "mmap": mmap, "socket": socket})
+            names = {"path": path, "mmap": mmap, "socket": socket}
+            run_python("docs/explanation/performance.md", block, names)
 
     assert call(Sends, b"GET").sent == b"of the file"
 
@@ -191,6 +180,7 @@ def test_the_command_line_of_the_page_serves_over_tls(tmp_path, authority):
         ):
             assert secure.version().startswith("TLS")
         assert script.stop() == 0
+    ran("docs/howto/command-line.md", block)
 
 
 def test_the_tests_are_run_by_the_readmes_command():
@@ -212,7 +202,8 @@ def test_the_readmes_first_command_installs_and_serves(tmp_path):
     for folder in ("thousand_island_sync", "native"):
         skipped = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, ignore=skipped)
-    install, serve = blocks_in("sh", "README.md")[0].strip().split(" && ")
+    block = blocks_in("sh", "README.md")[0]
+    install, serve = block.strip().split(" && ")
     environment = {
         **{name: it for name, it in os.environ.items() if not name.startswith("PYTHON")},
         "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
@@ -245,3 +236,4 @@ def test_the_readmes_first_command_installs_and_serves(tmp_path):
             assert process.wait(20) == 0
         finally:
             process.kill()
+    ran("README.md", block)

@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests import state_diagram
-from tests.programs import ROOT, Script, python_blocks
+from tests.markdown import python_blocks
+from tests.pages import ran, run_python
+from tests.programs import ROOT, Script
 from tests.state_diagram import ARROWS
 from tests.support import receive, receive_all
 from thousand_island_sync import TLS, Handler, ThousandIsland
@@ -21,7 +23,7 @@ BLOCKS = python_blocks("README.md")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[2][:30])
-def test_the_blocks_run(block, capsys):
+def test_the_blocks_can_be_imported(block):
     exec(compile(block, "README.md", "exec"), {})
 
 
@@ -57,13 +59,13 @@ def test_the_first_program_serves_until_a_signal_and_ends_well(first_program, nu
         assert first_program.stop(number) == 0
         assert sock.recv(1) == b""
     assert first_program.errors == []
+    ran("README.md", BLOCKS[0])
 
 
 def test_the_counter_counts_lines_however_they_are_cut(serve, client):
     (block,) = python_blocks("docs/howto/handlers.md")
-    names = {}
-    exec(compile(block, "docs/howto/handlers.md", "exec"), names)
-    server = serve(names["Counter"])
+    page = "docs/howto/handlers.md"
+    server = serve(run_python(page, block, {})["Counter"])
     sock = client(server)
     for piece in (b"o", b"ne\ntwo\nth", b"ree\nqu", b"it\n"):
         sock.sendall(piece)
@@ -124,7 +126,7 @@ def test_the_blocks_about_tls_run(number, in_a_folder_with_files, monkeypatch):
 
     monkeypatch.setattr(ThousandIsland, "serve_forever", serve_forever)
     names = {"server": server}
-    exec(compile(TLS_BLOCKS[number], "docs/howto/tls.md", "exec"), names)
+    run_python("docs/howto/tls.md", TLS_BLOCKS[number], names)
     if "serve_forever" in TLS_BLOCKS[number]:
         assert served
     elif "options" in names:
@@ -137,8 +139,7 @@ def test_there_are_blocks_about_tls():
 
 def test_what_type_checkers_take_for_an_upgrade_of_ones_own_works(serve, client, authority):
     (block,) = [one for one in TLS_BLOCKS if "detach" in one]
-    names = {}
-    exec(compile(block, "docs/howto/tls.md", "exec"), names)
+    names = run_python("docs/howto/tls.md", block, {})
     with authority.ca.issue_cert("localhost").private_key_and_cert_chain_pem.tempfile() as path:
         names["context"].load_cert_chain(path)
     sock = client(serve(names["Upgrades"]))

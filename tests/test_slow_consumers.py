@@ -5,7 +5,9 @@ import threading
 
 import pytest
 
-from tests.programs import ROOT, UNCHECKED, Script, python_blocks
+from tests.markdown import python_blocks
+from tests.pages import run_python
+from tests.programs import ROOT, UNCHECKED, Script
 from tests.support import eventually, receive, receive_all, reset, running
 
 CHUNK = b"0123456789abcdef" * 4_096
@@ -16,9 +18,7 @@ DROP, DISCONNECT, WAIT = python_blocks("docs/howto/pushing.md")
 
 
 def program_of(block):
-    found = {}
-    exec(compile(block, "docs/howto/pushing.md", "exec"), found)
-    return found
+    return run_python("docs/howto/pushing.md", block, {})
 
 
 def subscribed(count, members):

@@ -14,7 +14,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import pytest
 
-from tests.programs import program, python_blocks
+from tests.markdown import python_blocks
+from tests.pages import run_python
+from tests.programs import program
 from tests.support import eventually, receive, receive_all
 from thousand_island_sync import ConfigError, Handler, ThousandIsland, socketserver_handler
 
@@ -22,8 +24,7 @@ PAGE = "docs/howto/socketserver.md"
 
 
 def names_in(block):
-    names = {}
-    exec(compile(block, PAGE, "exec"), names)
+    names = run_python(PAGE, block, {})
     assert isinstance(names["server"], ThousandIsland)
     return names
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.programs import python_blocks
+from tests.markdown import python_blocks
+from tests.pages import run_python
 from thousand_island_sync.testing import Server
 
 PAGE = "docs/howto/testing.md"
@@ -12,7 +13,7 @@ BLOCKS = python_blocks(PAGE)
 def test_the_blocks_run():
     names = {}
     for block in BLOCKS:
-        exec(compile(block, PAGE, "exec"), names)
+        run_python(PAGE, block, names)
     made = []
 
     def thousand_island(handler_cls, **options):

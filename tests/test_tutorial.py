@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from tests.pages import ran
 from tests.programs import ROOT, program
 from tests.tutorial import FOLDER, PAGES, Reader, blocks, matches
 
@@ -41,6 +42,10 @@ def test_systemd_understands_the_units(tmp_path):
     command = [program("systemd-analyze"), "verify", "./store.socket", "./store.service"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    page = FOLDER / "10-production.md"
+    for block in blocks(page):
+        if block.kind == "ini":
+            ran(page, block.text)
 
 
 def test_the_first_page_lists_all_pages_in_order():

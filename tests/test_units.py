@@ -14,7 +14,8 @@ import sys
 import pytest
 
 from tests.notified import NotifySocket
-from tests.operations_commands import commands
+from tests.operations_commands import PAGE, commands
+from tests.pages import ran
 from tests.programs import ROOT, Script, program
 from tests.support import echoes, first_client
 
@@ -53,6 +54,7 @@ def test_systemd_understands_the_units(service, tmp_path):
     command = [program("systemd-analyze"), "verify", "./app.socket", "./app.service"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    ran(PAGE, " ".join(["systemd-analyze", *command[1:]]))
     (tmp_path / "app.service").write_text(text + "KillMode=nonsense\n")
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert "nonsense" in done.stderr or "Install" in done.stderr
@@ -119,31 +121,34 @@ def test_it_is_started_reloaded_and_stopped(service, tmp_path):
         assert process.returncode == 0
 
 
-def test_the_page_s_commands_of_the_admin_socket_run(tmp_path):
+def admin_commands():
+    """The first serves; the others ask it, and the last two end it."""
+    return [line for line in commands() if "/run/app/admin.sock" in line]
+
+
+@pytest.mark.parametrize("left_out", ["stop", "drain"])
+def test_the_page_s_commands_of_the_admin_socket_run(left_out, tmp_path):
     (tmp_path / "app.py").write_text(APP)
-    path = tmp_path / "admin.sock"
-    here = [
-        line.replace("/run/app/admin.sock", str(path)).replace("--port 4000", "--port 0")
-        for line in commands()
-        if "/run/app/admin.sock" in line
-    ]
-    start, *others = [shlex.split(line)[1:] for line in here]
+    serves, *others = admin_commands()
+    assert [line.split()[-1] for line in others[-2:]] == ["drain", "stop"]
+    others = [line for line in others if line.split()[-1] != left_out]
+
+    def words(line):
+        line = line.replace("/run/app", str(tmp_path)).replace("--port 4000", "--port 0")
+        return ["-m", "thousand_island_sync", *shlex.split(line)[1:]]
+
     with Script(
-        *("-m", "thousand_island_sync", *start),
+        *words(serves),
         announcement=r"(127\.0\.0\.1:\d+)\n",
         environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     ) as script:
-        for words in others:
-            if words[-1] == "stop":
-                break  # the drain before it has ended the server
+        for line in others:
             done = subprocess.run(
-                [sys.executable, "-m", "thousand_island_sync", *words],
-                capture_output=True,
-                text=True,
-                cwd=ROOT,
+                [sys.executable, *words(line)], capture_output=True, text=True, cwd=ROOT
             )
             assert done.returncode == 0, done.stderr
             assert done.stdout.count("\n") == 1
             json.loads(done.stdout)
+            ran(PAGE, line)
         assert script.process.wait(20) == 0
-    assert len(others) == 12
+    ran(PAGE, serves)

@@ -26,6 +26,7 @@ import threading
 from pathlib import Path
 
 import thousand_island_sync
+from tests.pages import ran
 from tests.programs import ROOT, program
 from tests.support import eventually
 
@@ -116,6 +117,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._terminals: list[Terminal] = []
+        self._unused: dict[str, tuple[Path, Block]] = {}  # files that nothing has used yet
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = str(probe.getsockname()[1])
@@ -144,8 +146,11 @@ class Reader:
             text = re.sub(rf"\b{PORT}\b", self.port, block.text)
             if block.file:
                 (self.folder / block.file).write_text(text)
-            elif block.kind == "sh":
+                self._unused[block.file] = (page, block)
+                continue
+            if block.kind == "sh":
                 printed = self._type(text, block.said)
+                self._note_used(block.text)
             elif block.kind == "text":
                 if block.said.startswith("of"):
                     how, _, command = block.said.partition(": ")
@@ -158,7 +163,18 @@ class Reader:
                     assert matches(text, printed), (page.name, text, printed)
             else:
                 raise AssertionError(f"{page.name}: a block of {block.kind} that nobody runs")
+            ran(page, block.text)
         self.close()
+
+    def _note_used(self, text: str) -> None:
+        """Of the files that were written: those that a command, or a file that one uses, names."""
+        for name in list(self._unused):
+            stem, _, _ = name.partition(".")
+            if re.search(rf"\b({re.escape(name)}|{stem}:|(from|import) {stem}\b)", text):
+                page, block = self._unused.pop(name, (Path(), None))
+                if block is not None:
+                    ran(page, block.text)
+                    self._note_used(block.text)
 
     def _type(self, command: str, said: str) -> str | Terminal:
         program(command.split()[0]) if command.startswith(("openssl", "systemd")) else None
