@@ -136,7 +136,7 @@ static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     if (heard(native->its.async_recv) &&
         done(PyObject_CallMethodOneArg(parts->callbacks, native->name.tell_arrival, data)) < 0)
         goto failed;
-    if (!staying && !is_quick(task) && done(PyObject_CallNoArgs(native->its.make_way)) < 0)
+    if (!staying && !is_quick(task) && done(PyObject_CallNoArgs(native->its.hand_off)) < 0)
         goto failed;
     result = deliver(parts->callbacks, data, socket);
     Py_CLEAR(whole);

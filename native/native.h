@@ -16,7 +16,7 @@
 /* Everything else that `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
     X(Connection) X(Socket) X(TCPChannel) X(OPEN) X(CLOSED_STATE) X(PARKED) X(RUNNING)         \
-    X(async_recv) X(socket_recv) X(socket_send) X(make_way) X(monotonic) X(send) X(recv)
+    X(async_recv) X(socket_recv) X(socket_send) X(hand_off) X(monotonic) X(send) X(recv)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \

@@ -17,7 +17,7 @@ from collections import deque
 from types import SimpleNamespace
 
 from thousand_island_sync._base.clock import FOREVER
-from thousand_island_sync._base.waits import make_way
+from thousand_island_sync._base.waits import hand_off
 from thousand_island_sync._scheduler import blocking_estimate, stalls, workers
 from thousand_island_sync._scheduler import (
     scheduler as _scheduler,
@@ -273,7 +273,7 @@ class Stream(Task):
         when, kind, duration = self.arrived.popleft()
         kernel = self.world.kernel
         if self.classified.blocks:
-            make_way()
+            hand_off()
         ready = max(when, self._over_at)
         self.waits.append((ready, kernel.now - ready))
         if kind == "block":

@@ -283,14 +283,14 @@ def test_amid_a_receive_of_the_same_thread(wire, adopt, monkeypatch):
 
     class Waits(Handler):
         def handle_connection(self, socket):
-            give_way = waits.give_way
+            before_wait = waits.before_wait
 
             def interrupted():
-                monkeypatch.setattr(waits, "give_way", give_way)
+                monkeypatch.setattr(waits, "before_wait", before_wait)
                 given.put(socket.detach())
-                give_way()
+                before_wait()
 
-            monkeypatch.setattr(waits, "give_way", interrupted)
+            monkeypatch.setattr(waits, "before_wait", interrupted)
             with pytest.raises(SocketClosed, match="detached"):
                 socket.recv()
             ended.put("over")

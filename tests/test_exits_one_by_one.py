@@ -238,9 +238,9 @@ def test_a_signal_that_fails_before_the_callback_ends_the_step(heard, monkeypatc
         world.connection.stay(float("inf"), lambda duration: True)
 
 
-def test_a_thread_that_cannot_make_way_ends_the_step(monkeypatch):
+def test_a_thread_that_cannot_hand_its_permit_off_ends_the_step(monkeypatch):
     class Stubborn:
-        permit, give_way = True, breaks
+        permit, hand_off = True, breaks
 
     with Wired() as world:
         world.connection.classified = Classified.BLOCKING

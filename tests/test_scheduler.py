@@ -156,7 +156,7 @@ def test_a_task_that_waits_in_a_call_of_ours_hands_its_permit_over(scheduler_of)
 
     def wait(pipe, data):
         if data:
-            waits.give_way()
+            waits.before_wait()
             go.wait(5)
 
     waiting = [scheduler.pipe(wait) for _ in range(5)]
@@ -257,7 +257,7 @@ def test_at_the_bound_tasks_wait_and_are_served_in_order(scheduler_of):
 
     def block(pipe, data):
         if data:
-            waits.give_way()
+            waits.before_wait()
             blocked.append(pipe)
             go.wait(5)
 
@@ -287,7 +287,7 @@ def test_a_thread_with_nothing_to_do_for_long_ends(scheduler_of, monkeypatch):
 
     def wait(pipe, data):
         if data:
-            waits.give_way()
+            waits.before_wait()
             threading.Event().wait(0.02)
             pipe.ours.send(data)
 
@@ -442,7 +442,7 @@ def test_a_thread_that_cannot_be_started_counts_as_the_bound(scheduler_of, monke
 
     def block(pipe, data):
         if data:
-            waits.give_way()
+            waits.before_wait()
             blocked.set()
             go.wait(5)
 
@@ -499,7 +499,7 @@ def test_reinforce_starts_a_thread_beyond_the_bound(scheduler_of):
 
     def block(pipe, data):
         if data:
-            waits.give_way()
+            waits.before_wait()
             blocked.set()
             go.wait(5)
 

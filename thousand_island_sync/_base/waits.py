@@ -1,7 +1,7 @@
 """Waiting: what a thread of the pool does before it, and waiting for a descriptor.
 
 The scheduler puts each of its workers here for its thread; every wait of ours
-calls `give_way` first. On any other thread that is one attribute look-up.
+calls `before_wait` first. On any other thread that is one attribute look-up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .clock import FOREVER, LONGEST_WAIT, now, wait_time
 from .locks import waits
 
 
-class GivesWay(Protocol):
+class HoldsPermit(Protocol):
     """What the scheduler leaves here: the worker of this thread."""
 
     permit: bool
@@ -26,7 +26,7 @@ class GivesWay(Protocol):
     @property
     def task(self) -> object: ...
 
-    def give_way(self) -> None: ...
+    def hand_off(self) -> None: ...
 
 
 class OwnThread:
@@ -38,18 +38,18 @@ class OwnThread:
     waited = False
     task: object = None
 
-    def give_way(self) -> None:
+    def hand_off(self) -> None:
         pass
 
 
 class _Here(threading.local):
-    worker: GivesWay | None = None
+    worker: HoldsPermit | None = None
 
 
 _here = _Here()
 
 
-def this_thread_is(worker: GivesWay | None) -> None:
+def this_thread_is(worker: HoldsPermit | None) -> None:
     """Names the calling thread's worker (`None`: it is none any more)."""
     _here.worker = worker
     fork.this_thread_is_ours(worker is not None)
@@ -61,7 +61,7 @@ def forget_all() -> None:
     _here = _Here()
 
 
-def current_worker() -> GivesWay | None:
+def current_worker() -> HoldsPermit | None:
     """The calling thread's worker, or `None`: it is none of ours."""
     return _here.worker
 
@@ -81,20 +81,22 @@ def look_again() -> None:
 
 
 @waits
-def give_way() -> None:
-    """Called before every wait of ours; hands the thread's permit over if it has one."""
+def before_wait() -> None:
+    """Called before every wait of ours: hands the thread's permit off if it has one, and notes that
+    the callback has waited in a call of ours."""
     worker = _here.worker
     if worker is not None:
         worker.waited = True
         if worker.permit:
-            worker.give_way()
+            worker.hand_off()
 
 
-def make_way() -> None:
-    """Called before a callback that tends to block: as `give_way`, but no wait of ours."""
+def hand_off() -> None:
+    """Called before a callback that is classified as blocking: hands the permit off, as
+    `before_wait` does, but this is no wait of ours."""
     worker = _here.worker
     if worker is not None and worker.permit:
-        worker.give_way()
+        worker.hand_off()
 
 
 @waits

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from .._base.waits import make_way
+from .._base.waits import hand_off
 from .._stream.duplex import Duplex
 from .._stream.states import ENDED
 from .callbacks import Callbacks, set_on_handler
@@ -85,7 +85,7 @@ class Drain:
             return None
         drain.owed = whose.no_sample = False
         if whose.classified.blocks:
-            make_way()
+            hand_off()
         return machine.hands_shaken("handle_drain")
 
     @staticmethod

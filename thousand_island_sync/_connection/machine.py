@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from .. import events
 from .._base.compiled import in_c
-from .._base.waits import make_way
+from .._base.waits import hand_off
 from .._scheduler.task import AGAIN, DONE, PARK
 from .._stream.buffer import CHUNK
 from .._stream.duplex import Duplex
@@ -127,7 +127,7 @@ class Machine(PythonMachine):
         if _async_recv.receivers:
             callbacks.tell_arrival(data)
         if task.classified.blocks:
-            make_way()
+            hand_off()
         try:
             result = callbacks.data(data, socket)
         except BaseException as error:
@@ -278,7 +278,7 @@ class Machine(PythonMachine):
         task.no_sample = False
         self.state = RUNNING
         if task.classified.blocks:
-            make_way()
+            hand_off()
         return self._settle(self.callbacks.message(message, self.socket))
 
     def _raised(self, error: BaseException, name: str) -> int:

@@ -35,7 +35,7 @@ class Call:
         """Whether it has finished within `timeout` seconds."""
         if self._done.acquire(blocking=False):
             return True
-        waits.give_way()
+        waits.before_wait()
         return times.acquire(self._done, times.clock() + timeout)
 
 

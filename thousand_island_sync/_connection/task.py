@@ -225,7 +225,7 @@ class ConnectionTask(Task):
         # locks; CLOSING, it asks the socket first. In all other states it may receive.
         if waits.current_task() is self:
             return
-        waits.give_way()
+        waits.before_wait()
         until = now() + timeout
         while self.machine.state not in APART and self.env.pool.runs(self) and now() < until:
             _a_moment.wait(0.001)

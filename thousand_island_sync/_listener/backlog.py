@@ -115,5 +115,5 @@ class _Introducer(waits.OwnThread):
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
 
-    def give_way(self) -> None:
+    def hand_off(self) -> None:
         self._backlog.go_on_elsewhere()

@@ -14,7 +14,7 @@ connections off the ready queue. There are as many as threads can run Python at 
 one with the GIL, the CPU count without. A thread keeps its permit from callback to
 callback, and gives it away before it waits, in one of three ways:
 
-1. It is about to wait in a call of this library (`waits.give_way`): exact, and free of cost
+1. It is about to wait in a call of this library (`waits.before_wait`): exact, and free of cost
    when nothing blocks.
 2. Its connection *tends* to block, or to compute for long (`tendency`): it gives the permit
    away before the callback starts.

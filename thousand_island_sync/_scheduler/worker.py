@@ -76,7 +76,7 @@ class Worker(WorkerCore):
         self.bell = threading.Lock()
         self.bell.acquire()
 
-    def give_way(self) -> None:
+    def hand_off(self) -> None:
         self._permits.hand_off(self)
 
     def turns(self) -> int:

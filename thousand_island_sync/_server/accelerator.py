@@ -41,7 +41,7 @@ _GIVEN: dict[str, Any] = {
     "async_recv": events.handler_async_recv.receivers,
     "socket_recv": events.socket_recv.receivers,
     "socket_send": events.socket_send.receivers,
-    "make_way": waits.make_way,
+    "hand_off": waits.hand_off,
     "monotonic": now,
 }
 #: And what both have written down.

@@ -207,7 +207,7 @@ class Asking:
         me = threading.get_ident()
         self._waiting[me] = None
         try:
-            waits.give_way()
+            waits.before_wait()
             return change.wait(until)
         finally:
             self._waiting.pop(me, None)

@@ -178,7 +178,7 @@ class Changes:
                 " itself; call wait() on another thread"
             )
         stopped = self._stopped
-        waits.give_way()
+        waits.before_wait()
         return stopped.wait(timeout)
 
     def blocked(self, ident: int) -> bool:

@@ -372,7 +372,7 @@ class Reader(PythonReader):
         if self.is_inside():
             return
         stream, turn = self._stream, self.turn()
-        waits.give_way()
+        waits.before_wait()
         while not stream.channel.exposed:
             stream.forget_waiter()
             if turn.acquire(timeout=_A_MOMENT_S):

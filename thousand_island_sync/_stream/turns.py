@@ -32,7 +32,7 @@ def comes_back(turn: Any, stream: Duplex) -> bool:
     back; lost, as an exception came when it was taken, or not."""
     if not turn.acquire(False):
         stream.shut_both()
-        waits.give_way()
+        waits.before_wait()
         if not turn.acquire(timeout=_LOST_S):
             return False
     turn.release()
@@ -44,6 +44,6 @@ def hold(turn: Any, held: contextlib.ExitStack) -> None:
     if turn._is_owned():
         return  # by a call of this thread's, amid which this one is made; it gets no further
     if not turn.acquire(False):
-        waits.give_way()
+        waits.before_wait()
         turn.acquire()
     held.callback(turn.release)

@@ -50,7 +50,7 @@ class Wait:
         if self._timeout == 0:
             raise self._nothing_came()
         stream.connection.take_out()
-        waits.give_way()
+        waits.before_wait()
         try:
             return self._in_turns(length, flags, early)
         finally:

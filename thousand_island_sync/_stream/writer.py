@@ -178,7 +178,7 @@ class Writer(PythonWriter):
         if self._sending._is_owned():
             raise failures.amid_another(self._stream.connection, doing)
         if not self._sending.acquire(blocking=False):
-            waits.give_way()
+            waits.before_wait()
             if not self._stream.times.acquire(self._sending, payload.deadline):
                 raise failures.no_room(self._stream.connection, doing, payload.timeout)
         self._turn_begins()
@@ -307,7 +307,7 @@ class Writer(PythonWriter):
         try:
             if total.crowded():
                 total.end_slowest()
-            waits.give_way()
+            waits.before_wait()
             look = min(remains, turns.LOOK_SENDING_S, stream.times.look_s)
             if channel.shaking:
                 wait_for_hands(stream, doing, look)
