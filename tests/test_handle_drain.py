@@ -558,7 +558,7 @@ def test_a_stop_does_not_wait_for_a_peer_that_takes_nothing(serve, fill):
     assert time.monotonic() - began < 5
 
 
-# ---- hands that are being shaken --------------------------------------------------------
+# ---- amid a handshake --------------------------------------------------------------------
 
 
 def test_a_handshake_that_ends_in_the_drain(serve, client, authority):

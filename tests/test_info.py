@@ -325,7 +325,7 @@ def test_a_socket_that_does_not_listen_has_no_backlog():
         assert backlog_size.of_one(sock) is None, "it is closed"
 
 
-# ---- who shakes hands -------------------------------------------------------------
+# ---- who is in a handshake --------------------------------------------------------
 
 
 def test_handshakes_that_wait_for_their_peer_are_counted(serve, authority, client, secure):

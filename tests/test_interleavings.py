@@ -142,8 +142,8 @@ class One:
         asked = self.was_cut or self.connection.asked
         return last and not asked and "handle_connection" in self.calls and not self.upgrades
 
-    def is_unshaken(self):
-        """Whether hands are being shaken, or were when it began to end."""
+    def is_amid_handshake(self):
+        """Whether a handshake is under way, or was when it began to end."""
         awaited = self.calls.count("handle_upgrade") < self.upgrades
         return awaited or "handle_connection" not in self.calls
 
@@ -276,10 +276,10 @@ class Interleavings(RuleBasedStateMachine):
             try:
                 sock.send(b"bye")
             except SocketClosed:
-                refused = sock.fileno() == -1 or one.is_unshaken()
+                refused = sock.fileno() == -1 or one.is_amid_handshake()
                 self.must(refused, "a last send refused by an open socket")
             else:
-                self.must(not one.is_unshaken(), "a last send that can never go out")
+                self.must(not one.is_amid_handshake(), "a last send that can never go out")
 
     def must(self, holds, what):
         if not holds:

@@ -167,7 +167,7 @@ class LineServer:
                 if not _send(sock, answer):
                     break
                 if not goes_on:
-                    _say_goodbye(sock)
+                    _linger(sock)
                     break
         finally:
             self._spare.end(sock)
@@ -248,8 +248,8 @@ def _send(sock: socket.socket, answer: dict[str, Any]) -> bool:
     return True
 
 
-def _say_goodbye(sock: socket.socket) -> None:
-    """Bytes that lie unread would turn the end of the stream into a reset (unix(7))."""
+def _linger(sock: socket.socket) -> None:
+    """Ends the connection. Bytes that lie unread would turn its end into a reset (unix(7))."""
     try:
         sock.shutdown(socket.SHUT_WR)
         until, left = now() + _REST_S, _REST

@@ -39,7 +39,7 @@ class Times:
     """What the connections of one server go by, and how their calls wait.
 
     In a server these are the monotonic clock, whole. Tests of users' handlers have a clock that
-    stands still until it is told to go on; hands are shaken and servers stopped in real time
+    stands still until it is told to go on; handshakes and stops go by real time
     beside it. Each wait looks at its own deadline every `look_s` seconds, whatever the clock.
 
     Attributes:

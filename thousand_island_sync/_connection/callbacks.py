@@ -40,7 +40,7 @@ _log = logging.getLogger("thousand_island_sync")
 _NOTHING = contextvars.Context()
 
 #: What a callback returned -> why its connection ends. (`None` and `Continue` go on,
-#: `SwitchTransport` shakes hands once more, all else is the handler's error.)
+#: `SwitchTransport` begins another handshake, all else is the handler's error.)
 RETURNED: dict[type, Cause] = {Close: BY_HANDLER, Error: Cause.ERROR}
 
 #: What it let through of the errors that its own socket has raised -> why its connection ends; the

@@ -15,7 +15,7 @@ from .._base import descriptors
 from .._base.clock import FOREVER, now_ns
 from .._base.unread import read_away, unread_bytes
 from .._scheduler.task import PARK
-from .._stream import failures, unshaken
+from .._stream import amid_handshake, failures
 from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
 from .._stream.states import CUT, ENDED, GIVEN_AWAY
@@ -81,7 +81,7 @@ class Closing:
         if machine.state is HANDSHAKING:
             self._env.shaking.discard(task)
             if last is not None and machine.callbacks.named(last) is not None:
-                unshaken.end_sends(stream)
+                amid_handshake.end_sends(stream)
         machine.state = CLOSING
         # One that is made at this moment is closed by who makes it, who sees the state, or below.
         if task.known_inbox is not None:
@@ -164,7 +164,7 @@ class Closing:
         buffer.end()
         if self.stream.state is CUT:
             buffer.fail(failures.cut(self.stream.connection))
-        unshaken.drop(self.stream, buffer)
+        amid_handshake.drop(self.stream, buffer)
         self._tell_lost(buffer)
         if buffer.failure is not None:
             return False
@@ -210,8 +210,8 @@ class Closing:
     # ---- the descriptor -----------------------------------------------------------
 
     def let_go(self, is_shown: bool) -> None:
-        """It is said goodbye to, taken out of the poller, closed or left to linger. Only the
-        first call does anything. `is_shown`: a callback follows."""
+        """The peer is told of the end; the descriptor leaves the poller, and is closed or lingers.
+        Only the first call does anything. `is_shown`: a callback follows."""
         task, stream = self.task, self.stream
         client, pool = task.client, self._env.pool
         if client.closed:
@@ -254,7 +254,7 @@ class Closing:
         self._env.census.refused(task, error)
 
     def break_off(self) -> None:
-        """A bug of ours: no goodbye, and no callbacks."""
+        """A bug of ours: the peer is not told, and no callback runs."""
         task, client = self.task, self.task.client
         stream: Duplex | None = self.stream
         quiet = client.closed or stream is None or stream.come_home()

@@ -34,7 +34,7 @@ class Steps(Protocol):
     @property
     def callbacks(self) -> Callbacks: ...
     def mail_waits(self) -> bool: ...
-    def hands_shaken(self, name: str) -> int: ...
+    def call_then_receive(self, name: str) -> int: ...
     def park(self) -> int: ...
 
 
@@ -86,7 +86,7 @@ class Drain:
         drain.owed = whose.no_sample = False
         if whose.classified.blocks:
             hand_off()
-        return machine.hands_shaken("handle_drain")
+        return machine.call_then_receive("handle_drain")
 
     @staticmethod
     def found_nothing(whose: Served, machine: Steps) -> int | None:

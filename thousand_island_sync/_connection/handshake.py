@@ -1,5 +1,5 @@
 """The way from an accepted socket to a connection that may exchange bytes: a channel is made,
-hands are shaken, and later perhaps once more over another transport."""
+its handshake is done, and later perhaps another one, over another transport."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Steps(Protocol):
     @property
     def callbacks(self) -> Callbacks: ...
     def use(self, channel: Channel) -> None: ...
-    def hands_shaken(self, name: str) -> int: ...
+    def call_then_receive(self, name: str) -> int: ...
     def over(self) -> int: ...
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int: ...
 
@@ -62,8 +62,8 @@ class Handshake:
 
     @classmethod
     def begin(cls, whose: Served, machine: Steps, transport: Transport) -> int:
-        """The first step of a connection: makes the handler, and shakes hands. Where that takes no
-        time, as in plain, no handshake is made. Who waits goes into the poller: of short
+        """The first step of a connection: makes the handler, and begins the handshake. Where
+        that takes no time, as in plain, none is made. Who waits goes into the poller: of short
         connections most have ended."""
         client, callbacks = whose.client, machine.callbacks
         env, sock = client.env, client.sock
@@ -86,7 +86,7 @@ class Handshake:
             try:
                 if channel.handshake():
                     callbacks.count_from(env.clock())
-                    return machine.hands_shaken("handle_connection")
+                    return machine.call_then_receive("handle_connection")
             except HandshakeError as error:
                 return cls(whose, machine, env.times.real())._failed(error)
             made = machine.handshake = cls(whose, machine, env.times.real())
@@ -128,9 +128,9 @@ class Handshake:
             self._tell_done()
         if self._switch is None:
             callbacks.count_from(whose.env.clock())
-            return machine.hands_shaken("handle_connection")
+            return machine.call_then_receive("handle_connection")
         callbacks.wait_after_upgrade(self._switch.timeout_ms)
-        return machine.hands_shaken("handle_upgrade")
+        return machine.call_then_receive("handle_upgrade")
 
     def _wait(self, channel: Channel) -> int:
         whose, env = self._whose, self._whose.env
@@ -282,6 +282,6 @@ def no_room_error(peer: str, error: OSError) -> SocketError:
 
 
 def _broke_off(machine: Steps, error: Exception) -> int:
-    """An upgrade, before hands were shaken; a verdict."""
+    """An upgrade failed before its handshake was done; a verdict."""
     machine.callbacks.log(error, "SwitchTransport")
     return machine.finish(Cause.ERROR, error, By.TRACEBACK)

@@ -351,8 +351,9 @@ class Machine(PythonMachine):
         else:
             self._env.pool.watch_writes(self._task)
 
-    def hands_shaken(self, name: str) -> int:
-        """One callback, then the same step goes on: the first bytes have come, as a rule."""
+    def call_then_receive(self, name: str) -> int:
+        """One callback (`handle_connection`, `handle_upgrade`, `handle_drain`), then the same step
+        receives: as a rule the first bytes have come."""
         task = self._task
         self.handshake = None
         self.state = RUNNING

@@ -251,8 +251,8 @@ class ConnectionTask(Task):
         if going_out:
             self.end_from_outside()  # what waits goes first
             return
-        if not stream.shut_both(goodbye=True):
-            self.env.pool.soon(functools.partial(stream.shut_both, goodbye=True))
+        if not stream.shut_both(close_notify=True):
+            self.env.pool.soon(functools.partial(stream.shut_both, close_notify=True))
         self.look_again()
 
     def look_again(self) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from .._base.clock import now
 from .._base.reports import report
+from .._stream.amid_handshake import goes
 from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
-from .._stream.unshaken import goes
 from .._stream.writer import Writer
 
 if TYPE_CHECKING:

@@ -252,20 +252,20 @@ class Duplex(PythonDuplex):
         self.waiter = 0  # a receive that waits again does not look whether it is closed
         return changed
 
-    def shut_both(self, goodbye: bool = False) -> bool:
+    def shut_both(self, close_notify: bool = False) -> bool:
         """Ends what other threads wait for. `False`: this thread was interrupted, and must not
         wait for what that takes. Thread: any."""
-        if goodbye and self.channel.is_inside():
+        if close_notify and self.channel.is_inside():
             return False
         if guard._is_owned():
-            self._shut(goodbye)
+            self._shut(close_notify)
             return True
-        return if_free(guard, lambda: self._shut(goodbye))
+        return if_free(guard, lambda: self._shut(close_notify))
 
-    def _shut(self, goodbye: bool) -> None:
+    def _shut(self, close_notify: bool) -> None:
         try:
             if self.sock.fileno() >= 0 and self.state not in GIVEN_AWAY:
-                if goodbye:
+                if close_notify:
                     self.channel.say_goodbye()
                 self.sock.shutdown(stdlib_socket.SHUT_RDWR)
         except OSError:

@@ -139,7 +139,7 @@ def aborted(owner: Owner) -> SocketClosed:
     return _of(owner, SocketClosed(errno.ECONNABORTED, f"send {who(owner)}: {what}"))
 
 
-def unshaken(owner: Owner, doing: str) -> SocketClosed:
+def amid_handshake(owner: Owner, doing: str) -> SocketClosed:
     what = "the connection ended during the handshake"
     return _of(owner, SocketClosed(errno.ECONNABORTED, f"{doing} {who(owner)}: {what}"))
 

@@ -29,11 +29,11 @@ from .._base.locks import if_free
 from ..errors import SocketError
 from ..transports.base import READ, Channel
 from . import failures
+from .amid_handshake import goes
 from .pieces import Pieces
 from .states import GIVEN_AWAY
 from .taking import Taking
 from .turns import guard
-from .unshaken import goes
 
 if TYPE_CHECKING:
     from .duplex import Duplex
@@ -61,7 +61,7 @@ class SendBuffer:
 
     Attributes:
         ahead: how many bytes come before what the present turn sends, or the next.
-        barrier: what is kept from now on stays behind, until hands are shaken.
+        barrier: what is kept from now on stays behind, until the handshake is done.
         barred: the present turn has begun since.
         claimed: so much room is for what who has the turn sends now.
         counted: bytes and number of the sends that were kept without the turn.
@@ -206,7 +206,7 @@ class SendBuffer:
                 self.ahead = 0 if amid_send else self.size
 
     def raise_barrier(self, raised: bool) -> None:
-        """Before hands are shaken anew, and after it. Thread: the owner's, perhaps with the
+        """Before the handshake of an upgrade, and after it. Thread: the owner's, perhaps with the
         turn."""
         with self._total.lock:
             self.barrier = raised

@@ -75,7 +75,7 @@ class Wait:
                 if interrupt is None:
                     stream.may_wait_again(get_ident(), self._timeout)
             elif channel.shaking:
-                wait_for_hands(stream, self._doing, left)
+                wait_for_handshake(stream, self._doing, left)
                 data = None
             else:
                 write = channel.recv_wants == WRITE
@@ -130,7 +130,7 @@ def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload) -> None:
         looks -= 1
 
 
-def wait_for_hands(stream: Duplex, doing: str, timeout: float) -> bool:
+def wait_for_handshake(stream: Duplex, doing: str, timeout: float) -> bool:
     """Waits while the connection's owner upgrades it. `False`: the time, in seconds, ran out.
 
     Raises:
@@ -138,7 +138,7 @@ def wait_for_hands(stream: Duplex, doing: str, timeout: float) -> bool:
     """
     channel, buffer = stream.channel, stream.writer.buffer
     if channel.shaking and buffer is not None and buffer.ended:
-        raise failures.unshaken(stream.connection, doing)
+        raise failures.amid_handshake(stream.connection, doing)
     bell = WakeUp()
     try:
         if not channel.when_shaken(bell.wake):

@@ -19,7 +19,7 @@ from .keeping import Keeping
 from .payload import Payload, joined, let_go
 from .send_buffer import BLOCKED, SendBuffer
 from .states import OPEN, SHUT, Outgoing
-from .wait import wait_for_hands, wait_for_peer
+from .wait import wait_for_handshake, wait_for_peer
 
 if TYPE_CHECKING:
     from .duplex import Duplex
@@ -310,7 +310,7 @@ class Writer(PythonWriter):
             waits.before_wait()
             look = min(remains, turns.LOOK_SENDING_S, stream.times.look_s)
             if channel.shaking:
-                wait_for_hands(stream, doing, look)
+                wait_for_handshake(stream, doing, look)
             elif buffer.barred:  # an upgrade comes first, and needs the turn
                 self._sending.release()
                 waits.wait_for(stream.sock.fileno(), write=None, timeout=turns.LOOK_BARRED_S)

@@ -28,7 +28,7 @@ class Notes:
 
     Attributes:
         lock: the channel's, which is held while callbacks run.
-        context: the one that the connection began with, until hands are shaken.
+        context: the one that the connection began with, until the handshake is done.
         policy: that context's, if it has one.
         error: what the `sni` callable raised.
         reason: why the handshake is refused.

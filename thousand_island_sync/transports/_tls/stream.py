@@ -87,7 +87,7 @@ class Stream(StreamCore):
         self._met: tuple[object, object] | None = None
 
     def open(self) -> None:
-        """Hands are shaken. With the lock held."""
+        """The handshake is done. With the lock held."""
         self._records = self._session.records
         before = self.wire.pass_handshake()
         if before:
@@ -103,7 +103,7 @@ class Stream(StreamCore):
         with self.lock:
             wire = self.wire
             if wire.reads_ended or self.unread is HANDSHAKE:
-                return None  # the owner shakes hands, and may be in the user's `sni`
+                return None  # the owner is in the handshake, and perhaps in the user's `sni`
             if wire.owed and not wire.flush_to_read():
                 return None
             try:

@@ -1,4 +1,4 @@
-"""Connections that end before hands were shaken: what was kept to be sent does not hold them."""
+"""Connections that end amid a handshake: what was kept to be sent does not hold them."""
 
 import threading
 import time
