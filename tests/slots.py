@@ -258,7 +258,7 @@ def secure():
     class Secure(Pair):
         def __init__(self):
             super().__init__(authority)
-            self.shake_hands()
+            self.do_handshake()
             self.channel.recv(1)
             self.channel.drained()
             self.say(b"some bytes")

@@ -74,7 +74,7 @@ ENDS = {
 
 
 @pytest.fixture
-def shaking(serve, client, authority, monkeypatch):
+def handshaking(serve, client, authority, monkeypatch):
     """Begins a handshake with a silent client, as the way in or as an upgrade."""
 
     def begin(way, data=SIZES[0], **options):
@@ -99,10 +99,12 @@ def shaking(serve, client, authority, monkeypatch):
 @pytest.mark.parametrize("data", SIZES, ids=["short", "long"])
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("way", ["tls", "upgrade"])
-def test_what_is_sent_in_the_last_callback_does_not_hold_it(way, end, data, early, shaking, record):
+def test_what_is_sent_in_the_last_callback_does_not_hold_it(
+    way, end, data, early, handshaking, record
+):
     recorder = record("socket.send_error")
     options = {"handshake_timeout_ms": 100} if end == "timeout" else {}
-    server, sock, connection, noted = shaking(way, data, **options)
+    server, sock, connection, noted = handshaking(way, data, **options)
     if early:
         kept(connection)
     ENDS[end](server, sock, connection)

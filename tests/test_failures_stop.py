@@ -268,7 +268,7 @@ def test_c6_new_clients_are_refused_while_a_stop_waits(serve, client):
             except ConnectionRefusedError:
                 break
             except ConnectionResetError:
-                pass  # shaking hands at the very moment
+                pass  # in its handshake at the very moment
             # Not without a pause: those who come while the backlog is drained are served.
             pause.wait(0.005)
         assert time.monotonic() - before < 0.2

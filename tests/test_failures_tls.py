@@ -152,13 +152,13 @@ def test_d3_each_end_of_a_peer_is_one_of_ours(version, tls, authority, secure):
         assert isinstance(seen[1], SocketClosed)
         return seen[0]
 
-    def say_goodbye(sock):
+    def send_close_notify(sock):
         sock.unwrap()
 
     def just_close(sock):
         socket.socket.shutdown(sock, socket.SHUT_WR)
 
-    assert visit(say_goodbye) == "end"
+    assert visit(send_close_notify) == "end"
     assert visit(just_close) == "truncated"
     told = visit(reset)
     assert isinstance(told, SocketClosed)
@@ -442,7 +442,7 @@ def test_d9_a_send_that_comes_just_after_our_goodbye_meets_a_closed_socket(tls, 
 
     class Sends(Handler):
         def handle_data(self, data, socket):
-            socket._stream.channel.say_goodbye()  # what a close by another thread does first
+            socket._stream.channel.send_close_notify()  # what a close by another thread does first
             for _ in range(2):
                 with pytest.raises(SocketClosed) as error:
                     socket.send(b"late")

@@ -56,7 +56,7 @@ def close(sock):
     sock.close()
 
 
-def say_goodbye(sock):
+def send_close_notify(sock):
     """A TLS session's end, where there is one."""
     with contextlib.suppress(OSError, AttributeError):
         sock.unwrap()
@@ -85,7 +85,7 @@ def uncollected(caplog):
 @pytest.mark.parametrize(
     "said", ["", "answer", "close", "closed", "error", "raise", "post", "lines", "silent"]
 )
-@pytest.mark.parametrize("leave", [close, say_goodbye, reset])
+@pytest.mark.parametrize("leave", [close, send_close_notify, reset])
 def test_nothing_of_it_is_left_to_the_collector(wire, uncollected, said, leave):
     class Seen(Entangled):
         held = weakref.WeakSet()
@@ -103,7 +103,7 @@ def test_nothing_of_it_is_left_to_the_collector(wire, uncollected, said, leave):
     assert eventually(lambda: not uncollected())
 
 
-@pytest.mark.parametrize("leave", [close, say_goodbye, reset])
+@pytest.mark.parametrize("leave", [close, send_close_notify, reset])
 def test_nor_of_one_that_cuts_frames(wire, uncollected, leave):
     class Seen(Entangled):
         held = weakref.WeakSet()

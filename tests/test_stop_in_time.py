@@ -154,13 +154,13 @@ def test_beside_an_sni_callable_that_blocks(serve, client, authority, blocks):
     server = serve(Echo, transport_cls=TLS, transport_options={**authority.options, "sni": blocks})
     context = authority.client_context()
 
-    def shake_hands():
+    def do_handshake():
         try:
             context.wrap_socket(client(server), server_hostname="localhost").close()
         except (OSError, ssl.SSLError):
             pass  # cut
 
-    with running(shake_hands):
+    with running(do_handshake):
         assert blocks.inside.wait(5)
         assert timed_stop(server, 300) is False
         blocks.go.set()

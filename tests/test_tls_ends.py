@@ -43,7 +43,7 @@ class Sends(Delivered):
             socket.send(bytes(65_536), timeout_ms=10_000)
 
 
-def say_goodbye(sock):
+def send_close_notify(sock):
     with contextlib.suppress(OSError):
         sock.settimeout(0.05)
         sock.unwrap()
@@ -60,7 +60,7 @@ def leave_tickets_unread(sock):
 
 
 ENDS = {
-    "close_notify": (say_goodbye, False),
+    "close_notify": (send_close_notify, False),
     "FIN": (end_bare, True),
     "RST": (reset, True),
     "unread": (leave_tickets_unread, True),

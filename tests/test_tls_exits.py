@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not accelerator.in_c, reason="this run tests the
 @pytest.fixture
 def pair(authority):
     made = Pair(authority)
-    made.shake_hands()
+    made.do_handshake()
     assert made.channel.recv(1) is None
     assert made.channel.drained()
     yield made
@@ -38,7 +38,7 @@ names, private.names = private.names, None
 from thousand_island_sync.transports._tls import accelerator
 private.names = names
 pair = Pair(Authority())
-pair.shake_hands()
+pair.do_handshake()
 pair.channel.send(b"the long way")
 assert pair.heard() == b"the long way"
 pair.say(b"an answer")

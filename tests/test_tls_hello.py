@@ -36,7 +36,7 @@ class Asked:
         self._tls.set_tlsext_host_name(name)
         self._tls.set_connect_state()
 
-    def shake_hands(self, then=lambda connection: None):
+    def do_handshake(self, then=lambda connection: None):
         """`then` is called with the connection before each answer of the server's is read."""
         while True:
             try:
@@ -148,12 +148,12 @@ def test_g10_without_tickets_an_upload_by_who_only_writes_is_whole(
 def test_g10_nor_are_there_tickets_for_who_had_to_say_hello_again(serve, authority, client):
     server = tls(serve, authority, Tells, {"session_tickets": False})
     asked, hellos = Asked(client(server)), []
-    asked.shake_hands(then=hellos.append)
+    asked.do_handshake(then=hellos.append)
     assert len(hellos) == 2
     assert eval(asked.recv()) == ("TLSv1.3", None, "localhost", False, None)
     server = tls(serve, authority, Tells)
     asked = Asked(client(server))
-    asked.shake_hands()
+    asked.do_handshake()
     assert eval(asked.recv())[2] == "localhost"
 
 
@@ -243,7 +243,7 @@ def test_who_changes_it_between_two_hellos_is_refused(kind, serve, authority, cl
         connection.set_tlsext_host_name(b"b.example")
 
     with pytest.raises(ConnectionError):
-        asked.shake_hands(then=change)
+        asked.do_handshake(then=change)
         asked.recv()
     (one,) = recorder.wait_for("socket.handshake_error")
     assert "changed its server name" in str(one.measurements["error"])
@@ -408,7 +408,7 @@ def test_it_is_asked_once_although_hello_is_said_twice(serve, authority, client)
     asked_for = []
     server = tls(serve, authority, Tells, {"sni": asked_for.append})
     asked, hellos = Asked(client(server)), []
-    asked.shake_hands(then=hellos.append)
+    asked.do_handshake(then=hellos.append)
     assert len(hellos) == 2
     assert eval(asked.recv())[2] == "localhost"
     assert asked_for == ["localhost"]
@@ -421,20 +421,20 @@ def test_what_other_threads_ask_of_the_connection_meanwhile(slow, authority):
         pair.ours, TLS({**authority.options, "sni": slow}).now().context
     )
     try:
-        with running(pair.shake_hands):
+        with running(pair.do_handshake):
             assert slow.began.wait(10)
             channel = pair.channel
             assert channel.recv(10) is None
             assert channel.send(b"early") == 0
-            assert channel.shaking
-            assert channel.when_shaken(shaken.set)
+            assert channel.handshaking
+            assert channel.when_handshake_done(shaken.set)
             assert channel.flush()
             channel.expose()
-            channel.say_goodbye()
+            channel.send_close_notify()
             slow.go_on.set()
         assert shaken.is_set()
-        assert not channel.shaking
-        assert not channel.when_shaken(shaken.clear)
+        assert not channel.handshaking
+        assert not channel.when_handshake_done(shaken.clear)
         assert shaken.is_set()
         assert channel.send(b"now") == 3
         assert pair.heard() == b"now"
@@ -535,11 +535,11 @@ def test_nor_longer_than_the_connection_lasts(does, slow, upgrade, authority):
         lambda socket: socket.send(b"x") if does == "send" else socket.recv(1)
     )
 
-    def shake_hands():
+    def do_handshake():
         with contextlib.suppress(OSError):
             authority.client_context().wrap_socket(sock, server_hostname="localhost").close()
 
-    with running(shake_hands):
+    with running(do_handshake):
         assert eventually(lambda: waits(server))
         assert server.stop(100) is False
         assert eventually(lambda: done != [])

@@ -244,7 +244,7 @@ def test_tickets_that_cannot_be_switched_off(serve, authority, secure, monkeypat
     def broken(*arguments):
         raise SSL.Error([("", "", "no")])
 
-    monkeypatch.setattr(proof._Pair, "shake_hands", broken)
+    monkeypatch.setattr(proof._Pair, "do_handshake", broken)
     assert not proof.tickets_can_be_off()
     monkeypatch.setattr(proof, "TICKETS_CAN_BE_OFF", False)
     server = tls(serve, authority, Echo, {"session_tickets": False})

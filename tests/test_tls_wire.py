@@ -41,7 +41,7 @@ class Pair:
         self.client = context.wrap_bio(self._in, self._out, server_hostname="localhost")
         self.undelivered = b""
 
-    def shake_hands(self):
+    def do_handshake(self):
         shaken = done = False
         while not (shaken and done):
             if not shaken:
@@ -96,7 +96,7 @@ def way(request, monkeypatch):
 @pytest.fixture(params=VERSIONS, ids=lambda version: version.name)
 def pair(way, request, authority):
     made = Pair(authority, request.param)
-    made.shake_hands()
+    made.do_handshake()
     yield made
     made.close()
 
@@ -105,7 +105,7 @@ def pair(way, request, authority):
 def plain(authority):
     """With the latest version, in the quick way."""
     made = Pair(authority)
-    made.shake_hands()
+    made.do_handshake()
     yield made
     made.close()
 
@@ -135,7 +135,7 @@ def test_nothing_is_left_where_the_channel_says_so_however_it_came(way, authorit
     seen that nothing is left, and what comes during a run leads to another."""
     pair = Pair(authority)
     try:
-        pair.shake_hands()
+        pair.do_handshake()
         said, got = b"", b""
         parked = told = False
 
@@ -228,7 +228,7 @@ def test_an_end_without_close_notify_is_the_end_both_ways(pair):
     assert pair.channel.truncated
     with pytest.raises(OSError, match="ended the TLS session"):
         pair.channel.send(b"too late")
-    pair.channel.say_goodbye()
+    pair.channel.send_close_notify()
     assert pair.heard() == b""
 
 
@@ -396,7 +396,7 @@ def over_tcp(way, authority):
         theirs = socket.create_connection(listening.getsockname())
         made = Pair(authority, sockets=(listening.accept()[0], theirs))
     made.ours.setblocking(False)
-    made.shake_hands()
+    made.do_handshake()
     yield made
     made.close()
 

@@ -79,7 +79,7 @@ class Closing:
             cause, reason = self._seen_as(cause, reason)
         last = LAST_CALLBACK[machine.state, cause]
         if machine.state is HANDSHAKING:
-            self._env.shaking.discard(task)
+            self._env.handshaking.discard(task)
             if last is not None and machine.callbacks.named(last) is not None:
                 amid_handshake.end_sends(stream)
         machine.state = CLOSING
@@ -229,7 +229,7 @@ class Closing:
             return
         if quiet and not was_cut:
             try:
-                stream.channel.say_goodbye()
+                stream.channel.send_close_notify()
             except OSError:
                 pass  # the peer has gone
             sock, ended = client.sock, stream.reader.incoming in ENDED
@@ -266,7 +266,7 @@ class Closing:
             task.attached = False  # the number is somebody else's by now
         self._env.pool.forget(task)
         (descriptors.close if quiet else descriptors.leave)(client.sock)
-        self._env.shaking.discard(task)
+        self._env.handshaking.discard(task)
         self._env.census.ended(task)
 
 

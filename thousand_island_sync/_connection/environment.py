@@ -92,7 +92,7 @@ class Environment:
     `draining` is set once, by a drain or a stop, and then `stopping` by the stop, before they make
     the connections ready; `interrupt` is the descriptor that ends waiting reads in a stop. `times`
     has the clocks; `clock` is that of time-outs.
-    `shaking` has the connections that wait for their peer amid a handshake.
+    `handshaking` has the connections that wait for their peer amid a handshake.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Environment:
         self.census = census
         self.interrupt = interrupt
         self.draining = self.stopping = False
-        self.shaking: set[Any] = set()
+        self.handshaking: set[Any] = set()
         self.unsent = UnsentTotal(limits, clock)
         self.reserve = Reserve(limits.most_senders, now)
         self.unsent.waiting = self.reserve.begins_to_wait

@@ -120,7 +120,7 @@ class Handshake:
         if not done:
             return self._wait(channel)
         whose.wants_write = False
-        whose.env.shaking.discard(whose)
+        whose.env.handshaking.discard(whose)
         buffer = machine.stream.writer.buffer
         if buffer is not None:
             buffer.settle()  # what was sent meanwhile
@@ -144,7 +144,7 @@ class Handshake:
                 f" {limit:g} ms (handshake_timeout_ms)"
             )
             return self._give_up(error, Cause.TIMEOUT)
-        env.shaking.add(whose)
+        env.handshaking.add(whose)
         whose.wants_write = channel.recv_wants == WRITE
         whose.deadline = min(deadline, whose.client.young_until) if env.stopping else deadline
         return PARK

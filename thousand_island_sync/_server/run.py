@@ -298,7 +298,7 @@ class Run:
             *self.listener.backlog(),
             traffic.received,
             traffic.sent,
-            len(self._env.shaking),
+            len(self._env.handshaking),
             self.scheduler.oldest_wait() * 1000,
         )
 

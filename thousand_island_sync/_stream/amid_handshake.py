@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def goes(stream: Duplex, buffer: SendBuffer) -> bool:
     """Whether something waits that may go out before the handshake is done. Thread: any."""
     held_back = buffer.barrier and not buffer.ahead
-    return (buffer.record or (buffer.size > 0 and not held_back)) and not stream.channel.shaking
+    return (buffer.record or (buffer.size > 0 and not held_back)) and not stream.channel.handshaking
 
 
 def end_sends(stream: Duplex) -> None:
     """Before the last callback, amid a handshake. Thread: the owner's."""
     buffer = stream.writer.buffered()
     buffer.end()
-    if stream.channel.shaking:
+    if stream.channel.handshaking:
         buffer.fail(failures.amid_handshake(stream.connection, "send"))
 
 

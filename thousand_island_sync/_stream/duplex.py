@@ -266,7 +266,7 @@ class Duplex(PythonDuplex):
         try:
             if self.sock.fileno() >= 0 and self.state not in GIVEN_AWAY:
                 if close_notify:
-                    self.channel.say_goodbye()
+                    self.channel.send_close_notify()
                 self.sock.shutdown(stdlib_socket.SHUT_RDWR)
         except OSError:
             pass  # the peer was quicker

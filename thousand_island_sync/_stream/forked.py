@@ -27,7 +27,7 @@ def close_copy(stream: Duplex, counted: tuple[int, int]) -> None:
     with contextlib.ExitStack() as held:
         stream.writer.hold(held)
         if traffic(stream) != counted:
-            stream.channel.say_goodbye()
+            stream.channel.send_close_notify()
     if stream.reader.comes_home(wait=False):
         descriptors.close_copy(stream.sock)
     # Else a thread of the child's is in a call; what it uses is closed with the process.

@@ -83,7 +83,7 @@ class HandOver:
             try:
                 writer.take_turn("detach", payload)
                 held.callback(writer.give_turn_back)
-                if not stream.channel.shaking:  # what waits is the handshake's then
+                if not stream.channel.handshaking:  # what waits is the handshake's then
                     writer.push(payload)
             except OSError as error:
                 failure = writer.failed("detach", error)

@@ -236,7 +236,7 @@ class SendBuffer:
     def tries_ahead(self, writer: Writer) -> bool:
         """As `send_ahead`; where that fails, all that waits is dropped."""
         stream = self._stream
-        if stream is None or stream.channel.shaking:
+        if stream is None or stream.channel.handshaking:
             return False
         try:
             return self.send_ahead(stream.channel)

@@ -74,7 +74,7 @@ class Wait:
                 early = data is None
                 if interrupt is None:
                     stream.may_wait_again(get_ident(), self._timeout)
-            elif channel.shaking:
+            elif channel.handshaking:
                 wait_for_handshake(stream, self._doing, left)
                 data = None
             else:
@@ -137,11 +137,11 @@ def wait_for_handshake(stream: Duplex, doing: str, timeout: float) -> bool:
         SocketClosed: it has come to its end meanwhile.
     """
     channel, buffer = stream.channel, stream.writer.buffer
-    if channel.shaking and buffer is not None and buffer.ended:
+    if channel.handshaking and buffer is not None and buffer.ended:
         raise failures.amid_handshake(stream.connection, doing)
     bell = WakeUp()
     try:
-        if not channel.when_shaken(bell.wake):
+        if not channel.when_handshake_done(bell.wake):
             return True
         fd = stream.sock.fileno()
         if not waits.wait_for(fd, write=None, timeout=timeout, also=bell.fileno()):
@@ -149,7 +149,7 @@ def wait_for_handshake(stream: Duplex, doing: str, timeout: float) -> bool:
     finally:
         bell.close()
     stream.check_open(doing)
-    if channel.shaking:
+    if channel.handshaking:
         what = "the connection ended in the middle of a handshake"
         raise failures.gone(stream.connection, stream.state, doing, what)
     return True

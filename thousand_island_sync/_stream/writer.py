@@ -309,7 +309,7 @@ class Writer(PythonWriter):
                 total.end_slowest()
             waits.before_wait()
             look = min(remains, turns.LOOK_SENDING_S, stream.times.look_s)
-            if channel.shaking:
+            if channel.handshaking:
                 wait_for_handshake(stream, doing, look)
             elif buffer.barred:  # an upgrade comes first, and needs the turn
                 self._sending.release()

@@ -68,7 +68,7 @@ class Channel(ABC):
         secure: whether the bytes are encrypted.
         truncated: whether the peer's stream ended without saying that it does.
         agreed: what a handshake has agreed on; `None` where nothing is encrypted.
-        shaking: whether the owner is shaking hands: others can neither receive nor send then.
+        handshaking: whether the owner is in a handshake: others can neither receive nor send then.
         heard: whether bytes came that no receive gives: those of a handshake.
         kernel_waits: whether the descriptor is a blocking one, so that `wait_recv` works.
         peeks: whether `recv` with MSG_PEEK leaves the bytes where they are.
@@ -83,7 +83,7 @@ class Channel(ABC):
     secure: bool = False
     truncated: bool = False
     agreed: Agreed | None = None
-    shaking: bool = False
+    handshaking: bool = False
     heard: bool = False
     kernel_waits: bool = False
     peeks: bool = False
@@ -136,8 +136,8 @@ class Channel(ABC):
         poller will not tell the connection's owner of it."""
         return False
 
-    def when_shaken(self, call: Callable[[], None]) -> bool:
-        """Calls it once hands are shaken. `False`: they are, and it is not called.
+    def when_handshake_done(self, call: Callable[[], None]) -> bool:
+        """Calls it once the handshake is done. `False`: it is done, and nothing is called.
 
         Thread: any.
         """
@@ -199,10 +199,10 @@ class Channel(ABC):
 
     def is_inside(self) -> bool:
         """Whether the calling thread was interrupted in the middle of a call here, and holds what
-        `say_goodbye` takes."""
+        `send_close_notify` takes."""
         return False
 
-    def say_goodbye(self) -> None:
+    def send_close_notify(self) -> None:
         """Tells the peer, without waiting, that the stream ends here. May be called again,
         and by any thread: it is to be told once."""
 

@@ -76,7 +76,7 @@ class TLSChannel(Channel):
     # ---- the handshake --------------------------------------------------------
 
     @property
-    def shaking(self) -> bool:  # type: ignore[override]
+    def handshaking(self) -> bool:  # type: ignore[override]
         return self._handshake is not None
 
     @property
@@ -88,7 +88,7 @@ class TLSChannel(Channel):
         self._wire.begin_with(data)
         return b""
 
-    def when_shaken(self, call: Callable[[], None]) -> bool:
+    def when_handshake_done(self, call: Callable[[], None]) -> bool:
         with self._lock:
             if self._handshake is None:
                 return False
@@ -167,13 +167,13 @@ class TLSChannel(Channel):
 
     def shutdown(self, how: int) -> None:
         if how != socket.SHUT_RD:
-            self.say_goodbye()
+            self.send_close_notify()
         self._wire.shutdown(how)
 
     def end_reads(self) -> None:
         self._wire.end_reads()
 
-    def say_goodbye(self) -> None:
+    def send_close_notify(self) -> None:
         session, wire = self._session, self._wire
         with self._lock:
             # Before the handshake is done nobody listens, and behind what is held it would have to

@@ -1,7 +1,7 @@
 """The handshake of a TLS connection.
 
 It goes as far as it can with each step, under the channel's lock, on the thread of the
-connection's owner. Nobody else touches the session before it is over: the channel is `shaking`
+connection's owner. Nobody else touches the session before it is over: the channel is `handshaking`
 until then, and who is to wait for the end of an upgrade leaves a call (`wait_for_end`).
 
 How far it has come is its `Phase` (`_tls.states`). What callbacks of OpenSSL's found out is in the

@@ -53,7 +53,7 @@ class _Pair:
                 self.client.set_session(session)
         self.client.set_connect_state()
 
-    def shake_hands(self) -> None:
+    def do_handshake(self) -> None:
         """By public calls. What the server says behind it is not taken to the client."""
         for _ in range(_ROUNDS):
             self._step(self.client)
@@ -119,7 +119,7 @@ def try_out() -> None:
     context = _certified()
     _expect("groups", gaps.set_groups(context, b"P-256"), True)
     pair = _Pair(context)
-    pair.shake_hands()
+    pair.do_handshake()
     _expect("groups", pair.server.get_group_name(), "secp256r1")
     _expect("a new session", gaps.resumed(pair.server), False)
     records = _tls_records.records_of(pair.server)
@@ -138,7 +138,7 @@ def try_out() -> None:
         _expect("addresses", all(records.places()), True)
     _end(pair, records)
     again = _Pair(context, pair)
-    again.shake_hands()
+    again.do_handshake()
     _expect("a resumed session", gaps.resumed(again.server), True)
 
 
@@ -200,7 +200,7 @@ def tickets_can_be_off() -> bool:
     follow(context, Policy(None, False, False, False))
     pair = _Pair(context)
     try:
-        pair.shake_hands()
+        pair.do_handshake()
     except Exception:
         return False
     return not _Pair.carry(pair.server, pair.client)
