@@ -19,7 +19,7 @@ from tests.support import Echo, eventually, exchange
 from tests.test_connection import World
 from thousand_island_sync import TLS, Close, Continue, Error, Handler, Socket, SocketTimeout, events
 from thousand_island_sync._base import compiled
-from thousand_island_sync._connection.states import State
+from thousand_island_sync._connection.states import ON_STOP, State
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import Classified
 from thousand_island_sync._server import accelerator
@@ -213,8 +213,8 @@ def told(steps, connection_cls):
                 world.channel.incoming.append(arrival)
             connection.alert = connection.alert or how == "alert"
             connection.classified = Classified.BLOCKING if how == "blocks" else Classified.QUICK
-            world.env.stopping = world.env.stopping or how == "stopping"
-            world.env.draining = world.env.stopping
+            if how == "stopping":
+                world.env.move(ON_STOP)
             world.time += 11 if how == "later" else 1
             if how == "heard":
                 events.handler_async_recv.connect(receiver)

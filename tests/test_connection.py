@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from thousand_island_sync import Close, Continue, Error, Handler, HandshakeError, SocketClosed
 from thousand_island_sync._connection.environment import Environment, Handlers, Limits
-from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
+from thousand_island_sync._connection.states import LAST_CALLBACK, ON_STOP, Cause, State
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK
 from thousand_island_sync.transports import Channel, Transport
@@ -392,7 +392,7 @@ def test_a_stop_delivers_what_has_arrived_and_then_shuts_down(world):
     world.run()
     world.run(b"before")
     world.connection.inbox.post("a message", 0)
-    world.env.draining = world.env.stopping = True
+    world.env.move(ON_STOP)
     world.connection.stop_begins()
     assert world.run(b"one", b"two") == DONE
     assert world.names()[2:] == [
@@ -417,7 +417,7 @@ def test_what_a_stop_says_of_messages_is_kept_when_bytes_come(world):
     """Bytes that came in the same moment made room for all messages."""
     world.run()
     world.run(b"before")
-    world.env.draining = world.env.stopping = True
+    world.env.move(ON_STOP)
     world.reactions["handle_data"] = lambda socket: world.connection.inbox.post("later", 0)
     world.connection.stop_begins()
     assert world.run(b"one") == DONE
@@ -427,7 +427,7 @@ def test_what_a_stop_says_of_messages_is_kept_when_bytes_come(world):
 def test_a_stop_delivers_no_more_than_a_mebibyte(world):
     world.run()
     world.run(b"before")
-    world.env.draining = world.env.stopping = True
+    world.env.move(ON_STOP)
     world.connection.stop_begins()
     assert world.run(*[b"x" * 65_536] * 100) == DONE
     assert world.names().count("handle_data") == 1 + 16
@@ -435,7 +435,7 @@ def test_a_stop_delivers_no_more_than_a_mebibyte(world):
 
 def test_a_young_silent_connection_may_still_speak_at_a_stop(world):
     world.run()
-    world.env.draining = world.env.stopping = True
+    world.env.move(ON_STOP)
     world.connection.stop_begins()
     assert world.run() == PARK
     assert world.connection.deadline == pytest.approx(1_000.2)
@@ -500,7 +500,7 @@ def test_whatever_happens_in_whatever_order(steps, reactions, stays):
                 break
             verdict = step_of(world, step)
         if verdict != DONE:
-            world.env.draining = world.env.stopping = True
+            world.env.move(ON_STOP)
             world.connection.stop_begins()
             world.time += 1
             verdict = world.run()
@@ -541,6 +541,6 @@ def step_of(world, step):
     elif step == "cut":
         connection.cut_off()
     elif step == "stop":
-        world.env.draining = world.env.stopping = True
+        world.env.move(ON_STOP)
         connection.stop_begins()
     return world.run()

@@ -23,7 +23,7 @@ from thousand_island_sync import (
     SwitchTransport,
     ThousandIsland,
 )
-from thousand_island_sync._connection.states import State
+from thousand_island_sync._connection.states import ON_DRAIN, ON_STOP, Stage, State
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK
 from thousand_island_sync.testing import EOF, RESET, advance, call, post, stop
 
@@ -765,8 +765,7 @@ STEPS = st.sampled_from(
 
 def begins(world, stopping):
     """The drain, or the stop, as `Run` begins it."""
-    world.env.draining = True
-    world.env.stopping = world.env.stopping or stopping
+    world.env.move(ON_STOP if stopping else ON_DRAIN)
     if stopping:
         world.connection.stop_begins()
     world.connection.alert = True
@@ -799,7 +798,7 @@ def test_once_after_what_came_and_before_the_last(steps, together):
                 connection.inbox.resume()
             elif step in ("later", "young"):
                 world.time += 4 if step == "later" else 0.1
-            elif step in ("drain", "stop") and not world.env.stopping:
+            elif step in ("drain", "stop") and world.env.stage is not Stage.STOPPING:
                 before = arrived[:] if before is None else before
                 begins(world, step == "stop")
             if not together:
@@ -807,7 +806,7 @@ def test_once_after_what_came_and_before_the_last(steps, together):
         verdict = settle(world) if verdict != DONE else verdict
         if verdict != DONE:
             before = arrived[:] if before is None else before
-            if not world.env.stopping:
+            if world.env.stage is not Stage.STOPPING:
                 begins(world, True)
             connection.inbox.resume()
             connection.alert = True

@@ -30,7 +30,7 @@ from thousand_island_sync import (
 )
 from thousand_island_sync._connection.environment import Environment, Handlers, Limits
 from thousand_island_sync._connection.mailbox import Call
-from thousand_island_sync._connection.states import State
+from thousand_island_sync._connection.states import ON_DRAIN, ON_STOP, Stage, State
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._listener.connection_limit import ConnectionLimit
 from thousand_island_sync._scheduler.task import AGAIN, DONE
@@ -320,7 +320,7 @@ class Interleavings(RuleBasedStateMachine):
 
     numbers = st.integers(0, 3)
 
-    @precondition(lambda self: not self.env.stopping and len(self.all) < 4)
+    @precondition(lambda self: self.env.stage is not Stage.STOPPING and len(self.all) < 4)
     @rule(shakes=st.sampled_from([[True], [False, True], [False]]))
     def another_client(self, shakes):
         self.accept(shakes)
@@ -425,7 +425,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def drains(self):
-        self.env.draining = True
+        self.env.move(ON_DRAIN)
         for one in self.all:
             if not one.done:
                 one.connection.alert = True
@@ -434,14 +434,14 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def stops(self):
-        self.env.draining = self.env.stopping = True
+        self.env.move(ON_STOP)
         for one in self.all:
             if not one.done:
                 one.connection.stop_begins()
                 self.pool.make_ready(one.connection)
         self.run_all()
 
-    @precondition(lambda self: self.env.stopping)
+    @precondition(lambda self: self.env.stage is Stage.STOPPING)
     @rule(number=numbers)
     def is_cut(self, number):
         one = self.to(number)

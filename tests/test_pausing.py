@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support import Noting, echoes, eventually, names, receive, reset
 from tests.test_connection import Scripted, World
 from thousand_island_sync import Close, ConfigError, Continue, Lines, SwitchTransport
-from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
+from thousand_island_sync._connection.states import LAST_CALLBACK, ON_STOP, Cause, State
 from thousand_island_sync._scheduler.poller import SelectorPoller
 from thousand_island_sync._scheduler.task import DONE, PARK
 from thousand_island_sync._server import run as server_run
@@ -269,7 +269,7 @@ def test_what_ends_it_during_a_pause(cause, world):
 
 def test_a_stop_waits_for_it_and_then_delivers(world):
     pause(world)
-    world.env.draining = world.env.stopping = True
+    world.env.move(ON_STOP)
     world.connection.stop_begins()
     world.time += 5
     assert world.run(b"has arrived") == PARK
@@ -281,7 +281,7 @@ def test_a_stop_waits_for_it_and_then_delivers(world):
 
 def test_a_cut_ends_it(world):
     pause(world)
-    world.env.draining = world.env.stopping = True
+    world.env.move(ON_STOP)
     world.connection.stop_begins()
     assert world.run() == PARK
     world.connection.cut_off()

@@ -15,6 +15,7 @@ from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._base.unread import unread_bytes
 from thousand_island_sync._connection import reserve
 from thousand_island_sync._connection.reserve import Peer, Reserve
+from thousand_island_sync._connection.states import ON_STOP, Stage
 from thousand_island_sync._stream import unsent_total
 
 #: A small buffer of the kernel's, so that little fills it.
@@ -232,7 +233,7 @@ def test_a_stop_that_begins_while_it_is_held_back_ends_nobody_unheard(served_pai
     stream.writer.buffered()
 
     def holds(self, task, stream, parks):
-        task.env.stopping = True  # at this moment
+        task.env.move(ON_STOP)  # at this moment
         return True
 
     monkeypatch.setattr(Reserve, "holds", holds)
@@ -240,8 +241,8 @@ def test_a_stop_that_begins_while_it_is_held_back_ends_nobody_unheard(served_pai
     try:
         assert task.machine.callbacks.heed(stream, False) is None
     finally:
-        task.env.stopping = task.env.reserve.busy = False
-        task.deaf = False
+        task.env.reserve.busy = task.deaf = False
+        task.env.stage = Stage.SERVING
 
 
 def test_a_message_ends_one_that_is_held_back(crowd):

@@ -5,7 +5,16 @@ import itertools
 import pytest
 
 from thousand_island_sync import Handler
-from thousand_island_sync._connection.states import LAST_CALLBACK, REASON, TRANSITIONS, Cause, State
+from thousand_island_sync._connection.states import (
+    LAST_CALLBACK,
+    ON_DRAIN,
+    ON_STOP,
+    REASON,
+    TRANSITIONS,
+    Cause,
+    Stage,
+    State,
+)
 
 
 def test_every_state_has_its_transitions_and_closed_is_the_end():
@@ -38,3 +47,17 @@ def test_what_differs_in_a_handshake():
     assert LAST_CALLBACK[State.PARKED, Cause.TIMEOUT] == "handle_timeout"
     assert LAST_CALLBACK[State.HANDSHAKING, Cause.PEER] == "handle_close"
     assert LAST_CALLBACK[State.PARKED, Cause.PEER] == "handle_close"
+
+
+@pytest.mark.parametrize(
+    "moves",
+    list(itertools.product((ON_DRAIN, ON_STOP), repeat=3)),
+    ids=lambda moves: "-".join("stop" if one is ON_STOP else "drain" for one in moves),
+)
+def test_a_stage_only_goes_forward_and_a_stop_is_the_last(moves):
+    order, stage = list(Stage), Stage.SERVING
+    for move in moves:
+        before, stage = stage, move.get(stage, stage)
+        assert order.index(stage) >= order.index(before)
+        assert stage is not Stage.SERVING
+    assert (stage is Stage.STOPPING) == (ON_STOP in moves)

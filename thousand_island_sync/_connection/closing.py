@@ -33,6 +33,7 @@ from .states import (
     HANDSHAKING,
     LAST_CALLBACK,
     REASON,
+    STOPPING,
     Cause,
     State,
 )
@@ -234,7 +235,7 @@ class Closing:
                 pass  # the peer has gone
             sock, ended = client.sock, stream.reader.incoming in ENDED
             if not ended and unread_bytes(sock) and _shut_writing(sock):
-                if not self._env.stopping:
+                if self._env.stage is not STOPPING:
                     rest = stream.give_descriptor_away()
                     pool.replace(task, Linger(rest, pool, self._env.times.real))
                     return

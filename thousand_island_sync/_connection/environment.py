@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from .._scheduler.timers import Timer
 from .._stream.unsent_total import UnsentTotal
 from ..handler import Handler, has_framing
 from .reserve import Reserve
+from .states import SERVING, Stage
 
 
 class Pool(Protocol):
@@ -89,9 +90,9 @@ class Census(Protocol):
 class Environment:
     """What the connections of one run of a server share.
 
-    `draining` is set once, by a drain or a stop, and then `stopping` by the stop, before they make
-    the connections ready; `interrupt` is the descriptor that ends waiting reads in a stop. `times`
-    has the clocks; `clock` is that of time-outs.
+    `stage` is what the server asks of all of them: a drain or a stop changes it before it makes
+    them ready. Thread: that of the change; any may read it. `interrupt` is the descriptor that
+    ends waiting reads in a stop. `times` has the clocks; `clock` is that of time-outs.
     `handshaking` has the connections that wait for their peer amid a handshake.
     """
 
@@ -109,13 +110,17 @@ class Environment:
         self.limits = limits
         self.census = census
         self.interrupt = interrupt
-        self.draining = self.stopping = False
+        self.stage = SERVING
         self.handshaking: set[Any] = set()
         self.unsent = UnsentTotal(limits, clock)
         self.reserve = Reserve(limits.most_senders, now)
         self.unsent.waiting = self.reserve.begins_to_wait
         self.go_by(REAL if clock is now else Times(clock, clock))
         self.pool: Pool
+
+    def move(self, moves: Mapping[Stage, Stage]) -> None:
+        """A drain (`ON_DRAIN`) or a stop (`ON_STOP`) begins."""
+        self.stage = moves.get(self.stage, self.stage)
 
     def go_by(self, times: Times) -> None:
         """Before the first connection."""

@@ -19,7 +19,7 @@ from ..transports.base import WRITE, Channel, EndedInSilence, Transport
 from .callbacks import Callbacks, End
 from .closing import Closing
 from .served import Served
-from .states import BY_PEER, BY_SHUTDOWN, CLOSED, HANDSHAKING, Cause, State
+from .states import BY_PEER, BY_SHUTDOWN, CLOSED, HANDSHAKING, STOPPING, Cause, State
 
 #: Seconds between two looks whether an upgrade may begin, where nobody tells.
 _LOOK_S = 0.02
@@ -134,7 +134,7 @@ class Handshake:
 
     def _wait(self, channel: Channel) -> int:
         whose, env = self._whose, self._whose.env
-        if env.stopping and not whose.client.is_young:
+        if env.stage is STOPPING and not whose.client.is_young:
             return self._machine.finish(BY_SHUTDOWN)
         deadline = self._began + env.limits.handshake_timeout
         if env.times.real() >= deadline:
@@ -146,7 +146,9 @@ class Handshake:
             return self._give_up(error, Cause.TIMEOUT)
         env.handshaking.add(whose)
         whose.wants_write = channel.recv_wants == WRITE
-        whose.deadline = min(deadline, whose.client.young_until) if env.stopping else deadline
+        whose.deadline = (
+            min(deadline, whose.client.young_until) if env.stage is STOPPING else deadline
+        )
         return PARK
 
     # ---- an upgrade -----------------------------------------------------------------
@@ -212,7 +214,7 @@ class Handshake:
             return _broke_off(machine, error)
         if buffer.failure is not None:
             return machine.finish(BY_PEER)
-        if whose.env.stopping:
+        if whose.env.stage is STOPPING:
             return machine.finish(BY_SHUTDOWN)
         whose.deadline = whose.env.times.real() + _LOOK_S
         return PARK

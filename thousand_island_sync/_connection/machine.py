@@ -47,6 +47,8 @@ from .states import (
     PARKED,
     PAUSED,
     RUNNING,
+    SERVING,
+    STOPPING,
     Cause,
     State,
 )
@@ -179,7 +181,7 @@ class Machine(PythonMachine):
         if self.handshake is not None:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
-        task.alert = callbacks.has_total_deadline or env.stopping
+        task.alert = callbacks.has_total_deadline or env.stage is STOPPING
         if (ending := task.why_to_end() or self._heed()) is not None:
             return self.finish(ending)
         if callbacks.total_is_over:
@@ -192,7 +194,7 @@ class Machine(PythonMachine):
                 return verdict
         if task.known_inbox is not None:
             take_resume(task, self)
-        if env.draining and (verdict := Drain.step(task, self)) is not None:
+        if env.stage is not SERVING and (verdict := Drain.step(task, self)) is not None:
             return verdict
         return self.read() if self.pause is None else self.pause.step(self.mail_waits())
 
@@ -213,7 +215,7 @@ class Machine(PythonMachine):
         if data:
             task.no_sample = False
             size = 0 if kept and self.callbacks.frames else len(data)
-            if self.drain is not None and self.drain.counts(size, self._env.stopping):
+            if self.drain is not None and self.drain.counts(size, self._env.stage is STOPPING):
                 return self.finish(BY_SHUTDOWN)
             if (kept and not reader.framed) or task.hung_up or self.mail_waits():
                 task.alert = True  # there is more to look at
@@ -226,15 +228,18 @@ class Machine(PythonMachine):
         if self._env.clock() >= self.callbacks.deadline:
             return self.finish(Cause.TIMEOUT)
         task.wants_write = self.stream.channel.recv_wants == WRITE  # TLS may have to answer first
-        return self._nothing_left() if self._env.draining or self.mail_waits() else self.park()
+        drains = self._env.stage is not SERVING
+        return self._nothing_left() if drains or self.mail_waits() else self.park()
 
     def _nothing_left(self) -> int:
         """All that has arrived was delivered."""
-        if self._env.draining and (verdict := Drain.found_nothing(self._task, self)) is not None:
+        serving = self._env.stage is SERVING
+        verdict = None if serving else Drain.found_nothing(self._task, self)
+        if verdict is not None:
             return verdict
         if self.mail_waits():
             return self._go_on(False)
-        return self.finish(BY_SHUTDOWN) if self._env.stopping else self.park()
+        return self.finish(BY_SHUTDOWN) if self._env.stage is STOPPING else self.park()
 
     def _end_of_stream(self) -> int:
         task, reader = self._task, self.stream.reader
@@ -310,7 +315,7 @@ class Machine(PythonMachine):
             or self._task.why_to_end() is not None
             or (self.callbacks.frames or self.stream.reader).has_news(self._eof_told)
             or self.mail_waits()
-            or self._env.draining
+            or self._env.stage is not SERVING
         ):
             self._task.alert = True
             self.state = PARKED
@@ -358,7 +363,7 @@ class Machine(PythonMachine):
         self.handshake = None
         self.state = RUNNING
         env = self._env
-        if env.draining or env.reserve.armed:
+        if env.stage is not SERVING or env.reserve.armed:
             task.alert = True
         if task.alert or self.callbacks.named(name) is not None:
             verdict = self._settle(self.callbacks.run(name, self.socket))
@@ -374,7 +379,7 @@ class Machine(PythonMachine):
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
         """The only other way out, once. As for `End`."""
-        if cause is BY_SHUTDOWN and self._env.draining:
+        if cause is BY_SHUTDOWN and self._env.stage is not SERVING:
             verdict = Drain.before_shutdown(self._task, self, reason is not None)
             if verdict is not None:
                 return verdict

@@ -20,6 +20,8 @@ once resumed it is PARKED. CLOSING: its last callback runs. CLOSED: the descript
 
 While it is RUNNING its owner uses the descriptor by way of the `Socket` alone: who takes
 it away from another thread goes by that.
+
+Rule 3: what a server asks of all its connections is one `Stage`, which only goes forward.
 """
 
 from __future__ import annotations
@@ -49,10 +51,19 @@ class Cause(FastEnum):
     REFUSED = "the handler could not be made"
 
 
+class Stage(FastEnum):
+    """What a server asks of its connections."""
+
+    SERVING = "to go on"
+    DRAINING = "to be ready for an end: a drain, or a stop, has begun"
+    STOPPING = "to end when they can"
+
+
 # A member by its class is a call of Python's each time, on Python 3.11; a connection comes by
 # a dozen of them.
 NEW, HANDSHAKING, RUNNING = State.NEW, State.HANDSHAKING, State.RUNNING
 PARKED, PAUSED, CLOSING, CLOSED = State.PARKED, State.PAUSED, State.CLOSING, State.CLOSED
+SERVING, DRAINING, STOPPING = Stage.SERVING, Stage.DRAINING, Stage.STOPPING
 BY_PEER, BY_HANDLER, BY_SHUTDOWN = Cause.PEER, Cause.HANDLER, Cause.SHUTDOWN
 
 #: States in which the owner does not use the descriptor but by way of the socket.
@@ -95,3 +106,7 @@ REASON: dict[Cause, str] = {
     Cause.TIMEOUT: "timeout",
     Cause.SHUTDOWN: "shutdown",
 }
+
+#: What is asked of all: stage before -> stage after. Where nothing is said, it stays.
+ON_DRAIN: dict[Stage, Stage] = {SERVING: DRAINING}
+ON_STOP: dict[Stage, Stage] = {SERVING: STOPPING, DRAINING: STOPPING}

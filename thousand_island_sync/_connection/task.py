@@ -25,7 +25,7 @@ from .client import Client
 from .environment import Environment
 from .inbox import Inbox, making
 from .machine import Machine
-from .states import APART, BY_SHUTDOWN, CLOSED, CLOSING, NEW, PARKED, Cause
+from .states import APART, BY_SHUTDOWN, CLOSED, CLOSING, NEW, PARKED, STOPPING, Cause
 
 #: Steps of a stay after which it is measured whether callbacks still block.
 STAY_STEPS = 256
@@ -146,7 +146,7 @@ class ConnectionTask(Task):
                 inbox = self.known_inbox
                 ended = self.machine.state in (CLOSING, CLOSED)
             # Whoever stops shows that first, too, then tells what inbox there is.
-            if inbox is made and self.client.env.stopping:
+            if inbox is made and self.client.env.stage is STOPPING:
                 inbox.stop_begins()
             # Whoever ends it shows that first, then closes what inbox there is.
             if ended:
@@ -197,7 +197,7 @@ class ConnectionTask(Task):
 
     @property
     def stopping(self) -> bool:
-        return self.env.stopping
+        return self.env.stage is STOPPING
 
     @property
     def read_timeout(self) -> float:

@@ -19,6 +19,7 @@ from .._base.wake_up import WakeUp
 from .._connection import drain
 from .._connection.environment import Environment, Handlers
 from .._connection.outflow import Outflow
+from .._connection.states import ON_DRAIN, ON_STOP
 from .._connection.task import ConnectionTask
 from .._listener.acceptor_events import AcceptorEvents
 from .._listener.acceptors import Acceptors
@@ -320,7 +321,7 @@ class Run:
 
     def begin_drain(self) -> None:
         """Connections whose handlers do something about it learn of it."""
-        self._env.draining = True
+        self._env.move(ON_DRAIN)
         by_class = self._env.handlers.drain
         told = [task for task in self.connections() if drain.begins(task, by_class)]
         if by_class:
@@ -354,7 +355,7 @@ class Run:
     def end_connections(self) -> None:
         """They learn of the stop, and end when they can; reads that wait are interrupted, where
         that was asked for."""
-        self._env.draining = self._env.stopping = True
+        self._env.move(ON_STOP)
         if self._interrupt is not None:
             self._interrupt.wake()
         self._env.unsent.stop_begins()

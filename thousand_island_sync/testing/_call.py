@@ -18,6 +18,7 @@ from .._base import waits
 from .._base.clock import FOREVER, Times, seconds
 from .._base.types import Buffer, SocketAddress
 from .._connection.environment import Environment, Handlers
+from .._connection.states import ON_STOP, STOPPING
 from .._scheduler.task import AGAIN, DONE, Task
 from .._scheduler.timers import Timer, Timers
 from .._server.config import Config
@@ -168,7 +169,7 @@ class Rehearsal:
             except MailboxFull as error:  # the test's matter, and not that of who reads now
                 self._failure = error
         elif isinstance(step, Stop):
-            self._env.draining = self._env.stopping = True
+            self._env.move(ON_STOP)
             self._task.stop_begins()
             self._stop_at = self._time + self._shutdown
         self._ready = True
@@ -186,7 +187,7 @@ class Rehearsal:
 
     def _time_out_the_stop(self) -> None:
         """What a stop waits for: its deadline, or what comes before it."""
-        while self._env.stopping and not self._over:
+        while self._env.stage is STOPPING and not self._over:
             due = min(self._timers.next(), self._task.deadline, self._stop_at)
             if due == FOREVER:
                 return

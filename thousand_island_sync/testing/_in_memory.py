@@ -18,7 +18,7 @@ from .._connection.closing import Closing
 from .._connection.environment import Environment
 from .._connection.frames import Frames
 from .._connection.machine import Machine
-from .._connection.states import PARKED, REASON, Cause
+from .._connection.states import PARKED, REASON, STOPPING, Cause
 from .._connection.task import ConnectionTask
 from .._stream.reader import Reader
 from ..errors import NotSupported
@@ -360,7 +360,7 @@ class MemoryConnection(ConnectionTask):
 
     def interrupt(self) -> int | None:
         env = self.env
-        return env.interrupt if env.stopping else None
+        return env.interrupt if env.stage is STOPPING else None
 
 
 class ThisThread(OwnThread):
