@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from thousand_island_sync import Handler
+from thousand_island_sync._base.sigpipe import DONTWAIT, NOSIGNAL
 from thousand_island_sync._connection.states import (
     LAST_CALLBACK,
     ON_DRAIN,
@@ -15,6 +16,7 @@ from thousand_island_sync._connection.states import (
     Stage,
     State,
 )
+from thousand_island_sync._stream.payload import BY_LIMIT, NoRoom, no_room
 
 
 def test_every_state_has_its_transitions_and_closed_is_the_end():
@@ -61,3 +63,24 @@ def test_a_stage_only_goes_forward_and_a_stop_is_the_last(moves):
         assert order.index(stage) >= order.index(before)
         assert stage is not Stage.SERVING
     assert (stage is Stage.STOPPING) == (ON_STOP in moves)
+
+
+# ---- what a send does about bytes that find no room --------------------------------------------
+
+
+def test_only_a_send_under_a_limit_of_the_sockets_returns_a_part():
+    assert set(BY_LIMIT) == set(itertools.product((False, True), repeat=2))
+    assert set(BY_LIMIT.values()) == set(NoRoom)
+    for (limited, all_of_it), does in BY_LIMIT.items():
+        assert (does is NoRoom.KEEP) == (not limited)
+        assert (does is NoRoom.RETURN) == (limited and not all_of_it)
+
+
+@pytest.mark.parametrize(("limited", "all_of_it"), list(BY_LIMIT))
+def test_flags_keep_nothing_and_who_must_not_wait_returns(limited, all_of_it):
+    assert no_room(limited, all_of_it, 0) is BY_LIMIT[limited, all_of_it]
+    assert no_room(limited, all_of_it, NOSIGNAL) is BY_LIMIT[limited, all_of_it]
+    other = 1 << 20  # of send(2), whichever it is
+    assert no_room(limited, all_of_it, other) is not NoRoom.KEEP
+    assert no_room(limited, all_of_it, DONTWAIT) is NoRoom.RETURN
+    assert no_room(limited, all_of_it, DONTWAIT | other) is NoRoom.RETURN

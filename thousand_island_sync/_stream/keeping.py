@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .. import events
 from ..errors import SendBufferFull, SocketError
 from . import failures
-from .payload import Payload
+from .payload import KEEP, Payload
 from .send_buffer import SendBuffer
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Keeping:
         """All of it, if it may be kept, where another thread sends: nobody waits for that.
         Whether it did."""
         writer = self._writer
-        if not (payload.keeps and payload.views) or writer.is_inside():
+        if payload.no_room is not KEEP or not payload.views or writer.is_inside():
             return False
         writer.check("send")
         try:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from .._base.clock import FOREVER, REAL, Times
+from .._base.fast_enum import FastEnum
+from .._base.sigpipe import DONTWAIT, NOSIGNAL
 
 #: Several pieces of so many bytes in all are copied into one: it costs less than to gather.
 JOINED_MOST = 16_384
@@ -57,6 +59,35 @@ def let_go(error: BaseException | None) -> None:
         error = error.__cause__
 
 
+class NoRoom(FastEnum):
+    """What a send does about bytes that find no room in the kernel's buffer, or in TLS's."""
+
+    WAIT = "it waits until they have gone out"
+    RETURN = "it waits until some have gone out, and returns how many"
+    KEEP = "it puts them into the send buffer, and waits if that is full"
+
+
+WAIT, RETURN, KEEP = NoRoom.WAIT, NoRoom.RETURN, NoRoom.KEEP
+
+#: (`settimeout` has set a limit, the call wants all sent or gives a time of its own) -> what a send
+#: does. Who sets a limit expects what a `socket.socket` does: `send` may take a part.
+BY_LIMIT: dict[tuple[bool, bool], NoRoom] = {
+    (False, False): KEEP,
+    (False, True): KEEP,
+    (True, False): RETURN,
+    (True, True): WAIT,
+}
+
+
+def no_room(limited: bool, all_of_it: bool, flags: int) -> NoRoom:
+    """As `BY_LIMIT`, with the flags of send(2): a send that must not wait returns, and what is kept
+    goes out without flags, so a send that has some is not kept."""
+    if flags & DONTWAIT:
+        return RETURN
+    otherwise = BY_LIMIT[limited, all_of_it]
+    return WAIT if otherwise is KEEP and flags & ~NOSIGNAL else otherwise
+
+
 class Payload:
     """Views that are to be sent by a deadline, in one turn.
 
@@ -64,8 +95,7 @@ class Payload:
         sent: how many bytes went out.
         views: what is left.
         flags: as for `socket.send`.
-        partly: whether a part will do.
-        keeps: whether what finds no room may wait in the send buffer.
+        no_room: what is done about bytes that find none.
         waited: whether it has waited for room.
         timeout: seconds for all of it, as an error says it.
         deadline: when they are over.
@@ -75,8 +105,7 @@ class Payload:
         "_times",
         "deadline",
         "flags",
-        "keeps",
-        "partly",
+        "no_room",
         "sent",
         "timeout",
         "views",
@@ -88,7 +117,8 @@ class Payload:
         self.sent = sent
         self.views: list[memoryview] = []
         self.flags = 0
-        self.partly = self.keeps = self.waited = False
+        self.no_room = WAIT
+        self.waited = False
         self.timeout = timeout
         self.deadline = FOREVER if timeout == FOREVER else times.clock() + timeout
 

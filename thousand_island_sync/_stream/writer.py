@@ -11,12 +11,12 @@ from .._base import waits
 from .._base.compiled import in_c
 from .._base.locks import maker
 from .._base.options import MISSING, Missing
-from .._base.sigpipe import DONTWAIT, NOSIGNAL, QUIETLY
+from .._base.sigpipe import DONTWAIT, QUIETLY
 from ..errors import SocketClosed, SocketError, SocketTimeout
 from ..transports.base import Channel, Sink
 from . import failures, turns
 from .keeping import Keeping
-from .payload import Payload, joined, let_go
+from .payload import KEEP, RETURN, Payload, joined, let_go, no_room
 from .send_buffer import BLOCKED, SendBuffer
 from .states import OPEN, SHUT, Outgoing
 from .wait import wait_for_handshake, wait_for_peer
@@ -133,14 +133,14 @@ class Writer(PythonWriter):
             try:
                 timeout = stream.timeout(timeout_ms, stream.connection.send_timeout)
                 limited = stream.gettimeout() is not None
-                payload.partly = limited and not all_ and timeout_ms is MISSING
+                all_of_it = all_ or timeout_ms is not MISSING
+                payload.no_room = no_room(limited, all_of_it, flags)
                 if flags:
                     stream.channel.check_flags(flags)
                     if flags & DONTWAIT:
                         flags &= ~DONTWAIT
-                        timeout, payload.partly = 0.0, True
+                        timeout = 0.0
                 payload.flags = flags
-                payload.keeps = not (limited or payload.partly or flags & ~NOSIGNAL)
                 data = payload.take(data)
                 payload.limit(timeout)
                 if already is not None:
@@ -212,9 +212,9 @@ class Writer(PythonWriter):
         self.tell_owner()
         while not self.go_on(payload):
             self.tell_owner()
-            if payload.keeps and Keeping(self._stream, self).rest(payload):
+            if payload.no_room is KEEP and Keeping(self._stream, self).rest(payload):
                 return
-            if payload.partly and payload.sent:
+            if payload.no_room is RETURN and payload.sent:
                 return
             self.wait_for_room(doing, payload)
 

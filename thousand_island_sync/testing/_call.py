@@ -23,6 +23,7 @@ from .._scheduler.task import AGAIN, DONE, Task
 from .._scheduler.timers import Timer, Timers
 from .._server.config import Config
 from .._server.option_types import ServerOptions
+from .._stream.states import AFTER_END, AFTER_RESET
 from ..errors import MailboxFull, SocketClosed
 from ..handler import Handler
 from ..server import ThousandIsland, config_of
@@ -158,9 +159,10 @@ class Rehearsal:
         if isinstance(step, bytes):
             self._peer.arrived.append(step)
         elif step is EOF:
-            self._peer.at_end = True
+            self._peer.does(AFTER_END)
         elif step is RESET:
-            self._peer.was_reset = self._task.hung_up = True
+            self._peer.does(AFTER_RESET)
+            self._task.hung_up = True
         elif isinstance(step, Post):
             try:
                 self._task.handle.post(step.message)

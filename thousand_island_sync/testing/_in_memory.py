@@ -21,6 +21,7 @@ from .._connection.machine import Machine
 from .._connection.states import PARKED, REASON, STOPPING, Cause
 from .._connection.task import ConnectionTask
 from .._stream.reader import Reader
+from .._stream.states import COMES, WAS_RESET, Incoming
 from ..errors import NotSupported
 from ..events import By
 from ..framing import Framing
@@ -92,31 +93,38 @@ class Peer:
 
     Attributes:
         arrived: what has come, each piece as it came.
-        at_end: it has ended its sending side.
-        was_reset: it has reset the connection.
+        direction: what it did to its sending side.
         given: how often something of it was received.
         sends: what it has got, one entry for each send.
     """
 
-    __slots__ = ("arrived", "at_end", "given", "sends", "was_reset")
+    __slots__ = ("arrived", "direction", "given", "sends")
 
     def __init__(self) -> None:
         self.arrived: deque[bytes] = deque()
-        self.at_end = self.was_reset = False
+        self.direction: Incoming = COMES
         self.given = 0
         self.sends: list[bytes] = []
+
+    def does(self, move: dict[Incoming, Incoming]) -> None:
+        """It ends its sending side (`AFTER_END`), or resets the connection (`AFTER_RESET`)."""
+        self.direction = move.get(self.direction, self.direction)
+
+    @property
+    def has_reset(self) -> bool:
+        return self.direction in WAS_RESET
 
     @property
     def waits(self) -> bool:
         """Whether there is something to receive."""
-        return bool(self.arrived) or self.at_end or self.was_reset
+        return bool(self.arrived) or self.direction is not COMES
 
     def take(self, length: float) -> bytes | None:
         """The next piece, at most so much of it; `b""`: the end, `None`: nothing yet."""
         if not self.waits:
             return None
         self.given += 1
-        if self.was_reset:
+        if self.has_reset:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         if not self.arrived:
             return b""
@@ -161,7 +169,7 @@ class MemoryChannel(Channel):
         return self.send_gathered([memoryview(data)])
 
     def send_gathered(self, buffers: Any, flags: int = 0) -> int:
-        if "write" in self._shut or self._peer.was_reset:
+        if "write" in self._shut or self._peer.has_reset:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         data = b"".join(buffers)
         self._peer.sends.append(data)
@@ -318,10 +326,10 @@ class _Client(Client):
         self._peer = peer
 
     def has_left(self) -> bool:
-        return self._peer.was_reset
+        return self._peer.has_reset
 
     def was_reset(self, shut: bool) -> bool:
-        return self._peer.was_reset
+        return self._peer.has_reset
 
 
 class MemoryConnection(ConnectionTask):
