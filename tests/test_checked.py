@@ -31,7 +31,8 @@ def checks(monkeypatch):
 
 @pytest.fixture
 def found(caplog):
-    """What was found so far; it is expected here."""
+    """What was found so far; it is expected here. Before `serve`: until a server has stopped the
+    same may be found again."""
     caplog.set_level(logging.CRITICAL, "thousand_island_sync")
     yield reports.violations
     reports.violations.clear()
@@ -62,7 +63,7 @@ def test_it_is_decided_when_a_server_starts(value, serve, client, monkeypatch):
     assert isinstance(lifecycle.env.pool, CheckedScheduler) is (value == "1")
 
 
-def test_nothing_is_found_where_nothing_is_wrong(serve, client, found):
+def test_nothing_is_found_where_nothing_is_wrong(found, serve, client):
     server = serve(Echo)
     socks = [client(server) for _ in range(10)]
     for _ in range(5):
@@ -72,7 +73,7 @@ def test_nothing_is_found_where_nothing_is_wrong(serve, client, found):
     assert found == []
 
 
-def test_two_owners(serve, client, found, caplog):
+def test_two_owners(found, serve, client, caplog):
     began, release = threading.Event(), threading.Event()
 
     class Waits(Handler):
@@ -90,7 +91,7 @@ def test_two_owners(serve, client, found, caplog):
     assert "test_two_owners" in caplog.text, "with what every thread is doing"
 
 
-def test_a_watch_that_sleeps(serve, client, found, monkeypatch):
+def test_a_watch_that_sleeps(found, serve, client, monkeypatch):
     release = threading.Event()
 
     class Waits(Handler):
@@ -110,7 +111,7 @@ def test_a_watch_that_sleeps(serve, client, found, monkeypatch):
     assert found[0] == "a thread with a permit runs a task, and the watchdog sleeps"
 
 
-def test_a_run_without_ownership_and_after_the_end(serve, client, found):
+def test_a_run_without_ownership_and_after_the_end(found, serve, client):
     server = serve(Echo)
     sock = client(server)
     echoes(sock)
@@ -125,7 +126,7 @@ def test_a_run_without_ownership_and_after_the_end(serve, client, found):
     assert found[-1] == f"connection {lifecycle.id} is run after its end"
 
 
-def test_a_lost_wake_up(serve, client, found, monkeypatch):
+def test_a_lost_wake_up(found, serve, client, monkeypatch):
     """The event comes, and the scheduler forgets it."""
     server = serve(Echo)
     sock = client(server)
@@ -148,7 +149,7 @@ class Floods(Handler):
         socket.send(bytes(200_000))
 
 
-def test_bytes_that_wait_and_that_nobody_watches(serve, client, found, monkeypatch):
+def test_bytes_that_wait_and_that_nobody_watches(found, serve, client, monkeypatch):
     """They are kept, and the driver is never told."""
     server = serve(Floods, transport_options={"send_buffer": 8_192})
     sock = client(server)
@@ -172,7 +173,7 @@ def park(self):
 
 
 @pytest.mark.parametrize("by_user", [False, True])
-def test_a_thread_that_waits_for_what_is_unsent(by_user, serve, client, found, monkeypatch):
+def test_a_thread_that_waits_for_what_is_unsent(by_user, found, serve, client, monkeypatch):
     """In a callback that asks for it, it may."""
 
     class Waits(Floods):
@@ -259,7 +260,7 @@ class SecondOwner(Handler):
 
 
 @pytest.mark.parametrize("how", [b"close", b"detach", b"a copy"])
-def test_a_second_owner_of_a_descriptor_is_found(how, serve, client, found):
+def test_a_second_owner_of_a_descriptor_is_found(how, found, serve, client):
     server = serve(SecondOwner)
     client(server).sendall(how)
     assert eventually(lambda: server.info().accepted_total and not server.connections())
