@@ -72,7 +72,8 @@ static void end_lock(PyObject *self) {
         PyObject_ClearWeakRefs(self);
     if (lock->lock != NULL) {
         if (lock->owner != NULL) {
-            held -= is_mine(lock) && lock->counts;
+            if (is_mine(lock) && held > 0) /* else `holds_none` has counted it already */
+                held -= lock->counts;
             PyThread_release_lock(lock->lock);
         }
         PyThread_free_lock(lock->lock);

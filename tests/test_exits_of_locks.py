@@ -112,6 +112,28 @@ def test_a_child_has_none_of_its_parents_locks():
     lock.release()
 
 
+def test_a_lock_that_an_exception_left_taken_is_not_counted_for_good():
+    """As by an exception between `__enter__` and the body of a `with`, on CPython 3.14 and later:
+    one that nothing knows, as each connection has some."""
+    locks_held = []
+
+    def meet_an_exception():
+        left_taken = compiled.native.RLock()
+        left_taken.acquire()
+        locks_held.append(locks.holds_any())
+        locks.release_all()
+        locks_held.append(locks.holds_any())
+        del left_taken
+        with compiled.native.RLock():
+            locks_held.append(locks.holds_any())
+        locks_held.append(locks.holds_any())
+
+    thread = threading.Thread(target=meet_an_exception)
+    thread.start()
+    thread.join()
+    assert locks_held == [True, False, True, False]
+
+
 def test_a_lock_of_a_thread_that_is_no_more_can_be_made_anew():
     for kind in (compiled.native.Lock, compiled.native.RLock):
         lock = kind()

@@ -253,6 +253,7 @@ def release_all() -> None:
     for one in every():
         while owns(one):
             one.release()
+    hold_none()  # one of a connection's, which ends
 
 
 def if_free(one: Any, call: Callable[[], object]) -> bool:
