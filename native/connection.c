@@ -1,4 +1,5 @@
-/* The accelerators of `ConnectionTask.run` and `ConnectionTask.stay`: a step of its `Machine`. */
+/* `Connection`, with `run` and `stay`: a step of a connection's `Machine`. It has no fields, so that
+   `ConnectionTask` inherits from it beside `Task`. */
 
 #include "scheduler.h"
 
@@ -22,23 +23,6 @@ static PyObject *receive(Task *task, PyObject *source) {
         return data;
     }
     return receive_from((int)task->fd, CHUNK, MSG_DONTWAIT); /* its owner closes it: this thread */
-}
-
-/* `wait_recv` of a plain channel, whose time limit is in the kernel already. */
-static PyObject *wait_for(PyObject *channel, PyObject *timeout) {
-    double limit, known;
-    bool plain = is_exactly(channel, native->its.TCPChannel);
-    if (plain && (seconds_of(timeout, &limit) < 0 ||
-                  seconds_of(GET_FOUND(channel, TCPChannel, _receive_timeout), &known) < 0))
-        return NULL;
-    if (!plain || limit != known) {
-        PyObject *arguments[] = {channel, native->chunk, timeout};
-        return PyObject_VectorcallMethod(native->name.wait_recv, arguments, 3, NULL);
-    }
-    int fd;
-    if (descriptor(GET_FOUND(channel, TCPChannel, _sock), &fd) < 0)
-        return NULL;
-    return receive_from(fd, CHUNK, 0);
 }
 
 /* `handle_data` in the connection's context. */
@@ -94,8 +78,11 @@ static void release(Parts *parts) {
 
 /* The machine of a task; -1: it raised. `release` is to follow either way. */
 static int hold_machine(PyObject *task, Parts *parts) {
-    *parts = (Parts){(Task *)task, Py_XNewRef(GET_FOUND(task, Connection, machine)), NULL, NULL};
-    return parts->machine == NULL ? -1 : TAKES(parts->machine, Machine);
+    *parts = (Parts){(Task *)task, NULL, NULL, NULL};
+    if (is_bound() < 0 || TAKES(task, Task) < 0 ||
+        (parts->machine = PyObject_GetAttr(task, native->name.machine)) == NULL)
+        return -1;
+    return TAKES(parts->machine, Machine);
 }
 
 static int hold_the_rest(Parts *parts) {
@@ -103,7 +90,7 @@ static int hold_the_rest(Parts *parts) {
         TAKES(parts->callbacks, Callbacks) < 0 ||
         (parts->socket = HOLD(parts->machine, Machine, socket)) == NULL)
         return -1;
-    return TAKES_ONE(parts->socket, native->its.Socket, native->seen.Socket);
+    return TAKES(parts->socket, Socket);
 }
 
 /* Parks the connection, its deadline counted from `now`. */
@@ -186,7 +173,7 @@ static PyObject *run_parked(Parts *parts) {
     return verdict;
 }
 
-PyObject *native_run(PyObject *task, PyObject *Py_UNUSED(ignored)) {
+static PyObject *connection_run(PyObject *task, PyObject *Py_UNUSED(ignored)) {
     Parts parts;
     PyObject *verdict = NULL;
     if (hold_machine(task, &parts) == 0) {
@@ -225,7 +212,9 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
         *outcome = ended(PyLong_FromLong(AGAIN), true);
         return true;
     }
-    PyObject *data = wait_for(channel, timeout), *verdict = NULL;
+    PyObject *arguments[] = {channel, native->chunk, timeout};
+    PyObject *data = PyObject_VectorcallMethod(native->name.wait_recv, arguments, 3, NULL);
+    PyObject *verdict = NULL;
     bool ends = true;
     if (data == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OSError))
@@ -264,7 +253,7 @@ out:
     return ends;
 }
 
-PyObject *native_stay(PyObject *task, PyObject *const *args, Py_ssize_t count) {
+static PyObject *connection_stay(PyObject *task, PyObject *const *args, Py_ssize_t count) {
     if (count != 2)
         return PyErr_Format(PyExc_TypeError, "stay takes timeout and wanted");
     Parts parts;
@@ -278,3 +267,17 @@ PyObject *native_stay(PyObject *task, PyObject *const *args, Py_ssize_t count) {
     release(&parts);
     return ends ? outcome : ended(PyLong_FromLong(PARK), true);
 }
+
+static PyMethodDef methods[] = {
+    {"run", connection_run, METH_NOARGS, "run($self, /)\n--\n\n"},
+    {"receive", connection_run, METH_NOARGS, "receive($self, /)\n--\n\n"},
+    {"stay", QUICKLY(connection_stay), METH_FASTCALL, "stay($self, timeout, wanted, /)\n--\n\n"},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, NULL}};
+PyType_Spec Connection_spec = {
+    .name = "thousand_island_sync._native.Connection",
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = slots,
+};

@@ -8,11 +8,9 @@
    that no rule is written down twice. Where Python took two thirds of the instructions of a
    PING, they take a tenth.
 
-   How they get at the objects. The scheduler's, a connection's and its stream's have base types
-   here (types.c), and so have two of TLS; each has an equal in Python. `Socket`, a connection's
-   task and its channel keep their fields in `__slots__`. A slot is a pointer at a fixed place in
-   the object, and its descriptor says where; `bind` asks once. These classes are never changed,
-   but for the methods that `_server.accelerator` puts in.
+   How they get at the objects. Each has a base type here (types.c), with an equal in Python, and
+   in it the fields that the C reads. Whoever inherits from the one inherits from the other where
+   nothing was compiled.
 
    The GIL. It is let go of around each system call of a message, as Python does it, so that
    whoever blocked and is back gets it soon, but not where it is hard to get back (gil.c).
@@ -115,18 +113,6 @@ PyObject *handled(PyObject *self, PyObject *method, PyObject *more) {
     return result;
 }
 
-/* The Python of an accelerator, with the accelerator's arguments. */
-PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *args,
-                        Py_ssize_t count, PyObject *names) {
-    PyObject *all[8] = {self};
-    Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (count + words > 7)
-        return PyErr_Format(PyExc_TypeError, "too many arguments");
-    for (Py_ssize_t index = 0; index < count + words; index++)
-        all[index + 1] = args[index];
-    return PyObject_Vectorcall(original, all, count + 1, names);
-}
-
 /* How many bytes lie unread; -1: the descriptor is none. `fcntl.ioctl` takes 5,000 instructions
    more, for it tries which kind of argument it was given. */
 static PyObject *unread(PyObject *Py_UNUSED(module), PyObject *number) {
@@ -211,8 +197,8 @@ static PyMethodDef functions[] = {
      "It has none, whatever was counted: in a forked child."},
     {"watch_locks", watch_locks, METH_O,
      "watch_locks(watch): watch(lock, rank, what) is told of each lock; None: no more."},
-    {"accelerator", give_accelerator, METH_VARARGS,
-     "accelerator(type, name, documentation): the method that takes its place."},
+    {"document", document, METH_VARARGS,
+     "document(type, name, text): what the Python equal of a method says of it."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -225,7 +211,7 @@ static PyMethodDef functions[] = {
 static Native nobody;
 Native *native = &nobody;
 
-enum { OBJECTS = offsetof(Native, at) / sizeof(PyObject *) };
+enum { OBJECTS = offsetof(Native, ssl_read) / sizeof(PyObject *) };
 
 static int traverse_state(PyObject *module, visitproc visit, void *arg) {
     PyObject **objects = PyModule_GetState(module);

@@ -8,15 +8,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The slots of Python's that are read here: (class, as it is given to `bind`; slot). */
-#define FIELDS(X)                                                                              \
-    X(Connection, machine) X(Socket, _reader) X(Socket, _writer)                               \
-    X(TCPChannel, _receive_timeout) X(TCPChannel, _sock)
-
-/* Everything else that `bind` is given: objects that are compared with, called or read. */
+/* What `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
-    X(Connection) X(Socket) X(TCPChannel) X(OPEN) X(CLOSED_STATE) X(PARKED) X(RUNNING)         \
-    X(async_recv) X(socket_recv) X(socket_send) X(hand_off) X(monotonic) X(send) X(recv)
+    X(OPEN) X(CLOSED_STATE) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)   \
+    X(hand_off) X(monotonic)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
@@ -25,17 +20,16 @@
     X(poll_once) X(took_long)                                                                  \
     X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)                  \
     X(tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close)   \
-    X(quiet) X(recv) X(run) X(send) X(stay_alone) X(step) X(wait_recv)
+    X(machine) X(quiet) X(recv) X(run) X(send) X(stay_alone) X(step) X(wait_anew) X(wait_recv)
 
-#define DECLARE_FIELD(class, slot) Py_ssize_t class##__##slot;
 #define DECLARE_OBJECT(name) PyObject *name;
 #define DECLARE_TYPE(name) PyTypeObject *name;
 
 /* The types that are ours; types.h says how one is declared. */
 #define TYPES(X)                                                                               \
     X(Lock) X(RLock) X(Wire) X(Stream) X(Task) X(Worker) X(Deadlines) X(WatchdogTimer)         \
-    X(RunQueue) X(BlockingEstimate) X(Runner) X(Machine) X(Callbacks) X(Duplex) X(Reader)      \
-    X(Writer)
+    X(RunQueue) X(BlockingEstimate) X(Runner) X(Connection) X(Client) X(Machine) X(Callbacks)  \
+    X(Closing) X(Socket) X(Duplex) X(Reader) X(Writer) X(TCPChannel)
 
 /* A function of OpenSSL's: of an SSL or a BIO, these bytes, so many; how many it took or gave. */
 typedef int (*OpenSSL)(void *of, void *bytes, int size);
@@ -43,7 +37,7 @@ typedef int (*OpenSSL)(void *of, void *bytes, int size);
 /* The state of the module: first the objects, then all else. */
 typedef struct {
     struct { THINGS(DECLARE_OBJECT) } its;
-    struct { TYPES(DECLARE_TYPE) DECLARE_TYPE(Socket) } seen;
+    struct { TYPES(DECLARE_TYPE) } seen;
     struct { NAMES(DECLARE_OBJECT) } name;
     struct { TYPES(DECLARE_TYPE) } type;
     /* Methods of the standard library's types, unbound: no look-up for each call. */
@@ -55,7 +49,6 @@ typedef struct {
     PyObject *unknown, *quick;
     PyObject *lock_watch;
     PyObject *part, *nothing, *whole, *some; /* of `_tls.states.Unread` */
-    struct { FIELDS(DECLARE_FIELD) } at; /* where in an object each slot is */
     OpenSSL ssl_read, ssl_write, bio_read, bio_write; /* none: there is no short cut */
     bool is_bound;
 } Native;
@@ -70,9 +63,6 @@ extern Native *native;
     (assert(PyObject_TypeCheck(object, native->type.Type)), &((Type *)(object))->slot)
 /* What is in it, borrowed; NULL, with AttributeError: nothing is. */
 #define GET(object, Type, slot) in_slot(object, *SLOT(object, Type, slot), #slot)
-/* The same of a slot of Python's. */
-#define GET_FOUND(object, class, slot)                                                         \
-    in_slot(object, found_slot(object, native->its.class, native->at.class##__##slot), #slot)
 /* The same as a new reference: of what is called, or used after anything was. */
 #define HOLD(object, class, slot) Py_XNewRef(GET(object, class, slot))
 /* Whether it is this very object. Not if nothing is in it, so that has to lead to the Python. */
@@ -104,12 +94,6 @@ static inline void put(PyObject **field, PyObject *value) {
 
 static inline void set(PyObject **field, PyObject *value) { put(field, Py_NewRef(value)); }
 
-static inline PyObject *found_slot(PyObject *object, PyObject *class, Py_ssize_t at) {
-    assert(PyObject_TypeCheck(object, (PyTypeObject *)class));
-    (void)class;
-    return *(PyObject **)((char *)object + at);
-}
-
 PyObject *unset(PyObject *object, const char *slot);
 int odd_truth(PyObject *object, PyObject *flag, const char *slot);
 
@@ -121,21 +105,19 @@ static inline int truth(PyObject *object, PyObject *flag, const char *slot) {
     return flag == Py_True ? 1 : flag == Py_False ? 0 : odd_truth(object, flag, slot);
 }
 
-static inline bool is_exactly(PyObject *object, PyObject *class) {
-    return Py_IS_TYPE(object, (PyTypeObject *)class);
-}
-
 /* 0, or -1 with TypeError: whether it is one of a class or of one below it. The one that was seen
    last is known. */
-#define TAKES_ONE(object, class, seen)                                                         \
-    (Py_TYPE(object) == (seen) || is_below(object, class, &(seen)) ? 0 : not_taken(object, class))
-#define TAKES(object, Type) TAKES_ONE(object, (PyObject *)native->type.Type, native->seen.Type)
+#define TAKES(object, Type)                                                                    \
+    (Py_TYPE(object) == native->seen.Type || is_below(object, native->type.Type,               \
+                                                      &native->seen.Type)                      \
+         ? 0                                                                                   \
+         : not_taken(object, native->type.Type))
 
-bool is_below(PyObject *object, PyObject *class, PyTypeObject **seen);
-int not_taken(PyObject *object, PyObject *class);
+bool is_below(PyObject *object, PyTypeObject *type, PyTypeObject **seen);
+int not_taken(PyObject *object, PyTypeObject *type);
 
 static inline int takes(PyObject *object, PyTypeObject *type) {
-    return PyObject_TypeCheck(object, type) ? 0 : not_taken(object, (PyObject *)type);
+    return PyObject_TypeCheck(object, type) ? 0 : not_taken(object, type);
 }
 
 static inline PyObject *call1(PyObject *method, PyObject *self) {
@@ -212,15 +194,12 @@ char *large_room(Py_ssize_t size);
 PyObject *receive_from(int fd, Py_ssize_t most, int flags);
 Py_ssize_t send_to(PyObject *sock, PyObject *data);
 PyObject *handled(PyObject *self, PyObject *method, PyObject *more);
-PyObject *call_original(PyObject *original, PyObject *self, PyObject *const *args,
-                        Py_ssize_t count, PyObject *names);
 
 /* bind.c */
-int find_slot(PyObject *things, const char *class, const char *slot, Py_ssize_t *at);
-PyObject *find_thing(PyObject *things, const char *name);
 int know_names(void);
 PyObject *bind_all(PyObject *module, PyObject *arguments, PyObject *things);
-PyObject *give_accelerator(PyObject *module, PyObject *arguments);
+int is_bound(void); /* -1: with RuntimeError, it is not */
+PyObject *document(PyObject *module, PyObject *arguments);
 
 /* gil.c */
 double seconds_now(void);
@@ -229,16 +208,11 @@ PyThreadState *let_go_unless_dear(void);           /* NULL: it was kept */
 void take_after_short_call(PyThreadState *here);   /* of what cannot wait; NULL: it was kept */
 void take_after_wait(PyThreadState *here);
 
-/* connection.c */
-PyObject *native_run(PyObject *self, PyObject *ignored);
-PyObject *native_stay(PyObject *self, PyObject *const *args, Py_ssize_t count);
 /* socket.c */
 /* Of a `Socket`: its `Reader` counts what the connection has received, and puts what was put back
    in front of it; a new reference. */
 PyObject *socket_received(PyObject *socket, PyObject *data, Py_ssize_t size);
 PyObject *socket_channel(PyObject *socket);
-PyObject *native_send(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
-PyObject *native_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 /* tls.c */
 PyObject *bind_tls(PyObject *module, PyObject *arguments);
 int tls_drained(PyObject *source);

@@ -22,12 +22,18 @@
 #define BlockingEstimate_FIELDS(G, O, F, Z, I, R, B, D, N) B(timed_by_kernel) N(sample_mask)
 #define Runner_FIELDS(G, O, F, Z, I, R, B, D, N) R(_queue) R(_estimate)
 
+#define Client_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
+    G(env) G(sock) G(peer_address) G(acceptor_id) G(accepted_at) G(_id) O(_sockname) F(closed)
+#define Closing_FIELDS(G, O, F, Z, I, R, B, D, N) G(task) G(stream) G(_machine) G(_env)
 #define Machine_FIELDS(G, O, F, Z, I, R, B, D, N)                                              \
     G(_task) G(_env) G(_transport) G(callbacks) G(state) F(_eof_told) O(drain) O(handshake)    \
     O(no_room) O(pause) O(short_proves) O(socket) O(source) O(stream)
 #define Callbacks_FIELDS(G, O, F, Z, I, R, B, D, N)                                            \
     G(_whose) G(_clock) G(_context) G(read_timeout) O(_receiver) O(frames) I(_left)            \
     I(read_deadline) I(total_deadline)
+#define Socket_FIELDS(G, O, F, Z, I, R, B, D, N) G(_stream) G(_reader) G(_writer)
+#define TCPChannel_FIELDS(G, O, F, Z, I, R, B, D, N)                                           \
+    G(_sock) F(_exposed) F(_limited) I(_receive_timeout)
 #define Duplex_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
     G(connection) G(sock) G(channel) G(times) G(state) G(_limit) O(reader) O(writer) Z(waiter)
 #define Reader_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
@@ -43,8 +49,12 @@ STRUCT(WatchdogTimer, )
 STRUCT(RunQueue, )
 STRUCT(BlockingEstimate, )
 STRUCT(Runner, )
+STRUCT(Client, )
+STRUCT(Closing, )
 STRUCT(Machine, )
 STRUCT(Callbacks, )
+STRUCT(Socket, )
+STRUCT(TCPChannel, )
 STRUCT(Duplex, )
 STRUCT(Reader, )
 STRUCT(Writer, )

@@ -1,5 +1,5 @@
-/* The accelerators of `Socket.send` and `Socket.recv`: those of its `Writer` and its `Reader`, one
-   call less. */
+/* `Socket`, with `send` and `recv`: those of its `Writer` and its `Reader`, one call less. And
+   `TCPChannel`, with `wait_recv`. */
 
 #include "scheduler.h"
 
@@ -24,12 +24,12 @@ static int push(PyObject *sink, PyObject *data, Py_ssize_t *sent) {
 }
 
 static PyObject *reader_of(PyObject *socket) {
-    PyObject *reader = GET_FOUND(socket, Socket, _reader);
+    PyObject *reader = GET(socket, Socket, _reader);
     return reader != NULL && TAKES(reader, Reader) == 0 ? reader : NULL;
 }
 
 static PyObject *writer_of(PyObject *socket) {
-    PyObject *writer = GET_FOUND(socket, Socket, _writer);
+    PyObject *writer = GET(socket, Socket, _writer);
     return writer != NULL && TAKES(writer, Writer) == 0 ? writer : NULL;
 }
 
@@ -137,14 +137,26 @@ static PyObject *send_now(PyObject *self, PyObject *turn, PyObject *data, PyObje
     return result;
 }
 
-PyObject *native_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
-    PyObject *writer = Py_XNewRef(writer_of(self));
+/* The Python's: of the reader or the writer, which takes the same. */
+static PyObject *ask(PyObject *whom, PyObject *method, PyObject *const *args, Py_ssize_t count,
+                     PyObject *names) {
+    PyObject *all[6] = {whom};
+    Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (count > 2 || count + words > 5)
+        return PyErr_Format(PyExc_TypeError, "%U() takes at most 2 positional arguments", method);
+    for (Py_ssize_t index = 0; index < count + words; index++)
+        all[index + 1] = args[index];
+    return whom == NULL ? NULL : PyObject_VectorcallMethod(method, all, count + 1, names);
+}
+
+static PyObject *socket_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    PyObject *writer = is_bound() < 0 ? NULL : Py_XNewRef(writer_of(self));
     PyObject *turn = writer == NULL ? NULL : HOLD(writer, Writer, _sending), *result = NULL;
     PyObject *data = turn != NULL && count == 1 && names == NULL ? one_piece(args[0]) : NULL;
     if (data != NULL && Py_IS_TYPE(turn, native->type.Lock) && lock_try(turn))
         result = send_now(writer, turn, data, args[0]);
     else if (!PyErr_Occurred())
-        result = call_original(native->its.send, self, args, count, names);
+        result = ask(writer, native->name.send, args, count, names);
     Py_XDECREF(data);
     Py_XDECREF(turn);
     Py_XDECREF(writer);
@@ -236,18 +248,58 @@ static void close_after_loss(PyObject *self) {
     PyErr_Restore(kind, error, traceback);
 }
 
-PyObject *native_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
-    if (names == NULL && (count == 0 || (count == 1 && PyLong_CheckExact(args[0])))) {
+static PyObject *socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                             PyObject *names) {
+    PyObject *data = NULL, *reader = is_bound() < 0 ? NULL : Py_XNewRef(reader_of(self));
+    if (reader != NULL && names == NULL &&
+        (count == 0 || (count == 1 && PyLong_CheckExact(args[0])))) {
         Py_ssize_t length = count == 0 ? CHUNK : PyLong_AsSsize_t(args[0]);
         if (length == -1 && PyErr_Occurred())
             PyErr_Clear(); /* too large; it is negative, so the Python code gets it */
-        PyObject *reader = Py_XNewRef(reader_of(self));
-        PyObject *data = reader == NULL ? NULL : receive_again(reader, length);
-        Py_XDECREF(reader);
+        data = receive_again(reader, length);
         if (data == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
             close_after_loss(self);
-        if (data != NULL || PyErr_Occurred())
-            return data;
     }
-    return call_original(native->its.recv, self, args, count, names);
+    if (data == NULL && !PyErr_Occurred())
+        data = ask(reader, native->name.recv, args, count, names);
+    Py_XDECREF(reader);
+    return data;
 }
+
+/* Waits in the kernel, whose time limit is this one already. */
+static PyObject *channel_wait_recv(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    double limit, known;
+    int fd, asked;
+    if (count != 2)
+        return PyErr_Format(PyExc_TypeError, "wait_recv takes length and timeout");
+    if (number_of(args[0], &asked) < 0 || seconds_of(args[1], &limit) < 0 ||
+        seconds_of(GET(self, TCPChannel, _receive_timeout), &known) < 0)
+        return NULL;
+    if (limit != known || asked < 0 || asked > CHUNK) {
+        PyObject *arguments[] = {self, args[0], args[1]};
+        return PyObject_VectorcallMethod(native->name.wait_anew, arguments, 3, NULL);
+    }
+    if (descriptor(GET(self, TCPChannel, _sock), &fd) < 0)
+        return NULL;
+    return receive_from(fd, asked, 0);
+}
+
+static PyMethodDef Socket_methods[] = {
+    {"send", QUICKLY(socket_send), METH_FASTCALL | METH_KEYWORDS,
+     "send($self, /, data, flags=0, *, timeout_ms=...)\n--\n\n"},
+    {"recv", QUICKLY(socket_recv), METH_FASTCALL | METH_KEYWORDS,
+     "recv($self, /, length=65536, flags=0, *, timeout_ms=...)\n--\n\n"},
+    {NULL, NULL, 0, NULL},
+};
+static PyMethodDef TCPChannel_methods[] = {
+    {"wait_recv", QUICKLY(channel_wait_recv), METH_FASTCALL,
+     "wait_recv($self, length, timeout, /)\n--\n\n"},
+    {NULL, NULL, 0, NULL},
+};
+
+#define Self Socket
+PLAIN_TYPE(Socket, DOES(Socket))
+#undef Self
+#define Self TCPChannel
+PLAIN_TYPE(TCPChannel, DOES(TCPChannel))
+#undef Self

@@ -360,7 +360,6 @@ static PyMethodDef Wire_methods[] = {
     {"fetch", wire_fetch, METH_NOARGS, "What has come, for OpenSSL."},
     {NULL, NULL, 0, NULL},
 };
-#define QUICKLY(function) (PyCFunction)(void (*)(void))function
 static PyMethodDef Stream_methods[] = {
     {"recv", QUICKLY(stream_recv), METH_FASTCALL, "recv($self, length, flags=0, /)\n--\n\n"},
     {"send", QUICKLY(stream_send), METH_FASTCALL, "send($self, data, flags=0, /)\n--\n\n"},

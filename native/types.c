@@ -160,6 +160,12 @@ TYPE(BlockingEstimate, "BlockingEstimate", )
 #define Self Runner
 TYPE(Runner, "Runner", BEGINS(Runner) DOES(Runner))
 #undef Self
+#define Self Client
+PLAIN_TYPE(Client)
+#undef Self
+#define Self Closing
+PLAIN_TYPE(Closing)
+#undef Self
 #define Self Machine
 PLAIN_TYPE(Machine)
 #undef Self

@@ -84,6 +84,7 @@
 
 int takes_so_many(PyObject *self, PyObject *args, PyObject *names, Py_ssize_t count);
 
+#define QUICKLY(function) (PyCFunction)(void (*)(void))function
 #define BEGINS(Type) {Py_tp_init, Type##_init},
 #define DOES(Type) {Py_tp_methods, Type##_methods},
 

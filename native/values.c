@@ -18,21 +18,21 @@ int odd_truth(PyObject *object, PyObject *flag, const char *slot) {
     return known;
 }
 
-bool is_below(PyObject *object, PyObject *class, PyTypeObject **seen) {
-    if (!PyObject_TypeCheck(object, (PyTypeObject *)class))
+bool is_below(PyObject *object, PyTypeObject *type, PyTypeObject **seen) {
+    if (!PyObject_TypeCheck(object, type))
         return false;
     Py_XSETREF(*seen, (PyTypeObject *)Py_NewRef(Py_TYPE(object))); /* or its place is another's */
     return true;
 }
 
-int not_taken(PyObject *object, PyObject *class) {
+int not_taken(PyObject *object, PyTypeObject *type) {
     PyErr_Format(PyExc_TypeError, "got %.100s, takes %.100s", Py_TYPE(object)->tp_name,
-                 ((PyTypeObject *)class)->tp_name);
+                 type->tp_name);
     return -1;
 }
 
 int no_number(PyObject *value) {
-    return value == NULL ? -1 : not_taken(value, (PyObject *)&PyLong_Type);
+    return value == NULL ? -1 : not_taken(value, &PyLong_Type);
 }
 
 int number_of(PyObject *fd, int *number) {

@@ -35,14 +35,14 @@ NATIVE = Path(__file__).resolve().parent.parent / "native"
 
 
 def slots_read():
-    """(class, slot) as the C has them: those of Python's, and members of its own types."""
+    """(class, slot) as the C has them: members of its types."""
     text = "".join(path.read_text() for path in sorted(NATIVE.glob("*.[ch]")))
-    lists = re.findall(r"#define FIELDS\(X\)((?:.*\\\n)*.*\n)", text)
     members = re.findall(r'\{"(\w+)", T_\w+, offsetof\((\w+), ', text)
-    found = re.findall(r"X\((\w+), (\w+)\)", "".join(lists))
+    found = []
     fields = re.findall(r"#define (\w+)_FIELDS\([A-Z, ]*\)((?:.*\\\n)*.*\n)", text)
     for class_, letters in fields:
         found += [(class_, name) for name in re.findall(r"\b[A-Z]\((\w+)\)", letters)]
+    found.append(("Connection", "machine"))  # which Python declares
     return [*found, *((class_, member) for member, class_ in members)]
 
 

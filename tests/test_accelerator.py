@@ -69,6 +69,9 @@ def bind(**things):
 
 module = types.ModuleType("thousand_island_sync._native")
 module.Lock, module.bind, module.CHUNK = threading.Lock, bind, 1
+if "slot" in sys.argv:
+    vars(module).update(CHUNK=65_536, ALONE=64, STAY_STEPS=256, LOOK_MOST=64, SAMPLE_SHIFT=4)
+    vars(module).update(HAND_OFF_NS=50_000, JOINED_MOST=16_384, HANGUP=0x2018)
 if "source" not in sys.argv:
     known = runpy.run_path("thousand_island_sync/_base/native_sources.py")
     module.SOURCES, module.__file__ = known["expected"](), "an old file"
@@ -155,8 +158,8 @@ class Slow(ConnectionTask):
 
     __slots__ = ()
     if accelerator.in_c:
-        run = accelerator.originals["run"]
-        stay = accelerator.originals["stay"]
+        run = compiled.equals["Connection"].run
+        stay = compiled.equals["Connection"].stay
 
 
 def fails(kind, *what):

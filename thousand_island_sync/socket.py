@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from ._base.compiled import in_c
 from ._base.options import MISSING, Missing
 from ._stream import descriptor, gather
 from ._stream.buffer import CHUNK
@@ -15,34 +16,22 @@ from ._stream.standard_names import StandardNames
 from ._stream.stats import Stats
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
-
     from ._base.types import Buffer, File
     from ._stream.reader import Reader
     from ._stream.writer import Writer
     from .connection import Connection
-    from .transports import TLSInfo
 
 
-class Socket(StandardNames):
-    """A blocking socket, with the methods of `socket.socket` and more; each call has a time limit.
+@in_c
+class PythonSocket:
+    """The fields of a `Socket`, with `recv` and `send`; `_native.Socket` is its equal in C."""
 
-    While a call waits, other threads of the pool serve the other connections."""
+    __slots__ = ("_reader", "_stream", "_writer")
 
-    __slots__ = ("__weakref__", "_reader", "_stream", "_writer")
-
-    def __init__(self, stream: Any, /) -> None:
-        self._stream: Duplex = stream
-        self._reader: Reader = self._stream.reader
-        self._writer: Writer = self._stream.writer
-
-    def _duplex(self) -> Duplex:
-        return self._stream
-
-    def __repr__(self) -> str:
-        return f"<Socket {self.connection_id} {descriptor.described(self._stream)}>"
-
-    # ---- receiving ------------------------------------------------------------
+    def __init__(self, stream: Duplex, reader: Reader, writer: Writer, /) -> None:
+        self._stream = stream
+        self._reader = reader
+        self._writer = writer
 
     def recv(
         self, length: int = CHUNK, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
@@ -69,6 +58,57 @@ class Socket(StandardNames):
         Thread: any, one at a time.
         """
         return self._reader.recv(length, flags, timeout_ms)
+
+    def send(
+        self,
+        data: Buffer | Iterable[Buffer],
+        flags: int = 0,
+        *,
+        timeout_ms: float | Missing | None = MISSING,
+    ) -> int:
+        """Sends all of `data`.
+
+        Bytes for which the kernel has no room are copied to the send buffer, and go out as the
+        peer reads. If that is full, too (`max_unsent`, `max_unsent_total`), `send` waits. After
+        `settimeout` with a number, nothing goes to the send buffer. Without `timeout_ms`, `send`
+        then behaves as `socket.socket.send`: it may send a part, and raises if nothing went out.
+
+        Args:
+            data: bytes-like, or an iterable of bytes-like objects.
+            flags: as for `socket.socket.send`.
+            timeout_ms: milliseconds for all of it; `None` means no limit. Not given: the time of
+                `settimeout`, or `send_timeout_ms`.
+
+        Returns:
+            The number of bytes sent or buffered.
+
+        Raises:
+            SocketTimeout: some bytes were neither sent nor buffered in time; `.bytes_sent` is the
+                number of those that were.
+            SocketClosed: the peer has closed the connection, or it was closed locally.
+            SocketError: any other failure, with its errno.
+            TypeError: `data` is a `str`, or not bytes-like.
+            NotSupported: the transport does not support one of the flags.
+
+        Thread: any; sends do not interleave inside one another.
+        """
+        return self._writer.send(data, flags, timeout_ms)
+
+
+class Socket(PythonSocket, StandardNames):
+    """A blocking socket, with the methods of `socket.socket` and more; each call has a time limit.
+
+    While a call waits, other threads of the pool serve the other connections."""
+
+    __slots__ = ("__weakref__",)
+
+    def _duplex(self) -> Duplex:
+        return self._stream
+
+    def __repr__(self) -> str:
+        return f"<Socket {self.connection_id} {descriptor.described(self._stream)}>"
+
+    # ---- receiving ------------------------------------------------------------
 
     def recv_exactly(self, length: int, *, timeout_ms: float | Missing | None = MISSING) -> bytes:
         """Receives exactly `length` bytes.
@@ -167,41 +207,6 @@ class Socket(StandardNames):
         self._reader.unread(data)
 
     # ---- sending --------------------------------------------------------------
-
-    def send(
-        self,
-        data: Buffer | Iterable[Buffer],
-        flags: int = 0,
-        *,
-        timeout_ms: float | Missing | None = MISSING,
-    ) -> int:
-        """Sends all of `data`.
-
-        Bytes for which the kernel has no room are copied to the send buffer, and go out as the
-        peer reads. If that is full, too (`max_unsent`, `max_unsent_total`), `send` waits. After
-        `settimeout` with a number, nothing goes to the send buffer. Without `timeout_ms`, `send`
-        then behaves as `socket.socket.send`: it may send a part, and raises if nothing went out.
-
-        Args:
-            data: bytes-like, or an iterable of bytes-like objects.
-            flags: as for `socket.socket.send`.
-            timeout_ms: milliseconds for all of it; `None` means no limit. Not given: the time of
-                `settimeout`, or `send_timeout_ms`.
-
-        Returns:
-            The number of bytes sent or buffered.
-
-        Raises:
-            SocketTimeout: some bytes were neither sent nor buffered in time; `.bytes_sent` is the
-                number of those that were.
-            SocketClosed: the peer has closed the connection, or it was closed locally.
-            SocketError: any other failure, with its errno.
-            TypeError: `data` is a `str`, or not bytes-like.
-            NotSupported: the transport does not support one of the flags.
-
-        Thread: any; sends do not interleave inside one another.
-        """
-        return self._writer.send(data, flags, timeout_ms)
 
     def sendall(self, data: Buffer | Iterable[Buffer], flags: int = 0) -> None:
         """Sends all of `data`, also after `settimeout` with a number.
@@ -336,30 +341,6 @@ class Socket(StandardNames):
     def stopping(self) -> bool:
         """Whether the server is stopping, a `bool`."""
         return self._stream.connection.stopping
-
-    def negotiated_protocol(self) -> str | None:
-        """The ALPN protocol that was agreed on, a `str`, or `None`."""
-        return self._stream.channel.negotiated_protocol()
-
-    def peer_certificate(self) -> Certificate | None:
-        """The client's certificate; `None`: it sent none, or the connection is not encrypted."""
-        return self._stream.channel.peer_certificate()
-
-    def tls_info(self) -> TLSInfo:
-        """The result of the TLS handshake, a `TLSInfo`.
-
-        Raises:
-            NotSupported: the connection is not encrypted.
-        """
-        return self._stream.channel.tls_info()
-
-    def peer_credentials(self) -> tuple[int, int, int]:
-        """The process, user and group of a Unix peer: `(pid, uid, gid)` (SO_PEERCRED, unix(7)).
-
-        Raises:
-            NotSupported: it is not a Unix socket, or the platform does not tell.
-        """
-        return descriptor.peer_credentials(self._stream)
 
     def fileno(self) -> int:
         """The descriptor, an `int`; -1 once the socket is closed.

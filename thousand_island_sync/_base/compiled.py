@@ -27,6 +27,14 @@ if os.environ.get("THOUSAND_ISLAND_PURE") != "1":
             raise ImportError(f"_native: {error}") from error
 
 
+#: The package's only one works on its classes: what is imported a second time has the Python.
+if native is not None:
+    if hasattr(native, "taken"):
+        native = None
+    else:
+        native.taken = True  # type: ignore[attr-defined]
+
+
 def compare(numbers: dict[str, int]) -> None:
     """Raises TypeError: what was compiled has other numbers for these names."""
     for name, number in numbers.items():
@@ -59,8 +67,20 @@ if native is not None:
 
 def in_c(equal: type[T]) -> type[T]:
     """Decorates a base type, `Python...`: its equal in C takes its place, where it is there."""
-    chosen: type[T] = getattr(native, equal.__name__.removeprefix("Python"), equal)
+    name = equal.__name__.removeprefix("Python")
+    equals[name] = equal
+    chosen: type[T] | None = getattr(native, name, None)
+    if native is None or chosen is None:
+        return equal
+    for method in vars(equal):
+        text = None if method.startswith("_") else getattr(equal, method).__doc__
+        if text and method in vars(chosen):
+            native.document(chosen, method, text)
     return chosen
+
+
+#: The base types in Python, by the names of their equals.
+equals: dict[str, type] = {}
 
 
 #: Functions of it, or `None`.

@@ -8,6 +8,7 @@ import socket as stdlib_socket
 from typing import Any
 
 from .._base import addresses
+from .._base.compiled import in_c
 from .._base.types import Address
 from .._base.waits import condition, hung_up
 from .._stream.turns import guard
@@ -15,12 +16,42 @@ from .environment import Environment
 
 #: Seconds that a silent new connection gets at a stop, counted from its accept.
 _YOUNG_S = 0.2
-_serials = itertools.count(1)
+#: Numbers connections.
+next_serial = itertools.count(1).__next__
 #: A Unix socket hangs up when its peer has closed, though what it sent may lie here still.
 _TCP = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
 
 
-class Client:
+@in_c
+class PythonClient:
+    """The fields of a `Client`; `_native.Client` is its equal in C."""
+
+    __slots__ = (
+        *("_id", "_sockname", "accepted_at", "acceptor_id", "closed", "env", "peer_address"),
+        "sock",
+    )
+
+    def __init__(
+        self,
+        env: Environment,
+        sock: stdlib_socket.socket,
+        peer_address: Any,
+        acceptor_id: int,
+        accepted_at: float,
+        id: int,
+        /,
+    ) -> None:
+        self.env = env
+        self.sock = sock
+        self.peer_address = peer_address
+        self.acceptor_id = acceptor_id
+        self.accepted_at = accepted_at
+        self._id: str | int = id  # its number, until it is asked for
+        self._sockname: Any = None  # once it was asked for
+        self.closed = False
+
+
+class Client(PythonClient):
     """The facts of one connection. Thread: any.
 
     Args:
@@ -28,34 +59,14 @@ class Client:
         sock: its descriptor.
         peer_address: as `accept` gave it.
         acceptor_id: who accepted it.
+        accepted_at: when, in real time.
+        id: its number.
 
     Attributes:
-        accepted_at: when, in real time.
         closed: the connection has ended.
     """
 
-    __slots__ = (
-        "_id",
-        "_sockname",
-        "accepted_at",
-        "acceptor_id",
-        "closed",
-        "env",
-        "peer_address",
-        "sock",
-    )
-
-    def __init__(
-        self, env: Environment, sock: stdlib_socket.socket, peer_address: Any, acceptor_id: int
-    ) -> None:
-        self.env = env
-        self.sock = sock
-        self.peer_address = peer_address
-        self.acceptor_id = acceptor_id
-        self.accepted_at = env.times.real()
-        self.closed = False
-        self._id: str | int = next(_serials)  # its number, until it is asked for
-        self._sockname: Any = None  # once it was asked for
+    __slots__ = ()
 
     @property
     def id(self) -> str:

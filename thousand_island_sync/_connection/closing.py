@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from .. import events
 from .._base import descriptors
 from .._base.clock import FOREVER, now_ns
+from .._base.compiled import in_c
 from .._base.unread import read_away, unread_bytes
 from .._scheduler.task import PARK
 from .._stream import amid_handshake, failures
@@ -23,6 +24,7 @@ from ..errors import SocketTimeout
 from ..events import About, By
 from ..socket import Socket
 from .callbacks import Callbacks
+from .environment import Environment
 from .linger import MOST_BYTES, Linger
 from .served import Served
 from .states import (
@@ -55,21 +57,28 @@ class Ends(Protocol):
     def over(self) -> int: ...
 
 
-class Closing:
-    """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's.
-
-    Args:
-        task: the connection's.
-        machine: the same.
-    """
+@in_c
+class PythonClosing:
+    """The fields of a `Closing`; `_native.Closing` is its equal in C."""
 
     __slots__ = ("_env", "_machine", "stream", "task")
 
-    def __init__(self, task: Served, machine: Ends) -> None:
+    def __init__(self, task: Served, stream: Duplex, machine: Ends, env: Environment, /) -> None:
         self.task = task
-        self.stream = machine.stream
+        self.stream = stream
         self._machine = machine
-        self._env = task.client.env
+        self._env = env
+
+
+class Closing(PythonClosing):
+    """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's.
+
+    Args:
+        task, stream, machine: the connection's.
+        env: what the connections of its run share.
+    """
+
+    __slots__ = ()
 
     # ---- who is told --------------------------------------------------------------
 

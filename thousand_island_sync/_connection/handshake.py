@@ -70,13 +70,13 @@ class Handshake:
         try:
             channel = transport.channel(sock)
             machine.stream = stream = open_stream(whose, sock, channel, env.times)
-            machine.socket = Socket(stream)
+            machine.socket = Socket(stream, stream.reader, stream.writer)
             machine.use(channel)
             callbacks.make(env, stream.reader)
         except BaseException as error:
             locks.release_all()
             machine.state = CLOSED
-            Closing(whose, machine).refuse(error)
+            Closing(whose, machine.stream, machine, env).refuse(error)
             return machine.over()
         machine.state = HANDSHAKING
         env.census.opened(whose)

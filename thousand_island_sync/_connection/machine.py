@@ -177,7 +177,7 @@ class Machine(PythonMachine):
         if self.no_room is not None:
             return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
         if self.state is CLOSING:
-            return self.closing_cls(task, self).go_on()
+            return self.closing_cls(task, self.stream, self, env).go_on()
         if self.handshake is not None:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
@@ -383,7 +383,8 @@ class Machine(PythonMachine):
             verdict = Drain.before_shutdown(self._task, self, reason is not None)
             if verdict is not None:
                 return verdict
-        return self.closing_cls(self._task, self).begin(cause, reason, told)
+        env = self._env
+        return self.closing_cls(self._task, self.stream, self, env).begin(cause, reason, told)
 
     def over(self) -> int:
         """The socket, and perhaps the handler, lead back to here."""

@@ -15,13 +15,14 @@ from typing import Any, ClassVar
 
 from .._base import waits
 from .._base.clock import FOREVER, now
+from .._base.compiled import in_c
 from .._scheduler.task import AGAIN, PARK, Task
 from .._stream.buffer import CHUNK
 from .._stream.duplex import Duplex
 from .._stream.states import CLOSED_HERE, CUT
 from .._stream.writer import Writer
 from ..transports.base import Transport
-from .client import Client
+from .client import Client, next_serial
 from .environment import Environment
 from .inbox import Inbox, making
 from .machine import Machine
@@ -34,40 +35,16 @@ _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 _a_moment = threading.Event()
 
 
-class ConnectionTask(Task):
-    """See the module's docstring.
+@in_c
+class PythonConnection:
+    """What is run of a connection; `_native.Connection` is its equal in C. Beside `Task`, which has
+    fields, this has none."""
 
-    Args:
-        env: what the connections of this run share.
-        transport: what the client was accepted on.
-        sock: its descriptor.
-        peer_address: as `accept` gave it.
-        acceptor_id: who accepted it.
-    """
+    __slots__ = ()
 
-    __slots__ = ("client", "deaf", "known_inbox", "machine")
-
-    #: Others in a server that checks itself, and in a forked child.
-    machine_cls: ClassVar[type[Machine]] = Machine
-    inbox_cls: ClassVar[type[Inbox]] = Inbox
-
-    def __init__(
-        self,
-        env: Environment,
-        transport: Transport,
-        sock: stdlib_socket.socket,
-        peer_address: Any,
-        acceptor_id: int,
-    ) -> None:
-        Task.__init__(self, sock.fileno())
-        self.client = Client(env, sock, peer_address, acceptor_id)
-        self.deaf = False
-        self.known_inbox: Inbox | None = None
-        cls, context = self.machine_cls, env.handlers.new_context()
-        callbacks = cls.callbacks_cls(self, env.clock, context, env.limits.read_timeout)
-        self.machine = cls(self, env, transport, callbacks, NEW)
-
-    # ---- what the scheduler asks ----------------------------------------------
+    alert: bool
+    client: Client
+    machine: Machine
 
     def run(self) -> int:
         machine = self.machine
@@ -83,12 +60,7 @@ class ConnectionTask(Task):
 
     def receive(self) -> int:
         """In the middle of a step: it goes on with what has come."""
-        return ConnectionTask.run(self)
-
-    def may_stay(self) -> bool:
-        machine = self.machine
-        unused = self.known_inbox is None or not self.known_inbox.used
-        return unused and not self.alert and machine.state is PARKED and machine.short_proves
+        return PythonConnection.run(self)
 
     def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
         """`run` with a wait in the kernel, again and again. Other threads do the same at
@@ -115,10 +87,52 @@ class ConnectionTask(Task):
                 break
         return PARK, True
 
+
+class ConnectionTask(PythonConnection, Task):
+    """See the module's docstring.
+
+    Args:
+        env: what the connections of this run share.
+        transport: what the client was accepted on.
+        sock: its descriptor.
+        peer_address: as `accept` gave it.
+        acceptor_id: who accepted it.
+    """
+
+    __slots__ = ("client", "deaf", "known_inbox", "machine")
+
+    #: Others in a server that checks itself, and in a forked child.
+    machine_cls: ClassVar[type[Machine]] = Machine
+    inbox_cls: ClassVar[type[Inbox]] = Inbox
+
+    def __init__(
+        self,
+        env: Environment,
+        transport: Transport,
+        sock: stdlib_socket.socket,
+        peer_address: Any,
+        acceptor_id: int,
+    ) -> None:
+        Task.__init__(self, sock.fileno())
+        self.client = Client(env, sock, peer_address, acceptor_id, env.times.real(), next_serial())
+        self.deaf = False
+        self.known_inbox: Inbox | None = None
+        cls, context = self.machine_cls, env.handlers.new_context()
+        callbacks = cls.callbacks_cls(self, env.clock, context, env.limits.read_timeout)
+        self.machine = cls(self, env, transport, callbacks, NEW)
+
+    # ---- what the scheduler asks ----------------------------------------------
+
+    def may_stay(self) -> bool:
+        machine = self.machine
+        unused = self.known_inbox is None or not self.known_inbox.used
+        return unused and not self.alert and machine.state is PARKED and machine.short_proves
+
     def broke(self) -> None:
         """A bug of ours: lets go of everything, without callbacks."""
         self.close_inbox()
-        self.machine.closing_cls(self, self.machine).break_off()
+        machine = self.machine
+        machine.closing_cls(self, machine.stream, machine, self.env).break_off()
         self.machine.over()
 
     def unwatched(self, error: OSError) -> None:
@@ -246,7 +260,7 @@ class ConnectionTask(Task):
             if not going_out and not stream.is_inside():  # else it goes when the callback returns
                 machine = self.machine
                 is_shown = machine.callbacks.named("handle_end") is not None
-                machine.closing_cls(self, machine).let_go(is_shown)
+                machine.closing_cls(self, stream, machine, self.env).let_go(is_shown)
             return
         if going_out:
             self.end_from_outside()  # what waits goes first

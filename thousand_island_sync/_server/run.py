@@ -51,7 +51,7 @@ Counts = tuple[
 ]
 NOT_STARTED: Counts = (None, 0, 0, 0, 0, 0, 0, 0, 0, None, None, 0, 0, 0, 0.0)
 
-accelerator.put_in()
+accelerator.bind()
 late_framing.put_in()
 
 

@@ -1,7 +1,7 @@
-"""The names of `Socket` that are there for libraries: those of `socket.socket` that are hardly more
-than a question, and what is asked of an `ssl.SSLSocket`.
+"""The names of `Socket` that are hardly more than a question: those that `socket.socket` has, who
+is at the other end, and what libraries ask of an `ssl.SSLSocket`.
 
-The second kind is there while the connection is encrypted, and raises AttributeError else: who
+The last kind is there while the connection is encrypted, and raises AttributeError else: who
 serves both asks by `hasattr` (`wsgiref`-like servers, `Radicale`, `PyKMIP`).
 """
 
@@ -18,7 +18,10 @@ from .._base import addresses
 from . import descriptor, raw_file
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
     from .._base.types import Buffer, SocketAddress
+    from ..transports import TLSInfo
     from ..transports.base import Agreed
     from .duplex import Duplex
 
@@ -250,6 +253,32 @@ class StandardNames:
         """
         self._duplex().check_open("makefile")
         return raw_file.opened(self, mode, buffering, encoding, errors, newline)
+
+    # ---- who is at the other end ----------------------------------------------
+
+    def negotiated_protocol(self) -> str | None:
+        """The ALPN protocol that was agreed on, a `str`, or `None`."""
+        return self._duplex().channel.negotiated_protocol()
+
+    def peer_certificate(self) -> Certificate | None:
+        """The client's certificate; `None`: it sent none, or the connection is not encrypted."""
+        return self._duplex().channel.peer_certificate()
+
+    def tls_info(self) -> TLSInfo:
+        """The result of the TLS handshake, a `TLSInfo`.
+
+        Raises:
+            NotSupported: the connection is not encrypted.
+        """
+        return self._duplex().channel.tls_info()
+
+    def peer_credentials(self) -> tuple[int, int, int]:
+        """The process, user and group of a Unix peer: `(pid, uid, gid)` (SO_PEERCRED, unix(7)).
+
+        Raises:
+            NotSupported: it is not a Unix socket, or the platform does not tell.
+        """
+        return descriptor.peer_credentials(self._duplex())
 
     # ---- as on ssl.SSLSocket, over TLS only -----------------------------------
 

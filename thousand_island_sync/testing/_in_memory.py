@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from .._base.clock import FOREVER, Clock
 from .._base.waits import OwnThread
 from .._connection.callbacks import Callbacks, End, Outcome
-from .._connection.client import Client
+from .._connection.client import Client, next_serial
 from .._connection.closing import Closing
 from .._connection.environment import Environment
 from .._connection.frames import Frames
@@ -322,7 +322,7 @@ class _Client(Client):
     __slots__ = ("_peer",)
 
     def __init__(self, env: Environment, sock: NoSocket, address: Any, peer: Peer) -> None:
-        super().__init__(env, sock, address, 0)
+        super().__init__(env, sock, address, 0, env.times.real(), next_serial())
         self._peer = peer
 
     def has_left(self) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from .._base import addresses, descriptors, sigpipe, waits
 from .._base.clock import FOREVER, timeval
-from .._base.compiled import send_file
+from .._base.compiled import in_c, send_file
 from .._base.listen_errors import OptionRefused, set_option
 from .._base.options import Option, at_home
 from .._base.sigpipe import DONTWAIT, QUIETLY
@@ -54,19 +54,38 @@ _timeval = struct.Struct("ll").pack
 _NOT_OURS, _FREE = -1.0, -2.0
 
 
-class TCPChannel(Channel):
-    """Bytes straight from and to the socket."""
+@in_c
+class PythonTCPChannel:
+    """The fields of a `TCPChannel`, and its wait; `_native.TCPChannel` is its equal in C."""
 
     __slots__ = ("_exposed", "_limited", "_receive_timeout", "_sock")
 
-    kernel_waits = True
-    peeks = True
-
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, /) -> None:
         self._sock = sock
         self._receive_timeout = FOREVER  # what SO_RCVTIMEO is set to
         self._limited = False  # it is set to that by us
         self._exposed = False
+
+    def wait_recv(self, length: int, timeout: float, /) -> bytes | None:
+        if timeout != self._receive_timeout:
+            return self.wait_anew(length, timeout)
+        try:
+            return self._sock.recv(length)
+        except BlockingIOError:
+            return None
+
+    def wait_anew(self, length: int, timeout: float) -> bytes | None:
+        """As `wait_recv`, with another time limit than the descriptor has."""
+        raise NotImplementedError
+
+
+class TCPChannel(PythonTCPChannel, Channel):
+    """Bytes straight from and to the socket."""
+
+    __slots__ = ()
+
+    kernel_waits = True
+    peeks = True
 
     @property
     def exposed(self) -> bool:  # type: ignore[override]
@@ -79,7 +98,7 @@ class TCPChannel(Channel):
 
     def unlimit(self) -> None:
         if self._limited:
-            self._set_limit(FOREVER)
+            _set_limit(self._sock, FOREVER)
             self._limited = False
         if self._exposed:
             self._receive_timeout = _FREE
@@ -87,10 +106,6 @@ class TCPChannel(Channel):
     def heed(self) -> None:
         if self._receive_timeout == _NOT_OURS:
             self.unlimit()
-
-    def _set_limit(self, timeout: float) -> None:
-        packed = _timeval(*timeval(timeout))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, packed)
 
     def handshake(self) -> bool:
         return True
@@ -101,16 +116,15 @@ class TCPChannel(Channel):
         except BlockingIOError:
             return None
 
-    def wait_recv(self, length: int, timeout: float) -> bytes | None:
-        if timeout != self._receive_timeout:
-            if not self._exposed:
-                self._limited = True
-                self._set_limit(timeout)
-                self._receive_timeout = timeout  # now that the kernel has taken it
-            if self._exposed:  # meanwhile, perhaps
-                self.unlimit()
-                waits.wait_for(self._sock.fileno(), write=False, timeout=timeout)
-                return self.recv(length)
+    def wait_anew(self, length: int, timeout: float) -> bytes | None:
+        if not self._exposed:
+            self._limited = True
+            _set_limit(self._sock, timeout)
+            self._receive_timeout = timeout  # now that the kernel has taken it
+        if self._exposed:  # meanwhile, perhaps
+            self.unlimit()
+            waits.wait_for(self._sock.fileno(), write=False, timeout=timeout)
+            return self.recv(length)
         try:
             return self._sock.recv(length)
         except BlockingIOError:
@@ -169,6 +183,10 @@ class TCPChannel(Channel):
 
     def check_flags(self, flags: int) -> None:
         pass  # the kernel's to judge
+
+
+def _set_limit(sock: socket.socket, timeout: float) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(*timeval(timeout)))
 
 
 at_home(LISTENING, "belongs in transport_options")
