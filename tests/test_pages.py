@@ -159,10 +159,8 @@ def test_a_file_that_is_mapped_can_be_sent(tmp_path):
 @pytest.mark.slow
 def test_the_command_line_of_the_page_serves_over_tls(tmp_path, authority):
     (block,) = blocks_in("sh", "docs/howto/command-line.md")
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "module.py").write_text(
-        "from thousand_island_sync import Handler\n\n\nclass HandlerClass(Handler): ...\n"
-    )
+    (program,) = python_blocks("README.md")
+    (tmp_path / "app.py").write_text(program)
     (tmp_path / "chain.pem").write_bytes(authority.chain)
     (tmp_path / "key.pem").write_bytes(authority.key)
     words = block.replace("\\\n", " ").replace("--port 4000", "--port 0").split()
@@ -179,6 +177,8 @@ def test_the_command_line_of_the_page_serves_over_tls(tmp_path, authority):
             context.wrap_socket(sock, server_hostname="localhost") as secure,
         ):
             assert secure.version().startswith("TLS")
+            secure.sendall(b"hello")
+            assert secure.recv(5) == b"hello"
         assert script.stop() == 0
     ran("docs/howto/command-line.md", block)
 
