@@ -342,9 +342,14 @@ class Crowd:
 
 
 @pytest.fixture
-def two_thousand(monkeypatch):
+def known(monkeypatch):
+    """What the kernel tells of a peer is what the test says."""
     monkeypatch.setattr(reserve, "peer_of", lambda stream: stream.sock.peer)
     monkeypatch.setattr(reserve, "queued", lambda task: int(task.peer is Peer.SLOW))
+
+
+@pytest.fixture
+def two_thousand(known):
     found = Crowd(2_000)
     for number, task in enumerate(found.tasks):
         task.peer = Peer.SLOW if number % 2 else Peer.NEW
@@ -401,16 +406,32 @@ def test_whoever_has_taken_everything_is_found_though_there_are_many(two_thousan
     assert {*slow[::100]} <= {*crowd.queue}
 
 
-def test_of_a_crowd_that_has_gone_nothing_is_kept(two_thousand, monkeypatch):
-    monkeypatch.setattr(reserve, "_LOOKED_AT", 100)
+def test_of_a_crowd_that_has_gone_nothing_is_kept(two_thousand):
     crowd = two_thousand
-    crowd.pass_time(reserve._LOOK_S)
+    crowd.pass_time(crowd.timers[0].when - crowd.time)
     assert crowd.reserve._to_look_at  # the look has come to some of them
     for task in crowd.tasks:
         crowd.reserve.leaves(task)
     crowd.pass_time(60)
     assert not crowd.timers
     assert not crowd.reserve._to_look_at
+
+
+def test_those_who_end_each_other_do_so_one_after_the_other(known):
+    """Who comes in beyond half of the pool ends somebody, whose thread is free then: it is not the
+    next one's at once, or a crowd would do nothing else until it has gone."""
+    crowd = Crowd(500)
+    for task in crowd.tasks:
+        task.peer = Peer.SLOW
+        crowd.run(task)
+    came, ended = 0, iter(crowd.inside[:])
+    for _ in range(300):  # three seconds
+        crowd.pass_time(0.01)
+        while crowd.queue:
+            crowd.run_first()
+            crowd.reserve.leaves(next(ended))
+            came += 1
+    assert 4 <= came <= 12
 
 
 def test_a_timer_that_was_lost_is_started_anew(two_thousand):

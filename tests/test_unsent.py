@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import eventually
+from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._base.queued import last_data_sent
 from thousand_island_sync._connection.environment import Limits
 from thousand_island_sync._stream import taking
@@ -350,6 +351,46 @@ def test_a_peer_that_takes_nothing_for_the_send_timeout_ends_it():
     world.time += 0.2
     world.total.look_at_all()
     assert isinstance(world.buffers[0].failure, SocketTimeout)
+
+
+def test_however_many_there_are_a_few_are_looked_at_in_a_row_and_all_in_time():
+    world = World(count=1_000, each=100, most=100_000)
+    for number in range(1_000):
+        world.keep(number, b"x")
+    begins = again = world.time + 5.0
+    ended = 0
+    while again != FOREVER:
+        world.time = again
+        again = world.total.look_at_next()
+        before, ended = ended, sum(one.failure is not None for one in world.buffers)
+        assert 0 < ended - before <= 50
+    assert ended == 1_000
+    assert world.time - begins <= 0.3
+
+
+def test_it_does_not_go_on_looking_when_nobody_waits():
+    world = World(count=100, each=100, most=10_000)
+    for number in range(100):
+        world.keep(number, b"x")
+    assert world.total.look_at_next() < world.time + 1
+    for buffer in world.buffers:
+        buffer.let_go()
+    assert world.total._to_look_at == []
+    assert world.total.look_at_next() == FOREVER
+
+
+def test_who_has_taken_something_since_hides_nobody_who_has_not(sent_ago):
+    """What is known of a peer may be old: it is asked before it is ended, and then the next is."""
+    world = watched(3)
+    for number, ago in enumerate((9.0, 8.0, 7.0)):
+        sent_ago[number] = ago
+        wait(world, number)
+    sent_ago.update({0: 0.1, 1: 0.2})
+    for number in (0, 1):
+        world.buffers[number].moved()
+        world.buffers[number].taking.stuck_since = 0.0  # as it was before
+    assert world.total.end_slowest()
+    assert failed(world) == [False, False, True]
 
 
 def test_in_a_stop_for_two_seconds():

@@ -195,7 +195,7 @@ class Outflow:
             if looks or fd in self._unpolled or self._tries.get(fd, _TRIES) < _TRIES:
                 self._drive(fd)
         if looks:
-            self._next_look = min(self._total.look_at_all(), time_now + self._total.tick())
+            self._next_look = min(self._total.look_at_next(), time_now + self._total.tick())
         # Of edges there may be more; where there are none, it has room for as long as nobody sends.
         return any(went) or bool(ready and task.fd >= 0)
 

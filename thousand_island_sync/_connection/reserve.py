@@ -17,7 +17,9 @@ bytes in the kernel's buffer gets one of the half. Until then what comes for it 
 
 Those who wait in sends may take a little all the time, and be there for an hour. So for each second
 that somebody is held back there is one thread more for new ones, of those that are kept, but for
-the last, and four more for the others, up to seven eighths; till the crowd is over.
+the last, and four more for the others, up to seven eighths; till the crowd is over. They come one
+after the other: each of them ends somebody who takes nothing (`UnsentTotal`), whose thread would
+be the next one's at once, and a crowd would be ended in a second, with nobody served meanwhile.
 
 Every other of the new ones is the one that was held back for longest: else it would never come, as
 long as others do. Once no more than a quarter of the pool waits in sends, a callback that has done
@@ -25,12 +27,12 @@ something else for a second counts no more: it is no matter of slow readers.
 
 Whoever is held back is not run to see whether that still holds: two thousand of them would stand
 in the queue each second, before those who have sent something. A timer looks for all of them, five
-times a second, and calls whom it concerns: who may come in, whose peer has taken everything, who
-was chosen and never came. And of those who are chosen no more than eight are ready at once; each
-that comes has the next one called. So few of the crowd stand before whoever has something to say,
-however many threads come free at once, and only for the first time it says something. Should the
-timer be lost, whoever does anything here starts another one; and each of them looks himself
-after ten seconds, not all at once.
+times a second, some at a time, and calls whom it concerns: who may come in, whose peer has taken
+everything, who was chosen and never came. And of those who are chosen no more than eight are ready
+at once; each that comes has the next one called. So few of the crowd stand before whoever has
+something to say, however many threads come free at once, and only for the first time it says
+something. Should the timer be lost, whoever does anything here starts another one; and each of
+them looks himself after ten seconds, not all at once.
 
 Nobody pays for it before: the hot path is left by `alert`, which all of them get when it begins.
 A pool of less than sixteen threads has none to keep.
@@ -51,9 +53,11 @@ from .._scheduler.task import Task
 from .._scheduler.timers import Timer
 from .._stream.duplex import Duplex
 
-#: Seconds between two looks at those who are held back, and how many peers are asked about in one.
+#: Seconds in which all peers who are held back are asked about; how many in a row, as nobody is
+#: served meanwhile; and at the least between two rows, however many there are.
 _LOOK_S = 0.2
-_LOOKED_AT = 512
+_LOOKED_AT = 64
+_LEAST_S = 0.02
 #: Of those who are chosen, in the queue at once.
 _CALLED_AT_ONCE = 8
 #: Seconds after which a look that was not made is none that comes late.
@@ -65,6 +69,9 @@ _COUNTS_S = 1.0
 #: Seconds for which somebody is held back until there is one thread more for them: in that time
 #: whoever takes nothing can be ended.
 _MORE_S = 1.0
+#: Seconds from one of the others who comes though half of the pool waits, to the next: each has to
+#: end somebody, who gives a thread back.
+_OVER_S = 0.25
 #: Of the pool: one kept thread is for new ones in the end, another never.
 _LEAST_HALF = 8
 
@@ -134,6 +141,7 @@ class Reserve:
         "_most_more",
         "_next_look",
         "_next_more",
+        "_next_over",
         "_oldest_next",
         "_to_look_at",
         "armed",
@@ -154,7 +162,7 @@ class Reserve:
         self._missed: list[Any] = []  # who was called and did not come
         self._to_look_at: list[tuple[HeldBack, socket]] = []
         self._looks, self._next_look = 0, -FOREVER
-        self._next_more = 0.0
+        self._next_more = self._next_over = 0.0
         self.armed = self.busy = self._oldest_next = False
         self.everybody: Callable[[], Iterable[Task]] = tuple
         self.start: Callable[[Timer], None] = _start_nothing
@@ -258,6 +266,10 @@ class Reserve:
             self._oldest_next = not self._oldest_next
         most = min(most, self._most(Peer.SLOW))
         while slow and count + len(chosen) < most:
+            if count + len(chosen) >= self._limits[Peer.SLOW]:
+                if time_now < self._next_over:
+                    break
+                self._next_over = time_now + _OVER_S
             chosen.append(first := next(iter(slow)))
             del slow[first]
         # Or another one takes its place.
@@ -269,7 +281,8 @@ class Reserve:
         timer = None
         concerns = new or slow or self._called or self._missed
         if concerns and time_now >= self._next_look + _LOST_S:
-            self._looks, self._next_look = self._looks + 1, time_now + _LOOK_S
+            shorter = max(_LEAST_S, _LOOK_S * _LOOKED_AT / max(1, len(slow)))
+            self._looks, self._next_look = self._looks + 1, time_now + min(_LOOK_S, shorter)
             timer = Timer(self._next_look, target=functools.partial(self._look, self._looks))
         return chosen, timer
 

@@ -56,5 +56,5 @@ class ForgottenSends:
 
 
 def _waits_unseen(stream: Duplex, buffer: SendBuffer) -> bool:
-    excused = buffer.failure is not None or buffer.waiters
+    excused = buffer.failure is not None or buffer.waiting.threads
     return goes(stream, buffer) and not excused and stream.sock.fileno() >= 0

@@ -11,7 +11,8 @@ Three locks, each short or held by one kind of call only:
 Who waits in recv(2) is woken by bytes, by `shutdown`, or by the time limit on the descriptor
 (SO_RCVTIMEO). That limit is the owner's alone: only the thread that runs the connection's
 callback waits there, all others wait in poll(2). And no wait is longer than `look_s` before it
-looks whether the stream is still open: what is given away must not be shut down.
+looks whether the stream is still open, or has a bell (`room_waits`): what is given away must not be
+shut down.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ the descriptor into the poller. None of them can be woken by `shutdown`, for it 
 found done to what is handed over.
 
 Our decision. Sends go first, one after the other as always, this one's as well: it takes its
-turn, and flushes. Then the stream is DETACHED for all who come, and whoever is in
-the way leaves by itself: sends and receives look every second, the owner's own steps end or
-come to a callback, which none of them does without seeing `alert`. Then, with both locks, the
+turn, and flushes. Then the stream is DETACHED for all who come, and whoever is in the way leaves
+by itself: receives look every second, sends that wait are rung, the owner's own steps end or come
+to a callback, which none of them does without seeing `alert`. Then, with both locks, the
 descriptor leaves the poller and the socket. Nothing on this way raises but that it was
 closed before, and what interrupts it, as Ctrl-C may: then nobody got the descriptor, and it
 is closed, by the connection's owner, or here where that has left it to whoever detaches.
@@ -91,6 +91,8 @@ class HandOver:
                 stream.check_open("detach")
                 self._begun = True  # first, as what interrupts it may come anywhere
                 stream.end(ON_DETACH)
+        if writer.buffer is not None:
+            writer.buffer.waiting.ring()
         return failure
 
     def _drop(self) -> int:

@@ -31,6 +31,7 @@ from ..transports.base import READ, Channel
 from . import failures
 from .amid_handshake import goes
 from .pieces import Pieces
+from .room_waits import RoomWaits
 from .states import GIVEN_AWAY
 from .taking import Taking
 from .turns import guard
@@ -68,12 +69,11 @@ class SendBuffer:
         ended: the last callback has returned: nothing more may be sent.
         failure: why nothing waits any more, nor may be sent; `None`: all is well.
         lost: bytes that were dropped then, until somebody is told.
-        pooled: threads of the pool that wait for room.
         record: TLS has a record that counts as sent, and waits as well.
         relieved: no more than half of the limit waits any more, and the owner was not told yet.
         tries: how often its end has found that another thread still has the turn.
         taking: what the peer takes.
-        waiters: threads that wait for room.
+        waiting: the threads that wait for room.
     """
 
     __slots__ = (
@@ -89,12 +89,11 @@ class SendBuffer:
         "ended",
         "failure",
         "lost",
-        "pooled",
         "record",
         "relieved",
         "taking",
         "tries",
-        "waiters",
+        "waiting",
     )
 
     def __init__(self, stream: Duplex, total: UnsentTotal) -> None:
@@ -102,11 +101,12 @@ class SendBuffer:
         self._total = total
         self._pieces = Pieces(total.spare)
         self._watched = -1  # the descriptor that the driver knows
-        self.ahead = self.claimed = self.lost = self.pooled = self.tries = self.waiters = 0
+        self.ahead = self.claimed = self.lost = self.tries = 0
         self.barred = self.barrier = self.ended = self.record = self.relieved = False
         self.counted = (0, 0)
         self.failure: SocketError | None = None
         self.taking = Taking(total.clock())
+        self.waiting = RoomWaits()
 
     # ---- how much ---------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class SendBuffer:
 
     def is_member(self) -> bool:
         """Whether the books have it: something waits, or somebody."""
-        return self._stream is not None and (self.waits or self.waiters > 0)
+        return self._stream is not None and (self.waits or self.waiting.threads > 0)
 
     def lacks_total(self, size: int) -> bool:
         """Whether more of so many bytes had room, were there more in the total."""
@@ -211,6 +211,7 @@ class SendBuffer:
         with self._total.lock:
             self.barrier = raised
             self._changed(0)
+        self.waiting.ring()
 
     def send_ahead(self, channel: Channel) -> bool:
         """Sends what is ahead, and what TLS holds, as far as there is room; whether nothing is
@@ -321,11 +322,6 @@ class SendBuffer:
             writer.give_turn_back()
         return not self.waits
 
-    def count_waiter(self, by: int, pooled: int) -> None:
-        """Of those who wait for room. With the lock of all."""
-        self.waiters += by
-        self.pooled += pooled
-
     # ---- a peer that takes nothing ------------------------------------------------------
 
     def idle(self, time_now: float) -> float:
@@ -358,6 +354,7 @@ class SendBuffer:
         with self._total.lock:
             self.ended = True
             self._changed(0)
+        self.waiting.ring()
 
     def fail(self, error: SocketError) -> bool:
         """Drops what waits, and ends all sends, for this reason. Whether it was the first."""
@@ -370,14 +367,16 @@ class SendBuffer:
             self.failure = error
             self.lost = self.size + (stream.channel.left_behind() if self.record else 0)
             self._drop()
+        self.waiting.ring()
         stream.connection.look_again()
         return True
 
     def _drop(self) -> None:
         size = self.size
         self._pieces.clear()
-        self._total.leave(self.pooled)
-        self.ahead = self.pooled = self.waiters = 0
+        self._total.leave(self.waiting.pooled)
+        self.waiting.forget()
+        self.ahead = 0
         self.record = self.barrier = False
         self._changed(-size)
 

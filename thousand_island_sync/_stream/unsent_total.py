@@ -16,10 +16,15 @@ from .._base.clock import FOREVER, Clock, Times
 from .._base.locks import lock, owns
 
 if TYPE_CHECKING:
+    from .._base.wake_up import WakeUp
     from .send_buffer import SendBuffer
 
 #: Seconds for which a peer must have taken nothing before its connection ends for others' sake.
 SLOW_S = 1.0
+#: Peers that are asked, one after the other, which of them is that one.
+_CANDIDATES = 8
+#: Those whose bytes wait that are looked at in a row: nobody is served meanwhile.
+_LOOKED_AT = 32
 #: Seconds without a byte taken, in a stop.
 _STOP_S = 2.0
 
@@ -96,10 +101,12 @@ class UnsentTotal:
         "_most",
         "_most_senders",
         "_nobody_before",
+        "_part",
         "_real",
         "_send_timeout",
         "_senders",
         "_stopping_since",
+        "_to_look_at",
         "bytes",
         "claimed",
         "clock",
@@ -122,6 +129,8 @@ class UnsentTotal:
         self.driver: Driver = NoDriver()
         self.waiting: Callable[[object], None] = _tell_nobody
         self._members: dict[SendBuffer, None] = {}
+        self._to_look_at: list[SendBuffer] = []
+        self._part = 1.0  # of all, that a look comes to
         self._senders = 0
         self._nobody_before = 0.0
         self._stopping_since = FOREVER
@@ -168,6 +177,8 @@ class UnsentTotal:
                 self._members[buffer] = None
         else:
             self._members.pop(buffer, None)
+            if not self._members:
+                self._to_look_at.clear()
 
     def leave(self, senders: int) -> None:
         """So many threads of the pool do not wait any more."""
@@ -188,7 +199,7 @@ class UnsentTotal:
         buffer.idle(self.clock())
         with self.lock:
             self._senders += pooled
-            buffer.count_waiter(1, pooled)
+            buffer.waiting.changed(1, pooled)
             self.changed(buffer, 0)
         return pooled
 
@@ -196,12 +207,22 @@ class UnsentTotal:
         with self.lock:
             if buffer.failure is None:  # else they are counted out already
                 self._senders -= pooled
-                buffer.count_waiter(-1, -pooled)
+                buffer.waiting.changed(-1, -pooled)
             self.changed(buffer, 0)
+
+    def may_sleep(self, buffer: SendBuffer, bell: WakeUp) -> bool:
+        """Whether nothing has happened that would have rung this bell, which from now on does."""
+        with self.lock:
+            buffer.waiting.hang_up(bell)
+            return buffer.failure is None and not (buffer.ended or buffer.barrier)
 
     def crowded(self) -> bool:
         """Whether more threads of the pool wait in sends than may."""
         return self._senders > self._most_senders
+
+    def until_one_is_slow(self) -> float:
+        """Seconds after which to look for one to end: soon, where what is known may be old."""
+        return min(0.1, max(0.01, self._nobody_before - self.clock()))
 
     def stuck(self, since: float) -> None:
         """A peer takes nothing from then on: whoever looks for the slowest looks early enough."""
@@ -213,18 +234,28 @@ class UnsentTotal:
         """Ends the connection whose peer has taken nothing for longest, if that is long enough.
         Whether there was one."""
         time_now = self.clock()
+        for _ in range(_CANDIDATES):
+            slowest = self._slowest(time_now)
+            if slowest is None:
+                return False
+            slowest.idle(time_now)  # it may have taken something since
+            stuck = time_now - slowest.taking.stuck_since
+            if stuck >= SLOW_S:
+                return slowest.end_as_stuck(stuck)
+        return False
+
+    def _slowest(self, time_now: float) -> SendBuffer | None:
+        """Whose peer, as far as is known, has taken nothing for longest, and for long enough."""
         if time_now < self._nobody_before:
-            return False
+            return None
         with self.lock:
             slowest = min(self._members, key=lambda one: one.taking.stuck_since, default=None)
             if slowest is None or time_now - slowest.taking.stuck_since < SLOW_S:
                 since = time_now if slowest is None else slowest.taking.stuck_since
                 # A time is only ever looked at anew, never early; who comes later tells (`stuck`).
                 self._nobody_before = min(since + SLOW_S, time_now + SLOW_S)
-                return False
-        slowest.idle(time_now)  # it may have taken something since
-        stuck = time_now - slowest.taking.stuck_since
-        return stuck >= SLOW_S and slowest.end_as_stuck(stuck)
+                return None
+        return slowest
 
     # ---- looking after them ---------------------------------------------------------
 
@@ -246,13 +277,26 @@ class UnsentTotal:
         # The difference of what is rounded must not be less.
         return end if not end - since < self._send_timeout else math.nextafter(end, FOREVER)
 
-    def look_at_all(self) -> float:
-        """Ends those whose peer took nothing in time. When to look again; `FOREVER`: nothing
-        waits. Thread: the driver's."""
-        time_now = self.clock()
+    def look_at_all(self) -> None:
+        """Ends those whose peer took nothing in time. Thread: any."""
         with self.lock:
             members = list(self._members)
-        since = self._stopping_since
+        self._look_at(members)
+
+    def look_at_next(self) -> float:
+        """The same for the next of them. When to look again; `FOREVER`: nothing waits. Thread: the
+        driver's."""
+        with self.lock:
+            if not self._to_look_at:
+                self._to_look_at = list(self._members)
+                self._part = min(1.0, _LOOKED_AT / max(1, len(self._members)))
+            found = self._to_look_at[-_LOOKED_AT:]
+            del self._to_look_at[-_LOOKED_AT:]
+        self._look_at(found)
+        return self.clock() + self.tick() * self._part if self._members else FOREVER
+
+    def _look_at(self, members: list[SendBuffer]) -> None:
+        time_now, since = self.clock(), self._stopping_since
         for buffer in members:
             idle = buffer.idle(time_now)
             if not buffer.waits or buffer.failure is not None:
@@ -260,10 +304,9 @@ class UnsentTotal:
             in_stop = time_now - max(since, time_now - idle) if since != FOREVER else 0.0
             if idle >= self._send_timeout or in_stop >= _STOP_S:
                 buffer.end_as_stuck(idle)
-        return time_now + self.tick() if members else FOREVER
 
     def tick(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two looks at the same one."""
         return min(0.25, max(0.005, self._send_timeout / 8))
 
     # ---- checking, and a fork ---------------------------------------------------------
@@ -273,7 +316,7 @@ class UnsentTotal:
         with self.lock:
             members = list(self._members)
             found = sum(one.size for one in members)
-            senders = sum(one.pooled for one in members)
+            senders = sum(one.waiting.pooled for one in members)
             if found == self.bytes and senders == self._senders:
                 return []
             return [
@@ -288,4 +331,5 @@ class UnsentTotal:
         self.driver = NoDriver()
         self.waiting = _tell_nobody
         self._members.clear()
+        self._to_look_at.clear()
         self.bytes = self.claimed = self._senders = self._most = self.most_each = 0

@@ -10,18 +10,21 @@ from .._base.clock import FOREVER
 from .._base.wake_up import WakeUp
 from ..transports.base import WRITE
 from . import failures
-from .states import INTERRUPTED
-from .turns import LOOK_SENDING_S
+from .payload import KEEP
+from .states import CLOSED_HERE, INTERRUPTED
 
 if TYPE_CHECKING:
     from .duplex import Duplex
     from .payload import Payload
     from .send_buffer import SendBuffer
 
-#: Looks of a send that waits for room until it tries all the same; seconds between two, unless more
-#: threads wait than may.
-_LOOKS = 4
-_LOOK_S = 0.25
+#: Seconds in which most waits for room are over; later ones have a bell (`room_waits`).
+_SOON_S = 0.1
+#: Seconds after which those try all the same; up to twice as many, by the descriptor's number.
+_TRY_S = 5.0
+#: Looks of a send that has no bell until it tries; seconds between two, unless more threads wait
+#: than may.
+_LOOKS, _LOOK_S = 4, 0.25
 
 
 class Wait:
@@ -111,23 +114,59 @@ class Wait:
 
 def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload) -> None:
     """Waits for room, until the payload's deadline, or until the connection was ended for others'
-    sake. Every now and then it returns although nothing has happened. With the turn to send.
+    sake. Every now and then it returns although nothing has happened. With the turn to send."""
+    total, fd = stream.connection.env.unsent, stream.sock.fileno()
+    if fd < 0:
+        return
+    lacks = payload.no_room is KEEP and buffer.lacks_total(sum(map(len, payload.views)))
+    looks = total.crowded() or lacks or buffer.barrier or not total.is_real()
+    if not looks and _finds_room(stream, payload, _SOON_S):
+        return
+    bell = None if looks else _new_bell()
+    if bell is None:
+        _look_for_others(stream, buffer, payload)
+        return
+    try:
+        if total.may_sleep(buffer, bell) and stream.state not in CLOSED_HERE:
+            _finds_room(stream, payload, _TRY_S * (1 + fd % 16 / 16), bell)
+    finally:
+        buffer.waiting.hang_up(None)
+        bell.close()
 
-    A whole pool of them looks, beside those who serve: so a look does little, and there are few
-    as long as nobody must be ended.
-    """
+
+def _finds_room(
+    stream: Duplex, payload: Payload, seconds: float, bell: WakeUp | None = None
+) -> bool:
+    """Whether this wait is over: there is room, or no time left; or it was rung."""
+    most = seconds if bell is not None else min(seconds, stream.times.look_s)
+    timeout = min(payload.left(), most)
+    if timeout <= 0:
+        return True
     fd, write = stream.sock.fileno(), stream.channel.send_wants == WRITE
-    total, looks = stream.connection.env.unsent, _LOOKS
-    while looks and buffer.failure is None and stream.sock.fileno() == fd >= 0:
-        look = LOOK_SENDING_S if total.crowded() else _LOOK_S
-        timeout = min(payload.left(), look, stream.times.look_s)
-        if timeout <= 0 or waits.wait_for(fd, write=write, timeout=timeout):
+    also = None if bell is None else bell.fileno()
+    return waits.wait_for(fd, write=write, timeout=timeout, also=also)
+
+
+def _new_bell() -> WakeUp | None:
+    try:
+        return WakeUp()
+    except OSError:  # no descriptor is left
+        return None
+
+
+def _look_for_others(stream: Duplex, buffer: SendBuffer, payload: Payload) -> None:
+    """The wait of who ends the slowest peer as soon as it is slow enough: who came when as many
+    waited as may, or lacks room of all. So as long as there is anybody to end, one looks."""
+    fd, total = stream.sock.fileno(), stream.connection.env.unsent
+    for _ in range(_LOOKS):
+        if buffer.failure is not None or not stream.sock.fileno() == fd >= 0:
+            break
+        if _finds_room(stream, payload, total.until_one_is_slow() if total.crowded() else _LOOK_S):
             break
         if buffer.ended or buffer.barrier:
             break
         if total.crowded():
             total.end_slowest()
-        looks -= 1
 
 
 def wait_for_handshake(stream: Duplex, doing: str, timeout: float) -> bool:
