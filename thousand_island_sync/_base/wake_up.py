@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-from collections.abc import Callable
 
 from . import descriptors
 from .sigpipe import NOSIGNAL
@@ -13,8 +11,6 @@ from .sigpipe import NOSIGNAL
 
 class WakeUp:
     """A descriptor that `wake` makes readable: an eventfd, or a socket pair elsewhere."""
-
-    _unclosed: list[bool] = []  # never this one: until `__init__` has come to its own
 
     def __init__(self) -> None:
         self._pair: tuple[socket.socket, socket.socket] | None = None
@@ -69,11 +65,6 @@ class WakeUp:
         """At once, or when the last one who is in `wake` at this moment has left it."""
         self._closed = True
         self._close_if_quiet()
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        """As sockets do: an exception may have ended the thread that was about to close it."""
-        if self._unclosed and not is_finalizing():
-            self.close()
 
     def _close_if_quiet(self) -> None:
         if not self._waking:
