@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from thousand_island_sync import Handler, ThousandIsland, events
@@ -24,6 +27,31 @@ def eventually(condition: Callable[[], object], timeout: float = 5) -> bool:
             return False
         pause.wait(0.002)
     return True
+
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST = 10_000
+
+
+def _below_ephemeral() -> Iterator[int]:
+    """Those that the kernel gives nobody who asks for port 0: who runs beside this test, and its
+    clients, do not get one between the moment it was found free and its use. Each process begins
+    somewhere else."""
+    end = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32_768
+    count = end - _LOWEST
+    first = os.getpid() * 7_919
+    return (_LOWEST + (first + step) % count for step in itertools.count())
+
+
+_ports = _below_ephemeral()
+
+
+def free_port() -> int:
+    """One of 127.0.0.1 that nobody listens on, for a program that must be told a number."""
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("there are always more")
 
 
 def first_client(port: int) -> socket.socket:

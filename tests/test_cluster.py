@@ -13,7 +13,7 @@ from collections import defaultdict
 import pytest
 
 from tests.programs import ROOT, Script, program
-from tests.support import eventually, receive
+from tests.support import eventually, free_port, receive
 
 try:
     import redis
@@ -26,11 +26,6 @@ CLUSTER = ROOT / "examples" / "cluster"
 ROOMS = ["kitchen", "hall"]
 #: Messages that each client says, and how many clients there are.
 MESSAGES, CLIENTS = 150, 9
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.programs import ROOT, program
-from tests.support import eventually, receive
+from tests.support import eventually, free_port, receive
 
 FOLDER = ROOT / "examples" / "container"
 DOCUMENTS = {
@@ -122,12 +122,6 @@ def test_the_image_runs_the_server_itself_and_not_as_root():
 
 
 # ---- the server -----------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Container:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import thousand_island_sync
-from tests.support import Echo, break_start_off, echoes, eventually
+from tests.support import Echo, break_start_off, echoes, eventually, free_port
 from thousand_island_sync import TLS, ListenError, ThousandIsland, ThousandIslandError
 from thousand_island_sync._base import own_threads, supervised
 from thousand_island_sync._base.clock import FOREVER, now
@@ -24,18 +24,13 @@ PACKAGE = str(Path(thousand_island_sync.__file__).parent)
 KINDS = ["tcp", "unix", "tls", "several", "interrupt_reads"]
 
 
-def unused_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
 class Place:
     """Where a server listens, and what shall not be left of it."""
 
     def __init__(self, kind, authority, folder):
         self.kind = kind
         self.path = f"{folder}/socket"
-        self.port = 0 if kind == "unix" else unused_port()
+        self.port = 0 if kind == "unix" else free_port()
         self.options = {
             "handler_cls": Echo,
             "port": self.port,

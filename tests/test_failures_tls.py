@@ -25,6 +25,7 @@ from tests.support import (
     echoes,
     eventually,
     exchange,
+    free_port,
     journal,
     memory_kib,
     receive,
@@ -654,8 +655,7 @@ def test_d15_an_encrypted_key_without_its_password_never_prompts(authority, tmp_
     ids=lambda change: next(iter(change)),
 )
 def test_d16_what_is_wrong_is_found_before_a_port_is_bound(change, authority):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(ConfigError, match=next(iter(change))):
         ThousandIsland(
             handler_cls=Echo,

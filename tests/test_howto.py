@@ -14,7 +14,6 @@ import queue
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import types
@@ -26,7 +25,7 @@ import pytest
 from tests.markdown import code_blocks, python_blocks
 from tests.pages import ran, run_python
 from tests.programs import ROOT, program
-from tests.support import eventually, first_client, receive
+from tests.support import eventually, first_client, free_port, receive
 from thousand_island_sync import Handler, detach_logger
 from thousand_island_sync.testing import call
 
@@ -85,13 +84,7 @@ def test_at_most_one_block_in_twenty_is_not_run():
 @pytest.fixture
 def on_free_ports():
     """A function: a text that names ports that are free, instead of the page's."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in PORTS]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        free = {
-            port: str(probe.getsockname()[1]) for port, probe in zip(PORTS, probes, strict=True)
-        }
+    free = {port: str(free_port()) for port in PORTS}
     return lambda text: re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: free[found[0]], text)
 
 

@@ -26,7 +26,7 @@ from tests.operations_commands import (
 )
 from tests.pages import ran, run_python
 from tests.programs import ROOT, program
-from tests.support import echoes, first_client
+from tests.support import echoes, first_client, free_port
 from thousand_island_sync import detach_logger
 
 APP = """
@@ -43,15 +43,6 @@ def test_each_command_is_run_or_has_a_reason_and_none_is_there_that_the_page_has
     known = [*ENDS, *SERVES, *ACTIVATED, *RUN_ELSEWHERE, *NOT_RUN]
     assert sorted(set(commands())) == sorted(known)
     assert all(len(reason) > 10 for reason in NOT_RUN.values())
-
-
-def free_ports():
-    """Two, to be used in the place of 4000 and 8081."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [str(probe.getsockname()[1]) for probe in probes]
 
 
 class Site:
@@ -72,7 +63,7 @@ class Site:
         # systemd-socket-activate hands few variables on.
         installed.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {shlex.join(run)} "$@"\n')
         installed.chmod(0o755)
-        self.ports = free_ports()
+        self.ports = [str(free_port()), str(free_port())]  # for 4000 and 8081
 
     def begin(self, command):
         """Runs it, on ports that are free."""

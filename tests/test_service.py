@@ -12,7 +12,7 @@ import pytest
 
 from tests.notified import NotifySocket
 from tests.programs import ROOT, Script, program
-from tests.support import echoes, first_client
+from tests.support import echoes, first_client, free_port
 
 COMMAND = "-m", "thousand_island_sync"
 SERVES = r"(127\.0\.0\.1:\d+)\n"
@@ -197,8 +197,7 @@ def test_a_server_out_of_descriptors_still_says_that_it_is_alive(notified):
 def activated(*words, fdname=None, environment=None):
     """`systemd-socket-activate`, whose first client starts the command line."""
     activate = program("systemd-socket-activate")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     names = [] if fdname is None else [f"--fdname={fdname}"]
     process = subprocess.Popen(
         [activate, f"--listen=127.0.0.1:{port}", *names, sys.executable, *COMMAND, *words],

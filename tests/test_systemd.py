@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.programs import ROOT, program
-from tests.support import Echo, answers, echoes, first_client
+from tests.support import Echo, answers, echoes, first_client, free_port
 from thousand_island_sync import ConfigError, ListenError, ThousandIsland, systemd
 from thousand_island_sync._base import addresses
 
@@ -335,8 +335,7 @@ def test_listen_sockets_refuses_what_does_not_listen(passed):
 def test_systemd_socket_activate(extra, tmp_path):
     """The first client starts the program, and is served."""
     activate = program("systemd-socket-activate")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     script = tmp_path / "service.py"
     script.write_text(
         "import os\n"

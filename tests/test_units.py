@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
@@ -17,7 +16,7 @@ from tests.notified import NotifySocket
 from tests.operations_commands import PAGE, commands
 from tests.pages import ran
 from tests.programs import ROOT, Script, program
-from tests.support import echoes, first_client
+from tests.support import echoes, first_client, free_port
 
 UNITS = ROOT / "examples" / "systemd"
 SERVICES = {"systemd 253": UNITS / "app.service", "Debian 12": UNITS / "debian12" / "app.service"}
@@ -80,8 +79,7 @@ def test_it_is_started_reloaded_and_stopped(service, tmp_path):
     """ExecStart= by `systemd-socket-activate`; a reload by ExecReload=, or by SIGHUP where systemd
     sends that; SIGTERM."""
     (tmp_path / "app.py").write_text(APP)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
 
     def words(name):
         line = value(service, name).replace("/run/app", str(tmp_path))

@@ -19,7 +19,6 @@ import importlib.metadata
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +27,7 @@ from pathlib import Path
 import thousand_island_sync
 from tests.pages import ran
 from tests.programs import ROOT, program
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 FOLDER = ROOT / "docs" / "tutorial"
 PACKAGE = Path(thousand_island_sync.__file__).parent  # the one that is tested
@@ -118,9 +117,7 @@ class Reader:
         self.folder = folder
         self._terminals: list[Terminal] = []
         self._unused: dict[str, tuple[Path, Block]] = {}  # files that nothing has used yet
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = str(probe.getsockname()[1])
+        self.port = str(free_port())
         commands = folder / "bin"
         commands.mkdir()
         for name, words in (("python", ""), ("thousand-island", " -m thousand_island_sync")):
