@@ -65,7 +65,7 @@ static enum next run_next(Runner *self, Worker *worker, PyObject *ready) {
     long verdict = DONE;
     int failed = takes(task, native->type.Task), permit = 0;
     if (failed == 0) {
-        ((Task *)task)->marked = 0;
+        ((Task *)task)->ownership = OWNED;
         set(&worker->task, task);
         failed = run_one(self, worker, task, &verdict);
         permit = worker->permit;

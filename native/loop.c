@@ -17,10 +17,10 @@ static int settle(RunQueue *self, Worker *worker) {
         PyObject *item = call1(native->popleft, worker->parked);
         failed = item == NULL || takes(item, native->type.Task) < 0 ? -1 : 0;
         Task *task = (Task *)item;
-        if (failed == 0 && task->marked) {
+        if (failed == 0 && task->ownership == MARKED) {
             failed = append(self->_ready, item);
         } else if (failed == 0) {
-            task->owned = 0;
+            task->ownership = PARKED;
             if (task->deadline < task->timer_at || task->attached != Py_True)
                 failed = done(PyObject_CallMethodOneArg((PyObject *)self, native->name._await,
                                                         item));
@@ -57,10 +57,10 @@ static int take_one(RunQueue *self, int number, uint32_t bits) {
         set(&task->hung_up, Py_True);
         set(&task->alert, Py_True);
     }
-    if (made_ready == 0 && task->owned) {
-        task->marked = 1;
+    if (made_ready == 0 && task->ownership != PARKED) {
+        task->ownership = MARKED;
     } else if (made_ready == 0 && (bits != EPOLLOUT || task->wants_write)) {
-        task->owned = 1;
+        task->ownership = OWNED;
         made_ready = append(self->_ready, found) < 0 ? -1 : 1;
     }
     Py_DECREF(found);

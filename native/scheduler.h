@@ -11,7 +11,9 @@
    there, the Python is called, which looks itself. */
 #define Task_FIELDS(G, O, F, Z, I, R, B, D, N)                                                 \
     O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer)               \
-    O(write_edges) B(marked) B(owned) B(wants_write) D(average) D(deadline) D(timer_at) N(fd)
+    O(write_edges) B(wants_write) D(average) D(deadline) D(timer_at) N(fd) N(ownership)
+/* `ownership`, as in `_scheduler.states`. */
+enum { PARKED, OWNED, MARKED };
 #define Worker_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
     O(task) R(parked) B(looking) B(permit) B(waited) N(turn)
 #define Deadlines_FIELDS(G, O, F, Z, I, R, B, D, N) R(_clock) R(calls) D(_next)

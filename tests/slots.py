@@ -25,6 +25,7 @@ from thousand_island_sync._scheduler.affinity import Wanted
 from thousand_island_sync._scheduler.poller import EpollPoller
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.scheduler import Parts, Scheduler
+from thousand_island_sync._scheduler.states import OWNED
 from thousand_island_sync._scheduler.task import Classified, Task
 from thousand_island_sync._scheduler.task_table import TaskTable
 from thousand_island_sync._scheduler.worker import Worker
@@ -191,7 +192,7 @@ class Busy(contextlib.AbstractContextManager):
         self.worker = self.permits.employ()
         self.task = self.Runs(self.ours.fileno())
         self.task.deadline = 1e9
-        self.task.owned = True
+        self.task.ownership = OWNED
         self.scheduler._table.by_fd[self.task.fd] = self.task
         self.scheduler.attach(self.task)
         self.theirs.sendall(b"x")

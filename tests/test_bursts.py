@@ -16,6 +16,7 @@ from thousand_island_sync._base.signal_handlers import NotedSignals
 from thousand_island_sync._listener.acceptor import Acceptor
 from thousand_island_sync._scheduler import mending
 from thousand_island_sync._scheduler.rousing import Rousing
+from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync._scheduler.worker import Worker
 from thousand_island_sync._server import changes
 from thousand_island_sync._server import status as _status
@@ -525,7 +526,7 @@ def test_a_log_handler_that_blocks_as_a_connection_breaks_off_holds_up_nobody_el
             raise MemoryError
 
     log, handler = logging.getLogger("thousand_island_sync"), Blocks()
-    assert eventually(lambda: not connection.owned)
+    assert eventually(lambda: connection.ownership == PARKED)
     before, connection.__class__ = connection.__class__, Breaks
     log.addHandler(handler)
     try:

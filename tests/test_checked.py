@@ -19,6 +19,7 @@ from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.outflow import Outflow
 from thousand_island_sync._scheduler.poller import new_poller
 from thousand_island_sync._scheduler.run_queue import RunQueue
+from thousand_island_sync._scheduler.states import OWNED, PARKED
 from thousand_island_sync._scheduler.watchdog_timer import WatchdogTimer
 from thousand_island_sync._server import checked
 from thousand_island_sync._server.checked import CheckedConnection, CheckedScheduler
@@ -46,7 +47,7 @@ def the_only(server, scheduler=False):
 
 def parked(server):
     lifecycle = the_only(server)
-    assert eventually(lambda: not lifecycle.owned)
+    assert eventually(lambda: lifecycle.ownership == PARKED)
     return lifecycle
 
 
@@ -193,7 +194,7 @@ def test_a_thread_that_waits_for_what_is_unsent(by_user, found, serve, client, m
     client(server).sendall(b"x")
     assert flushed.wait(10)
     task = the_only(server)
-    assert eventually(lambda: not task.owned)
+    assert eventually(lambda: task.ownership == PARKED)
     assert task.machine.stream.writer.unsent
     if by_user:
         assert not found
@@ -227,7 +228,7 @@ class _Books:
 
 
 class _Owned:
-    owned = True
+    ownership = OWNED
 
 
 FALSE = {
@@ -237,7 +238,7 @@ FALSE = {
     "rests with a permit": lambda books: books.permits._resting.append(books.worker),
     "queue twice": lambda books: books.queue._ready.extend([one := _Owned(), one]),
     "nobody owns it": lambda books: books.queue._ready.append(
-        type("Loose", (), {"owned": False})()
+        type("Loose", (), {"ownership": PARKED})()
     ),
 }
 

@@ -35,6 +35,7 @@ from thousand_island_sync import (
     SwitchTransport,
 )
 from thousand_island_sync._base import waits
+from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync._stream.duplex import Duplex
 from thousand_island_sync._stream.states import GIVEN_AWAY
 
@@ -633,7 +634,7 @@ def test_between_callbacks(wire, adopt, record):
     client = wire.connect(server)
     echoes(client, b"x")
     socket = sockets.get(timeout=5)
-    assert eventually(lambda: not task_of(server.connections()[0]).owned)
+    assert eventually(lambda: task_of(server.connections()[0]).ownership == PARKED)
     theirs = adopt(socket.detach())
     assert theirs.fileno() not in watched(server)
     assert eventually(lambda: server.info().active_connections == 0)

@@ -30,6 +30,7 @@ from thousand_island_sync._connection.mailbox import Mailbox
 from thousand_island_sync._scheduler import scheduler as _scheduler
 from thousand_island_sync._scheduler import workers
 from thousand_island_sync._scheduler.rousing import Calls
+from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync._scheduler.timers import Timer
 
 pytestmark = pytest.mark.skipif(not locks.watched, reason="by the watch it is known who has one")
@@ -332,7 +333,7 @@ def test_who_has_a_lock_does_not_wait_for_the_schedulers(
     if listener != "listens":
         monkeypatch.setattr(server._run.scheduler._errands, "_ring", lambda: None)
     bystanders = Bystanders(server, client, options, 2)
-    assert eventually(lambda: not task_of(bystanders.kept).owned)
+    assert eventually(lambda: task_of(bystanders.kept).ownership == PARKED)
     scheduler, taken, over = server._run.scheduler, threading.Event(), threading.Event()
 
     def other():

@@ -17,6 +17,7 @@ from thousand_island_sync._scheduler.alarm import CALM_TICK, TICK
 from thousand_island_sync._scheduler.poller import new_poller
 from thousand_island_sync._scheduler.run_queue import RunQueue
 from thousand_island_sync._scheduler.scheduler import Parts, Scheduler
+from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
 from thousand_island_sync._scheduler.tendency import HAND_OFF_COST, LONG
 from thousand_island_sync._scheduler.timers import Timer
@@ -300,7 +301,7 @@ def test_a_thread_with_nothing_to_do_for_long_ends(scheduler_of, monkeypatch):
 def test_make_ready_runs_a_parked_task_and_marks_a_running_one(scheduler_of):
     scheduler = scheduler_of()
     pipe = scheduler.pipe(lambda pipe, data: None)
-    assert eventually(lambda: pipe.runs == 1 and not pipe.owned)
+    assert eventually(lambda: pipe.runs == 1 and pipe.ownership == PARKED)
     scheduler.make_ready(pipe)
     assert eventually(lambda: pipe.runs == 2)
 
@@ -368,11 +369,11 @@ def test_a_deadline_that_was_moved_wakes_it_then_and_not_before(scheduler_of):
         before = pipe.runs
         for _ in range(3):
             assert ask(other) == b"x"
-        return eventually(lambda: not pipe.owned) and pipe.runs - before
+        return eventually(lambda: pipe.ownership == PARKED) and pipe.runs - before
 
     for when in (50, 80):
         pipe.theirs.send(b"%d" % when)
-        assert eventually(lambda when=when: pipe.deadline == when and not pipe.owned)
+        assert eventually(lambda when=when: pipe.deadline == when and pipe.ownership == PARKED)
     assert [runs_by(time) for time in (49.0, 51.0, 79.0)] == [0, 0, 0]
     assert runs_by(81.0) == 1
 

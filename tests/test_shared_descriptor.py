@@ -32,6 +32,7 @@ from thousand_island_sync import (
     SocketTimeout,
     SwitchTransport,
 )
+from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync._stream import states
 from thousand_island_sync._stream.duplex import Duplex
 
@@ -418,7 +419,7 @@ def test_another_connections_callback_has_not_the_owners_quick_way(serve, client
         threading.Event().wait(0.02)
         first.sendall(byte)
         assert got.get(timeout=5) == byte
-    assert eventually(lambda: not task_of(server.connections()[0]).owned)
+    assert eventually(lambda: task_of(server.connections()[0]).ownership == PARKED)
     client(server)
     threading.Event().wait(0.02)
     first.sendall(b"c")

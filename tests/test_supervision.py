@@ -26,6 +26,7 @@ from thousand_island_sync._base import locks
 from thousand_island_sync._connection.linger import Linger
 from thousand_island_sync._scheduler import poller as _poller
 from thousand_island_sync._scheduler.poller import READ, REFUSED, SelectorPoller
+from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync._server import run
 
 
@@ -44,7 +45,7 @@ def connection_of(server, sock):
 def parked(server, sock):
     """A client's connection, when the poller has its descriptor."""
     connection = connection_of(server, sock)
-    assert eventually(lambda: connection.attached and not connection.owned)
+    assert eventually(lambda: connection.attached and connection.ownership == PARKED)
     return connection
 
 

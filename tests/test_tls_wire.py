@@ -14,6 +14,7 @@ from tests.support import Echo, eventually, go_by
 from tests.test_tls import tls
 from thousand_island_sync import TLS
 from thousand_island_sync._base.unread import unread_bytes
+from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync.transports._tls import private, wire
 from thousand_island_sync.transports._tls.channel import TLSChannel
 from thousand_island_sync.transports._tls.records import BATCH, LARGEST, RECORD
@@ -333,7 +334,7 @@ def test_a_connection_whose_answer_finds_no_room_waits_for_it(serve, authority, 
     sock.sendall(b"x")
     assert sock.recv(1) == b"x"
     (task,) = (one for one in server._run.scheduler.tasks() if hasattr(one, "machine"))
-    assert eventually(lambda: not task.owned)  # the step that has answered is over
+    assert eventually(lambda: task.ownership == PARKED)  # the step that has answered is over
     channel = task.machine.stream.channel
     answers = Answers(channel)
     answers._records = None

@@ -31,9 +31,8 @@ class Task:
     deadline: float
     fd: int
     hung_up: Any
-    marked: bool
     no_sample: Any
-    owned: bool
+    ownership: int
     reads: Any
     timer: Any
     timer_at: float

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .._base.clock import FOREVER, Clock
 from .._base.compiled import native
+from .states import PARKED
 from .task import Task
 from .timers import Timer, Timers
 
@@ -101,7 +102,7 @@ class Deadlines(DeadlinesCore):
                 self.calls.append(target)
                 continue
             target.timer, target.timer_at = None, FOREVER
-            if target.owned:
+            if target.ownership != PARKED:
                 continue  # it looks at its deadlines itself when it parks
             if target.deadline > time_now:
                 self.set(target)

@@ -32,6 +32,7 @@ from .permits import Permits
 from .registrations import Registrations
 from .rousing import Rousing
 from .run_queue import RunQueue
+from .states import PARKED
 from .task import Task
 from .task_table import TaskTable
 from .watchdog_timer import WatchdogTimer
@@ -194,7 +195,7 @@ class Mending:
     def _find_the_lost(self) -> bool:
         """With the lock: puts tasks into the queue that are owned and nowhere. Whether there is
         none left; else somebody may just hold it in his hands."""
-        owned = [task for task in self._table.each() if task.owned]
+        owned = [task for task in self._table.each() if task.ownership != PARKED]
         me = waits.current_worker()
         workers = [(worker, worker.turns()) for worker in self._workers.all()]
         ready = self._queue.snapshot()

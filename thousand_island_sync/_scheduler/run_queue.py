@@ -15,6 +15,7 @@ from .deadlines import Deadlines
 from .poller import HANGUP, REFUSED, WRITE, EpollPoller, Events, Poller
 from .registrations import Registrations
 from .rousing import Calls, Rousing
+from .states import MARKED, OWNED, PARKED
 from .task import Task
 from .task_table import TaskTable
 from .watchdog_timer import WatchdogTimer
@@ -103,7 +104,7 @@ class RunQueue(RunQueueCore):
     def put(self, calls: Calls, tasks: tuple[Task, ...]) -> None:
         """They are run soon, by whoever is called for it. With the lock."""
         for task in tasks:
-            task.owned = True
+            task.ownership = OWNED
         self._ready.extend(tasks)
         calls.somebody()
 
@@ -134,8 +135,8 @@ class RunQueue(RunQueueCore):
 
     def make_ready(self, calls: Calls, task: Task) -> None:
         """Runs it soon, whatever its descriptor does, unless it is over. With the lock."""
-        if task.owned:
-            task.marked = True
+        if task.ownership != PARKED:
+            task.ownership = MARKED
         elif self._table.has(task):
             self.put(calls, (task,))
 
@@ -149,11 +150,11 @@ class RunQueue(RunQueueCore):
     def _run_parked(self, mark: bool) -> None:
         """With the lock, for one who sees that somebody comes."""
         for task in self._table.each():
-            if not task.owned:
-                task.owned = True
+            if task.ownership == PARKED:
+                task.ownership = OWNED
                 self._ready.append(task)
             elif mark:
-                task.marked = True
+                task.ownership = MARKED
 
     def forget(self, task: Task) -> None:
         """The last word of a task, before its descriptor is closed. Thread: its owner, or
@@ -290,10 +291,10 @@ class RunQueue(RunQueueCore):
                 task.hung_up = task.alert = True
                 if bits & REFUSED:
                     task.unwatched(self._registrations.refusal(task))
-            if task.owned:
-                task.marked = True  # its thread may have looked already: it runs again
+            if task.ownership != PARKED:
+                task.ownership = MARKED  # its thread may have looked already: it runs again
             elif bits != write or task.wants_write:
-                task.owned = True
+                task.ownership = OWNED
                 ready.append(task)
                 found = fd
         alone = found == self._last_found and found >= 0 and len(events) == 1
@@ -303,7 +304,7 @@ class RunQueue(RunQueueCore):
     def _fire(self) -> None:
         """With the lock: runs those whose deadline is over."""
         for task in self._deadlines.fire():
-            task.owned = True
+            task.ownership = OWNED
             self._ready.append(task)
 
     # ---- a batch, and back ---------------------------------------------------------------
@@ -325,7 +326,7 @@ class RunQueue(RunQueueCore):
         has run since. It is settled with the others unless the worker clears what it has parked."""
         self._alone = 0
         task = worker.parked[0] if len(worker.parked) == 1 else None
-        if task is None or task.fd != self._last_found or task.marked:
+        if task is None or task.fd != self._last_found or task.ownership == MARKED:
             return None
         return task
 
@@ -335,11 +336,11 @@ class RunQueue(RunQueueCore):
         parked, ready, rearm = worker.parked, self._ready, self._poller.needs_rearm
         while parked:
             task = parked.popleft()
-            if task.marked:
+            if task.ownership == MARKED:
                 ready.append(task)
                 continue
             # A mark that comes from now on finds it parked, and puts it into the queue.
-            task.owned = False
+            task.ownership = PARKED
             if rearm or not task.attached or task.deadline < task.timer_at:
                 self._await(task)
 
@@ -364,7 +365,7 @@ class RunQueue(RunQueueCore):
             # Nobody will see what comes for it, so its next run is its last. Else it would park
             # again, and be run again, for as long as the poller has no room.
             task.unwatched(error)
-            task.owned = True
+            task.ownership = OWNED
             self._ready.append(task)
 
     def close(self) -> bool:

@@ -31,12 +31,10 @@ one. At the bound it lies free: the listener's thread stands in (`stand_in`), po
 keeps the deadlines, but runs nothing; the first thread to finish takes it up.
 
 Nothing depends on permits being exclusive. They decide how many threads take work,
-not who may touch what. What keeps two threads out of one connection is ownership:
-`task.owned` is true from the moment a task is put into the ready queue until the
-thread that ran it parks it, and changes only under the lock. An event for an owned
-task sets `marked`, and a marked task is not parked but run again. Clearing `marked`
-just before a run is safe without the lock: the event that set it came before the run
-looks at the descriptor.
+not who may touch what. What keeps two threads out of one connection is ownership
+(`_scheduler.states`): a task is owned from the moment it is put into the ready queue until the
+thread that ran it parks it. An event for an owned task marks it, and a marked task is not parked
+but run again.
 
 Only the owner closes a descriptor, after `forget` has taken it out of the poller and
 out of the table of tasks. A poll that was already under way may still report the number, now

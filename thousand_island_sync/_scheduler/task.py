@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._base.clock import FOREVER
 from .._base.compiled import native
+from .states import PARKED
 
 if TYPE_CHECKING:
     from .timers import Timer
@@ -50,9 +51,8 @@ class PythonTask:
         "deadline",
         "fd",
         "hung_up",
-        "marked",
         "no_sample",
-        "owned",
+        "ownership",
         "reads",
         "timer",
         "timer_at",
@@ -65,8 +65,7 @@ class PythonTask:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.owned = False
-        self.marked = False
+        self.ownership = PARKED  # whose it is (`_scheduler.states`)
         self.attached = False
         self.hung_up = False
         # There is more to look at than the descriptor.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from .states import PARKED
 from .task import Task
 
 #: Of tasks whose descriptor is somebody else's: numbers that no descriptor has.
@@ -78,4 +79,4 @@ class TaskTable:
 
     def owned_but_uncounted(self) -> int:
         """How many of the tasks that are run, or ready, are no connections."""
-        return sum(task.owned for task in self._uncounted)
+        return sum(task.ownership != PARKED for task in self._uncounted)

@@ -43,6 +43,7 @@ from .._scheduler.mending import Mending
 from .._scheduler.permits import Permits
 from .._scheduler.run_queue import RunQueue
 from .._scheduler.scheduler import NoInspection, Parts, Scheduler
+from .._scheduler.states import PARKED
 from .._scheduler.task import Task
 from .._scheduler.task_table import TaskTable
 from .._scheduler.watchdog_timer import WatchdogTimer
@@ -150,7 +151,7 @@ class _Watch:
         alone = self._inside.acquire(blocking=False)
         if not alone:
             report(f"connection {connection.id} has two owners")
-        if not connection.owned:
+        if connection.ownership == PARKED:
             report(f"connection {connection.id} is run, and nobody owns it")
         for fault in [*connection.env.unsent.faults(), *connection.env.reserve.faults()]:
             report(fault)
@@ -303,7 +304,7 @@ class Inspection(NoInspection):
         ready = self._snapshot()
         if len({id(one) for one in ready}) != len(ready):
             report("a task is in the ready queue twice")
-        if not all(one.owned for one in ready):
+        if any(one.ownership == PARKED for one in ready):
             report("a task is in the ready queue, and nobody owns it")
 
     def _snapshot(self) -> list[Task]:
@@ -341,7 +342,7 @@ class Inspection(NoInspection):
             task.fd: task
             for task in self._table.each()
             if isinstance(task, CheckedConnection)
-            and not task.owned
+            and task.ownership == PARKED
             and task.attached
             and task.machine.listens
         }

@@ -20,6 +20,7 @@ from .._base.clock import FOREVER, REAL, Times, now
 from .._base.options import is_milliseconds
 from .._connection.states import CLOSED
 from .._connection.task import ConnectionTask
+from .._scheduler.states import PARKED
 from .._scheduler.timers import Timer, Timers
 from .._server import orphans
 
@@ -182,12 +183,12 @@ class Clock:
         }
         due = {task for _, task in due_waits.values()}
         # Those that are at something else already are not waited for.
-        at_work = {task for task in connections if task.owned and task not in due}
+        at_work = {task for task in connections if task.ownership != PARKED and task not in due}
         times.call_due()
         for run in self._runs():
             run.unsent.look_at_all()
         for task in connections:
-            if task.deadline <= time_now and not task.owned:
+            if task.deadline <= time_now and task.ownership == PARKED:
                 task.look_again()
 
         def over() -> bool:
@@ -212,7 +213,7 @@ class Clock:
 
     def _rests(self, task: ConnectionTask) -> bool:
         """Whether it is parked, has ended, or waits in a callback for a time that has not come."""
-        if task.machine.state is CLOSED or not task.owned:
+        if task.machine.state is CLOSED or task.ownership == PARKED:
             return True
         time_now = self._times.read() + _ROUNDED
         waiting = list(self._times.waiting.values())
