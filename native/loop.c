@@ -53,6 +53,8 @@ static int take_one(RunQueue *self, int number, uint32_t bits) {
         return PyErr_Occurred() ? -1 : 0; /* the wake-up, or just forgotten */
     int made_ready = takes(found, native->type.Task);
     Task *task = (Task *)found;
+    /* Bytes and the end of the stream may be one edge, and no second follows (epoll(7), EPOLLRDHUP):
+       from now on a short read proves nothing. */
     if (made_ready == 0 && bits & HANGUP) {
         set(&task->hung_up, Py_True);
         set(&task->alert, Py_True);

@@ -293,7 +293,7 @@ class RunQueue(RunQueueCore):
                     task.unwatched(self._registrations.refusal(task))
             if task.ownership != PARKED:
                 task.ownership = MARKED  # its thread may have looked already: it runs again
-            elif bits != write or task.wants_write:
+            elif bits != write or task.wants_write:  # else it is room that nobody waits for
                 task.ownership = OWNED
                 ready.append(task)
                 found = fd

@@ -134,6 +134,8 @@ class Stalls:
         """Whether it stands still."""
         looks = worker.count_look()
         task = worker.task  # once: it may finish at any moment
+        # One look proves nothing: the callback may have begun a moment ago. The same turn in a
+        # second one has lasted for a tick at least.
         if looks and self._workers.seems_dead(worker):
             self._found_dead = True
         if task is None or not looks:

@@ -138,10 +138,12 @@ class Stop:
         return min(self._deadlines)
 
     def _last_moment(self) -> float:
+        # A stop may have no deadline, and `Thread.join` takes no infinity (OverflowError).
         return min(self._deadline(), now() + 3600) + GRACE_S
 
     def _close_listener(self) -> None:
         listener = self._run.listener
+        # It waits for acceptors, a second at most: the rest of the time is for connections.
         self._address = self._address or listener.address
         self._backlog = listener.close("shutdown", min(self._deadline(), now() + 1) + 0.2)
 
@@ -180,6 +182,8 @@ class Stop:
                 self._all_ended = False
                 self._cut()
                 return
+            # As much time is left as has gone by: the half. Last callbacks need threads, and those
+            # that are there may be stuck until the end.
             until_half = left - (now() - began)
             if until_half <= 0:
                 self._run.scheduler.reinforce()
@@ -200,6 +204,8 @@ class Stop:
 
     def _end_threads(self) -> None:
         run = self._run
+        # In this order: what drives the sends is a task of the pool, and the listener's thread is the
+        # pool's watchdog. Descriptors close last, when no thread can poll them.
         threads = run.scheduler.threads()  # before the first of them leaves
         run.close_outflow()
         run.scheduler.close()

@@ -199,7 +199,7 @@ class Writer(PythonWriter):
         self.bytes_sent += sent
         self._sending.release()
         if self.buffer is not None:
-            self.buffer.settle()
+            self.buffer.settle()  # after the release: the driver that it wakes tries for the turn
 
     def finished(self) -> None:
         """A send has come to its end: what came before it is answered. With the turn."""

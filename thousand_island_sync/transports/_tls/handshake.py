@@ -77,6 +77,7 @@ class Handshake:
 
     def _go_on(self) -> bool:
         wire, session = self._wire, self._session
+        # What OpenSSL has said goes out first: the client waits for it.
         while wire.flush_to_read():
             if self._phase is FINISHED:
                 self._check()

@@ -142,6 +142,9 @@ class Stream(StreamCore):
             except SSL.WantReadError:
                 if self._met is not None:
                     raise OSError(*self._met) from None
+                # No bytes, but OpenSSL may have something to say: new keys (RFC 8446, 4.6.3), or
+                # its part of a renegotiation. It goes out before the next fetch, so a peer that
+                # causes answers and reads none gets no further.
                 count = None
                 self.unread = PART
                 if not self._answer():
@@ -221,6 +224,7 @@ class Stream(StreamCore):
                         return False
                 except OSError:
                     return False  # the next receive tells
+                # Empty, and answered: more can come only with an event of the poller.
                 self.unread = NOTHING
             if self.large:
                 self._let_go()
