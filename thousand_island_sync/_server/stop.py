@@ -204,8 +204,8 @@ class Stop:
 
     def _end_threads(self) -> None:
         run = self._run
-        # In this order: what drives the sends is a task of the pool, and the listener's thread is the
-        # pool's watchdog. Descriptors close last, when no thread can poll them.
+        # In this order: what drives the sends is a task of the pool, and the listener's thread is
+        # the pool's watchdog. Descriptors close last, when no thread can poll them.
         threads = run.scheduler.threads()  # before the first of them leaves
         run.close_outflow()
         run.scheduler.close()
