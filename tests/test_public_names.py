@@ -5,7 +5,10 @@ import builtins
 import collections.abc
 import inspect
 import re
+import subprocess
+import sys
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ import thousand_island_sync
 from thousand_island_sync import TransportOptions, events, testing, transports
 from thousand_island_sync.testing import hostile
 
+ROOT = Path(__file__).resolve().parent.parent
 #: Modules whose names are public, too, and names of others that signatures may have.
 MODULES = [events, transports, testing, hostile]
 OTHERS = {
@@ -121,3 +125,47 @@ def test_what_can_be_imported_is_there():
     for name in thousand_island_sync.__all__:
         assert hasattr(thousand_island_sync, name)
     assert sorted(set(thousand_island_sync.__all__)) == sorted(thousand_island_sync.__all__)
+
+
+def run_python(program):
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_public_name_is_there_however_it_is_asked_for():
+    run_python(
+        "import thousand_island_sync as t\n"
+        "assert set(t.__all__) <= set(dir(t)), set(t.__all__) - set(dir(t))\n"
+        "from thousand_island_sync import *\n"
+        "assert {name for name in t.__all__ if globals()[name] is not getattr(t, name)} == set()\n"
+        "from thousand_island_sync import Info, transports\n"
+        "assert Info is t.Info and transports.TLSInfo is t.TLSInfo and 'TLSInfo' in dir(transports)"
+    )
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error_that_says_so():
+    with pytest.raises(AttributeError, match="has no attribute 'Inof'"):
+        thousand_island_sync.Inof  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Inof'"):
+        exec("from thousand_island_sync import Inof")
+
+
+def test_an_import_brings_nothing_that_only_few_programs_need():
+    rarely = "_server.info", "_server.checked", "_socketserver", "systemd", "admin", "testing"
+    loaded = run_python("import sys, thousand_island_sync; print(*sys.modules)").split()
+    assert not {f"thousand_island_sync.{name}" for name in rarely} & set(loaded)
+    assert not {"OpenSSL", "ssl", "asyncio", "pathlib"} & set(loaded)
+
+
+def test_what_snapshots_are_made_of_is_there_before_anybody_can_ask_for_one():
+    """A call that interrupts an import of the same module would find half of it."""
+    run_python(
+        "import sys\n"
+        "from thousand_island_sync import Handler, ThousandIsland\n"
+        "ThousandIsland(handler_cls=Handler, port=0)\n"
+        "assert 'thousand_island_sync._server.info' in sys.modules\n"
+        "assert 'thousand_island_sync._stream.stats' in sys.modules"
+    )

@@ -15,14 +15,13 @@ TCP and TLS; `help(events)` telemetry. Times are milliseconds, and their names e
 is no limit. Every error of ours is a `ThousandIslandError`.
 """
 
+from typing import TYPE_CHECKING
+
 from . import events
+from ._base.later import first_asked_for
 from ._base.options import Missing
 from ._base.types import PEM, Address, Buffer, File, SocketAddress, Status
 from ._base.version import VERSION as __version__
-from ._server.info import Info
-from ._server.option_types import ServerOptions
-from ._socketserver import socketserver_handler
-from ._stream.stats import Stats
 from .connection import Connection
 from .errors import (
     ConfigError,
@@ -52,10 +51,29 @@ from .transports import (
     HostOptions,
     Prepared,
     ReloadOptions,
-    TLSInfo,
     Transport,
     TransportOptions,
 )
+
+if TYPE_CHECKING:
+    from ._server.info import Info
+    from ._server.option_types import ServerOptions
+    from ._socketserver import socketserver_handler
+    from ._stream.stats import Stats
+    from .transports import TLSInfo
+else:
+    # Few programs name these, and some take a millisecond of an import. No lock of a module is
+    # made with them: a fork would have to know of it from the beginning.
+    __getattr__, __dir__ = first_asked_for(
+        globals(),
+        {
+            "._server.info": ["Info"],
+            "._server.option_types": ["ServerOptions"],
+            "._socketserver": ["socketserver_handler"],
+            "._stream.stats": ["Stats"],
+            ".transports._tls_info": ["TLSInfo"],
+        },
+    )
 
 __all__ = [
     "__version__",

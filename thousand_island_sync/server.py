@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Never, Unpack
+from typing import TYPE_CHECKING, Any, Never, Unpack
 
 from ._base.clock import REAL, Times, seconds
 from ._base.options import MILLISECONDS_OR_NONE, MISSING, Missing, is_milliseconds
@@ -14,7 +14,6 @@ from ._server.certificate_watch import Certificates, CertificateWatch
 from ._server.changes import Changes
 from ._server.config import NO_OPTIONS, Config, config
 from ._server.current_transport import CurrentTransport
-from ._server.info import Info
 from ._server.run import NOT_STARTED, Run
 from ._server.serving import HANGUP, check, serve_until_signalled
 from ._server.status import DRAINING, STOPPING
@@ -22,6 +21,16 @@ from .connection import Connection
 from .errors import ConfigError, NotSupported, ServerNotRunning
 from .handler import Handler
 from .transports import TCP, Prepared, ReloadOptions, Transport, TransportOptions
+
+if TYPE_CHECKING:
+    from ._server.info import Info
+
+
+def _import_snapshots() -> None:
+    """Imports what `info()` and `Socket.stats()` return, before anybody can call them: they may be
+    called where an import of the same module was interrupted."""
+    from ._server import info  # noqa: F401
+    from ._stream import stats  # noqa: F401
 
 
 class ThousandIsland:
@@ -69,6 +78,7 @@ class ThousandIsland:
     _times: Times = REAL
 
     def _set_up(self, *positional: Any, **given: Any) -> None:
+        _import_snapshots()
         self._config = config(positional, given, self._times)
         self._transport = CurrentTransport(self._config.transport)
         self._changes = Changes(self, self._config, self._transport)
@@ -355,6 +365,8 @@ class ThousandIsland:
 
         It takes constant time, but for a walk over the open connections once a second at most.
         """
+        from ._server.info import Info
+
         self._changes.check_process()
         run = self._run
         status = self.status

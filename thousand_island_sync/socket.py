@@ -13,11 +13,11 @@ from ._stream.duplex import Duplex
 from ._stream.handover import HandOver, share
 from ._stream.sendfile import FileSending
 from ._stream.standard_names import StandardNames
-from ._stream.stats import Stats
 
 if TYPE_CHECKING:
     from ._base.types import Buffer, File
     from ._stream.reader import Reader
+    from ._stream.stats import Stats
     from ._stream.writer import Writer
     from .connection import Connection
 
@@ -315,7 +315,7 @@ class Socket(PythonSocket, StandardNames):
 
     def stats(self) -> Stats:
         """The traffic so far, as `Stats`; it answers after the close, too."""
-        return Stats(self._reader.bytes_received, self._reader.recv_count, *self._writer.counts())
+        return descriptor.traffic(self._reader, self._writer)
 
     @property
     def connection(self) -> Connection:

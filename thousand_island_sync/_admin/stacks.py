@@ -77,18 +77,19 @@ class CallbackWatch:
         """The callbacks of this moment, by the idents of their threads. Thread: any."""
         found, seen, time_now = {}, {}, now()
         before = self._seen
-        for ident, turns, task, has_permit in self._running():
+        for one in self._running():
+            ident, task = one.ident, one.task
             if not isinstance(task, ConnectionTask) or ident not in frames:
                 continue
             frame = callback_frame(frames[ident])
             if frame is None:
                 continue
             name = frame.f_code.co_name
-            key = (turns, id(frame), name)
+            key = (one.turns, id(frame), name)
             known = before.get(ident)
             since = known[1] if known is not None and known[0] == key else time_now
             seen[ident] = key, since
-            found[ident] = Callback(name, task, since, has_permit)
+            found[ident] = Callback(name, task, since, one.has_permit)
         self._seen = seen
         return found
 

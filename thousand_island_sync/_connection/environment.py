@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .._base.clock import REAL, Clock, Times, now
 from .._scheduler.task import Task
@@ -36,8 +35,7 @@ class Pool(Protocol):
     def watch_writes(self, task: Any) -> None: ...
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a connection may take: times in seconds, and bytes; `most_senders`: how many threads may
     wait in sends."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .._base.compiled import native
 from .task import Task
@@ -16,7 +16,7 @@ class _Permits(Protocol):
     def hand_off(self, worker: Worker) -> None: ...
 
 
-class Running(NamedTuple):
+class Running:
     """What a thread of the pool runs.
 
     Attributes:
@@ -26,10 +26,11 @@ class Running(NamedTuple):
         has_permit: whether others wait for this one to end, or to be seen to block.
     """
 
-    ident: int
-    turns: int
-    task: Task
-    has_permit: bool
+    __slots__ = ("has_permit", "ident", "task", "turns")
+
+    def __init__(self, ident: int, turns: int, task: Task, has_permit: bool) -> None:
+        self.ident, self.turns = ident, turns
+        self.task, self.has_permit = task, has_permit
 
 
 class PythonWorker:

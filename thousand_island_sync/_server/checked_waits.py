@@ -7,15 +7,15 @@ connection that the thread runs.
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from .._base.reports import report
 from .._stream.unsent_total import UnsentTotal
 
-_OURS = str(Path(__file__).parent.parent)
+_OURS = os.path.dirname(os.path.dirname(__file__))
 _STEPS = ("run", "stay")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._base import addresses
 from .._base.clock import REAL, Times, seconds
@@ -14,9 +13,11 @@ from .._connection.environment import Limits
 from .._connection.handler_check import check_handler
 from ..errors import ConfigError
 from ..handler import Handler
-from ..transports._option_types import TransportOptions
 from ..transports.base import Transport
 from ..transports.tcp import TCP
+
+if TYPE_CHECKING:
+    from ..transports._option_types import TransportOptions
 
 
 def _is_transport(value: Any) -> bool:
@@ -132,31 +133,56 @@ OPTIONS: Mapping[str, Option] = {
 at_home(OPTIONS, "belongs to ThousandIsland itself")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Config:
     """Checked options; times in seconds. `transport` is the one the server starts with."""
 
-    handler_cls: type[Handler]
-    handler_options: Any
-    port: int
-    transport: Transport
-    num_acceptors: int
-    num_listen_sockets: int
-    max_connections: int
-    max_connections_wait: float
-    max_handler_threads: int
-    read_timeout: float
-    handshake_timeout: float
-    send_timeout: float
-    shutdown_timeout_ms: float | None
-    interrupt_reads: bool
-    max_pending_messages: int | None
-    max_unread: int
-    max_unsent: int
-    max_unsent_total: int
-    name: str
-    #: No option of users'.
-    times: Times
+    # Not a dataclass: those are made by the compiler, at each import.
+    __slots__ = (
+        "handler_cls",
+        "handler_options",
+        "handshake_timeout",
+        "interrupt_reads",
+        "max_connections",
+        "max_connections_wait",
+        "max_handler_threads",
+        "max_pending_messages",
+        "max_unread",
+        "max_unsent",
+        "max_unsent_total",
+        "name",
+        "num_acceptors",
+        "num_listen_sockets",
+        "port",
+        "read_timeout",
+        "send_timeout",
+        "shutdown_timeout_ms",
+        "times",
+        "transport",
+    )
+
+    def __init__(
+        self, values: Mapping[str, Any], transport: Transport, port: int, times: Times
+    ) -> None:
+        self.handler_cls: type[Handler] = values["handler_cls"]
+        self.handler_options: Any = values["handler_options"]
+        self.port = port
+        self.transport = transport
+        self.num_acceptors: int = values["num_acceptors"]
+        self.num_listen_sockets: int = values["num_listen_sockets"]
+        self.max_connections: int = values["max_connections"]
+        self.max_connections_wait = seconds(values["max_connections_wait_ms"])
+        self.max_handler_threads: int = values["max_handler_threads"]
+        self.read_timeout = seconds(values["read_timeout_ms"])
+        self.handshake_timeout = seconds(values["handshake_timeout_ms"])
+        self.send_timeout = seconds(values["send_timeout_ms"])
+        self.shutdown_timeout_ms: float | None = values["shutdown_timeout_ms"]
+        self.interrupt_reads: bool = values["interrupt_reads"]
+        self.max_pending_messages: int | None = values["max_pending_messages"]
+        self.max_unread: int = values["max_unread"]
+        self.max_unsent: int = values["max_unsent"]
+        self.max_unsent_total: int = values["max_unsent_total"]
+        self.name: str = values["name"]
+        self.times = times  # no option of users'
 
     def limits(self) -> Limits:
         """What a connection may take."""
@@ -203,28 +229,8 @@ def config(positional: tuple[Any, ...], options: Mapping[str, Any], times: Times
                 f"{name}: got {count}, takes at most num_acceptors"
                 f" ({values['num_acceptors']}): each listening socket needs an acceptor"
             )
-    return Config(
-        handler_cls=values["handler_cls"],
-        handler_options=values["handler_options"],
-        port=_port(values, str(listening.get("host", "")), "port" in options),
-        transport=transport,
-        num_acceptors=values["num_acceptors"],
-        num_listen_sockets=values["num_listen_sockets"],
-        max_connections=values["max_connections"],
-        max_connections_wait=seconds(values["max_connections_wait_ms"]),
-        max_handler_threads=values["max_handler_threads"],
-        read_timeout=seconds(values["read_timeout_ms"]),
-        handshake_timeout=seconds(values["handshake_timeout_ms"]),
-        send_timeout=seconds(values["send_timeout_ms"]),
-        shutdown_timeout_ms=values["shutdown_timeout_ms"],
-        interrupt_reads=values["interrupt_reads"],
-        max_pending_messages=values["max_pending_messages"],
-        max_unread=values["max_unread"],
-        max_unsent=values["max_unsent"],
-        max_unsent_total=values["max_unsent_total"],
-        name=values["name"],
-        times=times,
-    )
+    port = _port(values, str(listening.get("host", "")), "port" in options)
+    return Config(values, transport, port, times)
 
 
 def _without_name(value: Any) -> str:

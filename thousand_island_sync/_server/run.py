@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .._base import reports
 from .._base.clock import Times, now, now_ns
@@ -36,10 +36,10 @@ from ..errors import ListenError
 from ..handler import Handler
 from ..transports.base import Transport
 from . import accelerator, late_framing, orphans
-from . import checked as _checked
 from .config import Config
 from .current_transport import CurrentTransport
 from .run_events import ListenerEvents, PoolEvents
+from .status import Load
 from .stop import Stop
 
 #: Seconds that suspending waits for acceptors that are no receiver's, and for receivers.
@@ -53,20 +53,6 @@ NOT_STARTED: Counts = (None, 0, 0, 0, 0, 0, 0, 0, 0, None, None, 0, 0, 0, 0.0)
 
 accelerator.bind()
 late_framing.put_in()
-
-
-class Load(NamedTuple):
-    """How busy a server is.
-
-    Attributes:
-        free: threads that are not in a callback, those included that are not started yet.
-        most: the bound of the threads.
-        is_full: there are `max_connections`.
-    """
-
-    free: int
-    most: int
-    is_full: bool
 
 
 class Owner(Protocol):
@@ -214,15 +200,19 @@ class Run:
         if self._config.interrupt_reads:
             self._interrupt = WakeUp()
         self._poller = new_poller()
-        checked = reports.enabled()
-        self.scheduler = (_checked.CheckedScheduler if checked else Scheduler)(
+        scheduler_cls: type[Scheduler] = Scheduler
+        connection_cls: type[ConnectionTask] = ConnectionTask
+        if reports.enabled():
+            from .checked import CheckedConnection, CheckedScheduler
+
+            scheduler_cls, connection_cls = CheckedScheduler, CheckedConnection
+        self.scheduler = scheduler_cls(
             self._poller,
             max_threads=self._config.max_handler_threads,
             name=self.name,
             ring=self.thread.wake,
             saturation=self._pool_events.saturation,
         )
-        connection_cls = _checked.CheckedConnection if checked else ConnectionTask
         self.listener = self._make_listener(connection_cls)
 
     def _make_listener(self, connection_cls: type[ConnectionTask]) -> Listener:

@@ -107,3 +107,18 @@ class Turns:
             following = self._queue[0][1] if self._queue else None
         if following is not None:
             following.open()
+
+
+class Load:
+    """How busy a server is.
+
+    Attributes:
+        free: threads that are not in a callback, those included that are not started yet.
+        most: the bound of the threads.
+        is_full: there are `max_connections`.
+    """
+
+    __slots__ = ("free", "is_full", "most")
+
+    def __init__(self, free: int, most: int, is_full: bool) -> None:
+        self.free, self.most, self.is_full = free, most, is_full

@@ -16,6 +16,8 @@ from .states import CLOSED_HERE
 
 if TYPE_CHECKING:
     from .duplex import Duplex
+    from .reader import Reader
+    from .stats import Stats
     from .writer import Writer
 
 _RECEIVE_TIMEOUT = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO)
@@ -73,6 +75,13 @@ def peer_credentials(stream: Duplex) -> tuple[int, int, int]:
     found = stream.ask("getsockopt", stdlib_socket.SOL_SOCKET, option, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(found)
     return pid, uid, gid
+
+
+def traffic(reader: Reader, writer: Writer) -> Stats:
+    """See `Socket.stats`."""
+    from .stats import Stats
+
+    return Stats(reader.bytes_received, reader.recv_count, *writer.counts())
 
 
 def described(stream: Duplex) -> str:

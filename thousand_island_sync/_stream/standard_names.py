@@ -15,7 +15,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from .._base import addresses
-from . import descriptor, raw_file
+from . import descriptor
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -252,7 +252,9 @@ class StandardNames:
         Thread: any; a file object is one thread's at a time.
         """
         self._duplex().check_open("makefile")
-        return raw_file.opened(self, mode, buffering, encoding, errors, newline)
+        from .raw_file import opened
+
+        return opened(self, mode, buffering, encoding, errors, newline)
 
     # ---- who is at the other end ----------------------------------------------
 

@@ -203,11 +203,13 @@ def _constant(prefix: str, number: int) -> str:
     return next((name for name in names if getattr(socket, name) == number), str(number))
 
 
-class Own(NamedTuple):
+class Own:
     """What accepted sockets do not have from a listening one, by kind of socket."""
 
-    internet: list[Setting]
-    unix: list[Setting]
+    __slots__ = ("internet", "unix")
+
+    def __init__(self, internet: list[Setting], unix: list[Setting]) -> None:
+        self.internet, self.unix = internet, unix
 
     def set_on(self, sock: socket.socket) -> None:
         """Not every option is one of an accepted socket: what only a listener has fails here,

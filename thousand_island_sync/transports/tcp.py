@@ -260,7 +260,7 @@ class TCP(Transport):
         present, known = self._present(), self._own
         if known is None or known[0] is not present:
             own = own_settings(self._listened, present.options)
-            self._own = known = present, own if any(own) else None
+            self._own = known = present, own if own.internet or own.unix else None
             self._inherits = known[1] is None and present is self
         if known[1] is not None:
             known[1].set_on(sock)
