@@ -11,7 +11,8 @@
    there, the Python is called, which looks itself. */
 #define Task_FIELDS(G, O, F, Z, I, R, B, D, N)                                                 \
     O(alert) O(attached) O(classified) O(hung_up) O(no_sample) O(reads) O(timer)               \
-    O(write_edges) B(wants_write) D(average) D(deadline) D(timer_at) N(fd) N(ownership)
+    O(write_edges) B(wants_write) D(average) D(deadline) D(timer_at) N(fd) N(ownership)    \
+    N(place)
 /* `ownership`, as in `_scheduler.states`. */
 enum { PARKED, OWNED, MARKED };
 #define Worker_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \

@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thousand_island_sync._base.clock import FOREVER
+from thousand_island_sync._scheduler.deadlines import Deadlines
+from thousand_island_sync._scheduler.task import Task
 from thousand_island_sync._scheduler.timers import Timers
 
 
@@ -42,3 +44,73 @@ def test_whatever_is_added_and_cancelled_what_is_due_is_what_is_left(entries, no
     left = sorted((when, n) for n, (when, cancel) in enumerate(entries) if not cancel)
     assert timers.due(now) == [entry for entry in left if entry[0] <= now]
     assert len(timers) == sum(entry[0] > now for entry in left)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000.1
+
+    def __call__(self):
+        return self.now
+
+
+def task_until(deadline):
+    task = Task(3)
+    task.deadline = deadline
+    return task
+
+
+@given(st.data())
+def test_a_task_fires_at_its_deadline_however_far_away_it_was_and_never_before(data):
+    clock = Clock()
+    deadlines, waiting = Deadlines(clock), []
+    for _ in range(data.draw(st.integers(1, 40))):
+        match data.draw(st.sampled_from(["new", "new", "move", "drop", "pass", "pass"])):
+            case "new":
+                task = task_until(clock.now + data.draw(st.floats(0.01, 9)))
+                deadlines.set(task)
+                waiting.append(task)
+            case "move" if waiting:
+                task = data.draw(st.sampled_from(waiting))
+                task.deadline = clock.now + data.draw(st.floats(0.01, 9))
+                if task.deadline < task.timer_at:  # as the scheduler does it
+                    deadlines.set(task)
+            case "drop" if waiting:
+                task = data.draw(st.sampled_from(waiting))
+                deadlines.drop(task)
+                waiting.remove(task)
+            case _:
+                clock.now += data.draw(st.floats(0, 4))
+                fired = deadlines.fire()
+                assert set(fired) == {one for one in waiting if one.deadline <= clock.now}
+                waiting = [one for one in waiting if one not in fired]
+        if waiting:
+            assert deadlines.left() <= max(0, min(one.deadline for one in waiting) - clock.now)
+
+
+def test_those_that_are_far_away_have_one_timer_together_and_none_when_they_are_gone():
+    deadlines = Deadlines(Clock())
+    tasks = [task_until(1_060.3 + number / 10_000) for number in range(1_000)]
+    for task in tasks:
+        deadlines.set(task)
+    assert len(deadlines._timers) == 1
+    for task in tasks:
+        deadlines.drop(task)
+    assert len(deadlines._timers) == 0
+    assert not any(task.timer for task in tasks)
+
+
+def test_after_books_were_broken_off_nobody_has_a_timer():
+    deadlines = Deadlines(Clock())
+    tasks = [task_until(1_060.3), task_until(1_060.4), task_until(1_000.5)]
+    for task in tasks:
+        deadlines.set(task)
+    tasks[0].timer.tasks.clear()  # half done
+    stale = tasks.pop(1)  # it was taken out of the table before
+    deadlines.drop_all(tasks)
+    assert len(deadlines._timers) == 0
+    for task in tasks:
+        deadlines.set(task)
+    deadlines.drop(stale)
+    deadlines._clock.now = 1_061
+    assert set(deadlines.fire()) == set(tasks)

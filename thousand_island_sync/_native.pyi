@@ -33,6 +33,7 @@ class Task:
     hung_up: Any
     no_sample: Any
     ownership: int
+    place: int
     reads: Any
     timer: Any
     timer_at: float

@@ -14,6 +14,7 @@ from .._base.clock import FOREVER, Clock
 from .._base.compiled import native
 from .states import PARKED
 from .task import Task
+from .time_slots import FAR_S, TimeSlot, TimeSlots
 from .timers import Timer, Timers
 
 
@@ -47,11 +48,12 @@ class Deadlines(DeadlinesCore):
         clock: gives seconds.
     """
 
-    __slots__ = ("_timers",)
+    __slots__ = ("_slots", "_timers")
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._timers = Timers()
+        self._slots = TimeSlots(self._timers)
 
     def start(self, timer: Timer) -> bool:
         """Whether it is the next one: who waits until another time waits for too long."""
@@ -64,22 +66,30 @@ class Deadlines(DeadlinesCore):
     def set(self, task: Task) -> bool:
         """Sets the task's timer to its deadline; as `start`."""
         if task.timer is not None:
-            self._timers.cancel(task.timer)
-        task.timer = self._timers.add(task.deadline, task, ordered=False)
-        task.timer_at = task.deadline
-        return self._comes_first(task.deadline)
+            self.drop(task)
+        if not FAR_S <= task.deadline - self._clock() < FOREVER:
+            task.timer = self._timers.add(task.deadline, task, ordered=False)
+            task.timer_at = task.deadline
+        else:
+            task.timer_at = self._slots.put(task)
+        return self._comes_first(task.timer_at)
 
     def drop(self, task: Task) -> None:
         """A task that is over must not be held by its timer."""
-        if task.timer is not None:
-            self._timers.cancel(task.timer)
-            task.timer = None
+        timer, task.timer = task.timer, None
+        if isinstance(timer, TimeSlot):
+            self._slots.remove(task, timer)
+        elif timer is not None:
+            self._timers.cancel(timer)
 
     def drop_all(self, tasks: Iterable[Task]) -> None:
-        """The same; each has a new one when it parks next."""
+        """The same, whatever was broken off in the middle; each has a new one when it parks
+        next."""
+        self._slots.clear()
         for task in tasks:
-            self.drop(task)
-            task.timer_at = FOREVER
+            timer, task.timer, task.timer_at = task.timer, None, FOREVER
+            if isinstance(timer, Timer):
+                self._timers.cancel(timer)
         self._next = self._timers.next()
 
     def left(self) -> float:
@@ -96,20 +106,27 @@ class Deadlines(DeadlinesCore):
     def fire(self) -> list[Task]:
         """Tasks that are parked and whose deadline is over; what else is due is left for
         `call_due`. A deadline that was moved meanwhile goes back to sleep."""
-        over, time_now = [], self._clock()
+        over: list[Task] = []
+        time_now = self._clock()
         for target in self._timers.due(time_now):
-            if not isinstance(target, Task):
-                self.calls.append(target)
-                continue
-            target.timer, target.timer_at = None, FOREVER
-            if target.ownership != PARKED:
-                continue  # it looks at its deadlines itself when it parks
-            if target.deadline > time_now:
-                self.set(target)
+            if isinstance(target, TimeSlot):
+                for task in self._slots.take(target):
+                    self._fired(task, time_now, over)
+            elif isinstance(target, Task):
+                self._fired(target, time_now, over)
             else:
-                over.append(target)
+                self.calls.append(target)
         self._next = self._timers.next()
         return over
+
+    def _fired(self, task: Task, time_now: float, over: list[Task]) -> None:
+        task.timer, task.timer_at = None, FOREVER
+        if task.ownership != PARKED:
+            return  # it looks at its deadlines itself when it parks
+        if task.deadline > time_now:
+            self.set(task)
+        else:
+            over.append(task)
 
     def call_due(self) -> None:
         """Without the lock. One that was left over by a thread that broke off is called, too."""

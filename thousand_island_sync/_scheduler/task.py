@@ -11,6 +11,7 @@ from .._base.compiled import native
 from .states import PARKED
 
 if TYPE_CHECKING:
+    from .time_slots import TimeSlot
     from .timers import Timer
 
 #: Verdicts of `Task.run`: wait for an event or the deadline; run again soon; over.
@@ -53,6 +54,7 @@ class PythonTask:
         "hung_up",
         "no_sample",
         "ownership",
+        "place",
         "reads",
         "timer",
         "timer_at",
@@ -78,7 +80,8 @@ class PythonTask:
         # for each read of its peer.)
         self.write_edges = True
         self.deadline = FOREVER
-        self.timer: Timer | None = None
+        self.timer: Timer | TimeSlot | None = None
+        self.place = 0  # in that time slot
         self.timer_at = FOREVER
         self.average = 0.0  # seconds that its callbacks block
         self.classified = Classified.UNKNOWN
