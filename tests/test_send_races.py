@@ -7,9 +7,11 @@ import threading
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support import eventually, receive, receive_all
-from tests.test_connection import World
+from tests.test_connection import Script, Scripted, World
 from tests.test_unsent import Full
 from tests.test_unsent import World as Books
 from thousand_island_sync import (
@@ -92,6 +94,58 @@ def test_a_barrier_that_is_raised_amid_a_quick_send_holds_no_rest_of_it_back(ser
     buffer.raise_barrier(False)
     buffer.settle()
     assert receive(peer, 6) == b"pushed"
+
+
+class TakesWhatItIsTold(Script):
+    """A channel whose kernel takes so many bytes of each send, behind which others send: by way of
+    the socket or of the connection, on a thread of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.takes, self.others_send = [], lambda way: None
+
+    def send(self, data, flags=0):
+        count, ways = self.takes.pop(0) if self.takes else (0, ())
+        count = super().send(data[:count], flags)
+        for way in ways:
+            other = threading.Thread(target=self.others_send, args=(way,))
+            other.start()
+            other.join()
+        return count
+
+
+WAYS = st.sampled_from(["socket", "connection"])
+#: Of which nothing was taken yet may come behind.
+TAKES = st.lists(
+    st.tuples(st.integers(1, 60), st.lists(WAYS, max_size=2)) | st.just((0, ())), max_size=3
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(WAYS, st.integers(1, 40), TAKES), min_size=1, max_size=8))
+def test_each_send_is_whole_and_in_its_place_whatever_the_kernel_takes_and_others_send(sends):
+    """Whoever has the turn may have sent a part. What others send meanwhile comes behind the rest
+    of that, though it is kept first."""
+    with World() as world:
+        channel = TakesWhatItIsTold()
+        world.connection.machine._transport = Scripted(channel)
+        world.run()
+        expected = []
+
+        def send(way, size=20):
+            expected.append(bytes([len(expected)]) * size)
+            where = world.connection.machine.socket if way == "socket" else world.connection.handle
+            where.send(expected[-1])
+
+        channel.others_send = send
+        for way, size, takes in sends:
+            channel.takes = takes
+            send(way, size)
+        buffer = world.connection.machine.stream.writer.buffer
+        while buffer is not None and buffer.waits:
+            channel.takes = [(1_000, ())]
+            buffer.drive()
+        assert channel.sent == b"".join(expected)
 
 
 # ---- the last byte goes out while the owner looks whether any waits -----------------------
