@@ -31,6 +31,7 @@ from thousand_island_sync import (
     HandshakeError,
     Socket,
     SocketError,
+    SocketTimeout,
     ThousandIsland,
     events,
 )
@@ -46,6 +47,23 @@ class Hello(Handler):
             return None
         socket.send(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi")
         return Close()
+
+
+class Fills(Handler):
+    """Sends ten mebibytes in pieces to who asks, and waits for no room. `b"*"`: as one of 128 whose
+    callbacks last until all of them run."""
+
+    piece = bytes(65_536)
+    together = threading.Barrier(128)
+
+    def handle_data(self, data: bytes, socket: Socket) -> None:
+        for _ in range(0 if b"-" in data else 160):
+            try:
+                socket.send(self.piece, timeout_ms=0)
+            except SocketTimeout:
+                break
+        if b"*" in data:
+            self.together.wait(30)
 
 
 class _Malloc(ctypes.Structure):
