@@ -3,6 +3,7 @@
 `test_fork` has what a child may do with the parent's servers and connections.
 """
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -627,3 +628,24 @@ def test_one_hook_that_fails_keeps_no_other_from_its_work(children, monkeypatch,
     assert children.said == ["2"]  # before, and in the child
     assert len(called) == 2
     assert caplog.text.count("ValueError: oh") == 2
+
+
+def test_an_accepted_socket_is_known_by_its_number_until_it_is_given_up():
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(2)]
+        with descriptors.thread.no_fork:
+            first, second = (descriptors.accept(listener)[0] for _ in range(2))
+        numbers = first.fileno(), second.fileno()
+        assert {*numbers} <= descriptors.sockets()
+        other = descriptors.replace(first, contextlib.nullcontext())
+        assert other.fileno() == numbers[0]
+        assert {*numbers} <= descriptors.sockets()
+        descriptors.close(first)  # its number is another one's by now
+        assert {*numbers} <= descriptors.sockets()
+        descriptors.close(other)
+        assert not {numbers[0]} & descriptors.sockets()
+        assert descriptors.give_up(second) == numbers[1]
+        assert not {*numbers} & descriptors.sockets()
+        os.close(numbers[1])
+        for client in clients:
+            client.close()

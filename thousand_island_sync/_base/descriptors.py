@@ -34,6 +34,7 @@ from .locks import hold_none, of_thread, owns
 _FORK_WAITS_S = 1.0
 
 _detach = socket.SocketType.detach
+_fileno = socket.SocketType.fileno
 _NO_GUARD: AbstractContextManager[Any] = nullcontext()
 
 
@@ -73,7 +74,8 @@ thread = _Thread()
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 #: Weakly: a user's transport may have put something else in a listening socket's place.
 _listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-_accepted: set[socket.socket] = set()
+#: By their numbers: a set takes 52 bytes for each of 10,000, and only a fork asks who is there.
+_accepted: list[socket.socket | None] = []
 #: Those of them that were open at a fork: a child may have a copy.
 _copied: set[socket.socket] = set()
 _copied_listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -135,16 +137,35 @@ def accepting(
         kind: family, type and protocol of the sockets.
     """
 
-    note, (family, type_, proto) = _accepted.add, kind
+    family, type_, proto = kind
 
     def accept_one(coming: list[socket.socket]) -> tuple[socket.socket, Any]:
         fd, address = accept()
         sock = socket.socket(family, type_, proto, fd)
         coming.append(sock)
-        note(sock)
+        _note(sock, fd)
         return sock, address
 
     return accept_one
+
+
+def _note(sock: socket.socket, fd: int) -> None:
+    while len(_accepted) <= fd:
+        _accepted.append(None)
+    _accepted[fd] = sock
+
+
+def _forget(sock: socket.socket) -> bool:
+    """Before its number is given up. Whether it was known."""
+    fd = _fileno(sock)
+    known = 0 <= fd < len(_accepted) and _accepted[fd] is sock
+    if known:
+        _accepted[fd] = None
+    return known
+
+
+def _known() -> list[socket.socket]:
+    return [sock for sock in _accepted if sock is not None]
 
 
 def accept(
@@ -154,7 +175,7 @@ def accept(
     sock, address = listener.accept()
     if coming is not None:
         coming.append(sock)
-    _accepted.add(sock)
+    _note(sock, sock.fileno())
     return sock, address
 
 
@@ -162,18 +183,20 @@ def replace(sock: socket.socket, guard: AbstractContextManager[Any]) -> socket.s
     """A new socket object takes over the descriptor, which the old one gives up. As `close`."""
     kind = (sock.family, sock.type, sock.proto)
     with thread.no_fork, guard:
+        known = _forget(sock)
         other = socket.socket(*kind, fileno=_detach(sock))
-        for known in (_accepted, _copied):
-            if sock in known:
-                known.discard(sock)
-                known.add(other)
+        if known:
+            _note(other, other.fileno())
+        if sock in _copied:
+            _copied.discard(sock)
+            _copied.add(other)
     return other
 
 
 def give_up(sock: socket.socket) -> int:
     """The number of an accepted socket, which is ours no longer; -1: it was closed."""
     with thread.no_fork:
-        _accepted.discard(sock)
+        _forget(sock)
         _copied.discard(sock)
         return _detach(sock)
 
@@ -189,7 +212,7 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
     Thread: who owns it.
     """
     with thread.no_fork:
-        _accepted.discard(sock)
+        _forget(sock)
         if _copied and sock in _copied:
             _copied.discard(sock)
             try:
@@ -212,7 +235,7 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
 def leave(sock: socket.socket) -> None:
     """An accepted socket that somebody may still use is closed when the last one lets go of it."""
     with thread.no_fork:
-        _accepted.discard(sock)
+        _forget(sock)
         _copied.discard(sock)
 
 
@@ -257,7 +280,7 @@ def sockets() -> set[int]:
     """The numbers of all sockets of ours. Thread: any."""
     while True:
         try:
-            return {sock.fileno() for sock in [*_accepted, *_listening]}
+            return {sock.fileno() for sock in [*_known(), *_listening]}
         except RuntimeError:
             pass  # one has come or gone meanwhile
 
@@ -278,7 +301,7 @@ def _before() -> None:
 
 
 def _in_parent() -> None:
-    _copied.update(_accepted)
+    _copied.update(_known())
     _copied_listening.update(_listening)
     while _kept_out:
         _kept_out.pop().release()
@@ -293,10 +316,13 @@ def abandon_all(spared: socket.socket | None) -> None:
     _kept_out.clear()
     thread = _Thread()
     hold_none()  # those just dropped were held by this thread, which had forked
-    for sock in [*_listening, *(_accepted - {spared})]:
+    accepted = _known()
+    _accepted.clear()
+    for sock in [*_listening, *(one for one in accepted if one is not spared)]:
         _close_number(sock.detach())
     _listening.clear()
-    _accepted.intersection_update({spared})
+    if spared is not None and spared in accepted:
+        _note(spared, spared.fileno())
     _copied.clear()
     _copied_listening.clear()
     for holder in list(_holders):
