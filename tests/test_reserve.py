@@ -434,6 +434,20 @@ def test_those_who_end_each_other_do_so_one_after_the_other(known):
     assert 4 <= came <= 12
 
 
+def test_nor_does_one_come_in_who_looks_himself(known):
+    crowd = Crowd(500)
+    for task in crowd.tasks:
+        task.peer = Peer.SLOW
+        crowd.run(task)
+    came = len(crowd.inside)
+    crowd.pass_time(1.0)  # for each second four may come in
+    while crowd.queue:
+        crowd.run_first()
+    for task in [*crowd.reserve._held[Peer.SLOW]]:
+        crowd.run(task)
+    assert len(crowd.inside) - came <= 2
+
+
 def test_a_timer_that_was_lost_is_started_anew(two_thousand):
     crowd = two_thousand
     (lost,) = crowd.timers

@@ -198,10 +198,14 @@ class Reserve:
         if peer is not Peer.READS:
             task.alert = True
         with self._lock:
+            called = task in self._called
             known = self._leaves(task, self._held.get(peer))
             if peer is Peer.READS and not known:
                 return False
-            holds = peer is not Peer.READS and len(self._inside) >= self._most(peer)
+            count = len(self._inside)
+            holds = peer is not Peer.READS and count >= self._most(peer)
+            if peer is Peer.SLOW and not (holds or called):
+                holds = not self._may_come(count)
             if holds:
                 if not any(self._held.values()):
                     self._next_more = self._clock() + _MORE_S
@@ -247,6 +251,15 @@ class Reserve:
             return most + self._more
         return min(most, self._limits[Peer.SLOW] + 4 * self._more)
 
+    def _may_come(self, count: int) -> bool:
+        """With the lock: whether one of the slow may, beside so many; the next one later, then."""
+        if count >= self._limits[Peer.SLOW]:
+            time_now = self._clock()
+            if time_now < self._next_over:
+                return False
+            self._next_over = time_now + _OVER_S
+        return True
+
     def _choose(self) -> tuple[list[HeldBack], Timer | None]:
         """With the lock: for whom there is room by now; and the next look, if it has no timer."""
         chosen: list[HeldBack] = []
@@ -266,10 +279,8 @@ class Reserve:
             self._oldest_next = not self._oldest_next
         most = min(most, self._most(Peer.SLOW))
         while slow and count + len(chosen) < most:
-            if count + len(chosen) >= self._limits[Peer.SLOW]:
-                if time_now < self._next_over:
-                    break
-                self._next_over = time_now + _OVER_S
+            if not self._may_come(count + len(chosen)):
+                break
             chosen.append(first := next(iter(slow)))
             del slow[first]
         # Or another one takes its place.
