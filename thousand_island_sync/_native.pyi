@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import Any
 
 SOURCES: str
+taken: bool
 
 def bind(**things: Any) -> None: ...
 def classify(unknown: Any, quick: Any, /) -> None: ...
@@ -91,6 +92,47 @@ class Runner:
     _queue: Any
     def __init__(self, queue: Any, estimate: Any, /) -> None: ...
     def run_batch(self, worker: Any, /) -> None: ...
+
+class Client:
+    _id: Any
+    _sockname: Any
+    accepted_at: Any
+    acceptor_id: Any
+    closed: Any
+    env: Any
+    peer_address: Any
+    sock: Any
+    def __init__(
+        self, env: Any, sock: Any, peer_address: Any, acceptor_id: Any, accepted_at: Any, id: Any, /
+    ) -> None: ...
+
+class Closing:
+    _env: Any
+    _machine: Any
+    stream: Any
+    task: Any
+    def __init__(self, task: Any, stream: Any, machine: Any, env: Any, /) -> None: ...
+
+class Connection:
+    def run(self) -> int: ...
+    def receive(self) -> int: ...
+    def stay(self, timeout: Any, wanted: Any, /) -> Any: ...
+
+class Socket:
+    _reader: Any
+    _stream: Any
+    _writer: Any
+    def __init__(self, stream: Any, reader: Any, writer: Any, /) -> None: ...
+    def send(self, data: Any, flags: int = 0, *, timeout_ms: Any = ...) -> int: ...
+    def recv(self, length: int = 65536, flags: int = 0, *, timeout_ms: Any = ...) -> bytes: ...
+
+class TCPChannel:
+    _exposed: Any
+    _limited: Any
+    _receive_timeout: Any
+    _sock: Any
+    def __init__(self, sock: Any, /) -> None: ...
+    def wait_recv(self, length: int, timeout: float, /) -> bytes | None: ...
 
 class Machine:
     _env: Any
