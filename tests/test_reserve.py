@@ -14,7 +14,7 @@ from thousand_island_sync import Close, Handler
 from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._base.unread import unread_bytes
 from thousand_island_sync._connection import reserve
-from thousand_island_sync._connection.reserve import Peer, Reserve
+from thousand_island_sync._connection.reserve import Level, Peer, Reserve
 from thousand_island_sync._connection.states import ON_STOP, Stage
 from thousand_island_sync._stream import unsent_total
 
@@ -75,7 +75,7 @@ def test_the_others_are_heard_when_there_is_room_and_nothing_is_lost(crowd):
     for one in readers:
         one.join(60)
     assert not any(one.is_alive() for one in readers)
-    assert eventually(lambda: not (crowd.reserve.armed or crowd.reserve.busy))
+    assert eventually(lambda: crowd.reserve.level is Level.AT_REST)
     assert eventually(lambda: crowd.server.info().busy_threads == 0)
 
 
@@ -210,7 +210,7 @@ def test_callbacks_that_do_something_else_hold_nobody_back_for_long(serve, clien
             sock.sendall(b"b")
         assert eventually(server.connections)
         the_reserve = server.connections()[0]._inbox._link.env.reserve
-        assert eventually(lambda: the_reserve.armed)
+        assert eventually(lambda: the_reserve.level is Level.ARMED)
         for sock in [client(server) for _ in range(14)]:
             sock.sendall(b"s")
         assert eventually(lambda: sum(map(len, the_reserve._held.values())) == 22 - 14)
@@ -237,11 +237,12 @@ def test_a_stop_that_begins_while_it_is_held_back_ends_nobody_unheard(served_pai
         return True
 
     monkeypatch.setattr(Reserve, "holds", holds)
-    task.env.reserve.busy = True
+    task.env.reserve.level = Level.COUNTING
     try:
         assert task.machine.callbacks.heed(stream, False) is None
     finally:
-        task.env.reserve.busy = task.deaf = False
+        task.deaf = False
+        task.env.reserve.level = Level.AT_REST
         task.env.stage = Stage.SERVING
 
 
@@ -333,7 +334,8 @@ class Crowd:
 
     def run(self, task):
         """What its step does: it is held back, or its callback waits in a send."""
-        if not (self.reserve.busy and self.reserve.holds(task, self.streams[task], False)):
+        at_rest = self.reserve.level is Level.AT_REST
+        if at_rest or not self.reserve.holds(task, self.streams[task], False):
             self.reserve.begins_to_wait(task)
             self.inside.append(task)
 
@@ -503,7 +505,9 @@ def test_nobody_is_held_back_for_good(steps):
     reserve.queued = lambda task: task.peer is Peer.SLOW
 
     def steps_again(task):
-        holds = the_reserve.busy and the_reserve.holds(task, streams[task], False)
+        holds = the_reserve.level is not Level.AT_REST and the_reserve.holds(
+            task, streams[task], False
+        )
         inside.discard(task)
         (back.add if holds else back.discard)(task)
         if not holds and task in the_reserve._inside:
@@ -517,7 +521,7 @@ def test_nobody_is_held_back_for_good(steps):
             elif step == "waits" and task not in back:
                 the_reserve.begins_to_wait(task)
                 inside.add(task)
-            elif step == "parks" and the_reserve.busy:
+            elif step == "parks" and the_reserve.level is not Level.AT_REST:
                 assert the_reserve.holds(task, streams[task], True) is (task in back)
                 if task not in back:
                     inside.discard(task)
@@ -542,7 +546,6 @@ def test_nobody_is_held_back_for_good(steps):
             while log:
                 steps_again(log.pop())
         assert not back
-        assert not the_reserve.armed
-        assert not the_reserve.busy
+        assert the_reserve.level is Level.AT_REST
     finally:
         reserve.peer_of, reserve.queued = before

@@ -6,6 +6,8 @@ import pytest
 
 from thousand_island_sync import Handler
 from thousand_island_sync._base.sigpipe import DONTWAIT, NOSIGNAL
+from thousand_island_sync._connection import reserve
+from thousand_island_sync._connection.reserve import Level
 from thousand_island_sync._connection.states import (
     LAST_CALLBACK,
     ON_DRAIN,
@@ -84,3 +86,29 @@ def test_flags_keep_nothing_and_who_must_not_wait_returns(limited, all_of_it):
     assert no_room(limited, all_of_it, other) is not NoRoom.KEEP
     assert no_room(limited, all_of_it, DONTWAIT) is NoRoom.RETURN
     assert no_room(limited, all_of_it, DONTWAIT | other) is NoRoom.RETURN
+
+
+# ---- threads that are kept for those who read ------------------------------------------------
+
+
+@pytest.mark.parametrize("level", Level)
+def test_what_is_found_leads_to_the_level_that_fits(level):
+    half = reserve.ON_HALF.get(level, level)
+    assert half is Level.ARMED
+    over = reserve.ON_CROWD_OVER.get(half, half)
+    assert over is Level.COUNTING
+    assert reserve.ON_NOBODY.get(over, over) is Level.AT_REST
+
+
+def test_who_is_armed_stays_so_until_the_crowd_is_over():
+    for found in (reserve.ON_SOMEBODY, reserve.ON_NOBODY, reserve.ON_HALF):
+        assert Level.ARMED not in found
+
+
+def test_the_first_one_is_counted_and_the_last_one_ends_it():
+    kept, task = reserve.Reserve(64, lambda: 0.0), type("Task", (), {"alert": False})()
+    assert kept.level is Level.AT_REST
+    kept.begins_to_wait(task)
+    assert kept.level is Level.COUNTING
+    assert not kept.leaves(task)
+    assert kept.level is Level.AT_REST

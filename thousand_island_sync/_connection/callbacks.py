@@ -32,6 +32,7 @@ from ..socket import Socket
 from .environment import Environment
 from .frames import NO_FRAME, Frames
 from .mailbox import Call
+from .reserve import AT_REST
 from .result_error import result_error
 from .served import Served, tell_arrival
 from .states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, LAST_CALLBACK, Cause
@@ -276,7 +277,7 @@ class Callbacks(PythonCallbacks):
         ends, if it does (a stop runs anew who is held back). `parks`: nothing will be delivered."""
         whose, unsent = self._whose, stream.writer.buffer
         reserve = whose.env.reserve
-        held_back = reserve.busy and (
+        held_back = reserve.level is not AT_REST and (
             reserve.leaves(whose) if paused else reserve.holds(whose, stream, parks)
         )
         was_deaf = whose.deaf

@@ -26,6 +26,7 @@ from ..socket import Socket
 from .callbacks import Callbacks
 from .environment import Environment
 from .linger import MOST_BYTES, Linger
+from .reserve import AT_REST
 from .served import Served
 from .states import (
     BY_HANDLER,
@@ -102,7 +103,7 @@ class Closing(PythonClosing):
     def go_on(self) -> int:
         """After the last callback: over, once nothing waits to go out any more; a verdict."""
         task, machine = self.task, self._machine
-        if self._env.reserve.busy:
+        if self._env.reserve.level is not AT_REST:
             self._env.reserve.leaves(task)
         if self.stream.writer.buffer is not None and self._sends_what_waits():
             return PARK

@@ -35,7 +35,7 @@ from .drain import Drain
 from .environment import Environment
 from .handshake import Handshake, no_room_error
 from .pause import Pause, take_resume
-from .reserve import looks_himself
+from .reserve import ARMED, AT_REST, looks_himself
 from .served import Served
 from .states import (
     BY_PEER,
@@ -233,9 +233,8 @@ class Machine(PythonMachine):
 
     def _nothing_left(self) -> int:
         """All that has arrived was delivered."""
-        serving = self._env.stage is SERVING
-        verdict = None if serving else Drain.found_nothing(self._task, self)
-        if verdict is not None:
+        drains = self._env.stage is not SERVING
+        if drains and (verdict := Drain.found_nothing(self._task, self)) is not None:
             return verdict
         if self.mail_waits():
             return self._go_on(False)
@@ -337,12 +336,13 @@ class Machine(PythonMachine):
         task.deadline = self.callbacks.deadline
         if not task.deaf:
             return AGAIN if was_deaf else PARK  # what has come is unread yet
-        if self._env.reserve.armed:
+        if self._env.reserve.level is ARMED:
             task.deadline = min(task.deadline, self._env.times.real() + looks_himself(task.fd))
         return PARK
 
     def _heed(self, parks: bool = False) -> Cause | None:
-        idle = self.stream.writer.buffer is None and not (self._env.reserve.busy or self._task.deaf)
+        held = self._task.deaf or self.stream.writer.buffer is not None
+        idle = self._env.reserve.level is AT_REST and not held
         return None if idle else self.callbacks.heed(self.stream, self.pause is not None, parks)
 
     # ---- the way in -----------------------------------------------------------
@@ -363,7 +363,7 @@ class Machine(PythonMachine):
         self.handshake = None
         self.state = RUNNING
         env = self._env
-        if env.stage is not SERVING or env.reserve.armed:
+        if env.stage is not SERVING or env.reserve.level is ARMED:
             task.alert = True
         if task.alert or self.callbacks.named(name) is not None:
             verdict = self._settle(self.callbacks.run(name, self.socket))

@@ -47,6 +47,7 @@ from socket import socket
 from typing import Any, Protocol
 
 from .._base.clock import FOREVER, Clock
+from .._base.fast_enum import FastEnum
 from .._base.locks import lock
 from .._base.queued import queued
 from .._scheduler.task import Task
@@ -95,6 +96,25 @@ class Peer(Enum):
     SLOW = "it leaves bytes in the kernel's buffer"
 
 
+class Level(FastEnum):
+    """What there is to do, by how many callbacks wait in sends."""
+
+    AT_REST = "nothing"
+    COUNTING = "somebody waits: it is noted who, and until when that counts"
+    ARMED = "half of the pool waits: threads go by what peers have taken"
+
+
+AT_REST, COUNTING, ARMED = Level.AT_REST, Level.COUNTING, Level.ARMED
+
+#: What is found, with the lock: level before -> level after. Where nothing is said, it stays.
+#: A callback holds a thread; none does.
+ON_SOMEBODY: dict[Level, Level] = {AT_REST: COUNTING}
+ON_NOBODY: dict[Level, Level] = {COUNTING: AT_REST}
+#: Half of the pool waits in sends; no more than a quarter does, and nobody is held back.
+ON_HALF: dict[Level, Level] = {AT_REST: ARMED, COUNTING: ARMED}
+ON_CROWD_OVER: dict[Level, Level] = {ARMED: COUNTING}
+
+
 def looks_himself(number: int) -> float:
     """Seconds after which the one with this number does."""
     return _LOOKS_HIMSELF_S * (1 + number % 64 / 64)
@@ -122,8 +142,7 @@ class Reserve:
         clock: gives seconds.
 
     Attributes:
-        busy: there is anything to do at the steps of connections.
-        armed: what is ready goes by what its peer has taken.
+        level: what there is to do; steps of connections go by it, without the lock.
         everybody: gives all tasks there are.
         start: calls the target of a timer in time.
     """
@@ -144,9 +163,8 @@ class Reserve:
         "_next_over",
         "_oldest_next",
         "_to_look_at",
-        "armed",
-        "busy",
         "everybody",
+        "level",
         "start",
     )
 
@@ -163,7 +181,8 @@ class Reserve:
         self._to_look_at: list[tuple[HeldBack, socket]] = []
         self._looks, self._next_look = 0, -FOREVER
         self._next_more = self._next_over = 0.0
-        self.armed = self.busy = self._oldest_next = False
+        self.level: Level = AT_REST
+        self._oldest_next = False
         self.everybody: Callable[[], Iterable[Task]] = tuple
         self.start: Callable[[Timer], None] = _start_nothing
 
@@ -172,15 +191,18 @@ class Reserve:
         task.alert = True  # its next step tells that this is over
         with self._lock:
             self._inside[task] = FOREVER
-            self.busy = True
             half = self._limits[Peer.SLOW]
-            begins = not self.armed and len(self._inside) >= half >= _LEAST_HALF
-            self.armed = self.armed or begins
+            begins = len(self._inside) >= half >= _LEAST_HALF and self._move(ON_HALF)
             chosen = self._choose()
         if begins:
             for one in self.everybody():
                 one.alert = True
         self._call(*chosen)
+
+    def _move(self, moves: dict[Level, Level]) -> bool:
+        """With the lock. Whether that changed it."""
+        before, self.level = self.level, moves.get(self.level, self.level)
+        return self.level is not before
 
     def holds(self, task: HeldBack, stream: Duplex, parks: bool) -> bool:
         """Whether nothing may be delivered to it now. Thread: its owner's, between callbacks.
@@ -191,8 +213,8 @@ class Reserve:
             parks: nothing is about to be.
         """
         if parks:
-            return self._is_held(task) if self.armed else self.leaves(task)
-        if not self.armed or task.hung_up or task.stopping:
+            return self._is_held(task) if self.level is ARMED else self.leaves(task)
+        if self.level is not ARMED or task.hung_up or task.stopping:
             return self.leaves(task)
         peer = peer_of(stream)
         if peer is not Peer.READS:
@@ -264,7 +286,7 @@ class Reserve:
         """With the lock: for whom there is room by now; and the next look, if it has no timer."""
         chosen: list[HeldBack] = []
         new, slow, time_now = self._held[Peer.NEW], self._held[Peer.SLOW], self._clock()
-        if self.armed:
+        if self.level is ARMED:
             self._count_no_more(time_now)
         count, called = len(self._inside), len(self._called)
         if not (new or slow):
@@ -286,9 +308,10 @@ class Reserve:
         # Or another one takes its place.
         self._inside.update(dict.fromkeys(chosen, time_now + _COUNTS_S))
         self._called.update(chosen)
-        if self.armed and not (new or slow) and count <= self._limits[Peer.SLOW] // 2:
-            self.armed, self._more, self._to_look_at = False, 0, []
-        self.busy = self.armed or len(self._inside) > 0
+        few = not (new or slow) and count <= self._limits[Peer.SLOW] // 2
+        if few and self._move(ON_CROWD_OVER):
+            self._more, self._to_look_at = 0, []
+        self._move(ON_SOMEBODY if self._inside else ON_NOBODY)
         timer = None
         concerns = new or slow or self._called or self._missed
         if concerns and time_now >= self._next_look + _LOST_S:
@@ -340,6 +363,6 @@ class Reserve:
         """What does not hold."""
         with self._lock:
             held = sum(map(len, self._held.values()))
-            if held and not (self.armed and self._inside):
+            if held and not (self.level is ARMED and self._inside):
                 return [f"{held} connections are held back, and no callback holds a thread"]
         return []
