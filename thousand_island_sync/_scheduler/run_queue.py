@@ -291,10 +291,10 @@ class RunQueue(RunQueueCore):
                 task.hung_up = task.alert = True
                 if bits & REFUSED:
                     task.unwatched(self._registrations.refusal(task))
-            if task.ownership != PARKED:
+            if task.ownership:  # not PARKED
                 task.ownership = MARKED  # its thread may have looked already: it runs again
             elif bits != write or task.wants_write:  # else it is room that nobody waits for
-                task.ownership = OWNED
+                task.ownership = 1  # OWNED
                 ready.append(task)
                 found = fd
         alone = found == self._last_found and found >= 0 and len(events) == 1
@@ -336,11 +336,11 @@ class RunQueue(RunQueueCore):
         parked, ready, rearm = worker.parked, self._ready, self._poller.needs_rearm
         while parked:
             task = parked.popleft()
-            if task.ownership == MARKED:
+            if task.ownership == 2:  # MARKED
                 ready.append(task)
                 continue
             # A mark that comes from now on finds it parked, and puts it into the queue.
-            task.ownership = PARKED
+            task.ownership = 0  # PARKED
             if rearm or not task.attached or task.deadline < task.timer_at:
                 self._await(task)
 

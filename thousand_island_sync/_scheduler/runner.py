@@ -12,7 +12,6 @@ from .._base.compiled import native
 from .blocking_estimate import BlockingEstimate
 from .errands import Errands
 from .run_queue import RunQueue
-from .states import OWNED
 from .task import AGAIN, Task
 from .worker import Worker
 
@@ -133,7 +132,7 @@ class Runner(RunnerCore):
                 task = take()
             except IndexError:  # another thread was quicker
                 break
-            task.ownership = OWNED  # a mark that comes from now on has it run again
+            task.ownership = 1  # OWNED: a mark that comes from now on has it run again
             worker.task = task
             worker.turn = turn = worker.turn + 1
             if turn & mask and not task.classified.blocks:

@@ -14,7 +14,9 @@ Rule 2: who marks has the lock, and finds it owned. Who begins a run has no lock
 owns the task, so whatever is written beside it is a mark. If the mark comes first, the run that
 begins sees what it was for; if it comes second, the task is run again.
 
-They are numbers, as verdicts are: the C has them in a field of its own (native/scheduler.h).
+They are numbers, as verdicts are: the C has them in a field of its own (native/scheduler.h), and
+what a message pays for in Python spells them, since a global costs more. Tests hold all three to
+the table.
 """
 
 from __future__ import annotations
