@@ -22,7 +22,10 @@ static PyObject *receive(Task *task, PyObject *source) {
         }
         return data;
     }
-    return receive_from((int)task->fd, CHUNK, MSG_DONTWAIT); /* its owner closes it: this thread */
+    int fd; /* its owner closes it: this thread */
+    if (number_of(GET((PyObject *)task, Task, fd), &fd) < 0)
+        return NULL;
+    return receive_from(fd, CHUNK, MSG_DONTWAIT);
 }
 
 /* `handle_data` in the connection's context. */

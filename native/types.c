@@ -34,7 +34,7 @@ static int Task_init(Task *self, PyObject *args, PyObject *names) {
     if (takes_so_many((PyObject *)self, args, names, 1) < 0 ||
         whole(PyTuple_GET_ITEM(args, 0), &fd) < 0)
         return -1;
-    self->fd = fd;
+    set(&self->fd, PyTuple_GET_ITEM(args, 0));
     set(&self->write_edges, Py_True);
     self->deadline = self->timer_at = Py_HUGE_VAL;
     set(&self->alert, Py_False);

@@ -12,7 +12,6 @@ import errno
 import logging
 import threading
 from collections.abc import Callable
-from types import MethodType
 from typing import Any, ClassVar
 
 from .. import events
@@ -38,7 +37,6 @@ from .served import Served, tell_arrival
 from .states import BY_HANDLER, BY_PEER, BY_SHUTDOWN, LAST_CALLBACK, Cause
 
 _log = logging.getLogger("thousand_island_sync")
-_NOTHING = contextvars.Context()
 
 #: What a callback returned -> why its connection ends. (`None` and `Continue` go on,
 #: `SwitchTransport` begins another handshake, all else is the handler's error.)
@@ -117,9 +115,8 @@ class Callbacks(PythonCallbacks):
 
     __slots__ = ("_handler", "_reader")
 
-    #: Others in `testing.call`: each frame is written down, and so are callbacks that do nothing.
+    #: Others in `testing.call`: each frame is written down.
     frames_cls: ClassVar[type[Frames]] = Frames
-    idle: ClassVar[frozenset[object]] = IDLE
     _handler: Handler
     _reader: Reader
 
@@ -148,7 +145,8 @@ class Callbacks(PythonCallbacks):
 
     def calls(self, handler: Handler, or_makes: bool = False) -> bool:
         """Whether it is this one; `or_makes`: or is being made, and so may be. Thread: any."""
-        return getattr(self, "_handler", handler if or_makes else None) is handler
+        known = getattr(self, "_handler", None)
+        return known is handler or (or_makes and known is None and self._whose is not None)
 
     def data(self, data: Any, socket: Socket) -> object:
         """`handle_data`, which is looked up each time: it may be set anew. What it returns, or
@@ -203,21 +201,16 @@ class Callbacks(PythonCallbacks):
             return False
         return error.errno != errno.EBADF  # a socket that was closed here
 
-    def named(self, name: str) -> Callable[..., Any] | None:
+    def named(self, name: str, idle: frozenset[object] = IDLE) -> Callable[..., Any] | None:
         """A callback; `None`: it does nothing, as the handler has not said what."""
-        found: Callable[..., Any] = getattr(self._handler, name)
-        return None if type(found) is MethodType and found.__func__ in self.idle else found
+        found: Any = getattr(self._handler, name)
+        try:
+            return None if found.__func__ in idle else found
+        except AttributeError:  # set on the handler, and no method
+            return found  # type: ignore[no-any-return]
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
         return self._context.run(callback, *arguments)
-
-    def forget(self) -> None:
-        """The handler perhaps leads back to its connection. In such circles a hundred short
-        connections were garbage of the collector's for each of its rounds: now the last one who
-        holds any of it frees it all."""
-        self._handler = self._whose = self._reader = None  # type: ignore[assignment]
-        self._receiver = self.frames = None  # type: ignore[assignment]
-        self._context = _NOTHING
 
     # ---- what has arrived ---------------------------------------------------------
 

@@ -115,7 +115,8 @@ class Closing(PythonClosing):
         if end is not None:
             callbacks.last("handle_end", end, machine.socket)
         machine.state = CLOSED
-        self._env.census.ended(task)
+        ended = self._env.census.ended
+        ended(task)
         return machine.over()
 
     def _seen_as(self, cause: Cause, reason: Any) -> tuple[Cause, Any]:
@@ -250,7 +251,8 @@ class Closing(PythonClosing):
                     pool.replace(task, Linger(rest, pool, self._env.times.real))
                     return
                 read_away(sock, MOST_BYTES)
-        pool.forget(task)
+        forget = pool.forget
+        forget(task)
         stream.close_descriptor(quiet)
 
     def refuse(self, error: BaseException) -> None:

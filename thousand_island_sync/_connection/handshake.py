@@ -29,6 +29,7 @@ class Steps(Protocol):
     """What a handshake tells the machine that it belongs to."""
 
     handshake: Handshake | None
+    short_proves: bool
     socket: Socket
     state: State
     stream: Duplex
@@ -79,13 +80,15 @@ class Handshake:
             Closing(whose, machine.stream, machine, env).refuse(error)
             return machine.over()
         machine.state = HANDSHAKING
-        env.census.opened(whose)
+        opened = env.census.opened
+        opened(whose)
         if events.handler_start.receivers:
             callbacks.tell_start()
-        if channel.kernel_waits and not whose.alert and not events.socket_handshake.receivers:
+        if machine.short_proves and not whose.alert and not events.socket_handshake.receivers:
             try:
                 if channel.handshake():
-                    callbacks.count_from(env.clock())
+                    clock = env.clock
+                    callbacks.count_from(clock())
                     return machine.call_then_receive("handle_connection")
             except HandshakeError as error:
                 return cls(whose, machine, env.times.real())._failed(error)
@@ -270,6 +273,10 @@ class Handshake:
     def _took(self) -> int:
         """Nanoseconds so far."""
         return int((self._whose.env.times.real() - self._began) * 1e9)
+
+
+#: As `Handshake.begin`.
+begin = Handshake.begin
 
 
 def no_room_error(peer: str, error: OSError) -> SocketError:

@@ -33,7 +33,7 @@ from .callbacks import Callbacks, End, Outcome
 from .closing import Closing
 from .drain import Drain
 from .environment import Environment
-from .handshake import Handshake, no_room_error
+from .handshake import Handshake, begin, no_room_error
 from .pause import Pause, take_resume
 from .reserve import ARMED, AT_REST, looks_himself
 from .served import Served
@@ -67,16 +67,10 @@ class PythonMachine:
     )
 
     def __init__(
-        self,
-        task: Served,
-        env: Environment,
-        transport: Transport,
-        callbacks: Callbacks,
-        state: State,
-        /,
+        self, task: Served, env: Environment, transport: Any, callbacks: Callbacks, state: State, /
     ) -> None:
-        self._task, self._env, self._transport = task, env, transport
-        self.callbacks = callbacks
+        self._task, self._env, self.callbacks = task, env, callbacks
+        self._transport: Transport = transport
         self.state = state
         self._eof_told = False
         self.drain: Drain | None = None
@@ -95,8 +89,7 @@ class Machine(PythonMachine):
     Args:
         task: the connection, as the scheduler knows it.
         env, transport: what the connections of its run share, and what it was accepted on.
-        callbacks: its handler's.
-        state: `NEW`.
+        callbacks, state: its handler's; `NEW`.
 
     Attributes:
         short_proves: a receive of less than was asked for proves that there is no more.
@@ -107,7 +100,6 @@ class Machine(PythonMachine):
     __slots__ = ()
 
     callbacks_cls: ClassVar[type[Callbacks]] = Callbacks
-    closing_cls: ClassVar[type[Closing]] = Closing
 
     @property
     def listens(self) -> bool:
@@ -173,11 +165,11 @@ class Machine(PythonMachine):
         if task.known_inbox is not None:
             take_resume(task, self)
         if self.state is NEW:
-            return Handshake.begin(task, self, self._transport)
+            return begin(task, self, self._transport)
         if self.no_room is not None:
             return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
         if self.state is CLOSING:
-            return self.closing_cls(task, self.stream, self, env).go_on()
+            return self.closing().go_on()
         if self.handshake is not None:
             return self.handshake.step()
         # Cleared before looking: what is left from now on sets it again.
@@ -383,18 +375,26 @@ class Machine(PythonMachine):
             verdict = Drain.before_shutdown(self._task, self, reason is not None)
             if verdict is not None:
                 return verdict
-        env = self._env
-        return self.closing_cls(self._task, self.stream, self, env).begin(cause, reason, told)
+        return self.closing().begin(cause, reason, told)
+
+    def closing(self, kind: type[Closing] = Closing) -> Closing:
+        return kind(self._task, self.stream, self, self._env)
 
     def over(self) -> int:
-        """The socket, and perhaps the handler, lead back to here."""
+        """The socket, and perhaps the handler, lead to the task; nothing leads from there to here
+        any more. In such circles a hundred short connections were one round of the collector's."""
         self.state = CLOSED
-        self.callbacks.forget()
         task: Served | None = self._task
-        if task is not None and task.known_inbox is not None:
-            task.close_inbox()
         stream: Duplex | None = self.stream
         if stream is not None:
             stream.take_apart()
-        self.socket = self.stream = self.source = self.handshake = self.pause = self._task = _NONE
+        self.handshake = self.pause = _NONE
+        if task is not None:
+            if task.known_inbox is not None:
+                task.close_inbox()
+            task.machine = OVER
         return DONE
+
+
+#: What has ended has this one: there is nothing to run.
+OVER = Machine(_NONE, _NONE, _NONE, Callbacks(_NONE, _NONE, _NONE, 0.0), CLOSED)

@@ -23,6 +23,7 @@ class Served(Owner, Protocol):
     hung_up: bool
     no_sample: bool
     reads: bool
+    machine: Any
     wants_write: bool
     write_edges: bool
 

@@ -23,6 +23,7 @@ from .._stream.states import CLOSED_HERE, CUT
 from .._stream.writer import Writer
 from ..transports.base import Transport
 from .client import Client, next_serial
+from .closing import Closing
 from .environment import Environment
 from .inbox import Inbox, making
 from .machine import Machine
@@ -31,6 +32,7 @@ from .states import APART, BY_SHUTDOWN, CLOSED, CLOSING, NEW, PARKED, STOPPING, 
 #: Steps of a stay after which it is measured whether callbacks still block.
 STAY_STEPS = 256
 _DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
+_begin = Task.__init__  # found once
 #: Never set.
 _a_moment = threading.Event()
 
@@ -113,12 +115,13 @@ class ConnectionTask(PythonConnection, Task):
         peer_address: Any,
         acceptor_id: int,
     ) -> None:
-        Task.__init__(self, sock.fileno())
-        self.client = Client(env, sock, peer_address, acceptor_id, env.times.real(), next_serial())
+        _begin(self, sock.fileno())
+        real, new_context = env.times.real, env.handlers.new_context
+        self.client = Client(env, sock, peer_address, acceptor_id, real(), next_serial())
         self.deaf = False
         self.known_inbox: Inbox | None = None
-        cls, context = self.machine_cls, env.handlers.new_context()
-        callbacks = cls.callbacks_cls(self, env.clock, context, env.limits.read_timeout)
+        cls = self.machine_cls
+        callbacks = cls.callbacks_cls(self, env.clock, new_context(), env.limits.read_timeout)
         self.machine = cls(self, env, transport, callbacks, NEW)
 
     # ---- what the scheduler asks ----------------------------------------------
@@ -132,7 +135,7 @@ class ConnectionTask(PythonConnection, Task):
         """A bug of ours: lets go of everything, without callbacks."""
         self.close_inbox()
         machine = self.machine
-        machine.closing_cls(self, machine.stream, machine, self.env).break_off()
+        Closing(self, machine.stream, machine, self.env).break_off()
         self.machine.over()
 
     def unwatched(self, error: OSError) -> None:
@@ -260,7 +263,7 @@ class ConnectionTask(PythonConnection, Task):
             if not going_out and not stream.is_inside():  # else it goes when the callback returns
                 machine = self.machine
                 is_shown = machine.callbacks.named("handle_end") is not None
-                machine.closing_cls(self, stream, machine, self.env).let_go(is_shown)
+                machine.closing().let_go(is_shown)
             return
         if going_out:
             self.end_from_outside()  # what waits goes first

@@ -100,7 +100,8 @@ class Admission:
             sock.settimeout(None)
         address = addresses.sharing_host(address)
         # Asked after the accept: who connects after a reload has its options.
-        return self._connection_cls(self._env, self._transport.current, sock, address, acceptor_id)
+        cls = self._connection_cls
+        return cls(self._env, self._transport.current, sock, address, acceptor_id)
 
     def runs(self, connection: ConnectionTask) -> bool:
         """Whether it was handed over, and has not ended."""

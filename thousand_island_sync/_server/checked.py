@@ -116,7 +116,9 @@ class _CheckedMachine(Machine):
     __slots__ = ()
 
     callbacks_cls = _CheckedCallbacks
-    closing_cls = _CheckedClosing
+
+    def closing(self, kind: type[Closing] = _CheckedClosing) -> Closing:
+        return super().closing(kind)
 
     @property
     def state(self) -> State:

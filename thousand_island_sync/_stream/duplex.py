@@ -174,8 +174,9 @@ class Duplex(PythonDuplex):
     def take_apart(self) -> None:
         """The directions lead back to here: in such a circle they would be garbage of the
         collector's. Thread: the owner's, at the end."""
-        if self.writer.buffer is not None:
-            self.writer.buffer.let_go()
+        writer: Writer | None = self.writer
+        if writer is not None and writer.buffer is not None:
+            writer.buffer.let_go()
         self.reader = self.writer = None  # type: ignore[assignment]
 
     # ---- times ----------------------------------------------------------------

@@ -264,18 +264,23 @@ class _Frames(Frames):
         super().__init__(whose, _Noting(handler, whose.record), reader, clock)  # type: ignore[arg-type]
 
 
+#: Any other callback that does nothing has run, too.
+_IDLE: frozenset[object] = frozenset({Handler.handle_drain})
+
+
 class _Callbacks(Callbacks):
     """Writes down what is called; logs nothing."""
 
     __slots__ = ("_record",)
-
-    idle = frozenset({Handler.handle_drain})  # any other that does nothing has run, too
 
     frames_cls = _Frames
 
     def __init__(self, whose: Any, *given: Any) -> None:
         super().__init__(whose, *given)
         self._record: Record = whose.record
+
+    def named(self, name: str, idle: frozenset[object] = _IDLE) -> Callable[..., Any] | None:
+        return super().named(name, idle)
 
     def data(self, data: Any, socket: Socket) -> object:
         whole = super().data
@@ -315,7 +320,9 @@ class _Machine(Machine):
     __slots__ = ()
 
     callbacks_cls = _Callbacks
-    closing_cls = _Closing
+
+    def closing(self, kind: type[Closing] = _Closing) -> Closing:
+        return super().closing(kind)
 
 
 class _Client(Client):
