@@ -215,6 +215,19 @@ def test_those_of_the_process_are_held_in_their_order_and_renewed(found):
     assert (done.stdout, done.stderr) == ("[] False\n", "")
 
 
+def test_a_module_imported_in_the_middle_of_a_fork_gets_a_lock_that_is_not_released(
+    found, monkeypatch
+):
+    known = dict(locks.of_process)
+    known.pop("systemd", None)
+    monkeypatch.setattr(locks, "of_process", known)
+    locks.hold_those_of_process()
+    late = locks.process_lock("systemd")
+    locks.release_those_of_process()
+    assert not any(locks.owns(one) for one in [late, *known.values()])
+    assert found == []
+
+
 PLAIN = """
 import threading
 from thousand_island_sync import events

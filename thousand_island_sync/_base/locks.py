@@ -190,6 +190,8 @@ def every() -> list[Any]:
 
 # ---- over a fork ----------------------------------------------------------------
 
+_over_a_fork: list[Any] = []
+
 
 def hold_those_of_process() -> None:
     """Before a fork: nobody else has one over it. Thread: the one that forks, which gives them
@@ -197,17 +199,18 @@ def hold_those_of_process() -> None:
     for name in ORDER:
         if name in of_process:
             of_process[name].acquire()
+            _over_a_fork.append(of_process[name])
 
 
 def release_those_of_process() -> None:
-    """After a fork, in the parent."""
-    for name in reversed(ORDER):
-        if name in of_process:
-            of_process[name].release()
+    """After a fork, in the parent: those that were taken, for an import may have made another."""
+    while _over_a_fork:
+        _over_a_fork.pop().release()
 
 
 def renew_every() -> None:
     """In a forked child: none is held, whoever held it. Thread: its only one."""
+    _over_a_fork.clear()
     for made in every():
         renew(made)
     hold_none()
