@@ -55,9 +55,14 @@ PyObject *document(PyObject *Py_UNUSED(module), PyObject *arguments) {
         return NULL;
     }
     PyMethodDef *method = ((PyMethodDescrObject *)found)->d_method;
-    char *kept = PyMem_RawMalloc(strlen(method->ml_doc) + strlen(text) + 1); /* for good */
-    if (kept != NULL)
-        method->ml_doc = strcat(strcpy(kept, method->ml_doc), text);
+    const char *end = method->ml_doc == NULL ? NULL : strstr(method->ml_doc, "\n--\n\n");
+    size_t head = end == NULL ? 0 : (size_t)(end - method->ml_doc) + 5;
+    char *kept = PyMem_RawMalloc(head + strlen(text) + 1); /* for good */
+    if (kept != NULL) {
+        memcpy(kept, method->ml_doc, head);
+        strcpy(kept + head, text);
+        method->ml_doc = kept;
+    }
     Py_DECREF(found);
     if (kept == NULL)
         return PyErr_NoMemory();

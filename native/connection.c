@@ -229,7 +229,6 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
         *outcome = ended(PyObject_CallMethodNoArgs(self, native->name.nothing_there), false);
         return true;
     }
-    PyObject *clock = GET(parts->callbacks, Callbacks, _clock);
     double began, over;
     int some = PyObject_IsTrue(data);
     if (some < 0)
@@ -238,7 +237,7 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
         *outcome = ended(PyObject_CallMethodOneArg(self, native->name.came_early, data), true);
         goto out;
     }
-    if (read_clock(clock, &began) < 0 || (verdict = received(parts, data, true)) == NULL)
+    if (read_clock(GET(parts->callbacks, Callbacks, _clock), &began) < 0 || (verdict = received(parts, data, true)) == NULL)
         goto out;
     if (!PyLong_CheckExact(verdict) || PyLong_AsLong(verdict) != PARK || task->alert != Py_False) {
         *outcome = ended(Py_NewRef(verdict), true);

@@ -48,10 +48,12 @@ PyObject *socket_received(PyObject *socket, PyObject *data, Py_ssize_t size) {
     PyObject *reader = reader_of(socket);
     if (reader == NULL)
         return NULL;
-    if (IS(reader, Reader, buffer, Py_None))
-        return count(reader, size) < 0 ? NULL : Py_NewRef(data);
+    PyObject *whole = NULL;
     Py_INCREF(reader);
-    PyObject *whole = PyObject_CallMethodOneArg(reader, native->name.received, data);
+    if (!IS(reader, Reader, buffer, Py_None))
+        whole = PyObject_CallMethodOneArg(reader, native->name.received, data);
+    else if (count(reader, size) == 0)
+        whole = Py_NewRef(data);
     Py_DECREF(reader);
     return whole;
 }
@@ -142,8 +144,10 @@ static PyObject *ask(PyObject *whom, PyObject *method, PyObject *const *args, Py
                      PyObject *names) {
     PyObject *all[6] = {whom};
     Py_ssize_t words = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (count > 2 || count + words > 5)
+    if (count > 2)
         return PyErr_Format(PyExc_TypeError, "%U() takes at most 2 positional arguments", method);
+    if (count + words > 5)
+        return PyErr_Format(PyExc_TypeError, "%U() takes at most 3 arguments", method);
     for (Py_ssize_t index = 0; index < count + words; index++)
         all[index + 1] = args[index];
     return whom == NULL ? NULL : PyObject_VectorcallMethod(method, all, count + 1, names);
@@ -268,14 +272,20 @@ static PyObject *socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t c
 
 /* Waits in the kernel, whose time limit is this one already. */
 static PyObject *channel_wait_recv(PyObject *self, PyObject *const *args, Py_ssize_t count) {
-    double limit, known;
-    int fd, asked;
+    double limit = 0, known = 0;
+    int fd, asked = -1;
     if (count != 2)
         return PyErr_Format(PyExc_TypeError, "wait_recv takes length and timeout");
-    if (number_of(args[0], &asked) < 0 || seconds_of(args[1], &limit) < 0 ||
-        seconds_of(GET(self, TCPChannel, _receive_timeout), &known) < 0)
+    PyObject *sock = GET(self, TCPChannel, _sock);
+    if (sock == NULL)
         return NULL;
-    if (limit != known || asked < 0 || asked > CHUNK) {
+    if (PyLong_Check(args[0]) && PyFloat_CheckExact(args[1]) &&
+        (number_of(args[0], &asked) < 0 || seconds_of(args[1], &limit) < 0))
+        PyErr_Clear();
+    if (seconds_of(GET(self, TCPChannel, _receive_timeout), &known) < 0)
+        return NULL;
+    if (limit != known || asked < 0 || asked > CHUNK ||
+        !Py_IS_TYPE(*SLOT(self, TCPChannel, _sock), native->socket_type)) {
         PyObject *arguments[] = {self, args[0], args[1]};
         return PyObject_VectorcallMethod(native->name.wait_anew, arguments, 3, NULL);
     }
@@ -298,8 +308,8 @@ static PyMethodDef TCPChannel_methods[] = {
 };
 
 #define Self Socket
-PLAIN_TYPE(Socket, DOES(Socket))
+PLAIN_TYPE(Socket, DOES(Socket){Py_tp_doc, "Socket(stream, reader, writer, /)\n--\n\n"},)
 #undef Self
 #define Self TCPChannel
-PLAIN_TYPE(TCPChannel, DOES(TCPChannel))
+PLAIN_TYPE(TCPChannel, DOES(TCPChannel){Py_tp_doc, "TCPChannel(sock, /)\n--\n\n"},)
 #undef Self

@@ -100,6 +100,30 @@ def test_what_was_compiled_for_another_version_is_told_of_and_not_used(differs, 
     assert "install again, from the same source" in done.stderr
 
 
+OTHER_NUMBERS = """
+import importlib.util, sys
+name = "thousand_island_sync._native"
+spec = importlib.util.spec_from_file_location(name, sys.argv[1])
+module = sys.modules[name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.CHUNK = 1
+import thousand_island_sync
+"""
+
+
+@in_c_only
+def test_types_in_c_that_work_on_nothing_are_no_server():
+    """The package alone was copied, beside an older module: its connections would all end."""
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_NUMBERS, compiled.native.__file__],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "ImportError: thousand_island_sync: the compiled module does not fit" in done.stderr
+    assert "install again, from the same source" in done.stderr
+
+
 TWICE = """
 import sys
 import thousand_island_sync

@@ -167,5 +167,6 @@ def test_what_snapshots_are_made_of_is_there_before_anybody_can_ask_for_one():
         "from thousand_island_sync import Handler, ThousandIsland\n"
         "ThousandIsland(handler_cls=Handler, port=0)\n"
         "assert 'thousand_island_sync._server.info' in sys.modules\n"
-        "assert 'thousand_island_sync._stream.stats' in sys.modules"
+        "assert 'thousand_island_sync._stream.stats' in sys.modules\n"
+        "assert 'thousand_island_sync._stream.raw_file' in sys.modules"
     )

@@ -9,6 +9,7 @@ import pytest
 from tests.support import eventually
 from thousand_island_sync import Close, Handler, SocketClosed, SocketTimeout
 from thousand_island_sync._stream import wait
+from thousand_island_sync._stream.send_buffer import SendBuffer
 
 #: More than the kernel takes.
 LARGE = bytes(4 << 20)
@@ -102,6 +103,30 @@ def test_who_sleeps_is_rung_when_sends_have_ended(send, waits):
     assert len(waits) == count
 
 
+def test_who_sleeps_is_rung_when_its_socket_is_closed(send, waits):
+    connection, _, raised = send()
+    assert eventually(lambda: waits[-1] is not None)
+    count = len(waits)
+    connection._inbox._link.machine.socket.close()
+    assert eventually(lambda: raised)
+    assert len(waits) == count
+
+
+def test_the_peer_is_looked_at_once_more_before_a_wait_sleeps(send, waits, monkeypatch):
+    """Or what it took at first would seem to have gone when the sleep is over."""
+    looks, idle = [], SendBuffer.idle
+
+    def looked(buffer, time_now):
+        looks.append(len(waits))
+        return idle(buffer, time_now)
+
+    monkeypatch.setattr(SendBuffer, "idle", looked)
+    send()
+    assert eventually(lambda: waits[-1] is not None)
+    slept_at = waits.index(next(bell for bell in waits if bell is not None))
+    assert any(0 < look <= slept_at for look in looks)
+
+
 def test_what_was_dropped_just_before_there_is_a_bell_is_seen(send, waits, monkeypatch):
     may_be_made, begun = threading.Event(), threading.Event()
 
@@ -117,7 +142,7 @@ def test_what_was_dropped_just_before_there_is_a_bell_is_seen(send, waits, monke
     buffer_of(connection).end_as_stuck(1.0)
     may_be_made.set()
     assert eventually(lambda: raised)
-    assert waits == [None]
+    assert waits == [None, None]
 
 
 def test_without_a_descriptor_for_a_bell_it_looks(send, waits, monkeypatch):

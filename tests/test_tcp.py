@@ -10,6 +10,7 @@ import pytest
 from tests.support import Echo, eventually, receive
 from thousand_island_sync import Handler, ListenError, ThousandIsland
 from thousand_island_sync._base import addresses
+from thousand_island_sync.transports.tcp import TCPChannel
 
 # ---- addresses --------------------------------------------------------------
 
@@ -237,3 +238,48 @@ def test_unix_unlink_off_leaves_the_file(serve, tmp_path):
     server = serve(Echo, host=f"unix:{tmp_path}/s", transport_options={"unix_unlink": False})
     server.stop()
     assert (tmp_path / "s").exists()
+
+
+# ---- what carries the bytes ------------------------------------------------------------------
+
+
+class Carrier:
+    """What a user's channel may have in a socket's place."""
+
+    def __init__(self, sock):
+        self._carries = sock
+
+    def __getattr__(self, name):
+        return getattr(self._carries, name)
+
+
+class Counts(socket.socket):
+    """One with a `recv` of its own."""
+
+    asked = 0
+
+    def recv(self, *arguments):
+        self.asked += 1
+        return super().recv(*arguments)
+
+
+class Three:
+    """An integer of another library's."""
+
+    def __index__(self):
+        return 3
+
+
+@pytest.mark.parametrize("length", [3, Three(), 1 << 20])
+@pytest.mark.parametrize("kind", ["socket", "carrier", "own recv"])
+def test_a_channel_waits_in_what_it_was_given_each_time(kind, length):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        if kind == "own recv":
+            ours = Counts(fileno=ours.detach())
+        channel = TCPChannel(Carrier(ours) if kind == "carrier" else ours)
+        for timeout in (5.0, 5.0, 5):
+            theirs.sendall(b"abc")
+            assert channel.wait_recv(length, timeout) == b"abc"
+        ours.close()
+    assert getattr(ours, "asked", 3) == 3

@@ -30,7 +30,7 @@ def _import_snapshots() -> None:
     """Imports what `info()` and `Socket.stats()` return, before anybody can call them: they may be
     called where an import of the same module was interrupted."""
     from ._server import info  # noqa: F401
-    from ._stream import stats  # noqa: F401
+    from ._stream import raw_file, stats  # noqa: F401
 
 
 class ThousandIsland:

@@ -258,6 +258,8 @@ class ConnectionTask(PythonConnection, Task):
         writer: Writer | None = stream.writer
         buffer = None if writer is None else writer.buffer  # it may end at this moment
         going_out = buffer is not None and buffer.waits
+        if buffer is not None:
+            buffer.waiting.ring()  # a send that sleeps sees the state
         if waits.current_task() is self:
             self.alert = True
             if not going_out and not stream.is_inside():  # else it goes when the callback returns

@@ -17,6 +17,7 @@ from .. import events
 from .._base import waits
 from .._base.clock import now
 from .._base.compiled import compare, native, warn_of_another_version
+from .._base.patched import patched_by
 from .._connection.states import State
 from .._connection.task import STAY_STEPS
 from .._scheduler.blocking_estimate import SAMPLE_SHIFT
@@ -63,6 +64,11 @@ def bind() -> None:
     except RuntimeError:
         return  # another interpreter of this process has it
     except (AttributeError, TypeError) as error:
+        if patched_by() is None and hasattr(native, "Connection"):  # its types are in place
+            raise ImportError(
+                f"thousand_island_sync: the compiled module does not fit the Python ({error});"
+                " install again, from the same source, or set THOUSAND_ISLAND_PURE=1"
+            ) from error
         warn_of_another_version(error)
         return
     in_c = True

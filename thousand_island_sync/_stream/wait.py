@@ -112,7 +112,7 @@ class Wait:
         return failures.nothing_came(self._stream.connection, self._doing, self._timeout)
 
 
-def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload) -> None:
+def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload, again: bool) -> None:
     """Waits for room, until the payload's deadline, or until the connection was ended for others'
     sake. Every now and then it returns although nothing has happened. With the turn to send."""
     total, fd = stream.connection.env.unsent, stream.sock.fileno()
@@ -120,8 +120,10 @@ def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload) -> None:
         return
     lacks = payload.no_room is KEEP and buffer.lacks_total(sum(map(len, payload.views)))
     looks = total.crowded() or lacks or buffer.barrier or not total.is_real()
-    if not looks and _finds_room(stream, payload, _SOON_S):
-        return
+    # What TLS wants of the peer amid a handshake may be read by another thread: nothing would come.
+    looks = looks or stream.channel.send_wants != WRITE
+    if not looks and (_finds_room(stream, payload, _SOON_S) or not again):
+        return  # the first time it tries, and the peer is looked at, before it sleeps for long
     bell = None if looks else _new_bell()
     if bell is None:
         _look_for_others(stream, buffer, payload)

@@ -301,7 +301,8 @@ class Writer(PythonWriter):
         connection, channel, buffer = stream.connection, stream.channel, self.buffered()
         total = connection.env.unsent
         connection.take_out()
-        pooled = total.begins_to_wait(buffer, payload.waited)
+        again = payload.waited
+        pooled = total.begins_to_wait(buffer, again)
         payload.waited = True
         stream.times.begins(payload.deadline)
         try:
@@ -317,7 +318,7 @@ class Writer(PythonWriter):
                 self._sending.acquire()
                 self._turn_begins()
             else:
-                wait_for_peer(stream, buffer, payload)
+                wait_for_peer(stream, buffer, payload, again)
         finally:
             total.ends_to_wait(buffer, pooled)
             stream.times.is_over()
