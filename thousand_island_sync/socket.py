@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._base.compiled import in_c
 from ._base.options import MISSING, Missing
@@ -28,10 +28,10 @@ class PythonSocket:
 
     __slots__ = ("_reader", "_stream", "_writer")
 
-    def __init__(self, stream: Duplex, reader: Reader, writer: Writer, /) -> None:
-        self._stream = stream
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, stream: Any, reader: Any, writer: Any, /) -> None:
+        self._stream: Duplex = stream
+        self._reader: Reader = reader
+        self._writer: Writer = writer
 
     def recv(
         self, length: int = CHUNK, flags: int = 0, *, timeout_ms: float | Missing | None = MISSING
