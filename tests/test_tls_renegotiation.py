@@ -11,6 +11,7 @@ from tests.support import eventually, go_by
 from thousand_island_sync import TLS, Handler
 from thousand_island_sync._base import waits as _waits
 from thousand_island_sync._connection.task import ConnectionTask
+from thousand_island_sync._scheduler.write_poller import EpollWrites
 
 SSL = pytest.importorskip("OpenSSL.SSL")
 
@@ -123,6 +124,24 @@ def test_what_a_callback_sends_meanwhile_arrives_after_it(connect):
     assert client.tls.total_renegotiations() == 1
     client.step(client.tls.send, b"more")
     assert client.receive(4) == b"more"
+
+
+def test_it_arrives_though_another_has_read_what_the_send_waits_for(connect, monkeypatch):
+    """Then no event comes of it for who sends what waits."""
+    watch = EpollWrites.watch
+
+    def tells_of_room_alone(self, fd, *, read):
+        if read:
+            self.forget(fd)
+        else:
+            watch(self, fd, read=False)
+
+    monkeypatch.setattr(EpollWrites, "watch", tells_of_room_alone)
+    server, client = connect(Blocks)
+    half_way(server, client)
+    (connection,) = server.connections()
+    connection.post(BLOCK)
+    assert client.receive(len(BLOCK)) == BLOCK
 
 
 @pytest.mark.parametrize("when", ["before it is asked for", "while it is waited for"])

@@ -63,6 +63,7 @@ class Outflow:
         "_next_look",
         "_over",
         "_poller",
+        "_readers",
         "_refused",
         "_scheduler",
         "_task",
@@ -87,6 +88,7 @@ class Outflow:
         self._watched: dict[int, SendBuffer] = {}
         self._tries: dict[int, int] = {}  # of those whose turn another thread has
         self._unpolled: set[int] = set()  # for whom the poller has no room
+        self._readers: set[int] = set()  # whose sends wait for bytes, which others may read
 
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
         with self._lock:
@@ -105,6 +107,10 @@ class Outflow:
 
     def _put_in(self, poller: WritePoller, fd: int, read: bool) -> bool:
         """With the lock. Whether there is no room for it any more: from now on it is looked at."""
+        if read:
+            self._readers.add(fd)
+        else:
+            self._readers.discard(fd)
         try:
             poller.watch(fd, read=read)
         except OSError:
@@ -142,6 +148,7 @@ class Outflow:
                 return  # the number is another's by now
             del self._watched[fd]
             self._unpolled.discard(fd)
+            self._readers.discard(fd)
             self._tries.pop(fd, None)
             if self._poller is not None:
                 self._poller.forget(fd)
@@ -184,7 +191,9 @@ class Outflow:
                 return None
             refused = self._refused and task.fd >= 0
             ready = [] if refused else self._poller.ready()
-            tried = [fd for fd in (*self._tries, *self._unpolled) if fd not in ready]
+            # Amid a TLS handshake a send waits for the peer's answer. If the connection's owner has
+            # read that, there is nothing to tell of any more.
+            tried = {*self._tries, *self._unpolled, *self._readers}.difference(ready)
         if refused:
             self.begin_anew()
             return None
