@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import signal
+import socket as stdlib_socket
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +25,7 @@ from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import Classified
 from thousand_island_sync._server import accelerator
 from thousand_island_sync._stream.buffer import CHUNK
+from thousand_island_sync.transports.tcp import TCPChannel
 
 PURE = os.environ.get("THOUSAND_ISLAND_PURE") == "1"
 POSSIBLE = sys.platform == "linux" and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -524,3 +526,37 @@ def test_a_lock_that_goes_while_it_is_held_leaves_nothing(lock):
         held = kind()
         held.acquire()
         del held
+
+
+# ---- what is wrong with a call is told -------------------------------------------------------
+
+
+def test_a_socket_takes_so_many_arguments(serve, client):
+    server = serve(Echo)
+    exchange(client(server), b"x", 1)
+    (connection,) = server.connections()
+    sock = connection._inbox._link.machine.socket
+    for arguments, named in (((1, 0, 5), {}), ((1, 0), {"a": 1, "b": 2, "c": 3, "d": 4})):
+        with pytest.raises(TypeError):
+            sock.recv(*arguments, **named)
+        with pytest.raises(TypeError):
+            sock.send(*arguments, **named)
+
+
+def test_a_channel_waits_for_a_length_and_a_time():
+    ours, theirs = stdlib_socket.socketpair()
+    with ours, theirs:
+        channel = TCPChannel(ours)
+        theirs.sendall(b"abc")
+        with pytest.raises(TypeError):
+            channel.wait_recv(1)
+        with pytest.raises(OverflowError):
+            channel.wait_recv(1 << 70, 5.0)
+        assert channel.wait_recv(3, 5.0) == b"abc"
+
+
+@in_c_only
+def test_only_a_method_of_the_c_is_documented():
+    for arguments in ((1, 2, 3), (Echo, "handle_data", "text"), (Echo, "nothing", "text")):
+        with pytest.raises((TypeError, AttributeError)):
+            compiled.native.document(*arguments)

@@ -51,8 +51,10 @@ def test_a_poller_that_fails_is_told_of_when_the_books_are_right_again():
     os.close(theirs)
 
 
-def test_a_clock_that_fails_leaves_the_lock_free():
+@pytest.mark.parametrize("deadline", [1e9, float("inf")])  # asked as it is set, or by the look
+def test_a_clock_that_fails_leaves_the_lock_free(deadline):
     with Busy(ready=False, clock=breaks) as world:
+        world.task.deadline = deadline
         world.queue._deadlines._next = 0.0
         with pytest.raises(Broken):
             world.queue.look(world.worker)
