@@ -143,7 +143,7 @@ def test_a_lost_wake_up(found, serve, client, monkeypatch):
         sock.sendall(b"lost")
         assert eventually(lambda: found, 5)
     assert found[0].startswith(f"connection {lifecycle.id} has bytes that nobody was told of")
-    # The next event brings them all: else the server finds them again when the test is over.
+    # The next event brings them all.
     sock.sendall(b"!")
     assert receive(sock, 5) == b"lost!"
 
