@@ -24,7 +24,7 @@ from thousand_island_sync import (
     SocketError,
     ThousandIslandError,
 )
-from thousand_island_sync._base import locks, waits
+from thousand_island_sync._base import descriptors, locks, waits
 from thousand_island_sync._connection import mailbox
 from thousand_island_sync._connection.mailbox import Mailbox
 from thousand_island_sync._scheduler import scheduler as _scheduler
@@ -219,6 +219,49 @@ def test_the_collector_runs_a_del_that_posts(serve, client, eager_collector):
             assert receive(sock, 1) == b"x"
     gc.collect()
     assert eventually(lambda: told.count("ended") == len(said) and told.count("tick") == 1_200)
+
+
+@pytest.mark.parametrize("first", ["lock", "descriptor"])
+def test_the_collector_runs_a_del_in_a_thread_s_first_use_of(first):
+    """What is kept for each thread is made at its first use, and the collector may run there."""
+    errors = []
+
+    def use():
+        if first == "lock":
+            locks.held_here()
+        else:
+            with descriptors.thread.no_fork:
+                pass
+
+    class Garbage:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            if collects:
+                Garbage()  # so that the next collection runs one as well
+                try:
+                    use()
+                except AttributeError as error:
+                    errors.append(str(error))
+
+    def begins():
+        Garbage()
+        use()
+
+    collects = True
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(50):
+            thread = threading.Thread(target=begins)
+            thread.start()
+            thread.join()
+    finally:
+        gc.set_threshold(*before)
+        collects = False
+        gc.collect()
+    assert errors == []
 
 
 def test_a_message_ends_under_no_lock(serve, client):

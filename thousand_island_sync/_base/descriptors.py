@@ -51,16 +51,22 @@ class _Thread(threading.local):
     It is a lock of the thread's own, which nobody waits for but who forks.
     """
 
-    def __init__(self) -> None:
-        # Re-entrant, as the collector may run anything in there, and a signal's handler fork.
-        self.no_fork = of_thread()
+    no_fork: Any
+
+    # No `__init__`: the collector may run a `__del__` within it, which would find nothing.
+    def __getattr__(self, name: str) -> Any:
+        if name != "no_fork":
+            raise AttributeError(name)
         # Without `with`: from CPython 3.14 on an exception that another thread raises here may come
         # after `__enter__` and before the body, and a gate left shut keeps every new thread out.
         forks = owns(_gate)
         try:
             if not forks:
                 _gate.acquire()
-            _threads.add(self.no_fork)
+            # Re-entrant, as the collector may run anything in there, and a signal's handler fork.
+            made = of_thread()
+            _threads.add(made)
+            return self.__dict__.setdefault(name, made)
         finally:
             if not forks and owns(_gate):
                 _gate.release()

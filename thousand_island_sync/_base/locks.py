@@ -288,8 +288,13 @@ def if_possible(one: Any, call: Callable[[], R]) -> R:
 
 
 class _Here(threading.local):
-    def __init__(self) -> None:
-        self.held: list[tuple[Any, int]] = []
+    held: list[tuple[Any, int]]
+
+    # No `__init__`: the collector may run a `__del__` within it, which would find nothing.
+    def __getattr__(self, name: str) -> Any:
+        if name != "held":
+            raise AttributeError(name)
+        return self.__dict__.setdefault(name, [])
 
 
 _here = _Here()
