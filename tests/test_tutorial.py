@@ -54,7 +54,7 @@ LOGINS = [
     ("LOGIN ada x\n" * 4, WRONG * 3),
     ("LOGIN eve secret\n" + LOGIN * 3, f"{WRONG}OK\nOK\n{TOO_MANY}"),
 ]
-LONG = "x" * 5_000
+LONG = "x" * 5_000 + "\n"
 #: A page that changes the store -> what a client sends, and what it gets. Three logins are allowed.
 CONVERSATIONS = {
     "1-serve.md": [(ASKS, ASKS)],
