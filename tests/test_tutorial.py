@@ -1,5 +1,6 @@
 """The tutorial, followed page by page: what it shows is what its reader gets."""
 
+import importlib.util
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 from tests.notified import NotifySocket
 from tests.pages import ran
 from tests.programs import ROOT, program
-from tests.support import first_client
+from tests.support import Echo, echoes, eventually, first_client, free_port, receive
 from tests.tutorial import FOLDER, PAGES, Reader, blocks, matches
 
 EXAMPLE = ROOT / "examples" / "store"
@@ -55,15 +56,22 @@ LOGINS = [
     ("LOGIN eve secret\n" + LOGIN * 3, f"{WRONG}OK\nOK\n{TOO_MANY}"),
 ]
 LONG = "x" * 5_000 + "\n"
+LATER = [(f"{LOGIN}|later|GET x\n", "OK\nNONE\n"), ("|later|", "ERR too slow\n")]
 #: A page that changes the store -> what a client sends, and what it gets. Three logins are allowed.
 CONVERSATIONS = {
     "1-serve.md": [(ASKS, ASKS)],
     "2-lines.md": [(ASKS, ANSWERS.replace("BYE", "BYE after 5 requests")), (LONG, "")],
     "3-database.md": [(ASKS, ANSWERS), (LONG, "")],
     "4-login.md": [*LOGINS, (LOGIN + ASKS, f"OK\n{ANSWERS}"), (LONG, "")],
-    "5-limits.md": [*LOGINS, (LOGIN + ASKS, f"OK\n{ANSWERS}"), (LONG, "ERR line too long\n")],
+    "5-limits.md": [
+        *LOGINS,
+        *LATER,
+        (LOGIN + ASKS, f"OK\n{ANSWERS}"),
+        (LONG, "ERR line too long\n"),
+    ],
     "7-pushes.md": [
         *LOGINS,
+        *LATER,
         (LOGIN + ASKS, f"OK\n{ANSWERS}".replace("GET key,", "GET key, WATCH key,")),
         (LONG, "ERR line too long\n"),
         (f"{LOGIN}WATCH b\nSET a 1\nWATCH a\nSET a 2\n", "OK\n" * 4 + "CHANGED a 2\nOK\n"),
@@ -73,7 +81,7 @@ CONVERSATIONS = {
 TALK = """
 import json, sys
 from pathlib import Path
-from thousand_island_sync.testing import call
+from thousand_island_sync.testing import advance, call
 import store
 
 options = None
@@ -86,7 +94,9 @@ if Path("users.py").exists():
 for sent in sys.argv[1:]:
     if hasattr(store, "Shared"):
         options = store.Shared(database, users.Attempts(limit=3))
-    said = call(store.Store, sent.encode(), options=options)
+    parts = [part for part in sent.split("|") if part]
+    steps = [advance(5_000) if part == "later" else part.encode() for part in parts]
+    said = call(store.Store, *steps, options=options)
     print(json.dumps(said.sent.decode()))
 if options is not None:
     database.close()
@@ -137,6 +147,56 @@ def write_files(page, folder):
     for block in blocks(page):
         if block.file:
             (folder / block.file).write_text(block.text)
+
+
+def test_the_metrics_count_refusals_and_each_server_its_own(serve, client):
+    spec = importlib.util.spec_from_file_location("metrics", EXAMPLE / "metrics.py")
+    metrics = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(metrics)
+    servers = [serve(Echo, max_connections=1, max_connections_wait_ms=0) for _ in range(2)]
+    counted = [metrics.Metrics(server) for server in servers]
+
+    def ends(one):
+        return re.findall(r'end="(\w+)"} (\d+)', one.report())
+
+    for server, one in zip(servers, counted, strict=True):
+        stays = client(server)
+        echoes(stays)
+        assert receive(client(server), 1) == b""
+        stays.close()
+        assert eventually(lambda one=one: len(ends(one)) == 2)
+    assert [ends(one) for one in counted] == [[("peer_closed", "1"), ("refused", "1")]] * 2
+
+
+def test_the_last_page_s_store_is_served_in_a_terminal_too(tmp_path, authority):
+    folder, port = tmp_path / "store", free_port()
+    shutil.copytree(EXAMPLE, folder)
+    serves = folder / "serve.py"
+    serves.write_text(serves.read_text().replace("4000", str(port)))
+    (folder / "cert.pem").write_bytes(authority.chain)
+    (folder / "key.pem").write_bytes(authority.key)
+    with subprocess.Popen(
+        [sys.executable, serves],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            context = authority.client_context()
+            with context.wrap_socket(first_client(port), server_hostname="localhost") as sock:
+                sock.sendall(b"QUIT\n")
+                assert sock.recv(4) == b"BYE\n"
+                assert sock.recv(1) == b""
+            process.send_signal(signal.SIGINT)
+            printed, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert matches(
+        'store_connections_total{end="local_closed"} 1\nstore_connection_seconds_total ...\n',
+        printed,
+    )
 
 
 # ---- what is installed -----------------------------------------------------------------
