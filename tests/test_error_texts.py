@@ -2,15 +2,21 @@
 words, and never a secret."""
 
 import re
+import subprocess
+import sys
 import tempfile
+import threading
 
 import pytest
 
+from tests.markdown import ROOT
 from tests.support import eventually
 from thousand_island_sync import (
     TLS,
     ConfigError,
     Handler,
+    Lines,
+    MailboxFull,
     ServerNotRunning,
     SocketError,
     ThousandIsland,
@@ -171,6 +177,14 @@ CALLS = [
         lambda socket: socket.sendfile("/dev/null", offset=-1),
         "sendfile: offset: got -1, takes 0 or more",
     ),
+    (
+        lambda socket: socket.sendfile("/"),
+        "[Errno 21] Is a directory: '/'",
+    ),
+    (
+        lambda socket: socket.makefile("r", buffering=0),
+        "makefile: buffering: got 0, which needs a binary mode, such as 'rb'",
+    ),
     (sends_a_text_file, "sendfile: the file is open in text mode, takes a binary one"),
     (
         lambda socket: socket.settimeout(-1),
@@ -219,6 +233,60 @@ def test_a_call_of_a_socket_says_which_call_which_peer_and_why(call, says, serve
     client(serve(Misuses))
     assert eventually(lambda: told)
     assert told == [says]
+
+
+@pytest.mark.parametrize("delay_ms", [0, 60_000])
+def test_a_full_mailbox_says_whose_it_is(delay_ms, serve, client):
+    told = []
+
+    class Posts(Handler):
+        def handle_connection(self, socket):
+            for _ in range(2):
+                socket.connection.post("x", delay_ms=delay_ms)
+            with pytest.raises(MailboxFull) as full:
+                socket.connection.post("x", delay_ms=delay_ms)
+            told.append(str(full.value))
+
+        def handle_data(self, data, socket):
+            thread = threading.Thread(target=self.calls, args=(socket.connection,))
+            thread.start()
+            thread.join()
+
+        def calls(self, connection):
+            with pytest.raises(MailboxFull) as full:
+                connection.call("x")
+            told.append(str(full.value))
+
+        def handle_info(self, message, socket):
+            socket.send(b"x")
+
+    sock = client(serve(Posts, max_pending_messages=2))
+    host, port = sock.getsockname()
+    assert eventually(lambda: told)
+    if delay_ms:  # the places are kept meanwhile
+        sock.sendall(b"x")
+        assert eventually(lambda: len(told) == 2)
+    assert told == [
+        f"{call}: {host}:{port}: 2 messages wait for this connection already, which is the limit"
+        " (max_pending_messages); post less, or raise it"
+        for call in ("post", "call")[: len(told)]
+    ]
+
+
+def test_a_delimiter_that_is_text_is_told_what_to_be():
+    with pytest.raises(ConfigError) as caught:
+        Lines("\n")
+    assert str(caught.value) == (
+        r"Lines: delimiter: got '\n', takes bytes, one or more, such as b" + r'"\n"'
+    )
+
+
+def test_an_event_that_is_misspelled_is_found():
+    code = "from thousand_island_sync import events\nevents.handler_eror"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.stderr.endswith("Did you mean: 'handler_error'?\n")
 
 
 def test_a_connection_that_has_ended_names_the_peer(serve, client):

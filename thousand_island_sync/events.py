@@ -19,6 +19,7 @@ passed on to the caller after the other receivers were called.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,9 @@ if not TYPE_CHECKING:
 
             if hasattr(payloads, name):
                 return getattr(payloads, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # With both, Python's traceback asks "Did you mean".
+        problem = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(problem, name=name, obj=sys.modules[__name__])
 
 
 _checks = reports.enabled()

@@ -81,7 +81,9 @@ class Lines(Framing):
         self, delimiter: bytes = b"\n", limit: int = 65_536, keep_end: bool = False
     ) -> None:
         if not isinstance(delimiter, (bytes, bytearray)) or not delimiter:
-            raise ConfigError(f"Lines: delimiter: got {delimiter!r}, takes one byte or more")
+            raise ConfigError(
+                f'Lines: delimiter: got {delimiter!r}, takes bytes, one or more, such as b"\\n"'
+            )
         if not is_bool(keep_end):
             raise ConfigError(f"Lines: keep_end: got {keep_end!r}, takes True or False")
         self.delimiter: Final = bytes(delimiter)

@@ -21,7 +21,7 @@ from .._stream.duplex import Duplex
 from .._stream.keeping import Keeping
 from .._stream.writer import Writer
 from ..connection import Connection
-from ..errors import SocketClosed, SocketTimeout, ThousandIslandError
+from ..errors import MailboxFull, SocketClosed, SocketTimeout, ThousandIslandError
 from .client import Client
 from .mailbox import CLOSED as CLOSED_BOX
 from .mailbox import Call, Mailbox
@@ -102,16 +102,21 @@ class Inbox:
         if not is_milliseconds(delay_ms):
             raise ValueError(f"post: delay_ms: got {delay_ms!r}, takes {MILLISECONDS}")
         link, mail = self._open("post")
-        if not delay_ms:
-            if not mail.put(message):
-                raise self._ended("post")
-            link.look_again()
-            return
-        timer = Timer(self._client.env.clock() + seconds(delay_ms))
-        timer.target = functools.partial(self._arrive, mail, timer, message)
-        if not mail.put_delayed(timer):
+        try:
+            if not delay_ms:
+                kept = mail.put(message)
+            else:
+                timer = Timer(self._client.env.clock() + seconds(delay_ms))
+                timer.target = functools.partial(self._arrive, mail, timer, message)
+                kept = mail.put_delayed(timer)
+        except MailboxFull as full:
+            raise self._full("post", full) from None
+        if not kept:
             raise self._ended("post")
-        self._client.env.pool.start(timer)
+        if not delay_ms:
+            link.look_again()
+        else:
+            self._client.env.pool.start(timer)
 
     def _arrive(self, mail: Mailbox, timer: Timer, message: Any) -> None:
         link = self._link
@@ -129,7 +134,11 @@ class Inbox:
             )
         call = Call(message)
         link, mail = self._open("call")
-        if not mail.put(call):
+        try:
+            kept = mail.put(call)
+        except MailboxFull as full:
+            raise self._full("call", full) from None
+        if not kept:
             raise self._ended("call")
         link.look_again()
         if not call.wait(self._client.env.times, seconds(timeout_ms)):
@@ -155,6 +164,9 @@ class Inbox:
     def _ended(self, doing: str) -> SocketClosed:
         who = self._client.peer_shown()
         return SocketClosed(32, f"{doing}: the connection with {who} has ended")
+
+    def _full(self, doing: str, full: MailboxFull) -> MailboxFull:
+        return MailboxFull(f"{doing}: {self._client.peer_shown()}: {full}")
 
     def pending(self) -> int:
         mail = self._mail

@@ -30,7 +30,7 @@ def opened(
     raw = _RawFile(socket, reading, writing)
     if buffering == 0:
         if not binary:
-            raise ValueError("makefile: unbuffered streams must be binary")
+            raise ValueError("makefile: buffering: got 0, which needs a binary mode, such as 'rb'")
         return raw
     size = io.DEFAULT_BUFFER_SIZE if buffering < 0 else buffering
     buffered: Any

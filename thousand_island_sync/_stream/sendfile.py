@@ -137,6 +137,8 @@ class FileSending:
                 self._send_reading(read)
             writer.finished()
         except _FileError as failed:
+            if failed.error.filename is None and isinstance(self._file, (str, bytes, os.PathLike)):
+                failed.error.filename = self._file  # as `open` says it
             raise failed.error from None
         except OSError as caught:
             cause = caught
