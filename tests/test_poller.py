@@ -1,8 +1,10 @@
 """Every poller: epoll, kqueue (against a stand-in for the module), and the fallbacks."""
 
+import os
 import select
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections import namedtuple
@@ -10,6 +12,7 @@ from collections import namedtuple
 import pytest
 
 from tests.support import eventually
+from thousand_island_sync._base import locks
 from thousand_island_sync._scheduler.poller import (
     HANGUP,
     READ,
@@ -20,6 +23,7 @@ from thousand_island_sync._scheduler.poller import (
     WakeUp,
     new_poller,
 )
+from thousand_island_sync.testing._leaks import open_descriptors
 
 Kevent = namedtuple("Kevent", "ident filter flags", defaults=(0, 0))
 
@@ -212,6 +216,55 @@ def test_a_poller_that_may_be_polled_itself_says_so(poller, pair):
         poller.register(ours.fileno(), write=False)
         theirs.send(b"x")
         assert select.select([fd], [], [], 1)[0]
+
+
+class Interrupted(BaseException):
+    """As an exception that another thread raises here."""
+
+
+def interrupted_at(number, call):
+    """Makes the call, with an exception before its step of this number, in its module, the pollers'
+    or the wake-ups'. Whether it came so far."""
+    left, files = [number], {__file__, sys.modules[WakeUp.__module__].__file__}
+
+    def trace(frame, event, argument):
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_code.co_filename in files:
+            left[0] -= 1
+            if not left[0]:
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+        locks.release_all()  # as a thread of the pool does then
+    return False
+
+
+def rings():
+    bell = WakeUp()
+    try:
+        bell.wake()
+    finally:
+        bell.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="sockets are closed by the collector")
+def test_whatever_interrupts_its_maker_a_wake_up_leaves_no_descriptor_behind(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: None)  # of what comes in its `__del__`
+    before = open_descriptors()
+    number = 1
+    while interrupted_at(number, rings):
+        assert open_descriptors() == before, f"at step {number}"
+        number += 1
+    assert number > 50
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("eventfd", [True, False], ids=["eventfd", "socketpair"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -10,23 +11,29 @@ from .sigpipe import NOSIGNAL
 
 
 class WakeUp:
-    """A descriptor that `wake` makes readable: an eventfd, or a socket pair elsewhere."""
+    """A descriptor that `wake` makes readable: an eventfd, or a socket pair elsewhere.
+
+    An exception that another thread raises in its maker's may come before he has noted it, or can
+    close it: so the collector closes it, too. And such an exception comes between two calls, not
+    amid one of C: so what is opened is noted in the same call, and what is closed is forgotten.
+    """
 
     def __init__(self) -> None:
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self._waking: set[object] = set()  # those who are in `wake` at this moment
         self._closed = False
-        self._unclosed = [True]
-        self._fd = -1
+        self._unclosed: list[int] = []
         with descriptors.thread.no_fork:
             descriptors.hold(self)
             if not hasattr(os, "eventfd"):
                 self._pair = socket.socketpair()
                 for end in self._pair:
                     end.setblocking(False)
-                self._fd = self._pair[0].fileno()
-            else:  # last: what fails behind it would leave the number open
-                self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+                self._unclosed.append(self._pair[0].fileno())
+            else:
+                flags = (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)
+                self._unclosed.extend(map(os.eventfd, (0,), flags))
+            self._fd = self._unclosed[0]
 
     def fileno(self) -> int:
         return self._fd
@@ -74,11 +81,12 @@ class WakeUp:
     def abandon(self) -> None:
         """As `descriptors.Holder`: nobody is woken by it any more."""
         self._closed = True
-        try:
-            self._unclosed.pop()
-        except IndexError:
-            return  # another has closed it
         for end in self._pair or ():
             end.close()
-        if self._pair is None and self._fd >= 0:
-            os.close(self._fd)
+        if self._pair is None:
+            with contextlib.suppress(IndexError):  # another has closed it
+                any(map(os.close, map(self._unclosed.pop, (0,))))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_unclosed"):
+            self.abandon()
