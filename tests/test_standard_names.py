@@ -141,6 +141,21 @@ def test_a_timeout_that_is_copied_says_the_same(again):
     assert (copied.args, copied.errno, copied.bytes_sent) == (("timed out",), 110, 7)
 
 
+def copies(socket):
+    refused = set()
+    for original in (socket, socket.connection):
+        for copying in (copy.copy, copy.deepcopy, pickle.dumps, lambda it: pickle.dumps(it, 0)):
+            with pytest.raises(TypeError) as error:
+                copying(original)
+            refused.add(str(error.value).split(":")[0])
+    return sorted(refused)
+
+
+def test_neither_a_socket_nor_its_connection_can_be_copied(wire):
+    refused = ["a Connection cannot be copied or pickled", "a Socket cannot be copied or pickled"]
+    assert said_of(copies, wire) == repr(refused)
+
+
 class ByRawFile(Handler):
     """Reads by the standard library's own raw file, as cheroot does."""
 

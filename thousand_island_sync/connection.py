@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +59,9 @@ class Connection:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Connection {self.id} {self._facts.peer_shown()} {state}>"
+
+    def __reduce_ex__(self, protocol: Any, /) -> NoReturn:
+        raise TypeError("a Connection cannot be copied or pickled: its id names it elsewhere")
 
     @property
     def id(self) -> str:

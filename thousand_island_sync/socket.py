@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from ._base.compiled import in_c
 from ._base.options import MISSING, Missing
@@ -107,6 +107,9 @@ class Socket(PythonSocket, StandardNames):
 
     def __repr__(self) -> str:
         return f"<Socket {self.connection_id} {descriptor.described(self._stream)}>"
+
+    def __reduce_ex__(self, protocol: Any, /) -> NoReturn:
+        raise TypeError("a Socket cannot be copied or pickled: one connection has one")
 
     # ---- receiving ------------------------------------------------------------
 
