@@ -8,8 +8,10 @@ import pytest
 
 from tests.support import eventually
 from thousand_island_sync import Close, Handler, SocketClosed, SocketTimeout
+from thousand_island_sync._base.clock import REAL
 from thousand_island_sync._stream import wait
 from thousand_island_sync._stream.send_buffer import SendBuffer
+from thousand_island_sync._stream.unsent_total import UnsentTotal
 
 #: More than the kernel takes.
 LARGE = bytes(4 << 20)
@@ -92,6 +94,18 @@ def test_who_sleeps_is_rung_when_its_connection_ends_for_others_sake(send, waits
     assert buffer_of(connection).end_as_stuck(1.0)
     assert eventually(lambda: raised)
     assert len(waits) == count  # it has slept till then
+
+
+def test_who_looks_for_others_is_rung_as_well(send, waits, monkeypatch):
+    monkeypatch.setattr(UnsentTotal, "crowded", lambda self: True)
+    monkeypatch.setattr(UnsentTotal, "until_look", lambda self, number: 3_600.0)
+    monkeypatch.setattr(REAL, "look_s", 3_600.0)
+    connection, _, raised = send()
+    assert waits[-1] is not None
+    count = len(waits)
+    assert buffer_of(connection).end_as_stuck(1.0)
+    assert eventually(lambda: raised)
+    assert len(waits) == count
 
 
 def test_who_sleeps_is_rung_when_sends_have_ended(send, waits):

@@ -13,7 +13,7 @@ from tests.support import eventually
 from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._base.queued import last_data_sent
 from thousand_island_sync._connection.environment import Limits
-from thousand_island_sync._stream import taking
+from thousand_island_sync._stream import taking, unsent_total
 from thousand_island_sync._stream.pieces import PIECE, Pieces
 from thousand_island_sync._stream.send_buffer import SendBuffer
 from thousand_island_sync._stream.unsent_total import SLOW_S, UnsentTotal
@@ -420,6 +420,63 @@ def test_who_waits_is_counted_out_once():
     world.total.ends_to_wait(buffer, waits)
     assert world.total.faults() == []
     assert not world.total.crowded()
+
+
+@pytest.fixture
+def in_the_pool(monkeypatch):
+    """This thread is the pool's."""
+    monkeypatch.setattr(unsent_total.waits, "current_worker", lambda: SimpleNamespace(task=None))
+
+
+def crowd(count, senders, holding):
+    """So many connections whose peers are slow enough; a thread waits in each of `holding`."""
+    world = World(count, each=100, most=100 * count, senders=senders)
+    for number in range(count):
+        world.keep(number, b"x")
+    for number in holding:
+        world.total.begins_to_wait(world.buffers[number], again=False)
+    world.time += SLOW_S
+    return world
+
+
+@pytest.mark.usefixtures("in_the_pool")
+def test_a_crowd_ends_one_after_the_other():
+    """Their threads go to others, who would all begin to send at once."""
+    world = crowd(count=20, senders=8, holding=range(20))
+    ended = []
+    for _ in range(40):
+        for _ in range(20):
+            world.total.thin_out()
+        ended.append(sum(failed(world)))
+        world.time += 1 / 64
+    assert ended[:14] == [*range(1, 13), 12, 12]
+    assert ended[-1] == 12  # as many wait as may
+
+
+@pytest.mark.usefixtures("in_the_pool")
+def test_where_no_threads_are_kept_for_those_who_read_a_crowd_ends_at_once():
+    world = crowd(count=8, senders=4, holding=range(8))
+    for _ in range(8):
+        assert world.total.until_look(7) <= 0.1
+        world.total.thin_out()
+    assert sum(failed(world)) == 4
+
+
+@pytest.mark.usefixtures("in_the_pool")
+def test_those_who_hold_no_thread_delay_nobody_who_waits_for_one():
+    world = crowd(count=30, senders=8, holding=range(20, 30))
+    for _ in range(3):
+        world.total.thin_out()
+    assert failed(world) == [True] * 21 + [False] * 9
+
+
+@pytest.mark.usefixtures("in_the_pool")
+def test_those_who_look_for_one_to_end_do_not_look_at_once():
+    world = crowd(count=20, senders=8, holding=range(20))
+    looks = [world.total.until_look(number) for number in range(20)]
+    assert len({round(look, 6) for look in looks}) == 12
+    assert min(looks) <= 0.1
+    assert max(looks) <= 0.1 + SLOW_S
 
 
 @given(

@@ -27,6 +27,12 @@ _CANDIDATES = 8
 _LOOKED_AT = 32
 #: Seconds without a byte taken, in a stop.
 _STOP_S = 2.0
+#: In which a crowd that waits in sends can be ended, one after the other. They came together, so
+#: they are slow enough together; the next to get their threads would all send at once.
+_CROWD_S = 1.0
+#: Of a smaller crowd each takes as long as one of so many. In a pool that keeps no threads for
+#: those who read (`_connection.reserve`), all end at once: who reads stands behind them there.
+_LEAST_CROWD, _LEAST_HALF = 64, 8
 
 
 class Limits(Protocol):
@@ -100,6 +106,7 @@ class UnsentTotal:
         "_members",
         "_most",
         "_most_senders",
+        "_next_of_crowd",
         "_nobody_before",
         "_part",
         "_real",
@@ -132,7 +139,7 @@ class UnsentTotal:
         self._to_look_at: list[SendBuffer] = []
         self._part = 1.0  # of all, that a look comes to
         self._senders = 0
-        self._nobody_before = 0.0
+        self._nobody_before = self._next_of_crowd = 0.0
         self._stopping_since = FOREVER
 
     def go_by(self, times: Times) -> None:
@@ -220,9 +227,34 @@ class UnsentTotal:
         """Whether more threads of the pool wait in sends than may."""
         return self._senders > self._most_senders
 
-    def until_one_is_slow(self) -> float:
-        """Seconds after which to look for one to end: soon, where what is known may be old."""
-        return min(0.1, max(0.01, self._nobody_before - self.clock()))
+    def until_look(self, number: int) -> float:
+        """Seconds after which the thread with this number looks for one to end: soon, where what
+        is known may be old, but not all that wait at once."""
+        next_end = max(self._nobody_before, self._next_of_crowd)
+        turn = number % max(1, self._senders - self._most_senders) * self._each()
+        return min(0.1, max(0.01, next_end - self.clock())) + turn
+
+    def _each(self) -> float:
+        """Seconds from one of a crowd that ends to the next."""
+        if self._most_senders < _LEAST_HALF:
+            return 0.0
+        return _CROWD_S / max(_LEAST_CROWD, self._most_senders)
+
+    def thin_out(self) -> None:
+        """Ends the slowest, if more threads of the pool wait than may, and it is time for the next
+        of them; and those before it who hold no thread, some at a time."""
+        if not self.crowded():
+            return
+        time_now = self.clock()
+        with self.lock:
+            if time_now < max(self._nobody_before, self._next_of_crowd):
+                return
+            self._next_of_crowd = time_now + self._each()
+            senders = self._senders
+        for _ in range(_CANDIDATES):
+            if not self.end_slowest() or self._senders < senders:
+                return
+        self._next_of_crowd = time_now
 
     def stuck(self, since: float) -> None:
         """A peer takes nothing from then on: whoever looks for the slowest looks early enough."""

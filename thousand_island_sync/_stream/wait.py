@@ -124,16 +124,18 @@ def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload, again: b
     looks = looks or stream.channel.send_wants != WRITE
     if not looks and (_finds_room(stream, payload, _SOON_S) or not again):
         return  # the first time it tries, and the peer is looked at, before it sleeps for long
-    bell = None if looks else _new_bell()
-    if bell is None:
-        _look_for_others(stream, buffer, payload)
-        return
+    bell = _new_bell()
     try:
-        if total.may_sleep(buffer, bell) and stream.state not in CLOSED_HERE:
+        if bell is not None and not total.may_sleep(buffer, bell) and not buffer.barrier:
+            return
+        if bell is None or looks:
+            _look_for_others(stream, buffer, payload, bell)
+        elif stream.state not in CLOSED_HERE:
             _finds_room(stream, payload, _TRY_S * (1 + fd % 16 / 16), bell)
     finally:
         buffer.waiting.hang_up(None)
-        bell.close()
+        if bell is not None:
+            bell.close()
 
 
 def _finds_room(
@@ -156,19 +158,21 @@ def _new_bell() -> WakeUp | None:
         return None
 
 
-def _look_for_others(stream: Duplex, buffer: SendBuffer, payload: Payload) -> None:
+def _look_for_others(
+    stream: Duplex, buffer: SendBuffer, payload: Payload, bell: WakeUp | None
+) -> None:
     """The wait of who ends the slowest peer as soon as it is slow enough: who came when as many
     waited as may, or lacks room of all. So as long as there is anybody to end, one looks."""
     fd, total = stream.sock.fileno(), stream.connection.env.unsent
     for _ in range(_LOOKS):
         if buffer.failure is not None or not stream.sock.fileno() == fd >= 0:
             break
-        if _finds_room(stream, payload, total.until_one_is_slow() if total.crowded() else _LOOK_S):
+        look = total.until_look(fd) if total.crowded() else _LOOK_S
+        if _finds_room(stream, payload, min(look, stream.times.look_s), bell):
             break
         if buffer.ended or buffer.barrier:
             break
-        if total.crowded():
-            total.end_slowest()
+        total.thin_out()
 
 
 def wait_for_handshake(stream: Duplex, doing: str, timeout: float) -> bool:

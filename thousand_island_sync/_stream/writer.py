@@ -306,8 +306,7 @@ class Writer(PythonWriter):
         payload.waited = True
         stream.times.begins(payload.deadline)
         try:
-            if total.crowded():
-                total.end_slowest()
+            total.thin_out()
             waits.before_wait()
             look = min(remains, turns.LOOK_SENDING_S, stream.times.look_s)
             if channel.handshaking:
