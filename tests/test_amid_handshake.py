@@ -9,6 +9,7 @@ from tests.support import eventually, names, receive, receive_all
 from thousand_island_sync import TLS, Handler, SocketClosed, SwitchTransport
 from thousand_island_sync._connection.handshake import Handshake
 from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._stream.states import Sends
 
 SMALL = {"send_buffer": 8_192, "host": "127.0.0.1"}
 SIZES = [b"BYE;", bytes(1_000_000)]
@@ -152,7 +153,7 @@ def test_before_an_upgrade_only_what_comes_first_goes_out(
     task = connection._inbox._link
     assert eventually(lambda: task.machine.handshake is not None)
     buffer = task.machine.stream.writer.buffer
-    assert eventually(lambda: buffer.barrier)
+    assert eventually(lambda: buffer.sends is Sends.UPGRADING)
     connection.send(b"secret")  # what is ahead of it may still go out
     assert eventually(lambda: buffer.size - buffer.ahead == 6)
     if end == "close":

@@ -30,6 +30,7 @@ from thousand_island_sync._scheduler.task import PARK
 from thousand_island_sync._scheduler.write_poller import EpollWrites
 from thousand_island_sync._server import run
 from thousand_island_sync._stream.send_buffer import SendBuffer
+from thousand_island_sync._stream.states import ON_BARRIER, ON_BARRIER_GONE
 from thousand_island_sync._stream.taking import Taking
 
 
@@ -84,14 +85,14 @@ def test_a_barrier_that_is_raised_amid_a_quick_send_holds_no_rest_of_it_back(ser
     buffer = stream.writer.buffered()
 
     def upgrade_begins():
-        buffer.raise_barrier(True)
+        buffer.on(ON_BARRIER)
         connection.send(b"pushed")
 
     stream.writer._sink = TakesAPart(stream.sock, 3, upgrade_begins)
     assert sock.send(b"abcdefgh") == 8
     assert receive(peer, 8) == b"abcdefgh"
     assert connection.unsent == 6
-    buffer.raise_barrier(False)
+    buffer.on(ON_BARRIER_GONE)
     buffer.settle()
     assert receive(peer, 6) == b"pushed"
 
@@ -458,13 +459,13 @@ def test_a_file_that_is_sent_while_an_upgrade_waits_comes_after_it(served, tmp_p
     sock, connection, peer = served
     (tmp_path / "file").write_bytes(b"secret")
     buffer = stream_of(connection).writer.buffered()
-    buffer.raise_barrier(True)
+    buffer.on(ON_BARRIER)
     sends = threading.Thread(target=sock.sendfile, args=(tmp_path / "file",))
     sends.start()
     peer.settimeout(0.2)
     with pytest.raises(TimeoutError):
         peer.recv(6)
-    buffer.raise_barrier(False)
+    buffer.on(ON_BARRIER_GONE)
     peer.settimeout(10)
     assert receive(peer, 6) == b"secret"
     sends.join(10)

@@ -18,7 +18,9 @@ from thousand_island_sync._connection.states import (
     Stage,
     State,
 )
+from thousand_island_sync._stream import states as streams
 from thousand_island_sync._stream.payload import BY_LIMIT, NoRoom, no_room
+from thousand_island_sync._stream.states import Sends
 
 
 def test_every_state_has_its_transitions_and_closed_is_the_end():
@@ -112,3 +114,25 @@ def test_the_first_one_is_counted_and_the_last_one_ends_it():
     assert kept.level is Level.COUNTING
     assert not kept.leaves(task)
     assert kept.level is Level.AT_REST
+
+
+# ---- what is sent on a connection that has a send buffer ---------------------------------------
+
+
+@pytest.mark.parametrize("sends", Sends)
+def test_a_barrier_and_the_last_callback_change_one_thing_each(sends):
+    moves = (streams.ON_BARRIER, streams.ON_BARRIER_GONE, streams.ON_LAST)
+    raised, lowered, ended = (move.get(sends, sends) for move in moves)
+    if sends is Sends.FAILED:
+        assert (raised, lowered, ended) == (sends, sends, sends)
+        return
+    assert raised in streams.BARRIER
+    assert lowered not in streams.BARRIER
+    assert ended in streams.SENDS_OVER
+    over = sends in streams.SENDS_OVER
+    assert (raised in streams.SENDS_OVER, lowered in streams.SENDS_OVER) == (over, over)
+    assert (ended in streams.BARRIER) == (sends in streams.BARRIER)
+
+
+def test_no_more_is_sent_after_a_failure_and_nothing_waits_behind_a_barrier_then():
+    assert Sends.FAILED in streams.SENDS_OVER - streams.BARRIER

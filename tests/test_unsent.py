@@ -1,5 +1,6 @@
 """The send buffer without sockets: what is kept, in which order, and the books of all."""
 
+import itertools
 import socket
 import sys
 import threading
@@ -14,8 +15,17 @@ from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._base.queued import last_data_sent
 from thousand_island_sync._connection.environment import Limits
 from thousand_island_sync._stream import taking, unsent_total
+from thousand_island_sync._stream.amid_handshake import goes
 from thousand_island_sync._stream.pieces import PIECE, Pieces
 from thousand_island_sync._stream.send_buffer import SendBuffer
+from thousand_island_sync._stream.states import (
+    BARRIER,
+    ON_BARRIER,
+    ON_BARRIER_GONE,
+    ON_LAST,
+    SENDS_OVER,
+    Sends,
+)
 from thousand_island_sync._stream.unsent_total import SLOW_S, UnsentTotal
 from thousand_island_sync.errors import SocketTimeout
 from thousand_island_sync.transports import Channel
@@ -228,16 +238,62 @@ def test_behind_a_barrier_nothing_goes_out():
     buffer, channel = world.buffers[0], world.streams[0].channel
     world.keep(0, b"plain")
     buffer.turn_begins()
-    buffer.raise_barrier(True)
+    buffer.on(ON_BARRIER)
     world.keep(0, b"secret")
     buffer.turn_begins()
     channel.room = 100
     assert buffer.send_ahead(channel)
     assert channel.sent == b"plain"
-    buffer.raise_barrier(False)
+    buffer.on(ON_BARRIER_GONE)
     buffer.turn_begins()
     assert buffer.send_ahead(channel)
     assert channel.sent == b"plainsecret"
+
+
+MOVES = {"barrier": ON_BARRIER, "barrier gone": ON_BARRIER_GONE, "last": ON_LAST}
+
+
+@pytest.mark.parametrize("moves", list(itertools.product(MOVES, repeat=3)), ids="-".join)
+def test_the_end_and_a_barrier_are_told_apart_in_whatever_order_they_come(moves):
+    """What is kept behind a barrier stays there also after the last callback."""
+    world = World()
+    buffer = world.buffers[0]
+    world.keep(0, b"behind")
+    for move in moves:
+        buffer.on(MOVES[move])
+    raised = [move == "barrier" for move in moves if move != "last"][-1:] == [True]
+    over = "last" in moves
+    assert (buffer.sends in BARRIER, buffer.sends in SENDS_OVER) == (raised, over)
+    assert goes(world.streams[0], buffer) == (not raised)
+    assert world.total.may_sleep(buffer, None) == (buffer.sends is Sends.OPEN)
+    buffer.turn_begins()
+    world.streams[0].channel.room = 100
+    assert buffer.send_ahead(world.streams[0].channel)
+    assert buffer.size == (6 if raised else 0)
+    assert world.blocked[0] == (raised or over)
+
+
+@pytest.mark.parametrize("before", MOVES)
+@pytest.mark.parametrize("after", MOVES)
+@pytest.mark.parametrize("end", ["fail", "let_go"])
+def test_what_has_failed_stays_so(before, after, end):
+    world = World()
+    buffer, error = world.buffers[0], SocketTimeout(110, "late")
+    world.keep(0, b"waits")
+    buffer.on(MOVES[before])
+    if end == "fail":
+        assert buffer.fail(error)
+    else:
+        buffer.let_go()
+    buffer.on(MOVES[after])
+    assert buffer.sends is Sends.FAILED
+    assert buffer.failure is not None
+    assert not buffer.fail(error)
+    assert world.keep(0, b"more") == 0
+    buffer.keep_record(True)
+    assert not buffer.waits
+    assert world.blocked[0]
+    assert world.total.faults() == []
 
 
 def test_the_slowest_goes_first_and_only_after_a_while():

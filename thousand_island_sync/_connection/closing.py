@@ -19,7 +19,7 @@ from .._scheduler.task import PARK
 from .._stream import amid_handshake, failures
 from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
-from .._stream.states import CUT, ENDED, GIVEN_AWAY
+from .._stream.states import CUT, ENDED, GIVEN_AWAY, ON_LAST
 from ..errors import SocketTimeout
 from ..events import About, By
 from ..socket import Socket
@@ -173,7 +173,7 @@ class Closing(PythonClosing):
         buffer = writer.buffer
         if buffer is None or task.client.closed:
             return False
-        buffer.end()
+        buffer.on(ON_LAST)
         if self.stream.state is CUT:
             buffer.fail(failures.cut(self.stream.connection))
         amid_handshake.drop(self.stream, buffer)

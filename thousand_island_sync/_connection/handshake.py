@@ -10,7 +10,7 @@ from .._base import locks
 from .._scheduler.task import AGAIN, PARK
 from .._stream.duplex import Duplex
 from .._stream.opening import open_stream
-from .._stream.states import CLOSED_HERE
+from .._stream.states import CLOSED_HERE, ON_BARRIER
 from ..errors import HandlerResultError, HandshakeError, SocketError
 from ..events import By
 from ..handler import SwitchTransport
@@ -186,7 +186,7 @@ class Handshake:
         if not made._replaces(transport, switch):
             made._next = transport
             # At once: what another thread sends before the next step shall not go in plain.
-            machine.stream.writer.buffered().raise_barrier(True)
+            machine.stream.writer.buffered().on(ON_BARRIER)
         return made
 
     def _replaces(self, transport: Transport, switch: SwitchTransport) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import failures
+from .states import BARRIER, ON_LAST
 
 if TYPE_CHECKING:
     from .duplex import Duplex
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 def goes(stream: Duplex, buffer: SendBuffer) -> bool:
     """Whether something waits that may go out before the handshake is done. Thread: any."""
-    held_back = buffer.barrier and not buffer.ahead
+    held_back = buffer.sends in BARRIER and not buffer.ahead
     return (buffer.record or (buffer.size > 0 and not held_back)) and not stream.channel.handshaking
 
 
 def end_sends(stream: Duplex) -> None:
     """Before the last callback, amid a handshake. Thread: the owner's."""
     buffer = stream.writer.buffered()
-    buffer.end()
+    buffer.on(ON_LAST)
     if stream.channel.handshaking:
         buffer.fail(failures.amid_handshake(stream.connection, "send"))
 

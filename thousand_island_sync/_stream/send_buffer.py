@@ -32,7 +32,7 @@ from . import failures
 from .amid_handshake import goes
 from .pieces import Pieces
 from .room_waits import RoomWaits
-from .states import GIVEN_AWAY
+from .states import BARRIER, FAILED, GIVEN_AWAY, MAY_SEND, Sends
 from .taking import Taking
 from .turns import guard
 
@@ -62,15 +62,14 @@ class SendBuffer:
 
     Attributes:
         ahead: how many bytes come before what the present turn sends, or the next.
-        barrier: what is kept from now on stays behind, until the handshake is done.
-        barred: the present turn has begun since.
+        barred: the present turn has begun behind the barrier, whatever became of that since.
         claimed: so much room is for what who has the turn sends now.
         counted: bytes and number of the sends that were kept without the turn.
-        ended: the last callback has returned: nothing more may be sent.
-        failure: why nothing waits any more, nor may be sent; `None`: all is well.
+        failure: why `sends` is FAILED; `None`: it is not.
         lost: bytes that were dropped then, until somebody is told.
         record: TLS has a record that counts as sent, and waits as well.
         relieved: no more than half of the limit waits any more, and the owner was not told yet.
+        sends: whether anything more may be sent (`states`).
         tries: how often its end has found that another thread still has the turn.
         taking: what the peer takes.
         waiting: the threads that wait for room.
@@ -83,14 +82,13 @@ class SendBuffer:
         "_watched",
         "ahead",
         "barred",
-        "barrier",
         "claimed",
         "counted",
-        "ended",
         "failure",
         "lost",
         "record",
         "relieved",
+        "sends",
         "taking",
         "tries",
         "waiting",
@@ -102,7 +100,8 @@ class SendBuffer:
         self._pieces = Pieces(total.spare)
         self._watched = -1  # the descriptor that the driver knows
         self.ahead = self.claimed = self.lost = self.tries = 0
-        self.barred = self.barrier = self.ended = self.record = self.relieved = False
+        self.barred = self.record = self.relieved = False
+        self.sends: Sends = MAY_SEND
         self.counted = (0, 0)
         self.failure: SocketError | None = None
         self.taking = Taking(total.clock())
@@ -159,7 +158,7 @@ class SendBuffer:
         size = sum(map(len, views))
         with self._total.lock:
             left = count = size if over else min(size, max(0, self.room()))
-            if self._stream is None or self.failure is not None or (whole and count < size):
+            if self.sends is FAILED or (whole and count < size):
                 return 0
             pieces = self._pieces
             behind = pieces.cut(self.ahead) if mine and self.ahead < pieces.size else None
@@ -177,7 +176,7 @@ class SendBuffer:
         """Whether TLS has a rest of what counts as sent."""
         if there is not self.record:
             with self._total.lock:
-                self.record = there and self._stream is not None and self.failure is None
+                self.record = there and self.sends is not FAILED
                 self._changed(0)
 
     def count(self, size: int) -> None:
@@ -192,8 +191,7 @@ class SendBuffer:
             self.relieved = True
         stream = self._stream
         if stream is not None:
-            blocked = self.waits or self.barrier or self.ended or self.failure is not None
-            stream.writer.block(blocked)
+            stream.writer.block(self.waits or self.sends is not MAY_SEND)
 
     # ---- going out: with the turn ------------------------------------------------------
 
@@ -201,15 +199,15 @@ class SendBuffer:
         """All that was kept comes before what is sent in this turn; or behind it, where a part
         of that has gone out already, the quick way."""
         with self._total.lock:
-            self.barred = self.barrier and not amid_send
-            if amid_send or not self.barrier:
+            barrier = self.sends in BARRIER
+            self.barred = barrier and not amid_send
+            if amid_send or not barrier:
                 self.ahead = 0 if amid_send else self.size
 
-    def raise_barrier(self, raised: bool) -> None:
-        """Before the handshake of an upgrade, and after it. Thread: the owner's, perhaps with the
-        turn."""
+    def on(self, move: dict[Sends, Sends]) -> None:
+        """Moves along one of the tables in `states`. Thread: the owner's, perhaps with the turn."""
         with self._total.lock:
-            self.barrier = raised
+            self.sends = move.get(self.sends, self.sends)
             self._changed(0)
         self.waiting.ring()
 
@@ -265,7 +263,7 @@ class SendBuffer:
             self.moved()
         with self._total.lock:
             self._pieces.lent = False
-            if count and self.failure is None:  # else they were counted out
+            if count and self.sends is not FAILED:  # else they were counted out
                 self.ahead -= count
                 self._pieces.drop(count)
                 self._changed(-count)
@@ -284,7 +282,7 @@ class SendBuffer:
             return
         connection = stream.connection
         while True:
-            may_go = goes(stream, self) and self.failure is None
+            may_go = goes(stream, self) and self.sends is not FAILED
             if may_go and (fd := stream.sock.fileno()) >= 0:
                 self._watched = fd
                 self.idle(self._total.clock())
@@ -294,7 +292,7 @@ class SendBuffer:
                 break
             self.unwatch()  # and once more: another thread may have kept something meanwhile
         news = self.relieved or self.waits is not connection.deaf
-        if news or (self.barrier and not self.ahead):
+        if news or (self.sends in BARRIER and not self.ahead):
             self.relieved = False
             if _waits.current_task() is connection:
                 connection.alert = True
@@ -312,7 +310,7 @@ class SendBuffer:
         turn, and tells when he gives it back. Thread: the driver's."""
         stream = self._stream
         writer: Writer | None = None if stream is None else stream.writer
-        if stream is None or writer is None or self.failure is not None or not self.waits:
+        if stream is None or writer is None or self.sends is FAILED or not self.waits:
             return True
         if not writer.try_turn():
             return None
@@ -349,22 +347,15 @@ class SendBuffer:
         error = failures.aborted(stream.connection)
         return if_free(self._total.lock, lambda: self.fail(error))
 
-    def end(self) -> None:
-        """The last callback has returned: what waits goes out, and nothing after it."""
-        with self._total.lock:
-            self.ended = True
-            self._changed(0)
-        self.waiting.ring()
-
     def fail(self, error: SocketError) -> bool:
         """Drops what waits, and ends all sends, for this reason. Whether it was the first."""
         stream = self._stream
         if stream is None:
             return False
         with self._total.lock:
-            if self.failure is not None:
+            if self.sends is FAILED:
                 return False
-            self.failure = error
+            self.failure, self.sends = error, FAILED
             self.lost = self.size + (stream.channel.left_behind() if self.record else 0)
             self._drop()
         self.waiting.ring()
@@ -377,7 +368,7 @@ class SendBuffer:
         self._total.leave(self.waiting.pooled)
         self.waiting.forget()
         self.ahead = 0
-        self.record = self.barrier = False
+        self.record = False
         self._changed(-size)
 
     def take_lost(self) -> int:
@@ -393,7 +384,7 @@ class SendBuffer:
         with self._total.lock:
             failure = self.failure or failures.ending(stream.connection, "send")
             # Not itself: the traceback of one that was raised leads back to here.
-            self.failure = copy.copy(failure)
+            self.failure, self.sends = copy.copy(failure), FAILED
             self._drop()
             self._stream = None
         self.unwatch()  # last: it is watched no more once it has failed

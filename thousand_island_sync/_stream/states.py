@@ -1,10 +1,12 @@
-"""What becomes of a stream, as three tables. Every rule about it must live here.
+"""What becomes of a stream, as tables. Every rule about it must live here.
 
 Rule 1: what is done on this side to both directions is one `State` of the `Duplex`; it moves
 only along the tables of what is done to it, `ON_CLOSE` and the others.
 Rule 2: what the peer did to his direction is one `Incoming` of the `Reader`. It is a state of its
 own, as it outlives a close: who left before his first byte is a probe, whoever closed then.
 Rule 3: what was done to our direction is one `Outgoing` of the `Writer`.
+Rule 4: whether anything more may be sent, once something had to be kept, is one `Sends` of the
+`SendBuffer`. It is a state of its own, as it outlives `CLOSED`: what waits still goes out.
 
     OPEN --> INTERRUPTED --> CUT --> CLOSED
       |           |           |        ^
@@ -51,10 +53,21 @@ class Outgoing(FastEnum):
     SHUT = "shut"
 
 
+class Sends(FastEnum):
+    """What becomes of what is sent on a connection that has a send buffer."""
+
+    OPEN = "it goes out, or is kept"
+    UPGRADING = "it is kept behind a barrier, until the handshake of an upgrade is done"
+    ENDED = "the last callback has returned: what waits goes out, and nothing after it"
+    ENDED_UPGRADING = "the same; what is behind the barrier never may"
+    FAILED = "what waited was dropped, and nothing more is sent"
+
+
 # A member by its class is a call of Python's each time, on Python 3.11.
 OPEN, INTERRUPTED, CUT = State.OPEN, State.INTERRUPTED, State.CUT
 CLOSED, DETACHED, LEFT = State.CLOSED, State.DETACHED, State.LEFT
 COMES, GOES, SHUT = Incoming.OPEN, Outgoing.OPEN, Outgoing.SHUT
+MAY_SEND, UPGRADING, FAILED = Sends.OPEN, Sends.UPGRADING, Sends.FAILED
 
 #: What is done to a stream: state before -> state after. Where nothing is said, it stays.
 Move = dict[State, State]
@@ -87,3 +100,13 @@ AFTER_RESET: dict[Incoming, Incoming] = {
     COMES: Incoming.RESET,
     Incoming.END: Incoming.RESET_AFTER_END,
 }
+
+#: before -> after an upgrade is asked for, and after its handshake. Where none is said, it stays.
+ON_BARRIER: dict[Sends, Sends] = {MAY_SEND: UPGRADING, Sends.ENDED: Sends.ENDED_UPGRADING}
+ON_BARRIER_GONE: dict[Sends, Sends] = {UPGRADING: MAY_SEND, Sends.ENDED_UPGRADING: Sends.ENDED}
+#: before -> after the last callback. What has failed stays so, whatever follows.
+ON_LAST: dict[Sends, Sends] = {MAY_SEND: Sends.ENDED, UPGRADING: Sends.ENDED_UPGRADING}
+#: What is kept stays behind the barrier in these.
+BARRIER = frozenset({UPGRADING, Sends.ENDED_UPGRADING})
+#: Every send raises `SocketClosed` in these.
+SENDS_OVER = frozenset({Sends.ENDED, Sends.ENDED_UPGRADING, FAILED})

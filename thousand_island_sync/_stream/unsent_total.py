@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from .._base import waits
 from .._base.clock import FOREVER, Clock, Times
 from .._base.locks import lock, owns
+from .states import MAY_SEND
 
 if TYPE_CHECKING:
     from .._base.wake_up import WakeUp
@@ -221,7 +222,7 @@ class UnsentTotal:
         """Whether nothing has happened that would have rung this bell, which from now on does."""
         with self.lock:
             buffer.waiting.hang_up(bell)
-            return buffer.failure is None and not (buffer.ended or buffer.barrier)
+            return buffer.sends is MAY_SEND
 
     def crowded(self) -> bool:
         """Whether more threads of the pool wait in sends than may."""

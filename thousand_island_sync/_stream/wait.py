@@ -11,7 +11,7 @@ from .._base.wake_up import WakeUp
 from ..transports.base import WRITE
 from . import failures
 from .payload import KEEP
-from .states import CLOSED_HERE, INTERRUPTED
+from .states import BARRIER, CLOSED_HERE, INTERRUPTED, MAY_SEND, SENDS_OVER
 
 if TYPE_CHECKING:
     from .duplex import Duplex
@@ -119,14 +119,14 @@ def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload, again: b
     if fd < 0:
         return
     lacks = payload.no_room is KEEP and buffer.lacks_total(sum(map(len, payload.views)))
-    looks = total.crowded() or lacks or buffer.barrier or not total.is_real()
+    looks = total.crowded() or lacks or buffer.sends in BARRIER or not total.is_real()
     # What TLS wants of the peer amid a handshake may be read by another thread: nothing would come.
     looks = looks or stream.channel.send_wants != WRITE
     if not looks and (_finds_room(stream, payload, _SOON_S) or not again):
         return  # the first time it tries, and the peer is looked at, before it sleeps for long
     bell = _new_bell()
     try:
-        if bell is not None and not total.may_sleep(buffer, bell) and not buffer.barrier:
+        if bell is not None and not total.may_sleep(buffer, bell) and buffer.sends not in BARRIER:
             return
         if bell is None or looks:
             _look_for_others(stream, buffer, payload, bell)
@@ -170,7 +170,7 @@ def _look_for_others(
         look = total.until_look(fd) if total.crowded() else _LOOK_S
         if _finds_room(stream, payload, min(look, stream.times.look_s), bell):
             break
-        if buffer.ended or buffer.barrier:
+        if buffer.sends is not MAY_SEND:
             break
         total.thin_out()
 
@@ -182,7 +182,7 @@ def wait_for_handshake(stream: Duplex, doing: str, timeout: float) -> bool:
         SocketClosed: it has come to its end meanwhile.
     """
     channel, buffer = stream.channel, stream.writer.buffer
-    if channel.handshaking and buffer is not None and buffer.ended:
+    if channel.handshaking and buffer is not None and buffer.sends in SENDS_OVER:
         raise failures.amid_handshake(stream.connection, doing)
     bell = WakeUp()
     try:

@@ -18,7 +18,7 @@ from . import failures, turns
 from .keeping import Keeping
 from .payload import KEEP, RETURN, Payload, joined, let_go, no_room
 from .send_buffer import BLOCKED, SendBuffer
-from .states import OPEN, SHUT, Outgoing
+from .states import ON_BARRIER_GONE, OPEN, SENDS_OVER, SHUT, Outgoing
 from .wait import wait_for_handshake, wait_for_peer
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Writer(PythonWriter):
         """From now on, after an upgrade. With the turn."""
         self._sink = channel.sink()
         if self.buffer is not None:
-            self.buffer.raise_barrier(False)
+            self.buffer.on(ON_BARRIER_GONE)
 
     # ---- what callers of `Socket` get -----------------------------------------
 
@@ -278,7 +278,7 @@ class Writer(PythonWriter):
         """Raises SocketClosed: it was closed here, or sends have ended."""
         connection, buffer = self._stream.connection, self.buffer
         self._stream.check_open(doing)
-        if buffer is not None and (buffer.ended or buffer.failure is not None):
+        if buffer is not None and buffer.sends in SENDS_OVER:
             raise failures.after(connection, doing, buffer.failure)
 
     def tell_owner(self) -> None:
