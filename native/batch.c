@@ -84,7 +84,7 @@ static enum next run_next(Runner *self, Worker *worker, PyObject *ready) {
 static Py_ssize_t begin(RunQueue *queue, Worker *worker) {
     WatchdogTimer *timer = (WatchdogTimer *)queue->_watchdog_timer;
     Py_ssize_t waiting = PyObject_Size(queue->_ready);
-    if (waiting > 0 && worker->permit && !timer->watching &&
+    if (waiting > 0 && worker->permit && timer->state == SLEEPS &&
         done(PyObject_CallMethodNoArgs((PyObject *)timer, native->name.begin_now)) < 0)
         return -1;
     return waiting < queue->_batch ? waiting : queue->_batch;

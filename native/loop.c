@@ -99,15 +99,16 @@ static int absorb(RunQueue *self, Worker *worker, const struct epoll_event *even
     if (PyObject_Size(deadlines->calls) > 0 || deadlines->_next <= now ||
         (self->sleepers > 0 && ready > 1))
         return 1;
-    if (ready == 0 || timer->watching)
+    if (ready == 0 || timer->state != SLEEPS)
         return 0;
     PyObject *may_stop = PyObject_CallMethodNoArgs((PyObject *)timer, native->name.arm);
     if (may_stop == NULL)
         return -1;
-    timer->watching = may_stop != Py_None;
-    timer->may_stop = may_stop == Py_True;
+    int rings = may_stop == Py_None;
+    if (!rings)
+        timer->state = may_stop == Py_True ? MAY_STOP : LOOKS;
     Py_DECREF(may_stop);
-    return !timer->watching;
+    return rings;
 }
 
 static int epoll_of(PyObject *poller, int *number) {
@@ -132,8 +133,8 @@ static int begin_look(RunQueue *self, Worker *worker, int *timeout) {
     *timeout = may_wait(self);
     if (*timeout == -2)
         return -1;
-    if (*timeout != 0 && timer->may_stop) {
-        timer->may_stop = timer->watching = 0;
+    if (*timeout != 0 && timer->state == MAY_STOP) {
+        timer->state = SLEEPS;
         if (done(PyObject_CallMethodNoArgs((PyObject *)timer, native->name.quiet)) < 0)
             return -1;
     }

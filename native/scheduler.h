@@ -17,7 +17,9 @@ enum { PARKED, OWNED, MARKED };
 #define Worker_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
     O(task) R(parked) B(looking) B(permit) B(waited) N(turn)
 #define Deadlines_FIELDS(G, O, F, Z, I, R, B, D, N) R(_clock) R(calls) D(_next)
-#define WatchdogTimer_FIELDS(G, O, F, Z, I, R, B, D, N) B(may_stop) B(watching)
+#define WatchdogTimer_FIELDS(G, O, F, Z, I, R, B, D, N) N(state)
+/* `state`, as in `_scheduler.watchdog_timer`. */
+enum { SLEEPS, LOOKS, MAY_STOP };
 #define RunQueue_FIELDS(G, O, F, Z, I, R, B, D, N)                                             \
     O(_epoll) R(lock) R(_ready) R(_tasks) R(_deadlines) R(_watchdog_timer) N(_alone) N(_batch)     \
     N(_last_found) N(_unlooked) N(sleepers)

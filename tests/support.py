@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from thousand_island_sync import Handler, ThousandIsland, events
+from thousand_island_sync._scheduler.watchdog_timer import SLEEPS
 from thousand_island_sync.testing import Event, EventRecorder
 
 
@@ -172,7 +173,7 @@ def watch_sleeps(server: ThousandIsland) -> bool:
     """Whether the watchdog has looked, and waits to be told."""
     scheduler = server._run.scheduler
     looked = scheduler._watchdog._stalls._pace.turns >= 0
-    return looked and not scheduler._watchdog_timer.watching
+    return looked and scheduler._watchdog_timer.state == SLEEPS
 
 
 def break_start_off(

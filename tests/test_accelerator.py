@@ -23,6 +23,7 @@ from thousand_island_sync._base import compiled
 from thousand_island_sync._connection.states import ON_STOP, State
 from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync._scheduler.task import Classified
+from thousand_island_sync._scheduler.watchdog_timer import SLEEPS
 from thousand_island_sync._server import accelerator
 from thousand_island_sync._stream.buffer import CHUNK
 from thousand_island_sync.transports.tcp import TCPChannel
@@ -382,7 +383,7 @@ def test_a_callback_that_stands_still_is_found_out(unchecked, serve, client):
     sock, other = client(server), client(server)
     for _ in range(3):
         assert exchange(other, b"o", 1) == b"o"
-    assert eventually(lambda: not server._run.scheduler._watchdog_timer.watching)
+    assert eventually(lambda: server._run.scheduler._watchdog_timer.state == SLEEPS)
     sock.sendall(b"1")
     assert exchange(other, b"o", 1) == b"o"
     first.set()

@@ -6,12 +6,22 @@ import threading
 
 import pytest
 
+from tests.slots import Busy
 from tests.support import Echo, answers, eventually, receive
 from thousand_island_sync import Handler
 from thousand_island_sync._base.clock import FOREVER
 from thousand_island_sync._scheduler import alarm as _alarm
 from thousand_island_sync._scheduler.alarm import Alarm
 from thousand_island_sync._scheduler.scheduler import Scheduler
+from thousand_island_sync._scheduler.watchdog_timer import (
+    AFTER_ARM,
+    LOOKS,
+    MAY_STOP,
+    ON_ALARM,
+    ON_WAIT,
+    SLEEPS,
+    WatchdogTimer,
+)
 
 
 def readable(alarm, timeout_ms):
@@ -71,6 +81,108 @@ def test_a_server_that_can_have_none_serves_without(serve, client, without_alarm
     assert all(answers(client(server)) for _ in range(3))
 
 
+# ---- whether the watchdog looks: the table, and what follows it ------------------------------
+
+STATES = (SLEEPS, LOOKS, MAY_STOP)
+
+
+class Noted:
+    """An alarm that does nothing."""
+
+    def __init__(self):
+        self.calls = []
+
+    def set(self, seconds):
+        self.calls.append("set")
+
+    def stop(self):
+        self.calls.append("stop")
+
+
+def timer(*, alarm, one_runs=True, sparse=True, insists=False):
+    """One that was asleep; `sparse`: its last alarm was long ago."""
+    made = WatchdogTimer(lambda: None, lambda: 1_000.0, threading.Lock(), one_runs)
+    made.use(alarm)
+    made.insist(insists)
+    if not sparse:
+        made.arm()
+    return made
+
+
+@pytest.mark.parametrize("one_runs", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("insists", [True, False])
+def test_an_alarm_may_stop_where_one_thread_works_and_nothing_else_is_waited_for(
+    one_runs, sparse, insists
+):
+    made = timer(alarm=Noted(), one_runs=one_runs, sparse=sparse, insists=insists)
+    assert not made.begin(by_alarm=True)
+    assert made.state == AFTER_ARM[one_runs and sparse and not insists]
+
+
+@pytest.mark.parametrize(("alarm", "by_alarm"), [(None, True), (None, False), (Noted(), False)])
+def test_without_an_alarm_it_is_rung_and_looks(alarm, by_alarm):
+    made = timer(alarm=alarm)
+    assert made.begin(by_alarm=by_alarm)
+    assert made.state == AFTER_ARM[None]
+
+
+@pytest.mark.parametrize("state", [LOOKS, MAY_STOP])
+def test_what_begins_while_it_looks_sets_no_alarm(state):
+    made = timer(alarm=Noted())
+    made.state = state
+    assert not made.begin(by_alarm=False)
+    assert (made.state, made._alarm.calls) == (state, [])
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_another_alarm_goes_off_in_any_case(state):
+    made = timer(alarm=Noted())
+    made.state = state
+    made.use(Noted())
+    assert made.state == ON_ALARM.get(state, state) != MAY_STOP
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("again", [True, False])
+def test_once_it_has_looked_it_says_whether_it_does_so_again(state, again):
+    made = timer(alarm=Noted())
+    made.state = state
+    made.looks(again)
+    assert made.state == (LOOKS if again else SLEEPS)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_thread_that_waits_again_needs_no_alarm_that_may_stop(state):
+    """In C as in Python."""
+    with Busy(ready=False) as busy:
+        made = busy.scheduler._watchdog_timer
+        made.use(Noted())
+        made.state = state
+        busy.ours.recv(1)
+        busy.poller.poll(0)
+        busy.poller.wake()  # the look waits for nothing, and finds nothing
+        assert busy.queue.look(busy.worker)
+        assert made.state == ON_WAIT.get(state, state)
+        assert made._alarm.calls == (["stop"] if state in ON_WAIT else [])
+
+
+@pytest.mark.parametrize("one_runs", [True, False])
+@pytest.mark.parametrize("there_is_one", [True, False])
+@pytest.mark.parametrize("state", STATES)
+def test_a_look_that_finds_something_sets_one_unless_it_looks(state, there_is_one, one_runs):
+    """In C as in Python."""
+    with Busy(ready=False) as busy:
+        made = busy.scheduler._watchdog_timer
+        made.use(Noted() if there_is_one else None)
+        made._one_runs = one_runs
+        made.state = state
+        assert busy.queue.look(busy.worker)
+        armed = AFTER_ARM[one_runs if there_is_one else None]
+        assert made.state == (ON_WAIT.get(state, state) or armed)
+        assert list(busy.queue._ready) == [busy.task]
+
+
 def test_a_server_does_not_look_at_requests_that_come_one_by_one(serve, client, monkeypatch):
     monkeypatch.setenv("THOUSAND_ISLAND_DEBUG", "0")
     tend, looks = Scheduler.tend, []
@@ -96,7 +208,7 @@ def test_a_server_does_not_look_at_requests_that_come_one_by_one(serve, client, 
     monkeypatch.setattr(_alarm, "SPARSE_S", 0)
     before = len(looks)
     assert all(answers(sock) for _ in range(20))
-    assert eventually(lambda: not scheduler._watchdog_timer.watching)
+    assert eventually(lambda: scheduler._watchdog_timer.state == SLEEPS)
     assert len(looks) == before
     assert scheduler.counts()[0] == 1
 
@@ -107,7 +219,7 @@ def test_but_at_those_that_follow_each_other_closely(serve, client, monkeypatch)
     server = serve(Echo)
     sock = client(server)
     assert all(answers(sock) for _ in range(20))
-    assert server._run.scheduler._watchdog_timer.watching  # the alarm is still set
+    assert server._run.scheduler._watchdog_timer.state != SLEEPS  # the alarm is still set
 
 
 @pytest.mark.parametrize("debug", ["0", "1"])

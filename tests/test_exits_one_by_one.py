@@ -17,6 +17,7 @@ from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._scheduler.task import PARK, Classified, PythonTask, Task
+from thousand_island_sync._scheduler.watchdog_timer import LOOKS, MAY_STOP, SLEEPS
 from thousand_island_sync._server import accelerator
 from thousand_island_sync._stream.reader import Reader
 from thousand_island_sync._stream.writer import Writer
@@ -67,7 +68,7 @@ def test_a_step_of_a_look_that_fails_leaves_the_lock_free(name, monkeypatch):
         queue, timer = world.queue, world.scheduler._watchdog_timer
         monkeypatch.setattr(type(timer if name in ("arm", "quiet") else queue), name, breaks)
         world.task.attached = name != "_await"
-        timer.may_stop = True
+        timer.state = MAY_STOP
         queue._deadlines._next = 0.0 if name == "poll_once" else 1e9
         if name == "quiet":
             world.worker.parked.clear()
@@ -84,7 +85,7 @@ def test_a_step_of_a_batch_that_fails_is_passed_on(name, monkeypatch):
         timer = scheduler._watchdog_timer
         owner = {"begin_now": timer, "run": scheduler._estimate}.get(name, world.runner)
         monkeypatch.setattr(type(owner), name, breaks)
-        timer.watching = name != "begin_now"
+        timer.state = SLEEPS if name == "begin_now" else LOOKS
         world.queue._alone = 1_000
         if name == "after_run":
             worker.permit = False
@@ -144,7 +145,7 @@ def test_a_wake_up_that_fails_is_told_of_and_the_tasks_wait_in_the_queue():
         queue = world.queue
         world.poller.wake = breaks
         queue._ready.append(world.task)
-        queue.sleepers, world.scheduler._watchdog_timer.watching = 1, True
+        queue.sleepers, world.scheduler._watchdog_timer.state = 1, LOOKS
         with pytest.raises(Broken):
             queue.look(world.worker)
         assert len(queue._ready) == 2

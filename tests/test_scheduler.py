@@ -21,6 +21,7 @@ from thousand_island_sync._scheduler.states import PARKED
 from thousand_island_sync._scheduler.task import AGAIN, DONE, PARK, Task
 from thousand_island_sync._scheduler.tendency import HAND_OFF_COST, LONG
 from thousand_island_sync._scheduler.timers import Timer
+from thousand_island_sync._scheduler.watchdog_timer import SLEEPS
 from thousand_island_sync._scheduler.worker import Worker
 
 
@@ -201,7 +202,7 @@ def test_however_it_became_ready_and_though_the_watch_slept(how, scheduler_of):
     inside, go = threading.Event(), threading.Event()
 
     def watchdog_sleeps():
-        return not scheduler._watchdog_timer.watching
+        return scheduler._watchdog_timer.state == SLEEPS
 
     def sticks(pipe, data):
         if wanted:

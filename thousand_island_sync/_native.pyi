@@ -63,8 +63,7 @@ class Deadlines:
     def __init__(self, clock: Callable[[], float], /) -> None: ...
 
 class WatchdogTimer:
-    may_stop: bool
-    watching: bool
+    state: int
 
 class RunQueue:
     _alone: int

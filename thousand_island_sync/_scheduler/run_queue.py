@@ -229,7 +229,7 @@ class RunQueue(RunQueueCore):
             # nobody, since a thread with a permit was about to look.
             at_once = self._ready or (self._table.closing and self._table.is_over())
             timeout = 0.0 if at_once else self._deadlines.left()
-            if timeout and self._watchdog_timer.may_stop:
+            if timeout and self._watchdog_timer.state == 2:  # MAY_STOP
                 self._watchdog_timer.disarm()
             # From here on whoever makes something ready finds a sleeper, and wakes it: the poller
             # keeps a wake-up that comes before the poll.
@@ -267,7 +267,7 @@ class RunQueue(RunQueueCore):
                 self._fire()
             due = bool(deadlines.calls)
             # The watchdog looks, or its alarm is set, before anything of it is run.
-            ring = not timer.watching and bool(self._ready or due)
+            ring = not timer.state and bool(self._ready or due)
             if ring:
                 ring = timer.begin(by_alarm=worker is not None)
             # Without the GIL others may sleep while there is work for several.
@@ -312,7 +312,7 @@ class RunQueue(RunQueueCore):
     def begin_batch(self, worker: Worker) -> int:
         """How many tasks the worker may run until the next look."""
         count = min(len(self._ready), self._batch)
-        if count and worker.permit and not self._watchdog_timer.watching:
+        if count and worker.permit and not self._watchdog_timer.state:
             self._watchdog_timer.begin_now()
         return count
 

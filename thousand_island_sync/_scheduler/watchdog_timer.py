@@ -1,6 +1,18 @@
 """What has the watchdog look: a ring, an alarm that goes off in a moment, or that it looks anyway.
 
 `alarm` has the reason for the alarm. Who runs what is ready sees first that one of the three is so.
+Whether it is, is one state and its table. Every rule about it must live here.
+
+    SLEEPS --(begin)--> LOOKS, MAY_STOP --(it has looked)--> SLEEPS, LOOKS
+      ^                            |
+      +----(the thread waits)------+
+
+SLEEPS: nothing runs, as far as is known. LOOKS: the watchdog was rung, looks again by itself, or an
+alarm is set that goes off in any case. MAY_STOP: an alarm is set that is needless once the thread
+that works waits again.
+
+They are numbers, as a task's ownership is: the C has them in a field of its own
+(native/scheduler.h), and what a message pays for in Python spells them.
 """
 
 from __future__ import annotations
@@ -13,20 +25,30 @@ from .._base.compiled import native
 from . import alarm as _alarm
 from .alarm import Alarm
 
+SLEEPS, LOOKS, MAY_STOP = 0, 1, 2
+
+#: What is done: state before -> state after. Where nothing is said, it stays.
+Move = dict[int, int]
+#: Something is about to be run, and the watchdog is rung, or what `arm` has said of its alarm.
+AFTER_ARM: dict[bool | None, int] = {None: LOOKS, False: LOOKS, True: MAY_STOP}
+#: The thread that works waits again.
+ON_WAIT: Move = {MAY_STOP: SLEEPS}
+#: There is another alarm, or none: nobody knows of the one before whether it is needless.
+ON_ALARM: Move = {MAY_STOP: LOOKS}
+
 
 class PythonWatchdogTimer:
-    """The fields of a `WatchdogTimer` that each look needs; `_native.WatchdogTimer` is its equal in
+    """The field of a `WatchdogTimer` that each look needs; `_native.WatchdogTimer` is its equal in
     C.
 
     Attributes:
-        may_stop: the alarm is needless once the thread that works waits again.
-        watching: the watchdog looks again by itself, or an alarm is set for it.
+        state: whether the watchdog looks.
     """
 
-    __slots__ = ("may_stop", "watching")
+    __slots__ = ("state",)
 
     def __init__(self) -> None:
-        self.may_stop = self.watching = False
+        self.state = SLEEPS
 
 
 if TYPE_CHECKING:
@@ -67,7 +89,8 @@ class WatchdogTimer(WatchdogTimerCore):
 
     def use(self, alarm: Alarm | None) -> None:
         """Sets it from now on; `None`: rings. Thread: the listener's, which waits for it."""
-        self._alarm, self.may_stop = alarm, False
+        self._alarm = alarm
+        self.state = ON_ALARM.get(self.state, self.state)
 
     def begin(self, by_alarm: bool) -> bool:
         """Something is about to be run. True: who asks must ring, without the lock.
@@ -75,11 +98,11 @@ class WatchdogTimer(WatchdogTimerCore):
         Args:
             by_alarm: an alarm will do, if there is one.
         """
-        if self.watching:
+        if self.state:
             return False
-        self.watching = True
+        self.state = LOOKS
         may_stop = self.arm() if by_alarm else None
-        self.may_stop = bool(may_stop)
+        self.state = AFTER_ARM[may_stop]
         return may_stop is None
 
     def begin_now(self) -> None:
@@ -102,7 +125,7 @@ class WatchdogTimer(WatchdogTimerCore):
 
     def disarm(self) -> None:
         """What began is over, and nobody has to look."""
-        self.may_stop = self.watching = False
+        self.state = SLEEPS
         self.quiet()
 
     def quiet(self) -> None:
@@ -112,7 +135,7 @@ class WatchdogTimer(WatchdogTimerCore):
 
     def looks(self, again: bool) -> None:
         """The watchdog has looked, and does so `again` by itself. Thread: its own."""
-        self.may_stop, self.watching = False, again
+        self.state = LOOKS if again else SLEEPS
 
     def insist(self, on: bool) -> None:
         """Whether the watchdog waits for something to be over, so that each alarm goes off."""

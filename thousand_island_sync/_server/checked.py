@@ -46,7 +46,7 @@ from .._scheduler.scheduler import NoInspection, Parts, Scheduler
 from .._scheduler.states import PARKED
 from .._scheduler.task import Task
 from .._scheduler.task_table import TaskTable
-from .._scheduler.watchdog_timer import WatchdogTimer
+from .._scheduler.watchdog_timer import SLEEPS, WatchdogTimer
 from .._scheduler.worker import Worker
 from .._scheduler.workers import Workers
 from .._stream.reader import Reader
@@ -335,7 +335,7 @@ class Inspection(NoInspection):
         """With the lock. This mode looks so often that a watchdog that sleeps is not missed."""
         holders = self._permits.holders()
         running = any(one.task is not None and not one.looking for one in holders)
-        if running and not self._watchdog_timer.watching:
+        if running and self._watchdog_timer.state == SLEEPS:
             report("a thread with a permit runs a task, and the watchdog sleeps")
 
     def _look_for_the_forgotten(self) -> None:
