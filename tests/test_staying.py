@@ -181,10 +181,10 @@ def stays(scheduler, task, times):
 
     taken = []
     affinity = scheduler._runner._affinity
-    begin = affinity._begin
+    begin = affinity._begin_stay
     with pytest.MonkeyPatch.context() as patched:
         counted = lambda _, task: taken.append(begin(task)) or taken[-1]  # noqa: E731
-        patched.setattr(type(affinity), "_begin", counted)
+        patched.setattr(type(affinity), "_begin_stay", counted)
         for _ in range(times):
             if task.classified.blocks:
                 task.classified = Classified.BLOCKING
@@ -222,7 +222,7 @@ def test_callbacks_that_do_not_block_after_all_end_it(scheduler, silent):
 def test_a_connection_that_is_only_suspected_of_blocking_is_not_stayed_with(scheduler, silent):
     silent.classified = Classified.SUSPECT
     with somebody_polls(scheduler):
-        assert not scheduler._runner._affinity._begin(silent)
+        assert not scheduler._runner._affinity._begin_stay(silent)
 
 
 def test_nobody_stays_where_no_thread_is_to_spare_or_nobody_polls(scheduler, silent):

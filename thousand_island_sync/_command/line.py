@@ -127,7 +127,7 @@ class _Words:
         if name in _ASKS and not equals:
             self.line.asks = _ASKS[name]
         elif name == "--config":
-            self.line.config = text if equals else self._next(name, "the path of a TOML file")
+            self.line.config = text if equals else self._next_word(name, "the path of a TOML file")
         elif name in _FLAGS:
             self._option(name, text if equals else None)
         elif name.removeprefix("--") in SECRETS:
@@ -153,7 +153,7 @@ class _Words:
             value = setting.bare
         else:
             if text is None:
-                text = self._next(name, setting.option.takes)
+                text = self._next_word(name, setting.option.takes)
             value = _read(setting, text, name)
         self.line.given[setting.name] = Given(setting.checked(value, f"{name}: "), name)
 
@@ -165,7 +165,7 @@ class _Words:
             return False
         return True
 
-    def _next(self, name: str, takes: str) -> str:
+    def _next_word(self, name: str, takes: str) -> str:
         word = self._words[self._at] if self._at < len(self._words) else None
         if word is None or word.startswith("--"):
             raise UsageError(f"{name}: needs a value, takes {takes}")

@@ -140,12 +140,12 @@ class Reload:
             certificates = certificates_of(server)
             refusal = None
             if given:
-                refusal = load(lambda of=server: self._change(of, given))  # type: ignore[misc]
+                refusal = load(lambda of=server: self._reload_server(of, given))  # type: ignore[misc]
             elif certificates.files():
                 refusal = load(certificates.reload)
             if refusal is not None:
                 refusals.append(refusal)
 
-    def _change(self, server: ThousandIsland, given: dict[str, Any]) -> None:
+    def _reload_server(self, server: ThousandIsland, given: dict[str, Any]) -> None:
         server.reload_transport(**given)
         self._hold.update(given)

@@ -173,9 +173,9 @@ class Service:
             beats = self._beats[id(server)] = _Beats(
                 run.scheduler.start, lambda: self._beat(server)
             )
-            beats.begin(self._next())
+            beats.begin(self._next_beat())
 
-    def _next(self) -> float:
+    def _next_beat(self) -> float:
         """Seconds until the next beat."""
         least, most = _EXTEND_S
         if self._is_owed:
@@ -192,7 +192,7 @@ class Service:
             self._tell(server)
         except Exception as error:  # or the next beat would never come
             say("systemd could not be told", error)
-        return self._next()
+        return self._next_beat()
 
     def _tell(self, server: ThousandIsland) -> None:
         told = []

@@ -62,10 +62,12 @@ class Drain:
     def step(whose: Served, machine: Steps) -> int | None:
         """After a message. The verdict after `handle_drain`; `None`: its turn has not come, or it
         was called before."""
-        return Drain._call(whose, machine, whose.deaf or machine.pause is not None)
+        return Drain._call_handler(whose, machine, whose.deaf or machine.pause is not None)
 
     @staticmethod
-    def _call(whose: Served, machine: Steps, nothing_left: bool, last: bool = False) -> int | None:
+    def _call_handler(
+        whose: Served, machine: Steps, nothing_left: bool, last: bool = False
+    ) -> int | None:
         """As `step`.
 
         Args:
@@ -97,7 +99,7 @@ class Drain:
         reader = machine.stream.reader
         has_spoken = reader.bytes_received or reader.incoming in ENDED
         if has_spoken or not whose.client.is_young:
-            return Drain._call(whose, machine, nothing_left=True)
+            return Drain._call_handler(whose, machine, nothing_left=True)
         if machine.mail_waits():
             return None
         verdict = machine.park()
@@ -113,7 +115,7 @@ class Drain:
         """
         if machine.state is HANDSHAKING or whose.why_to_end() is not None:
             return None
-        verdict = Drain._call(whose, machine, nothing_left=True, last=True)
+        verdict = Drain._call_handler(whose, machine, nothing_left=True, last=True)
         if broken_off:
             return verdict if machine.state in (CLOSING, CLOSED) else None
         drain = machine.drain

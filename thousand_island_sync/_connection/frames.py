@@ -160,7 +160,7 @@ class Frames:
                 self._tell_rest(buffer)
             framing = handler.framing
             try:
-                frame = self._next(framing, buffer)
+                frame = self._next_frame(framing, buffer)
             except LimitExceeded as error:
                 return Error(self._too_long(framing, error))
             if frame is None:
@@ -186,7 +186,7 @@ class Frames:
 
     # ---- one frame ----------------------------------------------------------------------
 
-    def _next(self, framing: Framing | None, buffer: ReadBuffer) -> bytes | None:
+    def _next_frame(self, framing: Framing | None, buffer: ReadBuffer) -> bytes | None:
         """The next frame; `None`: its end has not come. Raises BaseException: what `find` did."""
         if framing is None:  # what was put back waits for more
             return self._reader.take(len(buffer)) if buffer.fresh else None

@@ -146,7 +146,7 @@ class Handshake:
                 f"the handshake with {whose.client.peer_shown()} was not finished within"
                 f" {limit:g} ms (handshake_timeout_ms)"
             )
-            return self._give_up(error, Cause.TIMEOUT)
+            return self._fails(error, Cause.TIMEOUT)
         env.handshaking.add(whose)
         whose.wants_write = channel.recv_wants == WRITE
         whose.deadline = (
@@ -244,9 +244,9 @@ class Handshake:
         if isinstance(error, EndedInSilence) and not received:
             return self._machine.finish(BY_PEER)
         error.args = (f"{self._whose.client.peer_shown()}: {error}",)
-        return self._give_up(error, Cause.ERROR)
+        return self._fails(error, Cause.ERROR)
 
-    def _give_up(self, error: HandshakeError, cause: Cause) -> int:
+    def _fails(self, error: HandshakeError, cause: Cause) -> int:
         whose = self._whose
         if self._dropped:
             error.args = (
@@ -257,7 +257,7 @@ class Handshake:
             events.emit(
                 events.socket_handshake_error,
                 whose.env.server,
-                {"error": error, "duration_ns": self._took()},
+                {"error": error, "duration_ns": self._duration_ns()},
                 events.About(whose.client, **whose.client.remote()),
             )
         return self._machine.finish(cause, error, By.EVENT)
@@ -266,11 +266,11 @@ class Handshake:
         events.emit(
             events.socket_handshake,
             self._whose.env.server,
-            {"duration_ns": self._took()},
+            {"duration_ns": self._duration_ns()},
             events.About(self._whose.client),
         )
 
-    def _took(self) -> int:
+    def _duration_ns(self) -> int:
         """Nanoseconds so far."""
         return int((self._whose.env.times.real() - self._began) * 1e9)
 

@@ -97,11 +97,11 @@ class Outflow:
             idle = not self._watched
             self._watched[fd] = buffer
             begins = self._poller is None or self._unadded
-            poller = self._open() if self._poller is None else self._poller
+            poller = self._open_poller() if self._poller is None else self._poller
             idle = self._put_in(poller, fd, read) or idle
             task = self._task
         if begins:
-            self._add()
+            self._add_task()
         elif idle and task is not None:
             self._scheduler.make_ready(task)
 
@@ -120,7 +120,7 @@ class Outflow:
         self._unpolled.discard(fd)
         return False
 
-    def _open(self) -> WritePoller:
+    def _open_poller(self) -> WritePoller:
         """With the lock."""
         try:
             poller = self._poller = LookedAt() if self._refused else new_write_poller()
@@ -129,7 +129,7 @@ class Outflow:
         self._task = _OutflowTask(self, poller.fileno())
         return poller
 
-    def _add(self) -> None:
+    def _add_task(self) -> None:
         self._scheduler.stands_in_for(self.stand_in)
         with self._lock:
             task, self._unadded = self._task, False
@@ -175,7 +175,7 @@ class Outflow:
                 return
             unadded = self._unadded
         if unadded:
-            self._add()
+            self._add_task()
         try:
             for _ in range(_ROUNDS):
                 if not self._send_what_goes(task):
@@ -239,7 +239,7 @@ class Outflow:
             before, task = self._poller, self._task
             if before is None or self._over:
                 return
-            poller = self._open()
+            poller = self._open_poller()
             for fd in self._watched:
                 self._put_in(poller, fd, False)
             try:
@@ -251,7 +251,7 @@ class Outflow:
             self._scheduler.forget(task)
         if before is not None:
             before.close()
-        self._add()
+        self._add_task()
 
     def close(self) -> None:
         """Nothing goes out any more. Idempotent."""

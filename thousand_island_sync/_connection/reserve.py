@@ -197,7 +197,7 @@ class Reserve:
         if begins:
             for one in self.everybody():
                 one.alert = True
-        self._call(*chosen)
+        self._look_again(*chosen)
 
     def _move(self, moves: dict[Level, Level]) -> bool:
         """With the lock. Whether that changed it."""
@@ -236,7 +236,7 @@ class Reserve:
                 self._held[peer].pop(task, None)
                 self._inside[task] = self._clock() + _COUNTS_S
             chosen = self._choose()
-        self._call(*chosen)
+        self._look_again(*chosen)
         return holds
 
     def _is_held(self, task: HeldBack) -> bool:
@@ -251,7 +251,7 @@ class Reserve:
             if not self._leaves(task):
                 return False  # it is one of those that read, of whom there are many
             chosen = self._choose()
-        self._call(*chosen)
+        self._look_again(*chosen)
         return False
 
     def _leaves(self, task: Any, stays_in: object = None) -> bool:
@@ -320,7 +320,7 @@ class Reserve:
             timer = Timer(self._next_look, target=functools.partial(self._look, self._looks))
         return chosen, timer
 
-    def _call(self, chosen: list[HeldBack], timer: Timer | None) -> None:
+    def _look_again(self, chosen: list[HeldBack], timer: Timer | None) -> None:
         """They are run, and judged anew. Without the lock."""
         if timer is not None:
             self.start(timer)
@@ -341,7 +341,7 @@ class Reserve:
             asked_about = self._to_look_at[-_LOOKED_AT:]
             del self._to_look_at[-_LOOKED_AT:]
             asked_about = [one for one in asked_about if one[0] in slow]
-        self._call(chosen + missed, timer)
+        self._look_again(chosen + missed, timer)
         for one, sock in asked_about:
             if queued(sock) == 0:
                 one.look_again()

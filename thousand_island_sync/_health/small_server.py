@@ -147,12 +147,12 @@ class SmallServer:
     def _serve(self) -> None:
         try:
             while not self._over:
-                self._turn()
+                self._poll_once()
         finally:
             for client in list(self._clients.values()):
                 self._close(client)  # those of a loop that begins anew, too: none is left half done
 
-    def _turn(self) -> None:
+    def _poll_once(self) -> None:
         time_now = now()
         if time_now >= self._ticks_at:
             self._ticks_at = time_now + self._every
@@ -162,7 +162,7 @@ class SmallServer:
             if fd == listening:
                 self._accept_all()
             elif fd in self._clients:
-                self._go_on(self._clients[fd])
+                self._serve_client(self._clients[fd])
         time_now = now()
         for client in list(self._clients.values()):
             if time_now >= client.deadline:
@@ -204,7 +204,7 @@ class SmallServer:
 
     # ---- one client ---------------------------------------------------------------------
 
-    def _go_on(self, client: _Client) -> None:
+    def _serve_client(self, client: _Client) -> None:
         try:
             if client.out or self._has_come(client):
                 self._proceed(client)
@@ -242,17 +242,17 @@ class SmallServer:
                 if client.over:
                     self._close(client)
                 return
-            self._begin(client, answer)
+            self._begin_answer(client, answer)
 
-    def _begin(self, client: _Client, answer: Answer) -> None:
+    def _begin_answer(self, client: _Client, answer: Answer) -> None:
         client.received = client.received[answer.used :]
         client.out = answer.data
         client.step = _Step.ANSWERED if answer.goes_on else _Step.LAST
         client.deadline = now() + REQUEST_S
 
     def _say(self, client: _Client, answer: Answer) -> None:
-        self._begin(client, answer)
-        self._go_on(client)
+        self._begin_answer(client, answer)
+        self._serve_client(client)
 
     def _expire(self, client: _Client) -> None:
         if client.step is _Step.ASKING and client.received:

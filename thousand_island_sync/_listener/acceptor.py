@@ -142,7 +142,7 @@ class Acceptor:
         with self._shared.clients(self.wake_up) as clients, turn:
             while not use.over:
                 if self._pool_attends():
-                    self._rest()
+                    self._wait_for_pool()
                     continue
                 asked = now_ns()
                 clients.wait()
@@ -158,7 +158,7 @@ class Acceptor:
     def _pool_attends(self) -> bool:
         return self._inline is not None and self._inline.attended()
 
-    def _rest(self) -> None:
+    def _wait_for_pool(self) -> None:
         """Until the pool does not accept any more. With the turn: others rest too."""
         assert self._inline is not None
         wake_up = self._inline.wake_up

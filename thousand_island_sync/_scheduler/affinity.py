@@ -96,7 +96,7 @@ class Affinity:
     def go_on(self, worker: Worker, task: Task) -> int:
         """Goes on with a task that was run without a permit and would be parked; the
         verdict that ends it. Thread: the worker's own."""
-        if not task.may_stay() or not self._begin(task):
+        if not task.may_stay() or not self._begin_stay(task):
             return PARK
         wanted = Wanted(self, worker, task)
         verdict, came = task.stay(STAY_S, wanted)
@@ -110,7 +110,7 @@ class Affinity:
             self._back_into_the_poller(task)
         return verdict
 
-    def _begin(self, task: Task) -> bool:
+    def _begin_stay(self, task: Task) -> bool:
         with self._queue.lock:
             if not task.classified.measured or self.wanted():
                 return False

@@ -115,7 +115,7 @@ class Stalls:
         holders = self._permits.holders()
         turns = sum(worker.turns() for worker in holders)
         busy = [worker for worker in holders if not worker.looking]
-        stalled = [self._look_at(worker, calls, idle) for worker in busy]
+        stalled = [self._is_stalled(worker, calls, idle) for worker in busy]
         # Those that run something without a permit, also those from whom this look took it.
         crowd = self._workers.busy() - len(self._permits.holders())
         self._estimate.doubt(
@@ -130,7 +130,7 @@ class Stalls:
             self._estimate.end_trial(self._seen_at)
         return FOREVER if quiet else tick
 
-    def _look_at(self, worker: Worker, calls: Calls, idle: bool) -> bool:
+    def _is_stalled(self, worker: Worker, calls: Calls, idle: bool) -> bool:
         """Whether it stands still."""
         looks = worker.count_look()
         task = worker.task  # once: it may finish at any moment

@@ -92,19 +92,19 @@ class Trial:
         if self._stage == _NONE:
             if crowd >= _CROWD:
                 self._cpu = cpu
-                self._count(_BEFORE, WINDOW, time_now, turns)
+                self._begin_stage(_BEFORE, WINDOW, time_now, turns)
         elif self._stage == _BEFORE:
             self._before = self._rate(time_now, turns)
             busy = cpu - self._cpu >= _BUSY * (time_now - self._since)
-            if busy and crowd >= _CROWD and self._begin(tasks):
-                self._count(_SETTLING, SETTLE, time_now, turns)
+            if busy and crowd >= _CROWD and self._take_for_quick(tasks):
+                self._begin_stage(_SETTLING, SETTLE, time_now, turns)
                 return True
-            self._rest(time_now)
+            self._end_stages(time_now)
         elif self._stage == _SETTLING:
-            self._count(_TRIAL, WINDOW, time_now, turns)
+            self._begin_stage(_TRIAL, WINDOW, time_now, turns)
         elif self._rate(time_now, turns) > GAIN * self._before:
             self._pause = PAUSE
-            self._rest(time_now)
+            self._end_stages(time_now)
         else:
             return self.refute(time_now)
         return False
@@ -117,10 +117,10 @@ class Trial:
         for task, average, classified in self._saved:
             task.average, task.classified = average, classified
         self._pause = min(_MORE * self._pause, LONGEST_PAUSE)
-        self._rest(time_now)
+        self._end_stages(time_now)
         return True
 
-    def _begin(self, tasks: Iterable[Task]) -> bool:
+    def _take_for_quick(self, tasks: Iterable[Task]) -> bool:
         self._saved = [
             (task, task.average, task.classified) for task in tasks if task.classified.blocks
         ]
@@ -131,11 +131,11 @@ class Trial:
             task.average, task.classified = 0.0, Classified.UNKNOWN
         return bool(self._saved)
 
-    def _rest(self, time_now: float) -> None:
+    def _end_stages(self, time_now: float) -> None:
         self._stage, self._until = _NONE, time_now + self._pause
         self._saved = []
 
-    def _count(
+    def _begin_stage(
         self, stage: int, duration: float, time_now: float, turns: Callable[[], int]
     ) -> None:
         self._stage, self._until = stage, time_now + duration

@@ -106,14 +106,14 @@ class KqueueWrites:
         wanted, other = self._module.KQ_FILTER_WRITE, self._module.KQ_FILTER_READ
         if read:
             wanted, other = other, wanted
-        self._drop(fd, other)
+        self._remove(fd, other)
         self._change(fd, wanted, flags)
 
     def forget(self, fd: int) -> None:
-        self._drop(fd, self._module.KQ_FILTER_WRITE)
-        self._drop(fd, self._module.KQ_FILTER_READ)
+        self._remove(fd, self._module.KQ_FILTER_WRITE)
+        self._remove(fd, self._module.KQ_FILTER_READ)
 
-    def _drop(self, fd: int, filter_: int) -> None:
+    def _remove(self, fd: int, filter_: int) -> None:
         try:
             self._change(fd, filter_, self._module.KQ_EV_DELETE)
         except (OSError, ValueError):

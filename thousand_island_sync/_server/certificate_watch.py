@@ -138,9 +138,9 @@ class CertificateWatch:
         while self._interval is not None and not self._wait(self._interval):
             if self._present is not turn:
                 return
-            self._look()
+            self._reload_if_changed()
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         stamps = self._stamps()
         if stamps != self._seen:
             self._seen = stamps

@@ -120,11 +120,11 @@ class _Serving:
                 if server.status in ("new", "stopped"):
                     server.start()
             for server in self._servers:
-                self._begin(self._watch, server)
+                self._start_thread(self._watch, server)
             started()
             while not self._is_over():
                 self._turn()
-                self._answer()
+                self._make_calls()
         except BaseException:
             if fork.forks == self._forks:
                 for server in self._servers:
@@ -142,7 +142,7 @@ class _Serving:
         self._poller.poll()
         self._check_process()
         self._count_signals()
-        self._go_on()
+        self._advance_phase()
 
     def _check_process(self) -> None:
         if fork.forks != self._forks:
@@ -161,7 +161,7 @@ class _Serving:
         for number in (*self._noted, *handled):
             self._seen[number] = max(self._noted[number], handled.get(number, 0))
 
-    def _go_on(self) -> None:
+    def _advance_phase(self) -> None:
         """The servers stop with the first signal, or with one of them, and a second one cuts."""
         asked = sum(self._seen[number] for number in _ENDS)
         if self._phase is _Phase.SERVING and (asked or self._ended):
@@ -169,22 +169,22 @@ class _Serving:
             drains = self._drain_delay_ms and not (self._seen[signal.SIGINT] or self._ended)
             for server in self._servers:
                 if drains:
-                    self._begin(self._end, server.drain, self._drain_delay_ms)
+                    self._start_thread(self._end, server.drain, self._drain_delay_ms)
                 else:
-                    self._begin(self._end, server.stop)
+                    self._start_thread(self._end, server.stop)
         if self._phase is _Phase.STOPPING and asked > 1:
             self._phase = _Phase.CUT
             for server in self._servers:
-                self._begin(self._end, server.stop, 0)
+                self._start_thread(self._end, server.stop, 0)
 
-    def _answer(self) -> None:
+    def _make_calls(self) -> None:
         """Calls what signals call: once for all of a kind that have come until now."""
         while due := [one for one in self._calls if self._seen[one] > self._called[one]]:
             for number in due:
                 self._called[number] = self._seen[number]
-                self._call(self._calls[number])
+                self._run_call(self._calls[number])
 
-    def _call(self, call: Callable[[], object]) -> None:
+    def _run_call(self, call: Callable[[], object]) -> None:
         """On this thread, the main one; whatever it waits for, another goes on meanwhile to heed
         the signals that end it."""
         returned = threading.Event()
@@ -215,7 +215,7 @@ class _Serving:
         if raised:
             raise raised[0]
 
-    def _begin(self, target: Callable[..., object], *args: Any) -> None:
+    def _start_thread(self, target: Callable[..., object], *args: Any) -> None:
         thread = _thread(target, *args)
         self._threads.append(thread)
         thread.start()

@@ -78,7 +78,7 @@ class Turns:
             while not self._take(mine):
                 mine[1].wait(_LOOK_S)
         except BaseException:  # where no thread can be made it is the one that asked, and lives on
-            self._give_up(mine)
+            self._leave(mine)
             raise
 
     def _take(self, mine: tuple[threading.Thread, Latch]) -> bool:
@@ -92,7 +92,7 @@ class Turns:
             self._owner, _ = self._queue.popleft()
             return True
 
-    def _give_up(self, mine: tuple[threading.Thread, Latch]) -> None:
+    def _leave(self, mine: tuple[threading.Thread, Latch]) -> None:
         with self._lock:
             if mine in self._queue:
                 self._queue.remove(mine)

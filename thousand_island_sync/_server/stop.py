@@ -67,7 +67,7 @@ class Stop:
             [
                 self._close_listener,
                 self._tell,
-                self._begin,
+                self._end_connections,
                 self._wait_for_connections,
                 self._end_threads,
                 self._finished,
@@ -100,7 +100,7 @@ class Stop:
         self._run.limit.wake_all()
         with self._turns:
             self._caller = caller
-            self._go_on()
+            self._take_steps()
         return self._all_ended
 
     def was_told(self, done: bool) -> None:
@@ -124,9 +124,9 @@ class Stop:
         self._silent = True
         self._deadlines.append(now())
         with self._turns:
-            self._go_on()
+            self._take_steps()
 
-    def _go_on(self) -> None:
+    def _take_steps(self) -> None:
         while self._steps:
             self._steps[0]()
             self._steps.popleft()
@@ -166,7 +166,7 @@ class Stop:
         if self._address is not None and not self._silent:
             self._run.tell_shutdown(self._address)
 
-    def _begin(self) -> None:
+    def _end_connections(self) -> None:
         self._run.end_connections()
 
     def _excluded(self) -> int:

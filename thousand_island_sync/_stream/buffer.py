@@ -35,7 +35,7 @@ class ReadBuffer:
 
     def take(self, length: int) -> bytes:
         taken = self._data[self._start : self._start + length]
-        self._took(self._start + len(taken))
+        self._start_at(self._start + len(taken))
         return bytes(taken)
 
     def put_back(self, data: bytes) -> None:
@@ -84,11 +84,11 @@ class ReadBuffer:
         begin += self._start
         with memoryview(self._data) as view:
             piece = bytes(view[begin : end + self._start])
-        self._took(self._start + following)
+        self._start_at(self._start + following)
         self.fresh = len(self)
         return piece
 
-    def _took(self, start: int) -> None:
+    def _start_at(self, start: int) -> None:
         self._start = start
         self.searched = 0
         left = len(self._data) - start

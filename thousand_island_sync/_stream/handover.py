@@ -60,7 +60,7 @@ class HandOver:
                 self._hold_both(held)
                 connection.give_up()
                 lost = stream.channel.left_behind()
-                lost += self._drop()
+                lost += self._drop_unsent()
                 self._reader.drop()
                 descriptor = stream.take_descriptor()
             if error is not None and lost:
@@ -95,7 +95,7 @@ class HandOver:
             writer.buffer.waiting.ring()
         return failure
 
-    def _drop(self) -> int:
+    def _drop_unsent(self) -> int:
         """Nothing goes out from here any more. How many bytes of the send buffer are lost."""
         buffer = self._writer.buffer
         if buffer is None:

@@ -135,15 +135,15 @@ class Payload:
         """What is to be sent, less what went out; `data`, an iterable as a list."""
         data, self.views = views_of(data)
         if self.sent:
-            self._drop(self.sent)
+            self._forget_sent(self.sent)
         return data
 
     def advance(self, count: int) -> None:
         """So many bytes more went out."""
         self.sent += count
-        self._drop(count)
+        self._forget_sent(count)
 
-    def _drop(self, count: int) -> None:
+    def _forget_sent(self, count: int) -> None:
         views, whole = self.views, 0
         while whole < len(views) and count >= len(views[whole]):
             count -= len(views[whole])

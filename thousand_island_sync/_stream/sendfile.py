@@ -150,14 +150,14 @@ class FileSending:
             error.bytes_sent = payload.sent  # type: ignore[attr-defined]
             raise error
 
-    def _left(self, most: int) -> int:
+    def _next_size(self, most: int) -> int:
         """How many bytes to send next, at most so many."""
         return most if self._length is None else min(most, self._length - self._payload.sent)
 
     def _send_zero_copy(self, fd: int) -> bool:
         """False if this transport or file system cannot; nothing was sent then."""
         payload = self._payload
-        while count := self._left(_PAGES_MOST):
+        while count := self._next_size(_PAGES_MOST):
             try:
                 sent = self._stream.channel.sendfile(fd, self._offset + payload.sent, count)
             except NotSupported:
@@ -179,7 +179,7 @@ class FileSending:
 
     def _send_reading(self, read: _Read) -> None:
         payload = self._payload
-        while count := self._left(_CHUNK_TLS if self._stream.channel.secure else _CHUNK):
+        while count := self._next_size(_CHUNK_TLS if self._stream.channel.secure else _CHUNK):
             try:
                 data = read(self._offset + payload.sent, count)
             except OSError as error:

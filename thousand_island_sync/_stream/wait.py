@@ -70,7 +70,7 @@ class Wait:
             # A request that is under way may be finished: a stop does not end its reads.
             bell = None if stream.reader.owes_an_answer() else interrupt
             self._must_go_on(bell)
-            left = self._left()
+            left = self._next_timeout()
             channel.heed()
             if kernel_waits and bell is None and not early:
                 data = channel.wait_recv(length, left)
@@ -97,7 +97,7 @@ class Wait:
         if stopping or stream.state is INTERRUPTED:
             raise failures.stopping(stream.connection, self._doing)
 
-    def _left(self) -> float:
+    def _next_timeout(self) -> float:
         """Seconds of the next wait; the deadline is set with the first."""
         times = self._stream.times
         left = self._timeout if self._deadline == FOREVER else times.left(self._deadline)

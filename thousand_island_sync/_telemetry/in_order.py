@@ -35,9 +35,9 @@ class InOrder:
     def tell(self, *what: Any) -> None:
         """Returns at once. Thread: one of ours."""
         self._untold.append(what)
-        self._begin()
+        self._start_teller()
 
-    def _begin(self) -> None:
+    def _start_teller(self) -> None:
         if not self._untold:
             return
         try:
@@ -57,7 +57,7 @@ class InOrder:
                 self._emit(*self._untold.popleft())
         finally:
             self._may_tell.append(None)
-            self._begin()  # what came meanwhile
+            self._start_teller()  # what came meanwhile
 
     def wait(self, until: float, blocked: Callable[[int], bool]) -> bool:
         """As `Teller.wait`, for all that was told so far."""

@@ -88,16 +88,18 @@ class EventSignal(Signal, Generic[M, D]):
         Thread: any.
         """
         super().connect(receiver, sender, weak)
-        self._change(receiver, [] if weak else [receiver], sender is not ANY)
+        self._change_receivers(receiver, [] if weak else [receiver], sender is not ANY)
         return receiver
 
     def disconnect(self, receiver: Receiver, sender: Any = ANY) -> None:
         """As `Signal.disconnect`."""
         super().disconnect(receiver, sender)
-        self._change(receiver if sender is ANY else None, [], False)
+        self._change_receivers(receiver if sender is ANY else None, [], False)
         self.failures.forget(receiver)
 
-    def _change(self, without: Receiver | None, more: list[Receiver], by_server: bool) -> None:
+    def _change_receivers(
+        self, without: Receiver | None, more: list[Receiver], by_server: bool
+    ) -> None:
         while True:
             before = self._strong
             # Not under the lock: a receiver may have an `__eq__` of its own.

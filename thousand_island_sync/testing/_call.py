@@ -142,19 +142,19 @@ class Rehearsal:
         Raises:
             AssertionError, MailboxFull: as of `call`.
         """
-        self._settle()
+        self._run_until_it_waits()
         while self._steps and not self._over:
             step = self._steps.popleft()
             if isinstance(step, Advance):
                 self._advance(step.ms / 1000)
             else:
-                self._take(step)
-                self._settle()
+                self._do(step)
+                self._run_until_it_waits()
         self._time_out_the_stop()
         if self._failure is not None:
             raise self._failure
 
-    def _take(self, step: Step) -> None:
+    def _do(self, step: Step) -> None:
         """One that takes no time."""
         if isinstance(step, bytes):
             self._peer.arrived.append(step)
@@ -184,7 +184,7 @@ class Rehearsal:
                 break
             self._move(due)
             self._ready = True
-            self._settle()
+            self._run_until_it_waits()
         self._move(target)
 
     def _time_out_the_stop(self) -> None:
@@ -197,7 +197,7 @@ class Rehearsal:
             if due >= self._stop_at:
                 self._task.cut_off()
             self._ready = True
-            self._settle()
+            self._run_until_it_waits()
 
     def _move(self, when: float) -> None:
         """The clock goes on, and what is due on the way is done."""
@@ -219,7 +219,7 @@ class Rehearsal:
                 return None
             if not self._steps:
                 if end == FOREVER:
-                    raise self._nothing_left()
+                    raise self._nothing_to_read()
                 self._move(end)
             elif isinstance(self._steps[0], Advance):
                 target = self._time + self._steps.popleft().ms / 1000  # type: ignore[union-attr]
@@ -227,11 +227,11 @@ class Rehearsal:
                 if target > end + _ROUNDED:
                     self._steps.appendleft(Advance((target - end) * 1000))
             else:
-                self._take(self._steps.popleft())
+                self._do(self._steps.popleft())
             if self._time >= end:
                 return None
 
-    def _nothing_left(self) -> AssertionError:
+    def _nothing_to_read(self) -> AssertionError:
         name = self._task.record.callbacks[-1][0] if self._task.record.callbacks else "__init__"
         self._failure = failure = AssertionError(
             f"call: {name} waits for bytes without a time-out, and no step is left: add one (bytes,"
@@ -241,7 +241,7 @@ class Rehearsal:
 
     # ---- what a scheduler does --------------------------------------------------------
 
-    def _settle(self) -> None:
+    def _run_until_it_waits(self) -> None:
         """Runs the connection until it waits for the next step, or has ended."""
         for _ in range(_MOST_RUNS):
             while self._errands:

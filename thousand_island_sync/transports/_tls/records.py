@@ -190,7 +190,7 @@ class PrivateRecords:
         if count <= 0:
             return b""
         sealed = _bytes_of(buffer, count)
-        return sealed if count < LARGEST else self._rest(sealed)
+        return sealed if count < LARGEST else self._with_the_rest(sealed)
 
     def seal(self, data: Any) -> Any:
         size = len(data)
@@ -205,7 +205,7 @@ class PrivateRecords:
         buffer = _here.buffer or _buffer()
         count = _bio_read(self._out, buffer, LARGEST)
         sealed = _bytes_of(buffer, count)
-        return sealed if count < LARGEST else self._rest(sealed)
+        return sealed if count < LARGEST else self._with_the_rest(sealed)
 
     def _seal_many(self, data: Any, size: int, done: int = 0) -> Any:
         """Several records: of more than one's worth, or for a client that takes only small
@@ -223,9 +223,9 @@ class PrivateRecords:
             large = _here.large = _new("char[]", BATCH * LARGEST)
         count = _bio_read(self._out, large, BATCH * LARGEST)
         sealed = _bytes_of(large, count)
-        return sealed if count < BATCH * LARGEST else self._rest(sealed)
+        return sealed if count < BATCH * LARGEST else self._with_the_rest(sealed)
 
-    def _rest(self, piece: Any) -> bytes:
+    def _with_the_rest(self, piece: Any) -> bytes:
         """All there is, after a first piece that filled its buffer."""
         first: bytes = piece[:]
         return first + bytes(self.get())

@@ -94,7 +94,7 @@ class Stream(StreamCore):
             self._records.put(before)
         self.large = True  # the memory that the handshake took
         self.unread = SOME if before else PART
-        self._let_go()
+        self._free_memory()
 
     # ---- receiving ------------------------------------------------------------
 
@@ -227,10 +227,10 @@ class Stream(StreamCore):
                 # Empty, and answered: more can come only with an event of the poller.
                 self.unread = NOTHING
             if self.large:
-                self._let_go()
+                self._free_memory()
             return self.wire.kernel_drained
 
-    def _let_go(self) -> None:
+    def _free_memory(self) -> None:
         """Of memory that is not needed any more, if nothing is in it."""
         if self.unread in READABLE and not self._records.empty():
             return

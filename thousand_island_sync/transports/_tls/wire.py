@@ -75,14 +75,14 @@ class RecordSource:
         """As `socket.recv`; `length` is not less than a header's."""
         header = b""
         if not self._left:
-            header = self._next(HEADER - len(self._header), flags)
+            header = self._recv(HEADER - len(self._header), flags)
             self._header += header
             if len(self._header) < HEADER:
                 return header
             self._left = self._header[3] << 8 | self._header[4]
             self._header = b""
         try:
-            data = self._next(min(self._left, length - len(header)), flags)
+            data = self._recv(min(self._left, length - len(header)), flags)
         except BlockingIOError:
             if header:
                 return header
@@ -90,7 +90,7 @@ class RecordSource:
         self._left -= len(data)
         return header + data
 
-    def _next(self, length: int, flags: int) -> bytes:
+    def _recv(self, length: int, flags: int) -> bytes:
         if not self.before:
             return self._sock.recv(length, flags)
         data, self.before = self.before[:length], self.before[length:]
