@@ -136,8 +136,8 @@ class InlineAccept:
         with self._lock:
             if self._over:
                 return DONE
-            if self._task.homeless:
-                self._task.homeless = False
+            if self._task.unregistered:
+                self._task.unregistered = False
                 self._scheduler.forget(self._task)
                 self._pass_on(State.APART)
                 return DONE
@@ -183,7 +183,7 @@ class InlineAccept:
         self._breaks += 1
         if self._breaks >= _BREAKS:
             self._over = True
-        self._task.homeless = False
+        self._task.unregistered = False
         self._scheduler.forget(self._task)
         self._entrance.rescue()
         self._pass_on(State.APART)
@@ -193,7 +193,7 @@ class _ListenTask(Task):
     """What the scheduler runs: the listening socket's descriptor, and that there is no callback
     of the user's in it."""
 
-    __slots__ = ("_inline", "homeless")
+    __slots__ = ("_inline", "unregistered")
 
     def __init__(self, fd: int, inline: InlineAccept) -> None:
         super().__init__(fd)
@@ -201,7 +201,7 @@ class _ListenTask(Task):
         self.write_edges = False
         # The poller had no room for it. A fact of its own beside the state: it is noted under
         # the scheduler's lock, where that of inline accept must not be waited for.
-        self.homeless = False
+        self.unregistered = False
 
     def run(self) -> int:
         self.no_sample = True
@@ -212,7 +212,7 @@ class _ListenTask(Task):
 
     def unwatched(self, error: OSError) -> None:
         """Acceptors have it until the next offer."""
-        self.homeless = True
+        self.unregistered = True
 
     def stop_begins(self) -> None:
         pass  # it is closed by then

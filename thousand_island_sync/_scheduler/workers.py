@@ -273,14 +273,14 @@ class Workers:
         because who would have done it was interrupted, goes as well; if it is started yet, it
         comes back (`enlist`)."""
         dead = [worker for worker in dead if worker in self._threads]
-        unborn = [
+        never_started = [
             worker
             for worker, thread in self._threads.items()
             if thread.ident is None and not calls.has(worker)
         ]
-        for worker in [*dead, *unborn]:
+        for worker in [*dead, *never_started]:
             self._queue.settle(worker)  # which may check the books: before they are broken
-        for worker in [*dead, *unborn]:
+        for worker in [*dead, *never_started]:
             del self._threads[worker]
             worker.permit = False
         return dead
