@@ -6,10 +6,11 @@ functions that take another object's fields, nor by objects that hold fields for
 """
 
 import re
+from collections import defaultdict
 
 import pytest
 
-from tests.house import FACES, LIMITS, PACKAGE, ROOT, Package, figures
+from tests.house import FACES, LIMITS, PACKAGE, ROOT, Package, figures, is_private
 from tests.house_today import FOREIGN, TODAY
 
 HOUSE = Package()
@@ -34,6 +35,35 @@ CONTRACT = {
     "connection.Connection": """
         id server peername sockname accepted_at_ns closed send unsent post pending resume call
         close""",
+}
+
+
+#: Private methods that several unrelated classes have, and that mean the same in each of them.
+ALIKE = {
+    "_accept_all",
+    "_answer",
+    "_change",
+    "_check",
+    "_close",
+    "_connections",
+    "_emit",
+    "_end",
+    "_failed",
+    "_full",
+    "_is_over",
+    "_listening",
+    "_read",
+    "_recv",
+    "_refused",
+    "_reload",
+    "_run",
+    "_send",
+    "_serve",
+    "_set_up",
+    "_start",
+    "_tell",
+    "_tell_all",
+    "_wait",
 }
 
 
@@ -134,3 +164,16 @@ def test_what_a_page_names_is_there(page):
     objects = set(re.findall(r"^\| (?:`[^`]*`)? \| ([^|]*) \|", text, re.MULTILINE))
     named = {name for row in objects for name in re.findall(r"`([A-Z]\w+)`", row)}
     assert not named - classes
+
+
+def test_unrelated_classes_have_no_private_method_of_one_name():
+    """Who searches for a name finds what it is about, and nothing else."""
+    owners = defaultdict(list)
+    for one in HOUSE.classes:
+        for name in filter(is_private, one.methods):
+            if not any(set(one.chain) & set(other.chain) for other in owners[name]):
+                owners[name].append(one)
+    shared = {name: found for name, found in owners.items() if len(found) > 1}
+    more = {name: [one.name for one in shared[name]] for name in shared.keys() - ALIKE}
+    assert not more, "give each a name that says what it does there"
+    assert shared.keys() == ALIKE, "take it out of the list"

@@ -88,8 +88,8 @@ class Commands:
                 self._connections, {"limit": ("a whole number, 0 or more", int, False)}
             ),
             "close": Command(self._close, {"id": ("a connection's id", str, True)}),
-            "suspend": Command(lambda asked: self._each(ThousandIsland.suspend)),
-            "resume": Command(lambda asked: self._each(ThousandIsland.resume)),
+            "suspend": Command(lambda asked: self._each_server(ThousandIsland.suspend)),
+            "resume": Command(lambda asked: self._each_server(ThousandIsland.resume)),
             "drain": Command(lambda asked: _without_answer(control.drain)),
             "reload": Command(self._reload, {"wait": _SWITCH, "certificates": _SWITCH}),
             "stop": Command(lambda asked: _without_answer(control.stop)),
@@ -144,7 +144,7 @@ class Commands:
                     return {}
         raise Refused(f"id: there is no open connection {_short(wanted)}")
 
-    def _each(self, change: Callable[[ThousandIsland], object]) -> dict[str, Any]:
+    def _each_server(self, change: Callable[[ThousandIsland], object]) -> dict[str, Any]:
         for server in self._servers:
             change(server)
         return {}

@@ -192,14 +192,14 @@ class Reserve:
         with self._lock:
             self._inside[task] = FOREVER
             half = self._limits[Peer.SLOW]
-            begins = len(self._inside) >= half >= _LEAST_HALF and self._move(ON_HALF)
+            begins = len(self._inside) >= half >= _LEAST_HALF and self._change_level(ON_HALF)
             chosen = self._choose()
         if begins:
             for one in self.everybody():
                 one.alert = True
         self._look_again(*chosen)
 
-    def _move(self, moves: dict[Level, Level]) -> bool:
+    def _change_level(self, moves: dict[Level, Level]) -> bool:
         """With the lock. Whether that changed it."""
         before, self.level = self.level, moves.get(self.level, self.level)
         return self.level is not before
@@ -309,9 +309,9 @@ class Reserve:
         self._inside.update(dict.fromkeys(chosen, time_now + _COUNTS_S))
         self._called.update(chosen)
         few = not (new or slow) and count <= self._limits[Peer.SLOW] // 2
-        if few and self._move(ON_CROWD_OVER):
+        if few and self._change_level(ON_CROWD_OVER):
             self._more, self._to_look_at = 0, []
-        self._move(ON_SOMEBODY if self._inside else ON_NOBODY)
+        self._change_level(ON_SOMEBODY if self._inside else ON_NOBODY)
         timer = None
         concerns = new or slow or self._called or self._missed
         if concerns and time_now >= self._next_look + _LOST_S:

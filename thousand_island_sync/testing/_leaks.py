@@ -65,19 +65,19 @@ class Before:
 
     def left(self) -> list[str]:
         """What more there is now, after a second at most, in words."""
-        threads, numbers = self._look()
+        threads, numbers = self._what_is_left()
         if threads or numbers:
             gc.collect()
         deadline, pause = time.monotonic() + _PATIENCE_S, threading.Event()
         while (threads or numbers) and time.monotonic() < deadline:
             pause.wait(0.005)
-            threads, numbers = self._look()
+            threads, numbers = self._what_is_left()
         return [
             *(f"a thread is left: {_shown_thread(one)}" for one in threads),
             *(f"a descriptor is left: {_shown(one, what)}" for one, what in numbers.items()),
         ]
 
-    def _look(self) -> tuple[list[threading.Thread], dict[int, str]]:
+    def _what_is_left(self) -> tuple[list[threading.Thread], dict[int, str]]:
         others = [
             run.server.name
             for run in orphans.runs()

@@ -62,7 +62,7 @@ class Handshake:
             EndedInSilence: it never began.
         """
         try:
-            return self._go_on()
+            return self._exchange()
         except SSL.Error as error:
             raise self._failed(error) from (self._session.notes.error or error)
         except OSError as error:
@@ -75,7 +75,7 @@ class Handshake:
         except Exception as error:
             raise self._refused(str(error)) from error
 
-    def _go_on(self) -> bool:
+    def _exchange(self) -> bool:
         wire, session = self._wire, self._session
         # What OpenSSL has said goes out first: the client waits for it.
         while wire.flush_to_read():
