@@ -30,8 +30,8 @@ static PyObject *receive(Task *task, PyObject *source) {
 
 /* `handle_data` in the connection's context. */
 static PyObject *deliver(PyObject *callbacks, PyObject *data, PyObject *socket) {
-    PyObject *context = HOLD(callbacks, Callbacks, _context);
-    PyObject *handler = context == NULL ? NULL : HOLD(callbacks, Callbacks, _receiver);
+    PyObject *context = HOLD(callbacks, Callbacks, context);
+    PyObject *handler = context == NULL ? NULL : HOLD(callbacks, Callbacks, receiver);
     PyObject *result = NULL;
     if (native->lock_watch != NULL)
         tell_lock_watch(NULL, USERS_CODE);
@@ -57,7 +57,7 @@ static PyObject *call_with_size(PyObject *self, PyObject *method, PyObject *more
 }
 
 static PyObject *after_data(PyObject *self, PyObject *result, Py_ssize_t size) {
-    return call_with_size(self, native->name._after_data, result, size);
+    return call_with_size(self, native->name.after_data, result, size);
 }
 
 static PyObject *drained_after(Task *task, PyObject *self, Py_ssize_t size) {
@@ -67,7 +67,7 @@ static PyObject *drained_after(Task *task, PyObject *self, Py_ssize_t size) {
     int known = tls_drained(source);
     if (known >= 0 && task->hung_up == Py_False)
         return PyLong_FromLong(known ? PARK : AGAIN);
-    PyObject *drained = call_with_size(self, native->name._drained_after, NULL, size);
+    PyObject *drained = call_with_size(self, native->name.drained_after, NULL, size);
     int parks = drained == NULL ? -1 : PyObject_IsTrue(drained);
     Py_XDECREF(drained);
     return parks < 0 ? NULL : PyLong_FromLong(parks ? PARK : AGAIN);
@@ -111,7 +111,7 @@ static int park(Parts *parts, double now) {
     return 0;
 }
 
-/* `Machine.received`, of some bytes, which are the caller's. `staying`: the thread has no permit to
+/* `delivery.run`, of some bytes, which are the caller's. `staying`: the thread has no permit to
    give away. */
 static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     Task *task = parts->task;
@@ -131,13 +131,13 @@ static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     result = deliver(parts->callbacks, data, socket);
     Py_CLEAR(whole);
     if (result == NULL)
-        return handled(self, native->name._raised, native->name.handle_data);
+        return handled(self, native->name.raised, native->name.handle_data);
     PyObject *verdict = NULL;
     if (result != Py_None || task->alert != Py_False) {
         verdict = after_data(self, result, size);
     } else {
         double now;
-        if (read_clock(GET(parts->callbacks, Callbacks, _clock), &now) == 0 &&
+        if (read_clock(GET(parts->callbacks, Callbacks, clock), &now) == 0 &&
             park(parts, now) == 0) {
             int parks = size < CHUNK ? TRUTH(self, Machine, short_proves) : 0;
             if (parks > 0)
@@ -167,7 +167,7 @@ static PyObject *run_parked(Parts *parts) {
     int some = PyObject_IsTrue(data);
     if (some == 0) {
         PyObject *method = data == Py_None ? native->name.nothing_there
-                                           : native->name._end_of_stream;
+                                           : native->name.end_of_stream;
         verdict = PyObject_CallMethodNoArgs(self, method);
     } else if (some > 0 && hold_the_rest(parts) == 0) {
         verdict = received(parts, data, false);
@@ -237,13 +237,13 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
         *outcome = ended(PyObject_CallMethodOneArg(self, native->name.came_early, data), true);
         goto out;
     }
-    if (read_clock(GET(parts->callbacks, Callbacks, _clock), &began) < 0 || (verdict = received(parts, data, true)) == NULL)
+    if (read_clock(GET(parts->callbacks, Callbacks, clock), &began) < 0 || (verdict = received(parts, data, true)) == NULL)
         goto out;
     if (!PyLong_CheckExact(verdict) || PyLong_AsLong(verdict) != PARK || task->alert != Py_False) {
         *outcome = ended(Py_NewRef(verdict), true);
         goto out;
     }
-    if (read_clock(GET(parts->callbacks, Callbacks, _clock), &over) < 0)
+    if (read_clock(GET(parts->callbacks, Callbacks, clock), &over) < 0)
         goto out;
     int leaves = asked(wanted, over - began);
     if (leaves > 0)

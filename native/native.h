@@ -15,10 +15,10 @@
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
-    X(_after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                       \
-    X(_drained_after) X(_end_of_stream) X(_epoll) X(nothing_there) X(_await)                   \
+    X(after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                       \
+    X(drained_after) X(end_of_stream) X(_epoll) X(nothing_there) X(_await)                   \
     X(poll_once) X(took_long)                                                                  \
-    X(_raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)                  \
+    X(raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)                  \
     X(tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close)   \
     X(machine) X(quiet) X(recv) X(run) X(send) X(stay_alone) X(step) X(wait_anew) X(wait_recv)
 

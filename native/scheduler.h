@@ -33,7 +33,7 @@ enum { SLEEPS, LOOKS, MAY_STOP };
     G(_task) G(_env) G(_transport) G(callbacks) G(state) F(_eof_told) O(drain) O(handshake)    \
     O(no_room) O(pause) O(short_proves) O(socket) O(source) O(stream)
 #define Callbacks_FIELDS(G, O, F, Z, I, R, B, D, N)                                            \
-    G(_whose) G(_clock) G(_context) G(read_timeout) O(_receiver) O(frames) I(_left)            \
+    G(_whose) G(clock) G(context) G(read_timeout) O(receiver) O(frames) I(_left)            \
     I(read_deadline) I(total_deadline)
 #define Socket_FIELDS(G, O, F, Z, I, R, B, D, N) G(_stream) G(_reader) G(_writer)
 #define TCPChannel_FIELDS(G, O, F, Z, I, R, B, D, N)                                           \

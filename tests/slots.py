@@ -226,7 +226,7 @@ class Staying(Wired):
         self.affinity = self.busy.runner._affinity
         self.wanted = Wanted(self.affinity, self.busy.worker, self.busy.task)
         # A callback takes ten seconds.
-        self.connection.machine.callbacks._clock = itertools.count(0, 10).__next__
+        self.connection.machine.callbacks.clock = itertools.count(0, 10).__next__
 
     def objects(self):
         return {

@@ -267,7 +267,7 @@ def test_a_callback_that_leaves_another_context_behind_is_an_error(monkeypatch):
 
     def run():  # on a thread that ends with its contexts
         with Wired() as world:
-            own = ctypes.py_object(world.connection.machine.callbacks._context)
+            own = ctypes.py_object(world.connection.machine.callbacks.context)
             world.connection.run()
             states.append(world.state)
         for one in (left[0], own):  # `Thread` looks, from Python 3.14 on
@@ -325,7 +325,7 @@ def test_an_end_that_fails_ends_a_stay(monkeypatch):
 def test_a_clock_that_fails_ends_a_stay(read_before):
     with Staying() as world:
         times = itertools.chain(range(read_before), iter(breaks, None))
-        world.connection.machine.callbacks._clock = times.__next__
+        world.connection.machine.callbacks.clock = times.__next__
         with pytest.raises(Broken):
             world.connection.stay(float("inf"), lambda duration: True)
 

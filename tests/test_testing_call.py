@@ -33,6 +33,7 @@ from thousand_island_sync._connection.callbacks import Callbacks
 from thousand_island_sync._connection.closing import Closing
 from thousand_island_sync._connection.machine import Machine
 from thousand_island_sync._connection.states import LAST_CALLBACK, Cause, State
+from thousand_island_sync._connection.task import ConnectionTask
 from thousand_island_sync.testing import EOF, RESET, Transcript, advance, call, post, stop
 from thousand_island_sync.testing._leaks import open_descriptors
 
@@ -638,12 +639,12 @@ def test_it_runs_inside_a_callback_of_a_server_too(serve, client):
 @pytest.mark.parametrize(
     ("whose", "method"),
     [
+        (ConnectionTask, "received"),
         (Machine, "step"),
-        (Machine, "received"),
         (Machine, "finish"),
         (Machine, "nothing_there"),
         (Callbacks, "returned"),
-        (Callbacks, "data"),
+        (Callbacks, "call"),
         (Closing, "tell_end"),
     ],
 )

@@ -153,14 +153,14 @@ class Machine:
     ) -> None: ...
 
 class Callbacks:
-    _clock: Any
-    _context: Any
     _left: Any
-    _receiver: Any
     _whose: Any
+    clock: Any
+    context: Any
     frames: Any
     read_deadline: Any
     read_timeout: Any
+    receiver: Any
     total_deadline: Any
     def __init__(self, whose: Any, clock: Any, context: Any, read_timeout: Any, /) -> None: ...
 

@@ -88,16 +88,16 @@ class PythonCallbacks:
     `_native.Callbacks` is its equal in C."""
 
     __slots__ = (
-        *("_clock", "_context", "_left", "_receiver", "_whose", "frames", "read_deadline"),
-        *("read_timeout", "total_deadline"),
+        *("_left", "_whose", "clock", "context", "frames", "read_deadline"),
+        *("read_timeout", "receiver", "total_deadline"),
     )
 
     def __init__(
         self, whose: Served, clock: Clock, context: contextvars.Context, read_timeout: float, /
     ) -> None:
-        self._whose, self._clock, self._context = whose, clock, context
+        self._whose, self.clock, self.context = whose, clock, context
         self.read_timeout = read_timeout
-        self._receiver: Handler | Frames = None  # type: ignore[assignment]  # gets what arrives
+        self.receiver: Handler | Frames = None  # type: ignore[assignment]  # gets what arrives
         self.frames: Frames | None = None
         self._left = self.read_deadline = self.total_deadline = FOREVER
 
@@ -107,9 +107,12 @@ class Callbacks(PythonCallbacks):
     Thread: the connection's owner's.
 
     Attributes:
+        clock: that of time-outs.
+        context: in it all of them run.
         frames: what cuts frames for `handle_data`, where the handler has ever said `framing`.
         read_deadline: when the peer must have said something. A receive that finds bytes wins.
         read_timeout: seconds, where a callback gives no other.
+        receiver: whose `handle_data` gets what arrives: the handler, or `frames`.
         total_deadline: when it ends, however many bytes come.
     """
 
@@ -125,7 +128,7 @@ class Callbacks(PythonCallbacks):
     def make(self, env: Environment, reader: Reader) -> None:
         """Makes the handler. Raises BaseException: what that raised."""
         handlers = env.handlers
-        self._handler = self._receiver = handler = self._context.run(handlers.new)
+        self._handler = self.receiver = handler = self.context.run(handlers.new)
         self._reader = reader
         if handlers.framed or handler._sets_framing:
             self.cut_frames()
@@ -134,8 +137,8 @@ class Callbacks(PythonCallbacks):
 
     def cut_frames(self) -> None:
         """From now on: its class or it has set `framing`."""
-        self.frames = self._receiver = self.frames_cls(
-            self._whose, self._handler, self._reader, self._clock
+        self.frames = self.receiver = self.frames_cls(
+            self._whose, self._handler, self._reader, self.clock
         )
 
     def look_at_framing(self) -> None:
@@ -147,15 +150,6 @@ class Callbacks(PythonCallbacks):
         """Whether it is this one; `or_makes`: or is being made, and so may be. Thread: any."""
         known = getattr(self, "_handler", None)
         return known is handler or (or_makes and known is None and self._whose is not None)
-
-    def data(self, data: Any, socket: Socket) -> object:
-        """`handle_data`, which is looked up each time: it may be set anew. What it returns, or
-        raises, as it is: see `returned` and `raised`. Where it gives no times, the read timeout
-        begins anew."""
-        result = self._context.run(self._receiver.handle_data, data, socket)
-        if result is None:
-            self.read_deadline = self._clock() + self.read_timeout
-        return result
 
     def run(self, name: str, *arguments: Any) -> Outcome:
         """One that is no last one; the socket is its last argument."""
@@ -210,7 +204,7 @@ class Callbacks(PythonCallbacks):
             return found  # type: ignore[no-any-return]
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
-        return self._context.run(callback, *arguments)
+        return self.context.run(callback, *arguments)
 
     # ---- what has arrived ---------------------------------------------------------
 
@@ -238,7 +232,7 @@ class Callbacks(PythonCallbacks):
 
     @property
     def total_is_over(self) -> bool:
-        return self.total_deadline != FOREVER and self._clock() >= self.total_deadline
+        return self.total_deadline != FOREVER and self.clock() >= self.total_deadline
 
     def count_from(self, time_now: float) -> None:
         """The read timeout begins anew."""
@@ -247,7 +241,7 @@ class Callbacks(PythonCallbacks):
     def wait_after_upgrade(self, timeout_ms: float | Missing | None) -> None:
         """As `SwitchTransport` has it."""
         given = self.read_timeout if timeout_ms is MISSING else seconds(timeout_ms)  # type: ignore[arg-type]
-        self.read_deadline, self._left = self._clock() + given, FOREVER
+        self.read_deadline, self._left = self.clock() + given, FOREVER
 
     def expect_nothing(self) -> None:
         """The peer has ended its side: it cannot be late."""
@@ -257,13 +251,13 @@ class Callbacks(PythonCallbacks):
         """The read timeout does, during a pause and while bytes wait to go out; said anew after
         each callback, which may have set another."""
         if self.read_deadline != FOREVER:
-            self._left = self.read_deadline - self._clock()
+            self._left = self.read_deadline - self.clock()
             self.read_deadline = FOREVER
 
     def run_on(self) -> None:
         """The read timeout goes on from where it stood."""
         if self._left != FOREVER:
-            self.read_deadline, self._left = self._clock() + self._left, FOREVER
+            self.read_deadline, self._left = self.clock() + self._left, FOREVER
 
     def heed(self, stream: Duplex, paused: bool, parks: bool = False) -> Cause | None:
         """While bytes wait to go out, or threads are kept for others, nothing is delivered. Why it
@@ -287,7 +281,7 @@ class Callbacks(PythonCallbacks):
         return BY_SHUTDOWN if held and not (held_back or paused) and whose.stopping else None
 
     def _set_times(self, given: Continue, begins_anew: bool) -> None:
-        time_now, timeout = self._clock(), given.timeout_ms
+        time_now, timeout = self.clock(), given.timeout_ms
         if timeout is not MISSING:
             limit = seconds(timeout)  # type: ignore[arg-type]
             if given.persistent:
@@ -314,7 +308,7 @@ class Callbacks(PythonCallbacks):
                 return PLAIN[asked]
         if result is None:
             if name in _BEGIN_ANEW:
-                self.count_from(self._clock())
+                self.count_from(self.clock())
             return None
         cause = RETURNED.get(type(result))
         if cause is None:  # one of a subclass, perhaps
@@ -339,10 +333,12 @@ class Callbacks(PythonCallbacks):
         whose = self._whose
         whose.came_back(name, error)
         asked = whose.why_to_end()
+        # One of another connection's socket is as any other error: it says nothing of this peer.
         if not (isinstance(error, SocketError) and error._origin is self._whose):
             locks.release_all()
             self.log(error, name)
             return End(asked if asked is Cause.LOCAL else Cause.ERROR, error, By.TRACEBACK)
+        # What was asked for goes first: the error is what a stop or a close has made of a wait.
         if asked is not None:
             return End(asked)
         if isinstance(error, SocketTimeout) and error._sending:

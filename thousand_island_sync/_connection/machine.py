@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .. import events
 from .._base.compiled import in_c
 from .._base.waits import hand_off
 from .._scheduler.task import AGAIN, DONE, PARK
@@ -53,7 +52,6 @@ from .states import (
     State,
 )
 
-_async_recv = events.handler_async_recv
 _NONE: Any = None
 
 
@@ -108,41 +106,15 @@ class Machine(PythonMachine):
 
     # ---- what was received ------------------------------------------------------
 
-    def received(self, data: Any, kept: bool = False) -> int:
-        """The verdict on what a receive found (`None`: nothing), perhaps before (`kept`)."""
-        if not data:
-            return self.nothing_there() if data is None else self._end_of_stream()
-        task, socket, callbacks = self._task, self.socket, self.callbacks
-        self.state = RUNNING
-        size = 0
-        if not kept:
-            size = len(data)
-            data = self.stream.reader.received(data)
-        if _async_recv.receivers:
-            callbacks.tell_arrival(data)
-        if task.classified.blocks:
-            hand_off()
-        try:
-            result = callbacks.data(data, socket)
-        except BaseException as error:
-            return self._raised(error, "handle_data")
-        if result is None and not task.alert:
-            task.deadline = callbacks.read_deadline
-            self.state = PARKED
-            if size < CHUNK and self.short_proves:
-                return PARK
-            return PARK if self._drained_after(size) else AGAIN
-        return self._after_data(result, size)
-
-    def _after_data(self, result: object, size: int) -> int:
+    def after_data(self, result: object, size: int) -> int:
         """The verdict after `handle_data`, for which so much was received now."""
         outcome = self.callbacks.returned(result, "handle_data", self.socket)
         if type(outcome) is End:
             return self.finish(outcome.cause, outcome.reason, outcome.told)
         verdict = self._settle(outcome)
-        return self._go_on(size > 0 and self._drained_after(size)) if verdict is None else verdict
+        return self._go_on(size > 0 and self.drained_after(size)) if verdict is None else verdict
 
-    def _drained_after(self, size: int) -> bool:
+    def drained_after(self, size: int) -> bool:
         """Whether nothing is left to receive: a short read proves it, but not where the
         end of the stream came with it, nor where a channel keeps bytes of its own."""
         if self._task.hung_up:
@@ -166,7 +138,7 @@ class Machine(PythonMachine):
             take_resume(task, self)
         if self.state is NEW:
             return begin(task, self, self._transport)
-        if self.no_room is not None:
+        if self.no_room is not None:  # before what may park: no event would come
             return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
         if self.state is CLOSING:
             return self.closing().go_on()
@@ -178,6 +150,7 @@ class Machine(PythonMachine):
             return self.finish(ending)
         if callbacks.total_is_over:
             return self.finish(Cause.TIMEOUT)
+        # A message goes before bytes: a peer that always has some would keep it back for ever.
         if self.mail_waits():
             verdict = self._deliver_message()
             if verdict is None and task.why_to_end() is Cause.LOCAL:
@@ -199,7 +172,7 @@ class Machine(PythonMachine):
         kept = bool(data)
         if not data:
             if reader.incoming in ENDED:
-                return self._end_of_stream()
+                return self.end_of_stream()
             try:
                 data = self.stream.channel.recv(CHUNK)
             except OSError as error:
@@ -211,7 +184,7 @@ class Machine(PythonMachine):
                 return self.finish(BY_SHUTDOWN)
             if (kept and not reader.framed) or task.hung_up or self.mail_waits():
                 task.alert = True  # there is more to look at
-        return self.received(data, kept)
+        return task.received(data, kept)
 
     def nothing_there(self) -> int:
         """A receive found nothing, so the deadlines are believed."""
@@ -232,7 +205,7 @@ class Machine(PythonMachine):
             return self._go_on(False)
         return self.finish(BY_SHUTDOWN) if self._env.stage is STOPPING else self.park()
 
-    def _end_of_stream(self) -> int:
+    def end_of_stream(self) -> int:
         task, reader = self._task, self.stream.reader
         ending = task.why_to_end()
         if ending is not None:
@@ -277,7 +250,7 @@ class Machine(PythonMachine):
             hand_off()
         return self._settle(self.callbacks.message(message, self.socket))
 
-    def _raised(self, error: BaseException, name: str) -> int:
+    def raised(self, error: BaseException, name: str) -> int:
         end = self.callbacks.raised(error, name, self.socket)
         return self.finish(end.cause, end.reason, end.told)
 
@@ -308,6 +281,8 @@ class Machine(PythonMachine):
             or self.mail_waits()
             or self._env.stage is not SERVING
         ):
+            # AGAIN: no event would come for what is here already. `alert`: the next step looks at
+            # all of it, not at the socket alone.
             self._task.alert = True
             self.state = PARKED
             return AGAIN

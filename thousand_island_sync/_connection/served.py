@@ -48,6 +48,9 @@ class Served(Owner, Protocol):
     def receive(self) -> int:
         """The step goes on with what has come."""
 
+    def received(self, data: Any, kept: bool = False, /) -> int:
+        """The step goes on with this: see `delivery.run`."""
+
     def why_to_end(self) -> Cause | None:
         """What somebody wants, if an end."""
 

@@ -11,7 +11,7 @@ import functools
 import socket as stdlib_socket
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._base import waits
 from .._base.clock import FOREVER, now
@@ -22,6 +22,7 @@ from .._stream.duplex import Duplex
 from .._stream.states import CLOSED_HERE, CUT
 from .._stream.writer import Writer
 from ..transports.base import Transport
+from . import delivery
 from .client import Client, next_serial
 from .closing import Closing
 from .environment import Environment
@@ -31,7 +32,6 @@ from .states import APART, BY_SHUTDOWN, CLOSED, CLOSING, NEW, PARKED, STOPPING, 
 
 #: Steps of a stay after which it is measured whether callbacks still block.
 STAY_STEPS = 256
-_DONTWAIT = int(getattr(stdlib_socket, "MSG_DONTWAIT", 0))
 _begin = Task.__init__  # found once
 #: Never set.
 _a_moment = threading.Event()
@@ -48,17 +48,12 @@ class PythonConnection:
     client: Client
     machine: Machine
 
-    def run(self) -> int:
-        machine = self.machine
-        if self.alert or machine.state is not PARKED:
-            return machine.step()
-        try:
-            data = machine.source.recv(CHUNK, _DONTWAIT)
-        except BlockingIOError:
-            return machine.nothing_there()
-        except OSError as error:
-            return machine.receive_failed(error)
-        return machine.received(data)
+    if TYPE_CHECKING:
+
+        def run(self) -> int: ...
+        def received(self, data: Any, kept: bool = False, /) -> int: ...
+    else:
+        run = delivery.run
 
     def receive(self) -> int:
         """In the middle of a step: it goes on with what has come."""
@@ -82,7 +77,7 @@ class PythonConnection:
             if self.alert or not data:
                 return machine.came_early(data), True
             began = clock()
-            verdict = machine.received(data)
+            verdict = self.received(data)
             if verdict != PARK or self.alert:
                 return verdict, True
             if wanted(clock() - began):
@@ -103,6 +98,8 @@ class ConnectionTask(PythonConnection, Task):
 
     __slots__ = ("client", "deaf", "known_inbox", "machine")
 
+    #: A step goes on with what it has received, or others have.
+    received: ClassVar[Any] = delivery.run
     #: Others in a server that checks itself, and in a forked child.
     machine_cls: ClassVar[type[Machine]] = Machine
     inbox_cls: ClassVar[type[Inbox]] = Inbox

@@ -73,11 +73,11 @@ class Writer(PythonWriter):
     def send(self, data: Any, flags: int = 0, timeout_ms: float | Missing | None = MISSING) -> int:
         """See `Socket.send`."""
         # The common case, in few steps: bytes, nobody else sending, room in the kernel.
-        given, turn = data, self._sending
-        if type(data) is list:
-            data = joined(data)
+        given, kind, turn = data, type(data), self._sending
+        if kind is list:
+            kind = type(data := joined(data))
         if (
-            type(data) is bytes
+            kind is bytes
             and timeout_ms is MISSING
             and not flags
             and not turn._is_owned()

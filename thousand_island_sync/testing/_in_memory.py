@@ -282,11 +282,10 @@ class _Callbacks(Callbacks):
     def named(self, name: str, idle: frozenset[object] = _IDLE) -> Callable[..., Any] | None:
         return super().named(name, idle)
 
-    def data(self, data: Any, socket: Socket) -> object:
-        whole = super().data
-        if self.frames is not None:
-            return whole(data, socket)
-        return self._record.note("handle_data", (data,), lambda: whole(data, socket))
+    def make(self, env: Environment, reader: Reader) -> None:
+        super().make(env, reader)
+        if self.frames is None:
+            self.receiver = _Noting(self._handler, self._record)  # type: ignore[assignment]
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
         whole, shown = super().call, arguments[:-1]
