@@ -17,6 +17,12 @@ int takes_so_many(PyObject *self, PyObject *args, PyObject *names, Py_ssize_t co
     return -1;
 }
 
+PyObject *call_the_long_way(PyTypeObject *type, PyObject *const *given, size_t count,
+                            PyObject *names) {
+    type->tp_vectorcall = NULL; /* until its `__init__` is called with what it takes */
+    return PyObject_Vectorcall((PyObject *)type, given, count, names);
+}
+
 /* ---- a task ------------------------------------------------------------------ */
 
 /* classify(unknown, quick): a new task is the first. */

@@ -69,13 +69,31 @@
 #define MAKE_FALSE(name) set(&self->name, Py_False);
 #define MAKE_ZERO(name) set(&self->name, native->zero);
 #define MAKE_INFINITE(name) set(&self->name, native->infinite);
+/* `Type_call` is what a call of the type is from the second on: `type.__call__` would make a tuple of
+   what is given, and look for `__new__` and `__init__`. */
 #define PLAIN_INIT(Type)                                                                       \
-    static int Type##_init(Type *self, PyObject *args, PyObject *names) {                      \
-        enum { TAKEN = 0 Type##_FIELDS(ONE_MORE, NO, NO, NO, NO, NO, NO, NO, NO) };            \
-        if (takes_so_many((PyObject *)self, args, names, TAKEN) < 0)                           \
-            return -1;                                                                         \
-        PyObject **given = ((PyTupleObject *)args)->ob_item;                                   \
+    enum { Type##_TAKES = 0 Type##_FIELDS(ONE_MORE, NO, NO, NO, NO, NO, NO, NO, NO) };         \
+    static void Type##_fill(Type *self, PyObject *const *given) {                              \
         Type##_FIELDS(TAKE_GIVEN, MAKE_NONE, MAKE_FALSE, MAKE_ZERO, MAKE_INFINITE, NO, NO, NO, NO) \
+    }                                                                                          \
+    static int Type##_init(Type *self, PyObject *args, PyObject *names);                       \
+    static PyObject *Type##_call(PyObject *called, PyObject *const *given, size_t count,       \
+                                 PyObject *names) {                                            \
+        PyTypeObject *type = (PyTypeObject *)called;                                           \
+        if (!is_plain(type, (initproc)Type##_init) || names != NULL ||                         \
+            PyVectorcall_NARGS(count) != Type##_TAKES)                                         \
+            return call_the_long_way(type, given, count, names);                               \
+        PyObject *self = type->tp_alloc(type, 0);                                              \
+        if (self != NULL)                                                                      \
+            Type##_fill((Type *)self, given);                                                  \
+        return self;                                                                           \
+    }                                                                                          \
+    static int Type##_init(Type *self, PyObject *args, PyObject *names) {                      \
+        if (takes_so_many((PyObject *)self, args, names, Type##_TAKES) < 0)                    \
+            return -1;                                                                         \
+        Type##_fill(self, ((PyTupleObject *)args)->ob_item);                                   \
+        if (is_plain(Py_TYPE(self), (initproc)Type##_init))                                    \
+            Py_TYPE(self)->tp_vectorcall = Type##_call;                                        \
         return 0;                                                                              \
     }
 #define PLAIN_TYPE(Type, ...)                                                                  \
@@ -83,6 +101,13 @@
     TYPE(Type, #Type, BEGINS(Type) __VA_ARGS__)
 
 int takes_so_many(PyObject *self, PyObject *args, PyObject *names, Py_ssize_t count);
+PyObject *call_the_long_way(PyTypeObject *type, PyObject *const *given, size_t count,
+                            PyObject *names);
+
+/* Whether Python has put no `__init__` or `__new__` of its own into the class. */
+static inline bool is_plain(PyTypeObject *type, initproc init) {
+    return type->tp_init == init && type->tp_new == PyBaseObject_Type.tp_new;
+}
 
 #define QUICKLY(function) (PyCFunction)(void (*)(void))function
 #define BEGINS(Type) {Py_tp_init, Type##_init},

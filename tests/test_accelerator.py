@@ -26,6 +26,8 @@ from thousand_island_sync._scheduler.task import Classified
 from thousand_island_sync._scheduler.watchdog_timer import SLEEPS
 from thousand_island_sync._server import accelerator
 from thousand_island_sync._stream.buffer import CHUNK
+from thousand_island_sync._stream.reader import Reader
+from thousand_island_sync._stream.states import COMES
 from thousand_island_sync.transports.tcp import TCPChannel
 
 PURE = os.environ.get("THOUSAND_ISLAND_PURE") == "1"
@@ -554,6 +556,31 @@ def test_a_channel_waits_for_a_length_and_a_time():
         with pytest.raises(OverflowError):
             channel.wait_recv(1 << 70, 5.0)
         assert channel.wait_recv(3, 5.0) == b"abc"
+
+
+def test_a_class_is_called_as_it_is_at_that_moment():
+    class Other(Reader):
+        __slots__ = ()
+
+    stream, given = object(), []
+    for kind in (Reader, Other):
+        for _ in range(3):  # the first call is the long way, in C
+            assert kind(stream, COMES).incoming is COMES
+        for wrong in ((stream,), (stream, COMES, 1)):
+            with pytest.raises(TypeError):
+                kind(*wrong)
+        with pytest.raises(TypeError):
+            kind(stream, incoming=COMES)
+        assert kind(stream, COMES)._stream is stream
+    Other.__init__ = lambda self, *names, **more: given.append((names, more))
+    for _ in range(2):
+        Other(1, more=2)
+    assert given == [((1,), {"more": 2})] * 2
+    del Other.__init__
+    made = [Other(stream, COMES) for _ in range(3)]
+    assert [one.incoming for one in made] == [COMES] * 3
+    Other.__new__ = staticmethod(lambda kind, *names: made[0])
+    assert Other(stream, COMES) is made[0]
 
 
 @in_c_only
