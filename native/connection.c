@@ -102,11 +102,7 @@ static int park(Parts *parts, double now) {
     double timeout;
     if (seconds_of(GET(callbacks, Callbacks, read_timeout), &timeout) < 0)
         return -1;
-    PyObject *deadline = PyFloat_FromDouble(now + timeout);
-    if (deadline == NULL)
-        return -1;
-    put(SLOT(callbacks, Callbacks, read_deadline), deadline);
-    parts->task->deadline = now + timeout;
+    parts->task->deadline = ((Callbacks *)callbacks)->read_deadline = now + timeout;
     set(SLOT(parts->machine, Machine, state), native->its.PARKED);
     return 0;
 }

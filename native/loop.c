@@ -46,11 +46,12 @@ static int may_wait(RunQueue *self) {
 
 /* With the lock: as `_take_in`, one event; whether it made its task ready. -1: it raised. */
 static int take_one(RunQueue *self, int number, uint32_t bits) {
-    PyObject *fd = PyLong_FromLong(number), *tasks = self->_tasks;
-    PyObject *found = fd == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(tasks, fd));
-    Py_XDECREF(fd);
-    if (found == NULL)
-        return PyErr_Occurred() ? -1 : 0; /* the wake-up, or just forgotten */
+    PyObject *found = number < PyList_GET_SIZE(self->_tasks)
+                          ? PyList_GET_ITEM(self->_tasks, number)
+                          : Py_None;
+    if (found == Py_None)
+        return 0; /* the wake-up, or just forgotten */
+    Py_INCREF(found);
     int made_ready = takes(found, native->type.Task);
     Task *task = (Task *)found;
     /* Bytes and the end of the stream may be one edge, and no second follows (epoll(7), EPOLLRDHUP):

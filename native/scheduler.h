@@ -27,19 +27,20 @@ enum { SLEEPS, LOOKS, MAY_STOP };
 #define Runner_FIELDS(G, O, F, Z, I, R, B, D, N) R(_queue) R(_estimate)
 
 #define Client_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
-    G(env) G(sock) G(peer_address) G(acceptor_id) G(accepted_at) G(_id) O(_sockname) F(closed)
+    G(env) G(sock) G(_host) N(_port) D(accepted_at) N(_serial) O(_id) O(_sockname) F(closed)     \
+    Z(acceptor_id)
 #define Closing_FIELDS(G, O, F, Z, I, R, B, D, N) G(task) G(stream) G(_machine) G(_env)
 #define Machine_FIELDS(G, O, F, Z, I, R, B, D, N)                                              \
     G(_task) G(_env) G(_transport) G(callbacks) G(state) F(_eof_told) O(drain) O(handshake)    \
     O(no_room) O(pause) O(short_proves) O(socket) O(source) O(stream)
 #define Callbacks_FIELDS(G, O, F, Z, I, R, B, D, N)                                            \
     G(_whose) G(clock) G(context) G(read_timeout) O(receiver) O(frames) I(_left)            \
-    I(read_deadline) I(total_deadline)
+    I(total_deadline) D(read_deadline)
 #define Socket_FIELDS(G, O, F, Z, I, R, B, D, N) G(_stream) G(_reader) G(_writer)
 #define TCPChannel_FIELDS(G, O, F, Z, I, R, B, D, N)                                           \
     G(_sock) F(_exposed) F(_limited) I(_receive_timeout)
 #define Duplex_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
-    G(connection) G(sock) G(channel) G(times) G(state) G(_limit) O(reader) O(writer) Z(waiter)
+    G(connection) G(sock) G(channel) G(state) G(_limit) O(reader) O(writer) Z(waiter)
 #define Reader_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \
     G(_stream) G(incoming) O(_receiving) O(buffer) F(framed) Z(bytes_received) Z(recv_count)
 #define Writer_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \

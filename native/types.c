@@ -108,7 +108,7 @@ static int Deadlines_init(Deadlines *self, PyObject *args, PyObject *Py_UNUSED(n
 static int RunQueue_init(RunQueue *self, PyObject *args, PyObject *Py_UNUSED(names)) {
     PyObject *lock, *tasks, *deadlines, *timer;
     if (is_made(self->lock) ||
-        !PyArg_ParseTuple(args, "OO!O!O!", &lock, &PyDict_Type, &tasks, native->type.Deadlines,
+        !PyArg_ParseTuple(args, "OO!O!O!", &lock, &PyList_Type, &tasks, native->type.Deadlines,
                           &deadlines, native->type.WatchdogTimer, &timer) ||
         was_made(deadlines, ((Deadlines *)deadlines)->calls) < 0 ||
         (self->_ready = PyObject_CallNoArgs(native->deque)) == NULL)

@@ -1,7 +1,7 @@
 /* How a base type is declared: by the list of its fields, `Type_FIELDS(G, O, F, Z, I, R, B, D, N)`.
    Of a `PLAIN_TYPE` the list is also what its `__init__` does: `G` are given to it, in this order,
-   `O` are `None`, `F` are `False`, `Z` are 0, `I` are infinite. `R` are given once, and stay. The
-   rest are C's: booleans, seconds, numbers. */
+   `O` are `None`, `F` are `False`, `Z` are 0, `I` are infinite; `D` and `N` are given, too. `R` are
+   given once, and stay. The rest are C's: booleans, seconds, numbers. */
 
 #ifndef THOUSAND_ISLAND_TYPES_H
 #define THOUSAND_ISLAND_TYPES_H
@@ -65,6 +65,12 @@
         .slots = Type##_slots};
 #define ONE_MORE(name) +1
 #define TAKE_GIVEN(name) set(&self->name, *given++);
+#define TAKE_SECONDS(name)                                                                     \
+    if (seconds_of(*given++, &self->name) < 0)                                                 \
+        return -1;
+#define TAKE_NUMBER(name)                                                                      \
+    if (whole(*given++, &self->name) < 0)                                                      \
+        return -1;
 #define MAKE_NONE(name) set(&self->name, Py_None);
 #define MAKE_FALSE(name) set(&self->name, Py_False);
 #define MAKE_ZERO(name) set(&self->name, native->zero);
@@ -72,9 +78,13 @@
 /* `Type_call` is what a call of the type is from the second on: `type.__call__` would make a tuple of
    what is given, and look for `__new__` and `__init__`. */
 #define PLAIN_INIT(Type)                                                                       \
-    enum { Type##_TAKES = 0 Type##_FIELDS(ONE_MORE, NO, NO, NO, NO, NO, NO, NO, NO) };         \
-    static void Type##_fill(Type *self, PyObject *const *given) {                              \
-        Type##_FIELDS(TAKE_GIVEN, MAKE_NONE, MAKE_FALSE, MAKE_ZERO, MAKE_INFINITE, NO, NO, NO, NO) \
+    enum {                                                                                     \
+        Type##_TAKES = 0 Type##_FIELDS(ONE_MORE, NO, NO, NO, NO, NO, NO, ONE_MORE, ONE_MORE)   \
+    };                                                                                         \
+    static int Type##_fill(Type *self, PyObject *const *given) {                               \
+        Type##_FIELDS(TAKE_GIVEN, MAKE_NONE, MAKE_FALSE, MAKE_ZERO, MAKE_INFINITE, NO, NO,     \
+                      TAKE_SECONDS, TAKE_NUMBER)                                               \
+        return 0;                                                                              \
     }                                                                                          \
     static int Type##_init(Type *self, PyObject *args, PyObject *names);                       \
     static PyObject *Type##_call(PyObject *called, PyObject *const *given, size_t count,       \
@@ -84,14 +94,14 @@
             PyVectorcall_NARGS(count) != Type##_TAKES)                                         \
             return call_the_long_way(type, given, count, names);                               \
         PyObject *self = type->tp_alloc(type, 0);                                              \
-        if (self != NULL)                                                                      \
-            Type##_fill((Type *)self, given);                                                  \
+        if (self != NULL && Type##_fill((Type *)self, given) < 0)                              \
+            Py_CLEAR(self);                                                                    \
         return self;                                                                           \
     }                                                                                          \
     static int Type##_init(Type *self, PyObject *args, PyObject *names) {                      \
-        if (takes_so_many((PyObject *)self, args, names, Type##_TAKES) < 0)                    \
+        if (takes_so_many((PyObject *)self, args, names, Type##_TAKES) < 0 ||                  \
+            Type##_fill(self, ((PyTupleObject *)args)->ob_item) < 0)                           \
             return -1;                                                                         \
-        Type##_fill(self, ((PyTupleObject *)args)->ob_item);                                   \
         if (is_plain(Py_TYPE(self), (initproc)Type##_init))                                    \
             Py_TYPE(self)->tp_vectorcall = Type##_call;                                        \
         return 0;                                                                              \

@@ -228,7 +228,7 @@ class Making(contextlib.nullcontext):
         compiled.native.RLock()._at_fork_reinit()
         compiled.native.Worker()
         deadlines = compiled.native.Deadlines(int)
-        compiled.native.RunQueue(None, {}, deadlines, compiled.native.WatchdogTimer())
+        compiled.native.RunQueue(None, [], deadlines, compiled.native.WatchdogTimer())
 
     def __enter__(self):
         return self

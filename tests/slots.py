@@ -193,7 +193,7 @@ class Busy(contextlib.AbstractContextManager):
         self.task = self.Runs(self.ours.fileno())
         self.task.deadline = 1e9
         self.task.ownership = OWNED
-        self.scheduler._table.by_fd[self.task.fd] = self.task
+        self.scheduler._table.add([self.task])
         self.scheduler.attach(self.task)
         self.theirs.sendall(b"x")
         (self.queue._ready if ready else self.worker.parked).append(self.task)

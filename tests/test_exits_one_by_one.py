@@ -15,6 +15,7 @@ from tests.slots import Broken, Busy, Quiet, Staying, Waiting, Wired, breaks
 from thousand_island_sync import SocketError, events
 from thousand_island_sync._base import compiled, waits
 from thousand_island_sync._connection.callbacks import Callbacks
+from thousand_island_sync._connection.client import Client
 from thousand_island_sync._connection.states import State
 from thousand_island_sync._scheduler.task import PARK, Classified, PythonTask, Task
 from thousand_island_sync._scheduler.watchdog_timer import LOOKS, MAY_STOP, SLEEPS
@@ -199,7 +200,7 @@ def test_a_base_type_looks_at_what_it_is_given():
     timer, estimate = native.WatchdogTimer(), native.BlockingEstimate()
     made = [
         *((native.Worker, ()), (native.Deadlines, (int,))),
-        (native.RunQueue, (None, {}, lambda: known[1], timer)),
+        (native.RunQueue, (None, [], lambda: known[1], timer)),
         (native.Runner, (lambda: known[2], estimate)),
     ]
     for kind, given in made:
@@ -209,9 +210,20 @@ def test_a_base_type_looks_at_what_it_is_given():
             known[-1].__init__(*arguments)
     unmade = native.Deadlines.__new__(native.Deadlines)
     with pytest.raises(AttributeError, match="__init__"):
-        native.RunQueue(None, {}, unmade, timer)
+        native.RunQueue(None, [], unmade, timer)
     with pytest.raises(AttributeError, match="__init__"):
         native.Runner(native.RunQueue.__new__(native.RunQueue), estimate)
+
+
+def test_a_client_takes_numbers():
+    given = [None, None, "host", 1, 2.0, 3]
+    for _ in range(3):  # the first one is made the long way
+        client = Client(*given)
+        assert (client._port, client.accepted_at, client._serial) == (1, 2.0, 3)
+        for index in (3, 4, 5):
+            wrong = [*given[:index], "none", *given[index + 1 :]]
+            with pytest.raises(TypeError):
+                Client(*wrong)
 
 
 def test_a_task_takes_one_descriptor():

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import sys
 import threading
 
 import pytest
@@ -40,6 +41,24 @@ def test_clients_of_one_host_share_its_name(given):
     assert one[:1] == given[:1]
     if isinstance(given, tuple):
         assert one[0] is another[0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(("1.2.3.4", 5), ("1.2.3.4", 0), ("1.2.3.4", 65_535), ("::1", 5, 0, 0)),
+        *(("fe80::1%eth0", 5, 0, 2), "/a/path", "ab", b"\0name", b"ab", "", None),
+        *((7, 5), ("peer", None), ("peer", "port"), ("peer", -1), ("peer", True)),
+    ],
+)
+def test_an_address_is_the_same_when_it_was_taken_apart(given):
+    host, port = addresses.apart(given)
+    assert isinstance(port, int)
+    assert addresses.together(host, port) == given
+    assert type(addresses.together(host, port)) is type(given)
+    if type(given) is tuple and type(given[0]) is str:
+        other = ("".join([*given[0]]), *given[1:])
+        assert addresses.together(*addresses.apart(other))[0] is sys.intern(given[0])
 
 
 class Names(Handler):

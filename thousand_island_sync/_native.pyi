@@ -77,9 +77,7 @@ class RunQueue:
     _watchdog_timer: Any
     lock: Any
     sleepers: int
-    def __init__(
-        self, lock: Any, tasks: dict[int, Any], deadlines: Any, watchdog: Any, /
-    ) -> None: ...
+    def __init__(self, lock: Any, tasks: list[Any], deadlines: Any, watchdog: Any, /) -> None: ...
     def look(self, worker: Any, /) -> bool: ...
 
 class BlockingEstimate:
@@ -93,16 +91,25 @@ class Runner:
     def run_batch(self, worker: Any, /) -> None: ...
 
 class Client:
+    _host: Any
     _id: Any
+    _port: int
+    _serial: int
     _sockname: Any
-    accepted_at: Any
+    accepted_at: float
     acceptor_id: Any
     closed: Any
     env: Any
-    peer_address: Any
     sock: Any
     def __init__(
-        self, env: Any, sock: Any, peer_address: Any, acceptor_id: Any, accepted_at: Any, id: Any, /
+        self,
+        env: Any,
+        sock: Any,
+        host: Any,
+        port: int,
+        accepted_at: float,
+        serial: int,
+        /,
     ) -> None: ...
 
 class Closing:
@@ -158,11 +165,13 @@ class Callbacks:
     clock: Any
     context: Any
     frames: Any
-    read_deadline: Any
+    read_deadline: float
     read_timeout: Any
     receiver: Any
     total_deadline: Any
-    def __init__(self, whose: Any, clock: Any, context: Any, read_timeout: Any, /) -> None: ...
+    def __init__(
+        self, whose: Any, clock: Any, context: Any, read_timeout: Any, read_deadline: float, /
+    ) -> None: ...
 
 class Duplex:
     _limit: Any
@@ -171,11 +180,10 @@ class Duplex:
     reader: Any
     sock: Any
     state: Any
-    times: Any
     waiter: Any
     writer: Any
     def __init__(
-        self, connection: Any, sock: Any, channel: Any, times: Any, state: Any, limit: Any, /
+        self, connection: Any, sock: Any, channel: Any, state: Any, limit: Any, /
     ) -> None: ...
 
 class Reader:

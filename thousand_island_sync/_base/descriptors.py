@@ -149,7 +149,10 @@ def accepting(
         fd, address = accept()
         sock = socket.socket(family, type_, proto, fd)
         coming.append(sock)
-        _note(sock, fd)
+        if fd < len(_accepted):  # as `_note`
+            _accepted[fd] = sock
+        else:
+            _note(sock, fd)
         return sock, address
 
     return accept_one
@@ -218,7 +221,6 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
     Thread: who owns it.
     """
     with thread.no_fork:
-        _forget(sock)
         if _copied and sock in _copied:
             _copied.discard(sock)
             try:
@@ -232,6 +234,8 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
         finally:
             # Without the guard, which is everybody's: the call takes its time, and drops the GIL.
             if fd >= 0:
+                if fd < len(_accepted) and _accepted[fd] is sock:  # as `_forget`
+                    _accepted[fd] = None
                 try:
                     os.close(fd)
                 except OSError:

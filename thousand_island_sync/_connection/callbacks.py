@@ -93,13 +93,19 @@ class PythonCallbacks:
     )
 
     def __init__(
-        self, whose: Served, clock: Clock, context: contextvars.Context, read_timeout: float, /
+        self,
+        whose: Served,
+        clock: Clock,
+        context: contextvars.Context,
+        read_timeout: float,
+        read_deadline: float,
+        /,
     ) -> None:
         self._whose, self.clock, self.context = whose, clock, context
-        self.read_timeout = read_timeout
+        self.read_timeout, self.read_deadline = read_timeout, read_deadline
         self.receiver: Handler | Frames = None  # type: ignore[assignment]  # gets what arrives
         self.frames: Frames | None = None
-        self._left = self.read_deadline = self.total_deadline = FOREVER
+        self._left = self.total_deadline = FOREVER
 
 
 class Callbacks(PythonCallbacks):
@@ -116,12 +122,11 @@ class Callbacks(PythonCallbacks):
         total_deadline: when it ends, however many bytes come.
     """
 
-    __slots__ = ("_handler", "_reader")
+    __slots__ = ("_handler",)
 
     #: Others in `testing.call`: each frame is written down.
     frames_cls: ClassVar[type[Frames]] = Frames
     _handler: Handler
-    _reader: Reader
 
     # ---- calling it -------------------------------------------------------------
 
@@ -129,22 +134,21 @@ class Callbacks(PythonCallbacks):
         """Makes the handler. Raises BaseException: what that raised."""
         handlers = env.handlers
         self._handler = self.receiver = handler = self.context.run(handlers.new)
-        self._reader = reader
         if handlers.framed or handler._sets_framing:
-            self.cut_frames()
+            self.cut_frames(reader)
         if self._whose.alert:
             self._whose.came_back("__init__")
 
-    def cut_frames(self) -> None:
+    def cut_frames(self, reader: Reader) -> None:
         """From now on: its class or it has set `framing`."""
         self.frames = self.receiver = self.frames_cls(
-            self._whose, self._handler, self._reader, self.clock
+            self._whose, self._handler, reader, self.clock
         )
 
     def look_at_framing(self) -> None:
         """A callback may have set it, or another thread."""
         if self.frames is None and self._handler._sets_framing:
-            self.cut_frames()
+            self.cut_frames(self._whose.machine.stream.reader)
 
     def calls(self, handler: Handler, or_makes: bool = False) -> bool:
         """Whether it is this one; `or_makes`: or is being made, and so may be. Thread: any."""
@@ -208,13 +212,13 @@ class Callbacks(PythonCallbacks):
 
     # ---- what has arrived ---------------------------------------------------------
 
-    def take_kept(self) -> bytes | ReadBuffer | None:
+    def take_kept(self, reader: Reader) -> bytes | ReadBuffer | None:
         """What waits here and is to be delivered, if anything: see `data`."""
-        return self._reader.take_fresh() if self.frames is None else self.frames.kept()
+        return reader.take_fresh() if self.frames is None else self.frames.kept()
 
-    def cut_short(self) -> SocketClosed | None:
+    def cut_short(self, reader: Reader) -> SocketClosed | None:
         """The stream has ended; the error, if that was inside a frame. A reset is none."""
-        if self.frames is None or self._reader.incoming in WAS_RESET:
+        if self.frames is None or reader.incoming in WAS_RESET:
             return None
         return self.frames.cut_short()
 

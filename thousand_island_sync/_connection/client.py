@@ -27,28 +27,29 @@ class PythonClient:
     """The fields of a `Client`; `_native.Client` is its equal in C."""
 
     __slots__ = (
-        *("_id", "_sockname", "accepted_at", "acceptor_id", "closed", "env", "peer_address"),
-        "sock",
+        *("_host", "_id", "_port", "_serial", "_sockname", "accepted_at", "acceptor_id"),
+        *("closed", "env", "sock"),
     )
 
     def __init__(
         self,
         env: Environment,
         sock: stdlib_socket.socket,
-        peer_address: Any,
-        acceptor_id: int,
+        host: Any,
+        port: int,
         accepted_at: float,
-        id: int,
+        serial: int,
         /,
     ) -> None:
         self.env = env
         self.sock = sock
-        self.peer_address = peer_address
-        self.acceptor_id = acceptor_id
+        self._host, self._port = host, port
         self.accepted_at = accepted_at
-        self._id: str | int = id  # its number, until it is asked for
+        self._serial = serial
+        self._id: str | None = None  # once it was asked for
         self._sockname: Any = None  # once it was asked for
         self.closed = False
+        self.acceptor_id = 0
 
 
 class Client(PythonClient):
@@ -57,12 +58,12 @@ class Client(PythonClient):
     Args:
         env: what the connections of its run share.
         sock: its descriptor.
-        peer_address: as `accept` gave it.
-        acceptor_id: who accepted it.
+        host, port: the peer's address, as `addresses.apart` has it.
         accepted_at: when, in real time.
-        id: its number.
+        serial: its number.
 
     Attributes:
+        acceptor_id: who accepted it.
         closed: the connection has ended.
     """
 
@@ -71,13 +72,13 @@ class Client(PythonClient):
     @property
     def id(self) -> str:
         known = self._id
-        return self.known_to(os.getpid()) if isinstance(known, int) else known
+        return self.known_to(os.getpid()) if known is None else known
 
     def known_to(self, pid: int) -> str:
         """What a process calls it: a forked child goes by its parent's name for it."""
         known = self._id
-        if isinstance(known, int):
-            known = self._id = f"{pid:x}-{known:x}"
+        if known is None:
+            known = self._id = f"{pid:x}-{self._serial:x}"
         return known
 
     @property
@@ -96,6 +97,11 @@ class Client(PythonClient):
     @property
     def is_young(self) -> bool:
         return self.env.times.real() < self.young_until
+
+    @property
+    def peer_address(self) -> Any:
+        """As `accept` gave it."""
+        return addresses.together(self._host, self._port)
 
     @property
     def peername(self) -> Address:

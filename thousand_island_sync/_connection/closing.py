@@ -20,6 +20,7 @@ from .._stream import amid_handshake, failures
 from .._stream.duplex import Duplex
 from .._stream.send_buffer import SendBuffer
 from .._stream.states import CUT, ENDED, GIVEN_AWAY, ON_LAST
+from .._stream.turns import guard
 from ..errors import SocketTimeout
 from ..events import About, By
 from ..socket import Socket
@@ -247,7 +248,7 @@ class Closing(PythonClosing):
             sock, ended = client.sock, stream.reader.incoming in ENDED
             if not ended and unread_bytes(sock) and _shut_writing(sock):
                 if self._env.stage is not STOPPING:
-                    rest = stream.give_descriptor_away()
+                    rest = descriptors.replace(sock, guard)
                     pool.replace(task, Linger(rest, pool, self._env.times.real))
                     return
                 read_away(sock, MOST_BYTES)

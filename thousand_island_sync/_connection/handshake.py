@@ -70,7 +70,7 @@ class Handshake:
         env, sock = client.env, client.sock
         try:
             channel = transport.channel(sock)
-            machine.stream = stream = open_stream(whose, sock, channel, env.times)
+            machine.stream = stream = open_stream(whose, sock, channel)
             machine.socket = Socket(stream, stream.reader, stream.writer)
             machine.use(channel)
             callbacks.make(env, stream.reader)

@@ -168,7 +168,7 @@ class Machine(PythonMachine):
         reader, task = self.stream.reader, self._task
         if task.deaf:
             return AGAIN if self.mail_waits() else self.park()
-        data: Any = None if reader.buffer is None else self.callbacks.take_kept()
+        data: Any = None if reader.buffer is None else self.callbacks.take_kept(reader)
         kept = bool(data)
         if not data:
             if reader.incoming in ENDED:
@@ -211,7 +211,7 @@ class Machine(PythonMachine):
         if ending is not None:
             return self.finish(ending)  # it is we who ended the reads
         reader.end()
-        if reader.framed and (cut_short := self.callbacks.cut_short()) is not None:
+        if reader.framed and (cut_short := self.callbacks.cut_short(reader)) is not None:
             return self.finish(Cause.ERROR, cut_short)
         if self.stream.channel.truncated or reader.incoming in WAS_RESET:
             return self.finish(BY_PEER)
@@ -372,4 +372,4 @@ class Machine(PythonMachine):
 
 
 #: What has ended has this one: there is nothing to run.
-OVER = Machine(_NONE, _NONE, _NONE, Callbacks(_NONE, _NONE, _NONE, 0.0), CLOSED)
+OVER = Machine(_NONE, _NONE, _NONE, Callbacks(_NONE, _NONE, _NONE, 0.0, 0.0), CLOSED)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._base import waits
+from .._base import addresses, waits
 from .._base.clock import FOREVER, now
 from .._base.compiled import in_c
 from .._scheduler.task import AGAIN, PARK, Task
@@ -114,11 +114,14 @@ class ConnectionTask(PythonConnection, Task):
     ) -> None:
         _begin(self, sock.fileno())
         real, new_context = env.times.real, env.handlers.new_context
-        self.client = Client(env, sock, peer_address, acceptor_id, real(), next_serial())
+        host, port = addresses.apart(peer_address)
+        self.client = client = Client(env, sock, host, port, real(), next_serial())
+        client.acceptor_id = acceptor_id
         self.deaf = False
         self.known_inbox: Inbox | None = None
         cls = self.machine_cls
-        callbacks = cls.callbacks_cls(self, env.clock, new_context(), env.limits.read_timeout)
+        read_timeout = env.limits.read_timeout
+        callbacks = cls.callbacks_cls(self, env.clock, new_context(), read_timeout, FOREVER)
         self.machine = cls(self, env, transport, callbacks, NEW)
 
     # ---- what the scheduler asks ----------------------------------------------

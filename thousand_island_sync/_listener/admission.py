@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
-from .._base import addresses, descriptors, waits
+from .._base import descriptors, waits
 from .._connection.environment import Environment
 from .._connection.task import ConnectionTask
 from ..transports.base import Transport
@@ -98,7 +98,6 @@ class Admission:
         """An accepted client becomes a connection; it is not counted yet."""
         if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
             sock.settimeout(None)
-        address = addresses.sharing_host(address)
         # Asked after the accept: who connects after a reload has its options.
         cls = self._connection_cls
         return cls(self._env, self._transport.current, sock, address, acceptor_id)

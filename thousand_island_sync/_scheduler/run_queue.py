@@ -46,7 +46,7 @@ class PythonRunQueue:
     )
 
     def __init__(
-        self, lock: Any, tasks: dict[int, Task], deadlines: Deadlines, watchdog: WatchdogTimer
+        self, lock: Any, tasks: list[Task | None], deadlines: Deadlines, watchdog: WatchdogTimer
     ) -> None:
         self.lock = lock
         self._ready: deque[Task] = deque()
@@ -121,8 +121,7 @@ class RunQueue(RunQueueCore):
             with self.lock:
                 closing = table.closing
                 if not closing:
-                    for task in tasks:
-                        self._tasks[task.fd] = task
+                    table.add(tasks)
                     self.put(rousing.calls, tasks)
         except BaseException:
             rousing.broken_off()
@@ -281,10 +280,10 @@ class RunQueue(RunQueueCore):
 
     def _take_in(self, events: Events) -> None:
         """With the lock: what a look has found."""
-        ready, find, hang_up, write = self._ready, self._tasks.get, HANGUP, WRITE
+        ready, tasks, hang_up, write = self._ready, self._tasks, HANGUP, WRITE
         found = -1
         for fd, bits in events:
-            task = find(fd)
+            task = tasks[fd] if fd < len(tasks) else None
             if task is None:
                 continue  # the wake-up, or just forgotten
             if bits & hang_up:

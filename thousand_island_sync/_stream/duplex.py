@@ -67,6 +67,8 @@ class Shared(Protocol):
     def unsent(self) -> UnsentTotal: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def times(self) -> Times: ...
 
 
 class Owner(Protocol):
@@ -125,7 +127,7 @@ class PythonDuplex:
     """The fields of a `Duplex`; `_native.Duplex` is its equal in C."""
 
     __slots__ = (
-        *("_limit", "channel", "connection", "reader", "sock", "state", "times", "waiter"),
+        *("_limit", "channel", "connection", "reader", "sock", "state", "waiter"),
         "writer",
     )
     reader: Reader
@@ -136,7 +138,6 @@ class PythonDuplex:
         connection: Owner,
         sock: stdlib_socket.socket,
         channel: Channel,
-        times: Times,
         state: State,
         limit: float | Missing | None,
         /,
@@ -144,7 +145,6 @@ class PythonDuplex:
         self.connection = connection
         self.sock = sock
         self.channel = channel
-        self.times = times
         self.state = state
         self._limit = limit
         self.reader = self.writer = None  # type: ignore[assignment]
@@ -159,7 +159,6 @@ class Duplex(PythonDuplex):
         sock: the descriptor.
         channel: what carries the bytes over it; another one after an upgrade.
         state: what was done to it on this side.
-        times: the clock that its calls wait by.
         waiter: the thread that waits in the kernel in this callback, and may at once do so again.
         reader, writer: the two directions, until `take_apart`.
     """
@@ -180,6 +179,11 @@ class Duplex(PythonDuplex):
         self.reader = self.writer = None  # type: ignore[assignment]
 
     # ---- times ----------------------------------------------------------------
+
+    @property
+    def times(self) -> Times:
+        """The clocks that its calls wait by."""
+        return self.connection.env.times
 
     def timeout(self, given: float | Missing | None, otherwise: float) -> float:
         """Seconds, from `timeout_ms`, or `settimeout`, or the connection's own."""
@@ -314,11 +318,6 @@ class Duplex(PythonDuplex):
         with guard:
             self.on(ON_LEAVE)
             return self.state is LEFT
-
-    def give_descriptor_away(self) -> stdlib_socket.socket:
-        """The descriptor in a new socket; this one is closed. Thread: the owner's, after
-        `come_home`."""
-        return descriptors.replace(self.sock, guard)
 
     def close_descriptor(self, quiet: bool) -> None:
         """After `come_home`, which said whether it is `quiet`: if not, whoever is in a call still

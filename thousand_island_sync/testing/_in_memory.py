@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .._base import addresses
 from .._base.clock import FOREVER, Clock
 from .._base.waits import OwnThread
 from .._connection.callbacks import Callbacks, End, Outcome
@@ -328,7 +329,8 @@ class _Client(Client):
     __slots__ = ("_peer",)
 
     def __init__(self, env: Environment, sock: NoSocket, address: Any, peer: Peer) -> None:
-        super().__init__(env, sock, address, 0, env.times.real(), next_serial())
+        host, port = addresses.apart(address)
+        super().__init__(env, sock, host, port, env.times.real(), next_serial())
         self._peer = peer
 
     def has_left(self) -> bool:
