@@ -98,7 +98,7 @@ def test_who_sleeps_is_rung_when_its_connection_ends_for_others_sake(send, waits
 
 def test_who_looks_for_others_is_rung_as_well(send, waits, monkeypatch):
     monkeypatch.setattr(UnsentTotal, "crowded", lambda self: True)
-    monkeypatch.setattr(UnsentTotal, "until_look", lambda self, number: 3_600.0)
+    monkeypatch.setattr(UnsentTotal, "until_look", lambda self, number, lacks_room: 3_600.0)
     monkeypatch.setattr(REAL, "look_s", 3_600.0)
     connection, _, raised = send()
     assert waits[-1] is not None
@@ -106,6 +106,25 @@ def test_who_looks_for_others_is_rung_as_well(send, waits, monkeypatch):
     assert buffer_of(connection).end_as_stuck(1.0)
     assert eventually(lambda: raised)
     assert len(waits) == count
+
+
+def test_who_lacks_room_of_all_in_a_crowd_goes_on_once_there_is_some(send, waits, monkeypatch):
+    """Room that others have left wakes nobody; each look sees it."""
+    look, lacks, looks = wait._look_for_others, [True], []
+
+    def looked(*arguments):
+        before = len(waits)
+        monkeypatch.setattr(UnsentTotal, "thin_out", lambda self: lacks.clear())
+        look(*arguments)
+        looks.append(len(waits) - before)
+
+    monkeypatch.setattr(wait, "_look_for_others", looked)
+    monkeypatch.setattr(UnsentTotal, "crowded", lambda self: True)
+    monkeypatch.setattr(UnsentTotal, "until_look", lambda *arguments: 0.01)
+    monkeypatch.setattr(SendBuffer, "lacks_total", lambda self, size: bool(lacks))
+    send()
+    assert eventually(lambda: looks)
+    assert looks[0] == 2
 
 
 def test_who_sleeps_is_rung_when_sends_have_ended(send, waits):

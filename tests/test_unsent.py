@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import eventually
-from thousand_island_sync._base.clock import FOREVER
+from thousand_island_sync._base.clock import FOREVER, Times
 from thousand_island_sync._base.queued import last_data_sent
 from thousand_island_sync._connection.environment import Limits
 from thousand_island_sync._stream import taking, unsent_total
@@ -513,9 +513,29 @@ def test_a_crowd_ends_one_after_the_other():
 def test_where_no_threads_are_kept_for_those_who_read_a_crowd_ends_at_once():
     world = crowd(count=8, senders=4, holding=range(8))
     for _ in range(8):
-        assert world.total.until_look(7) <= 0.1
+        assert world.total.until_look(7, False) <= 0.1
         world.total.thin_out()
     assert sum(failed(world)) == 4
+
+
+@pytest.mark.usefixtures("in_the_pool")
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_crowd_ends_though_its_clock_stands_still(stops):
+    """That of a test, which is far ahead of real time, too."""
+    world = crowd(count=20, senders=8, holding=range(20))
+    world.time += 1 << 30
+    real = [1_000.0]
+    world.total.go_by(Times(lambda: world.time, lambda: real[0]))
+    world.total.thin_out()
+    assert sum(failed(world)) == 1
+    if stops:
+        world.total.stop_begins()
+        real[0] += SLOW_S
+    for count in range(2, 13):
+        real[0] += 1 / 64
+        assert world.total.until_look(0, False) <= 0.1
+        world.total.thin_out()
+        assert sum(failed(world)) == count
 
 
 @pytest.mark.usefixtures("in_the_pool")
@@ -529,10 +549,19 @@ def test_those_who_hold_no_thread_delay_nobody_who_waits_for_one():
 @pytest.mark.usefixtures("in_the_pool")
 def test_those_who_look_for_one_to_end_do_not_look_at_once():
     world = crowd(count=20, senders=8, holding=range(20))
-    looks = [world.total.until_look(number) for number in range(20)]
+    looks = [world.total.until_look(number, False) for number in range(20)]
     assert len({round(look, 6) for look in looks}) == 12
     assert min(looks) <= 0.1
     assert max(looks) <= 0.1 + SLOW_S
+
+
+@pytest.mark.usefixtures("in_the_pool")
+def test_those_of_a_crowd_who_lack_room_of_all_look_for_it_soon():
+    """It comes as others end, and wakes nobody."""
+    world = crowd(count=100, senders=8, holding=range(100))
+    looks = [world.total.until_look(number, True) for number in range(100)]
+    assert max(looks) <= 0.1 + 0.25
+    assert len({round(look, 6) for look in looks}) >= 16
 
 
 @given(

@@ -34,6 +34,8 @@ _CROWD_S = 1.0
 #: Of a smaller crowd each takes as long as one of so many. In a pool that keeps no threads for
 #: those who read (`_connection.reserve`), all end at once: who reads stands behind them there.
 _LEAST_CROWD, _LEAST_HALF = 64, 8
+#: In which those of a crowd that lack room of all look for it, one after the other.
+_ROOM_S = 0.25
 
 
 class Limits(Protocol):
@@ -228,12 +230,13 @@ class UnsentTotal:
         """Whether more threads of the pool wait in sends than may."""
         return self._senders > self._most_senders
 
-    def until_look(self, number: int) -> float:
+    def until_look(self, number: int, lacks_room: bool) -> float:
         """Seconds after which the thread with this number looks for one to end: soon, where what
-        is known may be old, but not all that wait at once."""
-        next_end = max(self._nobody_before, self._next_of_crowd)
+        is known may be old, but not all that wait at once. `lacks_room`: of all, too, which may
+        come meanwhile, and wakes nobody."""
+        next_end = max(self._nobody_before - self.clock(), self._next_of_crowd - self._real())
         turn = number % max(1, self._senders - self._most_senders) * self._each()
-        return min(0.1, max(0.01, next_end - self.clock())) + turn
+        return min(0.1, max(0.01, next_end)) + (turn % _ROOM_S if lacks_room else turn)
 
     def _each(self) -> float:
         """Seconds from one of a crowd that ends to the next."""
@@ -246,9 +249,10 @@ class UnsentTotal:
         of them; and those before it who hold no thread, some at a time."""
         if not self.crowded():
             return
-        time_now = self.clock()
+        # By real time: a clock that stands still would have the rest of the crowd wait for it.
+        time_now = self._real()
         with self.lock:
-            if time_now < max(self._nobody_before, self._next_of_crowd):
+            if self.clock() < self._nobody_before or time_now < self._next_of_crowd:
                 return
             self._next_of_crowd = time_now + self._each()
             senders = self._senders
@@ -296,7 +300,7 @@ class UnsentTotal:
         """From now on a peer may take nothing for two seconds only. Thread: a stop's."""
         if self.clock is not self._real:
             with self.lock:
-                self.clock = self._real
+                self.clock, self._nobody_before = self._real, 0.0
                 for buffer in self._members:
                     buffer.taking.begins(self.clock())
         self._stopping_since = min(self._stopping_since, self.clock())

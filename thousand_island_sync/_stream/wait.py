@@ -118,7 +118,7 @@ def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload, again: b
     total, fd = stream.connection.env.unsent, stream.sock.fileno()
     if fd < 0:
         return
-    lacks = payload.no_room is KEEP and buffer.lacks_total(sum(map(len, payload.views)))
+    lacks = _lacks_total(buffer, payload)
     looks = total.crowded() or lacks or buffer.sends in BARRIER or not total.is_real()
     # What TLS wants of the peer amid a handshake may be read by another thread: nothing would come.
     looks = looks or stream.channel.send_wants != WRITE
@@ -129,7 +129,7 @@ def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload, again: b
         if bell is not None and not total.may_sleep(buffer, bell) and buffer.sends not in BARRIER:
             return
         if bell is None or looks:
-            _look_for_others(stream, buffer, payload, bell)
+            _look_for_others(stream, buffer, payload, bell, lacks)
         elif stream.state not in CLOSED_HERE:
             _finds_room(stream, payload, _TRY_S * (1 + fd % 16 / 16), bell)
     finally:
@@ -158,8 +158,13 @@ def _new_bell() -> WakeUp | None:
         return None
 
 
+def _lacks_total(buffer: SendBuffer, payload: Payload) -> bool:
+    """Whether more of it would be kept, were there more room in the total."""
+    return payload.no_room is KEEP and buffer.lacks_total(sum(map(len, payload.views)))
+
+
 def _look_for_others(
-    stream: Duplex, buffer: SendBuffer, payload: Payload, bell: WakeUp | None
+    stream: Duplex, buffer: SendBuffer, payload: Payload, bell: WakeUp | None, lacks: bool
 ) -> None:
     """The wait of who ends the slowest peer as soon as it is slow enough: who came when as many
     waited as may, or lacks room of all. So as long as there is anybody to end, one looks."""
@@ -167,10 +172,10 @@ def _look_for_others(
     for _ in range(_LOOKS):
         if buffer.failure is not None or not stream.sock.fileno() == fd >= 0:
             break
-        look = total.until_look(fd) if total.crowded() else _LOOK_S
+        look = total.until_look(fd, lacks) if total.crowded() else _LOOK_S
         if _finds_room(stream, payload, min(look, stream.times.look_s), bell):
             break
-        if buffer.sends is not MAY_SEND:
+        if buffer.sends is not MAY_SEND or (lacks and not _lacks_total(buffer, payload)):
             break
         total.thin_out()
 
