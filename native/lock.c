@@ -21,11 +21,11 @@ void tell_lock_watch(PyObject *self, int what) {
     assert(watch != NULL); /* its callers have looked */
     PyErr_Fetch(&type, &error, &traceback);
     Py_INCREF(watch);
-    PyObject *told = PyObject_CallFunction(watch, "Oii", self == NULL ? Py_None : self,
-                                           self == NULL ? 0 : ((Lock *)self)->rank, what);
-    if (told == NULL)
+    PyObject *arguments = Py_BuildValue("Oii", self == NULL ? Py_None : self,
+                                        self == NULL ? 0 : ((Lock *)self)->rank, what);
+    if (arguments == NULL || done(PyObject_Call(watch, arguments, NULL)) < 0)
         PyErr_WriteUnraisable(watch);
-    Py_XDECREF(told);
+    Py_XDECREF(arguments);
     Py_DECREF(watch);
     PyErr_Restore(type, error, traceback);
 }
@@ -106,7 +106,7 @@ bool lock_try(PyObject *self) {
 /* Waits for it at most so many microseconds, or for ever if negative, without the GIL.
    1: it is ours, 0: it is not, -1: a signal's handler raised. */
 static int wait_for_lock(Lock *lock, long long left) {
-    _Static_assert(sizeof(PY_TIMEOUT_T) >= 8, "microseconds");
+    _Static_assert(sizeof(PY_TIMEOUT_T) >= 8, "holds microseconds");
     double ends = seconds_now() + (double)left * 1e-6;
     while (true) {
         PyLockStatus got;

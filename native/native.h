@@ -62,15 +62,15 @@ extern Native *native;
 #define SLOT(object, Type, slot)                                                               \
     (assert(PyObject_TypeCheck(object, native->type.Type)), &((Type *)(object))->slot)
 /* What is in it, borrowed; NULL, with AttributeError: nothing is. */
-#define GET(object, Type, slot) in_slot(object, *SLOT(object, Type, slot), #slot)
+#define GET(object, Type, slot) in_slot(object, SLOT(object, Type, slot))
 /* The same as a new reference: of what is called, or used after anything was. */
 #define HOLD(object, class, slot) Py_XNewRef(GET(object, class, slot))
 /* Whether it is this very object. Not if nothing is in it, so that has to lead to the Python. */
 #define IS(object, class, slot, value) (*SLOT(object, class, slot) == (value))
 /* Whether it is true; -1: it raised. */
-#define TRUTH(object, class, slot) truth(object, *SLOT(object, class, slot), #slot)
+#define TRUTH(object, class, slot) truth(object, SLOT(object, class, slot))
 /* Adds to a number; -1: it raised. */
-#define ADD(object, class, slot, more) add_to(object, SLOT(object, class, slot), #slot, more)
+#define ADD(object, class, slot, more) add_to(object, SLOT(object, class, slot), more)
 
 /* What `Task.run` returns. */
 enum { PARK = 0, AGAIN = 1, DONE = 2 };
@@ -94,15 +94,16 @@ static inline void put(PyObject **field, PyObject *value) {
 
 static inline void set(PyObject **field, PyObject *value) { put(field, Py_NewRef(value)); }
 
-PyObject *unset(PyObject *object, const char *slot);
-int odd_truth(PyObject *object, PyObject *flag, const char *slot);
+/* NULL with AttributeError: nothing is in this field of the object. */
+PyObject *unset(PyObject *object, PyObject **field);
+int odd_truth(PyObject *object, PyObject **field);
 
-static inline PyObject *in_slot(PyObject *object, PyObject *value, const char *slot) {
-    return value != NULL ? value : unset(object, slot);
+static inline PyObject *in_slot(PyObject *object, PyObject **field) {
+    return *field != NULL ? *field : unset(object, field);
 }
 
-static inline int truth(PyObject *object, PyObject *flag, const char *slot) {
-    return flag == Py_True ? 1 : flag == Py_False ? 0 : odd_truth(object, flag, slot);
+static inline int truth(PyObject *object, PyObject **field) {
+    return *field == Py_True ? 1 : *field == Py_False ? 0 : odd_truth(object, field);
 }
 
 /* 0, or -1 with TypeError: whether it is one of a class or of one below it. The one that was seen
@@ -165,7 +166,7 @@ static inline bool heard(PyObject *receivers) { return PyDict_GET_SIZE(receivers
 
 /* values.c */
 /* These give -1 with an exception. What they take may be NULL, which `GET` gave with one. */
-int add_to(PyObject *object, PyObject **field, const char *slot, long more);
+int add_to(PyObject *object, PyObject **field, long more);
 int read_clock(PyObject *clock, double *now);
 int odd_seconds(PyObject *value, double *seconds);
 int no_number(PyObject *value);

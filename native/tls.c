@@ -29,9 +29,9 @@ enum { WANTS_READ = 1, WANTS_WRITE = 4, ADDED = 256 };
 
 /* With the lock: as `PythonWire.fetch`. */
 static PyObject *fetch(Wire *self) {
-    PyObject *data, *source = Py_XNewRef(self->source);
+    PyObject *data, *source = Py_XNewRef(in_slot((PyObject *)self, &self->source));
     if (source == NULL)
-        return unset((PyObject *)self, "source");
+        return NULL;
     int fd;
     if (!Py_IS_TYPE(source, native->socket_type)) {
         data = PyObject_CallMethod(source, "recv", "ii", LARGEST, MSG_DONTWAIT);
@@ -140,10 +140,9 @@ static PyObject *stream_place(PyObject *object, PyObject *arguments) {
 
 /* The wire and the lock of a stream, held; -1: it has none. */
 static int begin(Stream *self, Wire **wire, PyObject **lock) {
-    if (self->lock == NULL || self->wire == NULL) {
-        unset((PyObject *)self, self->lock == NULL ? "lock" : "wire");
+    if (in_slot((PyObject *)self, &self->lock) == NULL ||
+        in_slot((PyObject *)self, &self->wire) == NULL)
         return -1;
-    }
     *lock = Py_NewRef(self->lock);
     *wire = (Wire *)Py_NewRef(self->wire);
     lock_wait(*lock);

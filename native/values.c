@@ -2,16 +2,24 @@
 
 #include "native.h"
 
-PyObject *unset(PyObject *object, const char *slot) {
+#include <structmember.h>
+
+/* Its name is where Python has it from, the table of the base type's members. */
+PyObject *unset(PyObject *object, PyObject **field) {
+    Py_ssize_t place = (char *)field - (char *)object;
+    const char *name = "";
+    for (PyTypeObject *type = Py_TYPE(object); type != NULL; type = type->tp_base)
+        for (PyMemberDef *member = type->tp_members; member && member->name; member++)
+            if (member->offset == place)
+                name = member->name;
     return PyErr_Format(PyExc_AttributeError, "'%.100s' object has no attribute '%s'",
-                        Py_TYPE(object)->tp_name, slot);
+                        Py_TYPE(object)->tp_name, name);
 }
 
-int odd_truth(PyObject *object, PyObject *flag, const char *slot) {
-    if (flag == NULL) {
-        unset(object, slot);
+int odd_truth(PyObject *object, PyObject **field) {
+    PyObject *flag = in_slot(object, field);
+    if (flag == NULL)
         return -1;
-    }
     Py_INCREF(flag);
     int known = PyObject_IsTrue(flag);
     Py_DECREF(flag);
@@ -43,9 +51,9 @@ int number_of(PyObject *fd, int *number) {
     return 0;
 }
 
-int add_to(PyObject *object, PyObject **field, const char *slot, long more) {
+int add_to(PyObject *object, PyObject **field, long more) {
     long known;
-    if (whole(in_slot(object, *field, slot), &known) < 0)
+    if (whole(in_slot(object, field), &known) < 0)
         return -1;
     PyObject *sum = PyLong_FromLong((long)((unsigned long)known + more));
     if (sum == NULL)
