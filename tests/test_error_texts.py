@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from thousand_island_sync import (
     SocketError,
     ThousandIsland,
     ThousandIslandError,
+    events,
 )
 from thousand_island_sync._base.options import MISSING
 from thousand_island_sync._server.config import OPTIONS
@@ -182,6 +184,10 @@ CALLS = [
         "[Errno 21] Is a directory: '/'",
     ),
     (
+        lambda socket: socket.sendfile(Path("/")),
+        "[Errno 21] Is a directory: '/'",
+    ),
+    (
         lambda socket: socket.makefile("r", buffering=0),
         "makefile: buffering: got 0, which needs a binary mode, such as 'rb'",
     ),
@@ -287,6 +293,11 @@ def test_an_event_that_is_misspelled_is_found():
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert done.stderr.endswith("Did you mean: 'handler_error'?\n")
+
+
+def test_a_misspelled_event_of_a_module_that_was_replaced_is_not_there(monkeypatch):
+    monkeypatch.delitem(sys.modules, events.__name__)
+    assert not hasattr(events, "handler_eror")
 
 
 def test_a_connection_that_has_ended_names_the_peer(serve, client):

@@ -127,7 +127,7 @@ if not TYPE_CHECKING:
                 return getattr(payloads, name)
         # With both, Python's traceback asks "Did you mean".
         problem = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(problem, name=name, obj=sys.modules[__name__])
+        raise AttributeError(problem, name=name, obj=sys.modules.get(__name__))
 
 
 _checks = reports.enabled()

@@ -138,7 +138,7 @@ class FileSending:
             writer.finished()
         except _FileError as failed:
             if failed.error.filename is None and isinstance(self._file, (str, bytes, os.PathLike)):
-                failed.error.filename = self._file  # as `open` says it
+                failed.error.filename = os.fspath(self._file)  # as `open` says it
             raise failed.error from None
         except OSError as caught:
             cause = caught
