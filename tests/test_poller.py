@@ -222,14 +222,14 @@ class Interrupted(BaseException):
     """As an exception that another thread raises here."""
 
 
-def interrupted_at(number, call):
+def interrupted_at(number, call, by="opcode"):
     """Makes the call, with an exception before its step of this number, in its module, the pollers'
-    or the wake-ups'. Whether it came so far."""
+    or the wake-ups'. The exception, if it came so far."""
     left, files = [number], {__file__, sys.modules[WakeUp.__module__].__file__}
 
     def trace(frame, event, argument):
         frame.f_trace_opcodes = True
-        if event == "opcode" and frame.f_code.co_filename in files:
+        if event == by and frame.f_code.co_filename in files:
             left[0] -= 1
             if not left[0]:
                 raise Interrupted
@@ -239,12 +239,12 @@ def interrupted_at(number, call):
     sys.settrace(trace)
     try:
         call()
-    except Interrupted:
-        return True
+    except Interrupted as error:
+        return error
     finally:
         sys.settrace(before)
         locks.release_all()  # as a thread of the pool does then
-    return False
+    return None
 
 
 def rings():
@@ -265,6 +265,17 @@ def test_whatever_interrupts_its_maker_a_wake_up_leaves_no_descriptor_behind(mon
         number += 1
     assert number > 50
     assert open_descriptors() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="sockets are closed by the collector")
+def test_one_whose_making_fails_waits_for_no_collector():
+    before, made = open_descriptors(), []
+    number = 1
+    while (error := interrupted_at(number, lambda: made.append(WakeUp()), by="line")) is not None:
+        assert open_descriptors() == before, f"at line {number}, kept by {error!r}"
+        number += 1
+    assert number > 10
+    made.pop().close()
 
 
 @pytest.mark.parametrize("eventfd", [True, False], ids=["eventfd", "socketpair"])

@@ -23,6 +23,13 @@ class WakeUp:
         self._waking: set[object] = set()  # those who are in `wake` at this moment
         self._closed = False
         self._unclosed: list[int] = []
+        try:
+            self._fd = self._opened()
+        except BaseException:
+            self.close()  # at once: a traceback keeps it, and may wait for the collector itself
+            raise
+
+    def _opened(self) -> int:
         with descriptors.thread.no_fork:
             descriptors.hold(self)
             if not hasattr(os, "eventfd"):
@@ -33,7 +40,7 @@ class WakeUp:
             else:
                 flags = (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)
                 self._unclosed.extend(map(os.eventfd, (0,), flags))
-            self._fd = self._unclosed[0]
+            return self._unclosed[0]
 
     def fileno(self) -> int:
         return self._fd
