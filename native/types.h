@@ -114,9 +114,11 @@ int takes_so_many(PyObject *self, PyObject *args, PyObject *names, Py_ssize_t co
 PyObject *call_the_long_way(PyTypeObject *type, PyObject *const *given, size_t count,
                             PyObject *names);
 
-/* Whether Python has put no `__init__` or `__new__` of its own into the class. */
+/* Whether Python has put no `__init__` or `__new__` of its own into the class, nor made it abstract,
+   which `object.__new__` refuses. */
 static inline bool is_plain(PyTypeObject *type, initproc init) {
-    return type->tp_init == init && type->tp_new == PyBaseObject_Type.tp_new;
+    return type->tp_init == init && type->tp_new == PyBaseObject_Type.tp_new &&
+           !(type->tp_flags & Py_TPFLAGS_IS_ABSTRACT);
 }
 
 #define QUICKLY(function) (PyCFunction)(void (*)(void))function

@@ -1,5 +1,6 @@
 """The hot path in C: it does what the Python does, keeps nothing, and may be absent."""
 
+import abc
 import gc
 import inspect
 import logging
@@ -581,6 +582,19 @@ def test_a_class_is_called_as_it_is_at_that_moment():
     assert [one.incoming for one in made] == [COMES] * 3
     Other.__new__ = staticmethod(lambda kind, *names: made[0])
     assert Other(stream, COMES) is made[0]
+
+
+def test_a_class_that_becomes_abstract_makes_no_more_objects():
+    class Other(Reader, abc.ABC):
+        pass
+
+    for _ in range(3):  # the first call is the long way, in C
+        Other(object(), COMES).attribute = 1
+    Other.close = abc.abstractmethod(lambda self: None)
+    abc.update_abstractmethods(Other)
+    for _ in range(3):
+        with pytest.raises(TypeError, match="abstract"):
+            Other(object(), COMES)
 
 
 @in_c_only

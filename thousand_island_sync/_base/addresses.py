@@ -87,13 +87,14 @@ def sharing_host(address: Any) -> Any:
 
 #: In the place of a port: the address is no pair of a host and a port.
 _NO_PAIR = -1
+_LAST_PORT = 65_535
 
 
 def apart(address: Any) -> tuple[Any, int]:
     """What `together` makes the same address of; its host is shared. A pair takes 64 bytes more."""
     if type(address) is tuple and len(address) == 2:
         host, port = address
-        if type(port) is int and type(host) is str and port >= 0:
+        if type(port) is int and type(host) is str and 0 <= port <= _LAST_PORT:
             return sys.intern(host), port
     return sharing_host(address), _NO_PAIR
 

@@ -213,7 +213,7 @@ class Callbacks(PythonCallbacks):
     # ---- what has arrived ---------------------------------------------------------
 
     def take_kept(self, reader: Reader) -> bytes | ReadBuffer | None:
-        """What waits here and is to be delivered, if anything: see `data`."""
+        """What waits here and is to be delivered, if anything: see `delivery.run`."""
         return reader.take_fresh() if self.frames is None else self.frames.kept()
 
     def cut_short(self, reader: Reader) -> SocketClosed | None:
