@@ -27,6 +27,7 @@ from thousand_island_sync._connection.linger import Linger
 from thousand_island_sync._scheduler import poller as _poller
 from thousand_island_sync._scheduler.poller import READ, REFUSED, SelectorPoller
 from thousand_island_sync._scheduler.states import PARKED
+from thousand_island_sync._scheduler.task_table import TaskTable
 from thousand_island_sync._server import run
 
 
@@ -81,6 +82,28 @@ def test_an_exception_while_it_waits_for_work_costs_nobody(both, serve, client, 
 
 
 # ---- what is put into the queue is come to -----------------------------------------------
+
+
+def test_tasks_are_counted_anew_after_an_exception(both, serve, client, monkeypatch):
+    """Else a stop would wait for a connection that has gone."""
+    server = serve(Echo)
+    sock = client(server)
+    assert answers(sock)
+    table, remove, breaks = server._run.scheduler._table, TaskTable.remove, [1]
+
+    def counts_wrong(self, task):
+        remove(self, task)
+        if self is table and breaks:
+            self._count += breaks.pop()
+            raise RuntimeError("in a test")
+
+    monkeypatch.setattr(TaskTable, "remove", counts_wrong)
+    sock.close()
+    assert eventually(lambda: not breaks)
+    assert eventually(lambda: table._count == len(list(filter(None, table.by_fd))))
+    monkeypatch.undo()
+    server.stop()
+    assert table.is_over()
 
 
 def test_what_lingers_is_let_go_of_in_time_while_its_callback_goes_on(both, serve, client):

@@ -158,6 +158,7 @@ class Mending:
         calls = self._rousing.calls
         with self._rousing.lock:
             all_found = self._find_the_lost()
+            self._table.recount()
             workers = self._workers.all()
             self._workers.recount()
             self._permits.true_up(workers)

@@ -32,7 +32,8 @@ class TaskTable:
         if task not in self._uncounted:
             self._uncounted.append(task)
 
-    # In these, no call at which a signal's handler might raise comes between two changes.
+    # In these, no call at which a signal's handler might raise comes between two changes, and what
+    # memory may run out for comes before the first.
 
     def add(self, tasks: Iterable[Task]) -> None:
         by_fd = self.by_fd
@@ -62,10 +63,14 @@ class TaskTable:
             if self._elsewhere.get(fd) is task:
                 del self._elsewhere[fd]
         elif fd < len(by_fd) and by_fd[fd] is task:
-            by_fd[fd] = None
             self._count -= 1
+            by_fd[fd] = None
         if task in self._uncounted:
             self._uncounted.remove(task)
+
+    def recount(self) -> None:
+        """After an exception that may have come between two changes."""
+        self._count = len(self.by_fd) - self.by_fd.count(None)
 
     def replace(self, task: Task, successor: Task) -> None:
         self._enter(task.fd, successor)
@@ -73,11 +78,11 @@ class TaskTable:
     def take_descriptor(self, task: Task) -> None:
         """The task stays, without one."""
         if task.fd >= 0 and self.has(task):
-            before, other = task.fd, next(_without_descriptor)
+            before, other, count = task.fd, next(_without_descriptor), self._count - 1
             self._elsewhere[other] = task
             task.fd = other
             self.by_fd[before] = None
-            self._count -= 1
+            self._count = count
 
     def has(self, task: Task) -> bool:
         """Whether it was added, and not removed yet."""
