@@ -11,7 +11,7 @@ static long voluntary_switches(void) {
 }
 
 /* As `BlockingEstimate._run_timed`, of a task that is not taken for blocking, nor its class. */
-static PyObject *run_timed(Runner *self, Worker *worker, Task *task) {
+static PyObject *run_timed(Worker *worker, Task *task) {
     /* Not always the same place in a row of callbacks that repeats itself. */
     worker->turn += worker->turn >> SAMPLE_SHIFT & 1;
     set(&task->no_sample, Py_False);
@@ -20,10 +20,8 @@ static PyObject *run_timed(Runner *self, Worker *worker, Task *task) {
     double began = seconds_now();
     PyObject *verdict = PyObject_CallMethodNoArgs((PyObject *)task, native->name.run);
     if (verdict != NULL && seconds_now() - began > HAND_OFF_NS * 1e-9 && !worker->waited &&
-        task->no_sample == Py_False && voluntary_switches() != switches &&
-        done(PyObject_CallMethodOneArg(self->_estimate, native->name.took_long,
-                                       (PyObject *)task)) < 0)
-        Py_CLEAR(verdict);
+        task->no_sample == Py_False && voluntary_switches() != switches)
+        set(&task->classified, native->suspect);
     return verdict;
 }
 
@@ -35,7 +33,7 @@ static int run_one(Runner *self, Worker *worker, PyObject *task, long *verdict) 
     if (is_quick((Task *)task) && worker->turn & estimate->sample_mask)
         said = PyObject_CallMethodNoArgs(task, native->name.run);
     else if (is_quick((Task *)task) && estimate->sample_mask != 0 && estimate->timed_by_kernel)
-        said = run_timed(self, worker, (Task *)task);
+        said = run_timed(worker, (Task *)task);
     else
         said = PyObject_CallMethodObjArgs(self->_estimate, native->name.run, worker, task, NULL);
     int failed = whole(said, verdict);
@@ -43,39 +41,28 @@ static int run_one(Runner *self, Worker *worker, PyObject *task, long *verdict) 
     return failed;
 }
 
-static int after_run(Runner *self, Worker *worker, PyObject *task, long verdict) {
-    PyObject *number = PyLong_FromLong(verdict);
-    if (number == NULL)
-        return -1;
-    int failed = done(PyObject_CallMethodObjArgs((PyObject *)self, native->name.after_run, worker,
-                                                 task, number, NULL));
-    Py_DECREF(number);
-    return failed;
-}
-
 enum next { RAISED, GOES_ON, QUEUE_IS_EMPTY, PERMIT_IS_GONE };
 
 /* Takes a task and runs it. */
-static enum next run_next(Runner *self, Worker *worker, PyObject *ready) {
-    PyObject *task = call1(native->popleft, ready);
+static enum next run_next(Runner *self, Worker *worker, PyObject *ready, long *verdict) {
+    PyObject *task = take_first(ready);
     if (task == NULL) {
         PyErr_Clear(); /* another thread was quicker */
         return QUEUE_IS_EMPTY;
     }
-    long verdict = DONE;
     int failed = takes(task, native->type.Task), permit = 0;
     if (failed == 0) {
         ((Task *)task)->ownership = OWNED;
         set(&worker->task, task);
-        failed = run_one(self, worker, task, &verdict);
+        failed = run_one(self, worker, task, verdict);
         permit = worker->permit;
     }
     if (failed == 0 && permit)
-        failed = verdict == PARK    ? append(worker->parked, task)
-                 : verdict == AGAIN ? append(ready, task)
-                                    : 0;
+        failed = *verdict == PARK    ? append(worker->parked, task)
+                 : *verdict == AGAIN ? append(ready, task)
+                                     : 0;
     else if (failed == 0)
-        failed = after_run(self, worker, task, verdict);
+        set(&worker->task, task); /* it may have run another meanwhile */
     Py_DECREF(task);
     return failed < 0 ? RAISED : permit ? GOES_ON : PERMIT_IS_GONE;
 }
@@ -97,12 +84,13 @@ PyObject *runner_run_batch(PyObject *object, PyObject *given) {
         was_made(given, worker->parked) < 0)
         return NULL;
     RunQueue *queue = (RunQueue *)self->_queue;
+    long verdict = DONE;
     for (Py_ssize_t left = begin(queue, worker); left != 0; left--) {
-        enum next next = left < 0 ? RAISED : run_next(self, worker, queue->_ready);
+        enum next next = left < 0 ? RAISED : run_next(self, worker, queue->_ready, &verdict);
         if (next == RAISED)
             return NULL;
         if (next == PERMIT_IS_GONE)
-            Py_RETURN_NONE;
+            return PyLong_FromLong(verdict);
         if (next == QUEUE_IS_EMPTY)
             break;
     }
@@ -110,6 +98,6 @@ PyObject *runner_run_batch(PyObject *object, PyObject *given) {
     set(&worker->task, Py_None);
     queue->_unlooked = queue->_batch;
     if (queue->_alone >= ALONE)
-        return PyObject_CallMethodOneArg(object, native->name.stay_alone, given);
+        return PyLong_FromLong(STAYS);
     Py_RETURN_NONE;
 }

@@ -18,22 +18,16 @@ int know_names(void) {
     if ((native->name.word = PyUnicode_InternFromString(#word)) == NULL)                        \
         return -1;
     NAMES(KEEP_NAME)
-    PyObject *epoll = type_of("select", "epoll");
-    PyObject *plain = epoll == NULL ? NULL : type_of("_socket", "socket");
-    bool known = epoll != NULL && plain != NULL &&
-                 (native->deque = type_of("collections", "deque")) != NULL &&
-                 (native->socket_type = (PyTypeObject *)type_of("socket", "socket")) != NULL &&
-                 (native->popleft = PyObject_GetAttrString(native->deque, "popleft")) != NULL &&
+    PyObject *socket = type_of("socket", "socket");
+    native->socket_type = (PyTypeObject *)socket;
+    bool known = socket != NULL && (native->deque = type_of("collections", "deque")) != NULL &&
                  (native->append = PyObject_GetAttrString(native->deque, "append")) != NULL &&
-                 (native->fileno = PyObject_GetAttr(plain, native->name.fileno)) != NULL &&
-                 (native->epoll_fileno = PyObject_GetAttr(epoll, native->name.fileno)) != NULL &&
+                 (native->fileno = PyObject_GetAttr(socket, native->name.fileno)) != NULL &&
                  (native->dontwait = PyLong_FromLong(MSG_DONTWAIT)) != NULL &&
                  (native->quietly = PyLong_FromLong(MSG_DONTWAIT | MSG_NOSIGNAL)) != NULL &&
                  (native->zero = PyLong_FromLong(0)) != NULL &&
                  (native->infinite = PyFloat_FromDouble(Py_HUGE_VAL)) != NULL &&
                  (native->chunk = PyLong_FromLong(CHUNK)) != NULL;
-    Py_XDECREF(epoll);
-    Py_XDECREF(plain);
     return known ? 0 : -1;
 }
 

@@ -83,7 +83,7 @@ static void release(Parts *parts) {
 static int hold_machine(PyObject *task, Parts *parts) {
     *parts = (Parts){(Task *)task, NULL, NULL, NULL};
     if (is_bound() < 0 || TAKES(task, Task) < 0 ||
-        (parts->machine = PyObject_GetAttr(task, native->name.machine)) == NULL)
+        (parts->machine = HOLD(task, Task, machine)) == NULL)
         return -1;
     return TAKES(parts->machine, Machine);
 }
@@ -107,25 +107,26 @@ static int park(Parts *parts, double now) {
     return 0;
 }
 
-/* `delivery.run`, of some bytes, which are the caller's. `staying`: the thread has no permit to
-   give away. */
+/* `delivery.run`: of whatever a receive has found, or of nothing that was received yet (NULL). */
+static PyObject *run_in_python(Parts *parts, PyObject *data) {
+    return PyObject_CallMethodObjArgs((PyObject *)parts->task, native->name.received, data, NULL);
+}
+
+/* As `delivery.run`, of some bytes, which are the caller's; the Python's, where receivers are told of
+   them or the callback blocks. `staying`: the thread has no permit to give away. */
 static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     Task *task = parts->task;
     PyObject *self = parts->machine, *socket = parts->socket;
+    if (heard(native->its.async_recv) || (!staying && !is_quick(task)))
+        return run_in_python(parts, data);
     Py_ssize_t size = PyObject_Size(data); /* a user's transport may give other than bytes */
     PyObject *result;
     set(SLOT(self, Machine, state), native->its.RUNNING);
     PyObject *whole = size < 0 ? NULL : socket_received(socket, data, size);
     if (whole == NULL)
         return NULL;
-    data = whole;
-    if (heard(native->its.async_recv) &&
-        done(PyObject_CallMethodOneArg(parts->callbacks, native->name.tell_arrival, data)) < 0)
-        goto failed;
-    if (!staying && !is_quick(task) && done(PyObject_CallNoArgs(native->its.hand_off)) < 0)
-        goto failed;
-    result = deliver(parts->callbacks, data, socket);
-    Py_CLEAR(whole);
+    result = deliver(parts->callbacks, whole, socket);
+    Py_DECREF(whole);
     if (result == NULL)
         return handled(self, native->name.raised, native->name.handle_data);
     PyObject *verdict = NULL;
@@ -144,9 +145,6 @@ static PyObject *received(Parts *parts, PyObject *data, bool staying) {
     }
     Py_DECREF(result);
     return verdict;
-failed:
-    Py_XDECREF(whole);
-    return NULL;
 }
 
 static PyObject *run_parked(Parts *parts) {
@@ -162,9 +160,7 @@ static PyObject *run_parked(Parts *parts) {
     PyObject *verdict = NULL;
     int some = PyObject_IsTrue(data);
     if (some == 0) {
-        PyObject *method = data == Py_None ? native->name.nothing_there
-                                           : native->name.end_of_stream;
-        verdict = PyObject_CallMethodNoArgs(self, method);
+        verdict = run_in_python(parts, data);
     } else if (some > 0 && hold_the_rest(parts) == 0) {
         verdict = received(parts, data, false);
     }
@@ -177,7 +173,7 @@ static PyObject *connection_run(PyObject *task, PyObject *Py_UNUSED(ignored)) {
     PyObject *verdict = NULL;
     if (hold_machine(task, &parts) == 0) {
         if (parts.task->alert != Py_False || !IS(parts.machine, Machine, state, native->its.PARKED))
-            verdict = PyObject_CallMethodNoArgs(parts.machine, native->name.step);
+            verdict = run_in_python(&parts, NULL);
         else
             verdict = run_parked(&parts);
     }
@@ -221,8 +217,8 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
         return true;
     }
     if (data == Py_None) {
+        *outcome = ended(run_in_python(parts, data), false);
         Py_DECREF(data);
-        *outcome = ended(PyObject_CallMethodNoArgs(self, native->name.nothing_there), false);
         return true;
     }
     double began, over;
@@ -233,7 +229,8 @@ static bool stay_step(Parts *parts, PyObject *channel, PyObject *timeout, PyObje
         *outcome = ended(PyObject_CallMethodOneArg(self, native->name.came_early, data), true);
         goto out;
     }
-    if (read_clock(GET(parts->callbacks, Callbacks, clock), &began) < 0 || (verdict = received(parts, data, true)) == NULL)
+    if (read_clock(GET(parts->callbacks, Callbacks, clock), &began) < 0 ||
+        (verdict = received(parts, data, true)) == NULL)
         goto out;
     if (!PyLong_CheckExact(verdict) || PyLong_AsLong(verdict) != PARK || task->alert != Py_False) {
         *outcome = ended(Py_NewRef(verdict), true);

@@ -14,7 +14,7 @@ _Static_assert(HANGUP == (EPOLLERR | EPOLLHUP | EPOLLRDHUP), "as in `_scheduler.
 static int settle(RunQueue *self, Worker *worker) {
     int failed = 0;
     for (Py_ssize_t left = PyObject_Size(worker->parked); left > 0 && failed == 0; left--) {
-        PyObject *item = call1(native->popleft, worker->parked);
+        PyObject *item = take_first(worker->parked);
         failed = item == NULL || takes(item, native->type.Task) < 0 ? -1 : 0;
         Task *task = (Task *)item;
         if (failed == 0 && task->ownership == MARKED) {
@@ -112,15 +112,6 @@ static int absorb(RunQueue *self, Worker *worker, const struct epoll_event *even
     return rings;
 }
 
-static int epoll_of(PyObject *poller, int *number) {
-    PyObject *epoll = PyObject_GetAttr(poller, native->name._epoll);
-    PyObject *fd = epoll == NULL ? NULL : call1(native->epoll_fileno, epoll);
-    int failed = number_of(fd, number);
-    Py_XDECREF(fd);
-    Py_XDECREF(epoll);
-    return failed;
-}
-
 /* With the lock: what must be known before the poller is asked. 0: it may be; 1: it must not;
    2: Python has to look; -1: raised. */
 static int begin_look(RunQueue *self, Worker *worker, int *timeout) {
@@ -198,7 +189,9 @@ PyObject *queue_look(PyObject *object, PyObject *given) {
         Py_RETURN_TRUE;
     int epoll = -1;
     Py_INCREF(poller);
-    PyObject *looked = epoll_of(poller, &epoll) < 0 ? NULL : look(self, worker, epoll);
+    PyObject *fd = PyObject_CallMethodNoArgs(poller, native->name.fileno);
+    PyObject *looked = number_of(fd, &epoll) < 0 ? NULL : look(self, worker, epoll);
+    Py_XDECREF(fd);
     Py_DECREF(poller);
     return looked;
 }

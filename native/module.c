@@ -191,7 +191,7 @@ static PyMethodDef functions[] = {
     {"bind", (PyCFunction)(void (*)(void))bind_all, METH_VARARGS | METH_KEYWORDS,
      "Gives the module the classes and objects that it works on."},
     {"bind_tls", bind_tls, METH_VARARGS, "Gives `TLSStream` the functions of OpenSSL."},
-    {"classify", classify, METH_VARARGS, "classify(unknown, quick): a new task is the first."},
+    {"classify", classify, METH_VARARGS, "classify(unknown, quick, suspect): a new task is the first."},
     {"holds_any", holds_any, METH_NOARGS, "Whether the calling thread has any RLock."},
     {"holds_none", holds_none, METH_NOARGS,
      "It has none, whatever was counted: in a forked child."},

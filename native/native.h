@@ -11,16 +11,14 @@
 /* What `bind` is given: objects that are compared with, called or read. */
 #define THINGS(X)                                                                              \
     X(OPEN) X(CLOSED_STATE) X(PARKED) X(RUNNING) X(async_recv) X(socket_recv) X(socket_send)   \
-    X(hand_off) X(monotonic)
+    X(monotonic)
 
 /* Names of methods and attributes. */
 #define NAMES(X)                                                                               \
-    X(after_data) X(received) X(_broke_off) X(came_early) X(_send_rest)                       \
-    X(drained_after) X(end_of_stream) X(_epoll) X(nothing_there) X(_await)                   \
-    X(poll_once) X(took_long)                                                                  \
-    X(raised) X(receive_failed) X(tell) X(tell_arrival) X(look_the_long_way)                  \
-    X(tell_sent) X(after_run) X(fileno) X(handle_data) X(alert) X(arm) X(begin_now) X(close)   \
-    X(machine) X(quiet) X(recv) X(run) X(send) X(stay_alone) X(step) X(wait_anew) X(wait_recv)
+    X(_await) X(_broke_off) X(_send_rest) X(after_data) X(arm) X(begin_now) X(came_early)       \
+    X(close) X(drained_after) X(fileno) X(handle_data) X(look_the_long_way) X(poll_once)        \
+    X(quiet) X(raised) X(receive_failed) X(received) X(recv) X(run) X(send) X(wait_anew)        \
+    X(wait_recv)
 
 #define DECLARE_OBJECT(name) PyObject *name;
 #define DECLARE_TYPE(name) PyTypeObject *name;
@@ -41,12 +39,12 @@ typedef struct {
     struct { NAMES(DECLARE_OBJECT) } name;
     struct { TYPES(DECLARE_TYPE) } type;
     /* Methods of the standard library's types, unbound: no look-up for each call. */
-    PyObject *deque, *popleft, *append, *fileno, *epoll_fileno;
+    PyObject *deque, *append, *fileno;
     PyTypeObject *socket_type;
     PyObject *zero, *infinite, *dontwait, *quietly, *chunk;
     /* `Classified.UNKNOWN` and `.QUICK`: of each other a thread gives its permit away before it
-       calls. */
-    PyObject *unknown, *quick;
+       calls. And `.SUSPECT`. */
+    PyObject *unknown, *quick, *suspect;
     PyObject *lock_watch;
     PyObject *part, *nothing, *whole, *some; /* of `_tls.states.Unread` */
     OpenSSL ssl_read, ssl_write, bio_read, bio_write; /* none: there is no short cut */
@@ -72,8 +70,8 @@ extern Native *native;
 /* Adds to a number; -1: it raised. */
 #define ADD(object, class, slot, more) add_to(object, SLOT(object, class, slot), more)
 
-/* What `Task.run` returns. */
-enum { PARK = 0, AGAIN = 1, DONE = 2 };
+/* What `Task.run` returns; and `Runner.run_batch`, where one task was alone for a while. */
+enum { PARK = 0, AGAIN = 1, DONE = 2, STAYS = 3 };
 /* Numbers that Python has too; the module tells its own, and `_server.accelerator` and
    `transports._tls.accelerator` compare. */
 enum { CHUNK = 65536, ALONE = 64, STAY_STEPS = 256, LOOK_MOST = 64 };
@@ -82,7 +80,7 @@ enum { JOINED_MOST = 16384, HANGUP = 0x008 | 0x010 | 0x2000 };
 enum { RECORD = 16384, LARGEST = RECORD + 2048 + 5, BATCH = 8, LARGE = 4096 };
 #define NUMBERS(X)                                                                             \
     X(CHUNK) X(ALONE) X(STAY_STEPS) X(LOOK_MOST) X(HAND_OFF_NS) X(SAMPLE_SHIFT)                \
-    X(JOINED_MOST) X(HANGUP)                                                                   \
+    X(JOINED_MOST) X(HANGUP) X(STAYS)                                                       \
     X(RECORD) X(LARGEST) X(BATCH) X(LARGE)
 
 /* Puts a new reference into a slot. The old object goes last: its end may run anything. */
@@ -139,6 +137,17 @@ static inline int done(PyObject *result) {
 
 static inline int append(PyObject *deque, PyObject *item) {
     return done(call2(native->append, deque, item));
+}
+
+/* As `deque.popleft`. */
+static inline PyObject *take_first(PyObject *deque) {
+    PySequenceMethods *does = Py_TYPE(deque)->tp_as_sequence;
+    bool is_one = takes(deque, (PyTypeObject *)native->deque) == 0;
+    PyObject *item = is_one ? does->sq_item(deque, 0) : NULL;
+    if (item != NULL && does->sq_ass_item(deque, 0, NULL) < 0)
+        /* never: the first is there */
+        Py_CLEAR(item);
+    return item;
 }
 
 /* lock.c */

@@ -10,8 +10,8 @@
    a short way to those only, of 15 instructions instead of 220. If one is not `False`, or not
    there, the Python is called, which looks itself. */
 #define Task_FIELDS(G, O, F, Z, I, R, B, D, N)                                                 \
-    O(alert) O(attached) O(classified) O(fd) O(hung_up) O(no_sample) O(reads) O(timer)         \
-    O(write_edges) B(wants_write) D(average) D(deadline) D(timer_at) N(ownership) N(place)
+    O(alert) O(attached) O(classified) O(fd) O(hung_up) O(machine) O(no_sample) O(reads)       \
+    O(timer) O(write_edges) B(wants_write) D(average) D(deadline) D(timer_at) N(ownership) N(place)
 /* `ownership`, as in `_scheduler.states`. */
 enum { PARKED, OWNED, MARKED };
 #define Worker_FIELDS(G, O, F, Z, I, R, B, D, N)                                               \

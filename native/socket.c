@@ -65,7 +65,7 @@ PyObject *socket_channel(PyObject *socket) {
 }
 
 /* With the turn to send, which goes: all went out, and is counted. */
-static PyObject *sent_all(PyObject *self, PyObject *turn, PyObject *given, Py_ssize_t sent) {
+static PyObject *sent_all(PyObject *self, PyObject *turn, Py_ssize_t sent) {
     PyObject *reader = GET(self, Writer, _reader), *received = NULL;
     if (reader != NULL && TAKES(reader, Reader) == 0)
         received = HOLD(reader, Reader, bytes_received);
@@ -74,11 +74,7 @@ static PyObject *sent_all(PyObject *self, PyObject *turn, PyObject *given, Py_ss
     if (received != NULL)
         put(SLOT(self, Writer, answered), received);
     lock_release(turn);
-    PyObject *length = counted ? PyLong_FromSsize_t(sent) : NULL;
-    if (length != NULL && heard(native->its.socket_send) &&
-        done(PyObject_CallMethodObjArgs(self, native->name.tell_sent, given, length, NULL)) < 0)
-        Py_CLEAR(length);
-    return length;
+    return counted ? PyLong_FromSsize_t(sent) : NULL;
 }
 
 /* A new reference to one piece of bytes, as `_joined`: what was given, or all of a list in one.
@@ -125,7 +121,7 @@ static PyObject *send_now(PyObject *self, PyObject *turn, PyObject *data, PyObje
         }
     }
     if (sent == PyBytes_GET_SIZE(data)) {
-        result = sent_all(self, turn, given, sent);
+        result = sent_all(self, turn, sent);
     } else {
         /* Negative: all that was taken counts as sent, but a rest waits to be flushed. */
         PyObject *already = PyLong_FromSsize_t(sent >= 0 ? sent : ~sent);
@@ -156,7 +152,8 @@ static PyObject *ask(PyObject *whom, PyObject *method, PyObject *const *args, Py
 static PyObject *socket_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     PyObject *writer = is_bound() < 0 ? NULL : Py_XNewRef(writer_of(self));
     PyObject *turn = writer == NULL ? NULL : HOLD(writer, Writer, _sending), *result = NULL;
-    PyObject *data = turn != NULL && count == 1 && names == NULL ? one_piece(args[0]) : NULL;
+    bool common = turn != NULL && count == 1 && names == NULL && !heard(native->its.socket_send);
+    PyObject *data = common ? one_piece(args[0]) : NULL;
     if (data != NULL && Py_IS_TYPE(turn, native->type.Lock) && lock_try(turn))
         result = send_now(writer, turn, data, args[0]);
     else if (!PyErr_Occurred())
@@ -167,33 +164,25 @@ static PyObject *socket_send(PyObject *self, PyObject *const *args, Py_ssize_t c
     return result;
 }
 
-/* `_waited`: the Python goes on with what was met instead of bytes. */
-static PyObject *waited(PyObject *self, Py_ssize_t length, double began, PyObject *data) {
-    int met = data == NULL ? errno : data == Py_None ? EAGAIN : 0;
-    if (data == NULL && !PyErr_ExceptionMatches(PyExc_OSError))
-        return NULL;
-    PyErr_Clear();
-    return PyObject_CallMethod(self, "_waited", "ndi", length, began, met);
-}
-
 /* With the turn to receive, which goes: a receive that waits in the kernel. */
 static PyObject *wait_again(PyObject *self, PyObject *turn, int fd, Py_ssize_t length) {
     double began = seconds_now();
     PyObject *data = receive_from(fd, length, 0);
-    int met = errno;
+    int met = data == NULL ? errno : data == Py_None ? EAGAIN : 0;
     Py_ssize_t size = data == NULL || data == Py_None ? 0 : PyBytes_GET_SIZE(data);
     int failed = size == 0 ? 0 : count(self, size);
     lock_release(turn);
-    if (size == 0) {
-        errno = met;
-        PyObject *result = waited(self, length, began, data);
-        Py_XDECREF(data);
-        return result;
-    }
-    if (failed < 0 || (heard(native->its.socket_recv) &&
-                       done(PyObject_CallMethodOneArg(self, native->name.tell, data)) < 0))
+    if (failed < 0)
         Py_CLEAR(data);
-    return data;
+    if (data == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        data = Py_NewRef(Py_None);
+    }
+    if (data == NULL || (size > 0 && !heard(native->its.socket_recv)))
+        return data;
+    PyObject *result = PyObject_CallMethod(self, "_waited", "ndiO", length, began, met, data);
+    Py_DECREF(data);
+    return result;
 }
 
 /* A receive by the owner, which has waited in the kernel before: it waits there again. NULL
@@ -234,10 +223,9 @@ static void close_without_memory(PyObject *self) {
     }
     set(SLOT(stream, Duplex, state), native->its.CLOSED_STATE);
     set(SLOT(stream, Duplex, waiter), native->zero);
-    PyObject *connection = HOLD(stream, Duplex, connection);
-    if (connection == NULL || PyObject_SetAttr(connection, native->name.alert, Py_True) < 0)
-        PyErr_Clear(); /* a stand-in's, which has no steps */
-    Py_XDECREF(connection);
+    PyObject *connection = *SLOT(stream, Duplex, connection);
+    if (connection != NULL && PyObject_TypeCheck(connection, native->type.Task))
+        set(SLOT(connection, Task, alert), Py_True); /* a stand-in's has no steps */
 }
 
 /* There was no memory for bytes that the kernel has given already: nobody shall take those that

@@ -25,13 +25,14 @@ PyObject *call_the_long_way(PyTypeObject *type, PyObject *const *given, size_t c
 
 /* ---- a task ------------------------------------------------------------------ */
 
-/* classify(unknown, quick): a new task is the first. */
+/* classify(unknown, quick, suspect): a new task is the first. */
 PyObject *classify(PyObject *Py_UNUSED(module), PyObject *args) {
-    PyObject *first, *second;
-    if (!PyArg_ParseTuple(args, "OO", &first, &second))
+    PyObject *unknown, *quick, *suspect;
+    if (!PyArg_ParseTuple(args, "OOO", &unknown, &quick, &suspect))
         return NULL;
-    set(&native->unknown, first);
-    set(&native->quick, second);
+    set(&native->unknown, unknown);
+    set(&native->quick, quick);
+    set(&native->suspect, suspect);
     Py_RETURN_NONE;
 }
 

@@ -43,7 +43,6 @@ def slots_read():
     fields = re.findall(r"#define (\w+)_FIELDS\([A-Z, ]*\)((?:.*\\\n)*.*\n)", text)
     for class_, letters in fields:
         found += [(class_, name) for name in re.findall(r"\b[A-Z]\((\w+)\)", letters)]
-    found.append(("Connection", "machine"))  # which Python declares
     return [*found, *((class_, member) for member, class_ in members)]
 
 

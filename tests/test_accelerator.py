@@ -77,7 +77,7 @@ module = types.ModuleType("thousand_island_sync._native")
 module.Lock, module.bind, module.CHUNK = threading.Lock, bind, 1
 if "slot" in sys.argv:
     vars(module).update(CHUNK=65_536, ALONE=64, STAY_STEPS=256, LOOK_MOST=64, SAMPLE_SHIFT=4)
-    vars(module).update(HAND_OFF_NS=50_000, JOINED_MOST=16_384, HANGUP=0x2018)
+    vars(module).update(HAND_OFF_NS=50_000, JOINED_MOST=16_384, HANGUP=0x2018, STAYS=3)
 if "source" not in sys.argv:
     known = runpy.run_path("thousand_island_sync/_base/native_sources.py")
     module.SOURCES, module.__file__ = known["expected"](), "an old file"

@@ -29,7 +29,7 @@ class _Pool(Protocol):
 class Linger(Task):
     """Owns a descriptor whose connection has ended."""
 
-    __slots__ = ("_bytes_left", "_clock", "_hurry", "_pool", "_sock")
+    __slots__ = ("_bytes_left", "_clock", "_pool", "_sock")
 
     def __init__(self, sock: socket.socket, pool: _Pool, clock: Clock) -> None:
         super().__init__(sock.fileno())
@@ -38,11 +38,10 @@ class Linger(Task):
         self._clock = clock
         self.deadline = clock() + MOST_S
         self._bytes_left = MOST_BYTES
-        self._hurry = False
         self.write_edges = False
 
     def run(self) -> int:
-        hurry = self._hurry  # before looking: what came until now is still read
+        hurry = self.alert  # before looking: what came until now is still read
         count, more = read_away(self._sock, min(self._bytes_left, _AT_ONCE))
         self._bytes_left -= count
         some_left = count >= _AT_ONCE
@@ -55,7 +54,7 @@ class Linger(Task):
         return DONE
 
     def stop_begins(self) -> None:
-        self._hurry = True
+        self.alert = True
 
     def unwatched(self, error: OSError) -> None:
         self.deadline = 0.0

@@ -96,7 +96,7 @@ class ConnectionTask(PythonConnection, Task):
         acceptor_id: who accepted it.
     """
 
-    __slots__ = ("client", "deaf", "known_inbox", "machine")
+    __slots__ = ("client", "deaf", "known_inbox")
 
     #: A step goes on with what it has received, or others have.
     received: ClassVar[Any] = delivery.run

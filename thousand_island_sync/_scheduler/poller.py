@@ -126,10 +126,8 @@ class EpollPoller(_AtOnce):
             # Never read: each write to it is a new edge.
             self._epoll.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
             self._poll = self._epoll.poll
+            self.fileno = self._epoll.fileno
             self.wake = self._wake_up.wake
-
-    def fileno(self) -> int | None:
-        return self._epoll.fileno()
 
     def register(self, fd: int, *, write: bool) -> None:
         try:
@@ -163,7 +161,7 @@ class EpollPoller(_AtOnce):
         with descriptors.thread.no_fork:
             fresh = select.epoll()
             _lost.append(self._epoll)
-            self._epoll, self._poll = fresh, fresh.poll
+            self._epoll, self._poll, self.fileno = fresh, fresh.poll, fresh.fileno
         fresh.register(self._wake_up.fileno(), select.EPOLLIN | select.EPOLLET)
         return True
 

@@ -15,6 +15,9 @@ from .run_queue import RunQueue
 from .task import AGAIN, Task
 from .worker import Worker
 
+#: What a batch returns, beside a verdict: one task was alone for a while.
+STAYS = 3
+
 
 class Threads(Protocol):
     """What a thread asks of all of them: `Workers`."""
@@ -115,15 +118,21 @@ class Runner(RunnerCore):
                 return
             if errands.left:
                 errands.run()
-            self.run_batch(worker)
+            left = self.run_batch(worker)
+            if left is not None:
+                self._after_batch(worker, left)
 
-    def run_each(self, worker: Worker) -> None:
+    def run_each(self, worker: Worker) -> int | None:
         """The hot path: runs what is ready now, at most 64, then it is time to look again.
 
         Each line here is paid for every message. So what shall be parked is collected,
         and settled with the lock taken once: nobody else looks at events meanwhile, or
         settles it for us when taking the permit. Without the GIL others do look, and
         the batches are short.
+
+        Returns:
+            The verdict on the worker's task, if the run ended without the permit; `STAYS`; `None`:
+            there is nothing left to do before the next look.
         """
         queue, estimate = self._queue, self._estimate
         take, park, mask = queue.take, worker.parked.append, estimate.sample_mask
@@ -146,27 +155,27 @@ class Runner(RunnerCore):
                 elif verdict == AGAIN:
                     queue.run_again(task)
                 continue
-            self.after_run(worker, task, verdict)
-            return
+            worker.task = task  # it may have run another meanwhile
+            return verdict
         worker.task = None
-        if queue.end_batch():
-            self.stay_alone(worker)
+        return STAYS if queue.end_batch() else None
 
     if TYPE_CHECKING or RunnerCore is PythonRunner:
         run_batch = run_each
 
-    def after_run(self, worker: Worker, task: Task, verdict: int) -> None:
-        """After a run that ended without the permit: the thread takes no more work as it is."""
-        if not verdict and task.classified.blocks:
-            verdict = self._affinity.go_on(worker, task)
+    def _after_batch(self, worker: Worker, left: int) -> None:
+        """What a batch has left to do; `left` as it returned it."""
+        if left == STAYS:  # the thread may stay with that task
+            stayed = self._affinity.stay_alone(worker)
+            if stayed is not None:
+                self._workers.put_away(worker, *stayed)
+            return
+        # Without the permit the thread takes no more work as it is.
+        task: Task = worker.task  # type: ignore[assignment]
+        if not left and task.classified.blocks:
+            left = self._affinity.go_on(worker, task)
         self._queue.ran_one()
-        self._workers.put_away(worker, task, verdict)
-
-    def stay_alone(self, worker: Worker) -> None:
-        """One task has been the only one for a while, and the thread may stay with it."""
-        stayed = self._affinity.stay_alone(worker)
-        if stayed is not None:
-            self._workers.put_away(worker, *stayed)
+        self._workers.put_away(worker, task, left)
 
     def abandon(self, gone: ComesBackTo) -> None:
         """In a forked child: `gone` stands in for what a thread comes back to."""

@@ -42,7 +42,7 @@ class Classified(Enum):
 class PythonTask:
     """What the scheduler runs. Its fields are the scheduler's, but for those that the
     task sets while it is run: `deadline`, `reads`, `wants_write` and `alert`. `_native.Task` is its
-    equal in C."""
+    equal in C. Only a connection has a `machine`, which runs it."""
 
     __slots__ = (
         "alert",
@@ -52,6 +52,7 @@ class PythonTask:
         "deadline",
         "fd",
         "hung_up",
+        "machine",
         "no_sample",
         "ownership",
         "place",
@@ -124,4 +125,4 @@ if TYPE_CHECKING:
 else:
     Task = getattr(native, "Task", PythonTask)
     if Task is not PythonTask:
-        native.classify(Classified.UNKNOWN, Classified.QUICK)
+        native.classify(Classified.UNKNOWN, Classified.QUICK, Classified.SUSPECT)

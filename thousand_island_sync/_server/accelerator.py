@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 from .. import events
-from .._base import waits
 from .._base.clock import now
 from .._base.compiled import compare, native, warn_of_another_version
 from .._base.patched import patched_by
@@ -23,6 +22,7 @@ from .._connection.task import STAY_STEPS
 from .._scheduler.blocking_estimate import SAMPLE_SHIFT
 from .._scheduler.poller import HANGUP, MOST
 from .._scheduler.run_queue import ALONE
+from .._scheduler.runner import STAYS
 from .._scheduler.tendency import HAND_OFF_COST
 from .._stream.buffer import CHUNK
 from .._stream.payload import JOINED_MOST
@@ -37,7 +37,6 @@ _GIVEN: dict[str, Any] = {
     "async_recv": events.handler_async_recv.receivers,
     "socket_recv": events.socket_recv.receivers,
     "socket_send": events.socket_send.receivers,
-    "hand_off": waits.hand_off,
     "monotonic": now,
 }
 #: And what both have written down.
@@ -50,6 +49,7 @@ _NUMBERS = {
     "HAND_OFF_NS": round(HAND_OFF_COST * 1e9),
     "JOINED_MOST": JOINED_MOST,
     "HANGUP": HANGUP,
+    "STAYS": STAYS,
 }
 
 

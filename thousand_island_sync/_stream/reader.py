@@ -102,19 +102,21 @@ class Reader(PythonReader):
                 data, met = b"", error.errno or errno.EIO
             finally:
                 self._receiving.release()
-            if not data:
-                return self._waited(length, began, met)
-            if _received.receivers:
-                self.tell(data)
-            return data
+            if data and not _received.receivers:
+                return data
+            return self._waited(length, began, met, data)
         if length < 0:
             raise ValueError(f"recv: length: got {length}, takes 0 or more")
         if flags:
             return gather.with_flags(self, stream, length, flags, timeout_ms)
         return self._recv(length, self.timeout(timeout_ms), FOREVER, None)
 
-    def _waited(self, length: int, began: float, met: int) -> bytes:
-        """For a thread that has waited in the kernel and got no bytes; `met` as in `receive`."""
+    def _waited(self, length: int, began: float, met: int, data: bytes | None) -> bytes:
+        """For a thread that has waited in the kernel: tells of the bytes, or goes on with what it
+        met instead, as in `receive`."""
+        if data:
+            self.tell(data)
+            return data
         timeout = self._stream.connection.read_timeout
         return self._recv(length, timeout, began + timeout, met)
 
