@@ -41,20 +41,20 @@ class Linger(Task):
         self.write_edges = False
 
     def run(self) -> int:
-        hurry = self.alert  # before looking: what came until now is still read
+        over = self._clock() >= self.deadline  # before looking: what came until now is still read
         count, more = read_away(self._sock, min(self._bytes_left, _AT_ONCE))
         self._bytes_left -= count
         some_left = count >= _AT_ONCE
-        if (more or some_left) and self._bytes_left > 0 and self._clock() < self.deadline:
+        if (more or some_left) and self._bytes_left > 0:
             if some_left:
                 return AGAIN
-            if not hurry:
+            if not over:
                 return PARK
         self.broke()
         return DONE
 
     def stop_begins(self) -> None:
-        self.alert = True
+        self.deadline = 0.0  # not `alert`, which others set
 
     def unwatched(self, error: OSError) -> None:
         self.deadline = 0.0
