@@ -236,6 +236,7 @@ def interrupted_at(number, call, by="opcode"):
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 looks when a tracer is set, and only then
     sys.settrace(trace)
     try:
         call()
