@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Facts(Protocol):
-    """What is known of a connection, during its life and afterwards."""
+    """The facts of a connection, during its life and afterwards."""
 
     @property
     def id(self) -> str: ...
@@ -30,7 +30,7 @@ class Facts(Protocol):
 
 
 class Leaves(Protocol):
-    """Where bytes, messages, calls and the wish for an end are left for a connection."""
+    """Takes bytes, messages, calls, and the request to end, for a connection."""
 
     def send(self, data: Any) -> int: ...
     def unsent(self) -> int: ...

@@ -97,7 +97,7 @@ class SocketTimeout(SocketError, TimeoutError):
     """
 
     bytes_sent: int = 0
-    # Set on a send's: a receive's ends the connection as a timeout, a send's as an error.
+    # Set by a send, which ends the connection as an error; a receive ends it as a timeout.
     _sending: bool = False
 
     def __init__(self, *args: object) -> None:

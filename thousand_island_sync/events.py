@@ -119,7 +119,7 @@ pool_relieved: EventSignal[PoolRelievedMeasurements, PoolRelievedMetadata] = ALL
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """The types of what events tell: they are made when somebody asks for one."""
+        """The types of measurements and metadata: they are imported when first used."""
         if name.endswith(("Measurements", "Metadata")):
             from ._telemetry import payloads
 
@@ -131,13 +131,13 @@ if not TYPE_CHECKING:
 
 
 _checks = reports.enabled()
-#: Servers of which nothing is told.
+#: Servers whose events are not sent.
 _silent: set[object] = set()
 
 
 @contextlib.contextmanager
 def none_of(server: object) -> Iterator[None]:
-    """Meanwhile nobody is told of this server's events. Thread: any."""
+    """Meanwhile this server's events are not sent. Thread: any."""
     _silent.add(server)
     try:
         yield
@@ -155,9 +155,10 @@ def emit(
     """Calls every receiver of `signal` that listens to `server`.
 
     Raises:
-        BaseException: a receiver's, no `Exception`, on a thread that is not the server's.
+        BaseException: a receiver raised it, it is not an `Exception`, and the thread is not one of
+            the server's.
 
-    Thread: any of the server's, or a user's that calls into it; never under a lock.
+    Thread: one of the server's, or a user's that calls the server; never under a lock.
     """
     if signal.is_muted or (_silent and server in _silent):
         return
@@ -184,4 +185,4 @@ def emit(
         try:
             raise passed_on
         finally:
-            passed_on = None  # its traceback leads to this frame: a circle
+            passed_on = None  # its traceback refers to this frame: break the cycle

@@ -148,11 +148,11 @@ _framing_set: list[Callable[[Handler], object]] = []
 
 
 def when_framing_is_set(tell: Callable[[Handler], object]) -> None:
-    """`tell` is called with each handler on which `framing` is set. Thread: who sets it."""
+    """Has `tell` called with each handler on which `framing` is set, by the setting thread."""
     _framing_set.append(tell)
 
 
-# It notes that it was set: else each message of every handler would pay for a look whether it was.
+# It notes that `framing` was set: else each message of every handler would pay for a check.
 class _FramingOfSelf:
     """The `Framing` that cuts incoming bytes into frames, or `None`: see `Handler`."""
 
@@ -208,7 +208,7 @@ class Handler:
         framing: Framing | None = None
     else:
         framing = _FramingOfSelf()
-    # Whether `framing` was set on this one, and its class does not.
+    # Whether `framing` was set on this instance, and not on its class.
     _sets_framing = False
 
     def __init__(self, options: Any, /) -> None:
@@ -342,12 +342,12 @@ class Handler:
 
 
 def has_framing(handler_cls: type[Handler]) -> bool:
-    """Whether the class sets `framing`, whatever to; else an instance may, which is noted."""
+    """Whether the class sets `framing`, to any value; an instance notes it itself."""
     return inspect.getattr_static(handler_cls, "framing") is not vars(Handler)["framing"]
 
 
-#: Callbacks that do nothing, unless the user has said what: four of them are left out for
-#: each short connection, with a change of context for each.
+#: Callbacks that do nothing unless a subclass defines them. They are not called: that saves each
+#: short connection four calls, each with a change of context.
 IDLE = frozenset(
     {
         Handler.handle_connection,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def _import_snapshots() -> None:
-    """Imports what `info()` and `Socket.stats()` return, before anybody can call them: they may be
-    called where an import of the same module was interrupted."""
+    """Imports what `info()` and `Socket.stats()` return, before they can be called: a call may come
+    from code that has interrupted an import of the same module."""
     from ._server import info  # noqa: F401
     from ._stream import raw_file, stats  # noqa: F401
 
@@ -74,7 +74,7 @@ class ThousandIsland:
         ConfigError: an option has a wrong value or an unknown name, or was given without a name.
     """
 
-    #: What its connections go by. Another one in tests of users.
+    #: The clocks of its connections. `testing.serve` sets others.
     _times: Times = REAL
 
     def _set_up(self, *positional: Any, **given: Any) -> None:
@@ -386,10 +386,10 @@ def config_of(server: ThousandIsland) -> Config:
 
 
 def run_of(server: ThousandIsland) -> Run | None:
-    """What its last start opened, if that came so far."""
+    """The run of its last start; `None` if there was none."""
     return server._run
 
 
 def certificates_of(server: ThousandIsland) -> Certificates:
-    """Those that it serves."""
+    """The certificates that it serves."""
     return Certificates(server._transport)

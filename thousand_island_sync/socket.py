@@ -1,4 +1,4 @@
-"""`Socket`: callbacks get one, and may hand it to libraries that want a blocking socket."""
+"""`Socket`: callbacks get one, and may give it to libraries that want a blocking socket."""
 
 from __future__ import annotations
 

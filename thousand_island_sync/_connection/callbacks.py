@@ -1,8 +1,8 @@
 """Calling the handler of one connection, and what its callbacks return and raise, as two tables.
 
-A handler's methods run in the connection's own context, none of them under a lock of ours. What
-comes back is an `End`, or the connection goes on. The tables for users are in the documentation of
-`Handler`; where a connection goes from here is in those of `_connection.states`.
+A handler's methods run in the connection's own context, and never while the library holds a lock.
+The result is an `End`, or the connection goes on. The documentation of `Handler` has the tables for
+users; `_connection.states` has those for the states that follow.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _log = logging.getLogger("thousand_island_sync")
 #: `SwitchTransport` begins another handshake, all else is the handler's error.)
 RETURNED: dict[type, Cause] = {Close: BY_HANDLER, Error: Cause.ERROR}
 
-#: What it let through of the errors that its own socket has raised -> why its connection ends; the
-#: first that fits. (An error of any other origin is the handler's.)
+#: An error of its own socket that a callback did not catch -> why its connection ends; the first
+#: class that fits. (Any other error is the handler's.)
 RAISED: tuple[tuple[type[SocketError], Cause], ...] = (
     (ServerStopping, BY_SHUTDOWN),
     (SocketClosed, BY_PEER),
@@ -53,7 +53,7 @@ RAISED: tuple[tuple[type[SocketError], Cause], ...] = (
 
 #: Callbacks after which the read timeout begins anew.
 _BEGIN_ANEW = ("handle_connection", "handle_data")
-#: Where an error is no `handler.error`: the connection ends for another reason.
+#: Methods whose exceptions are not the reason of the end, so there is no `handler.error` event.
 _ENDS_NOTHING = {"__init__", "handle_end", *LAST_CALLBACK.values()}
 
 
@@ -61,9 +61,9 @@ class End:
     """Why a connection ends.
 
     Attributes:
-        cause: in a word.
-        reason: what `handle_error` and the event get, if they do.
-        told: what has told of it already.
+        cause: one of the causes.
+        reason: what `handle_error` and its event get, if they are called.
+        told: what has reported it already: an event, or a traceback in the log.
     """
 
     __slots__ = ("cause", "reason", "told")
@@ -74,17 +74,17 @@ class End:
         self.told = told
 
 
-#: Of each cause the one without a reason: most are.
+#: For each cause the `End` without a reason, which is the usual one.
 PLAIN = {cause: End(cause) for cause in Cause}
 
 
-#: What follows from a callback; `None`: the connection goes on, `Continue`: it does, and is paused.
+#: What follows from a callback. `None`: the connection goes on; `Continue`: it goes on, paused.
 Outcome = End | SwitchTransport | Continue | None
 
 
 @in_c
 class PythonCallbacks:
-    """The fields of `Callbacks`, but for what is unset until the handler is made;
+    """The fields of `Callbacks`, without the one that is unset until the handler is made;
     `_native.Callbacks` is its equal in C."""
 
     __slots__ = (
@@ -109,22 +109,22 @@ class PythonCallbacks:
 
 
 class Callbacks(PythonCallbacks):
-    """One handler, the context in which it is called, and the times that it gives its peer.
+    """One handler, the context in which it is called, and its time-outs.
     Thread: the connection's owner's.
 
     Attributes:
         clock: that of time-outs.
-        context: in it all of them run.
-        frames: what cuts frames for `handle_data`, where the handler has ever said `framing`.
-        read_deadline: when the peer must have said something. A receive that finds bytes wins.
-        read_timeout: seconds, where a callback gives no other.
+        context: all callbacks run in it.
+        frames: cuts frames for `handle_data`; `None` unless the handler has ever set `framing`.
+        read_deadline: when bytes must have come. A receive that finds bytes wins.
+        read_timeout: seconds, unless a callback gives others.
         receiver: whose `handle_data` gets what arrives: the handler, or `frames`.
-        total_deadline: when it ends, however many bytes come.
+        total_deadline: when the connection ends, however many bytes come.
     """
 
     __slots__ = ("_handler",)
 
-    #: Others in `testing.call`: each frame is written down.
+    #: `testing.call` has a subclass, which records each frame.
     frames_cls: ClassVar[type[Frames]] = Frames
     _handler: Handler
 
@@ -140,7 +140,7 @@ class Callbacks(PythonCallbacks):
             self._whose.came_back("__init__")
 
     def cut_frames(self, reader: Reader) -> None:
-        """From now on: its class or it has set `framing`."""
+        """Cuts frames from now on: the handler or its class has set `framing`."""
         self.frames = self.receiver = self.frames_cls(
             self._whose, self._handler, reader, self.clock
         )
@@ -151,12 +151,13 @@ class Callbacks(PythonCallbacks):
             self.cut_frames(self._whose.machine.stream.reader)
 
     def calls(self, handler: Handler, or_makes: bool = False) -> bool:
-        """Whether it is this one; `or_makes`: or is being made, and so may be. Thread: any."""
+        """Whether its handler is this one; `or_makes`: or may be, as it is just being made.
+        Thread: any."""
         known = getattr(self, "_handler", None)
         return known is handler or (or_makes and known is None and self._whose is not None)
 
     def run(self, name: str, *arguments: Any) -> Outcome:
-        """One that is no last one; the socket is its last argument."""
+        """Calls a callback that is not a last one; the socket is its last argument."""
         callback = self.named(name)
         if callback is None:
             return self.returned(None, name, arguments[-1])
@@ -167,7 +168,7 @@ class Callbacks(PythonCallbacks):
         return self.returned(result, name, arguments[-1])
 
     def message(self, message: Any, socket: Socket) -> Outcome:
-        """`handle_info`; or `handle_call`: what that returns or raises goes to the caller."""
+        """Calls `handle_info`; or `handle_call`, whose result or exception goes to the caller."""
         self.look_at_framing()
         if not isinstance(message, Call):
             return self.run("handle_info", message, socket)
@@ -182,7 +183,7 @@ class Callbacks(PythonCallbacks):
         return self.returned(None, "handle_call", socket)
 
     def last(self, name: str, callback: Callable[..., Any], *arguments: Any) -> None:
-        """One after which nothing more can go wrong: what it raises is logged."""
+        """Calls a last callback, or `handle_end`: what it raises is only logged."""
         try:
             self.call(name, callback, *arguments)
         except BaseException as error:
@@ -194,17 +195,17 @@ class Callbacks(PythonCallbacks):
             self._whose.came_back(name)
 
     def _is_the_peers_doing(self, error: BaseException) -> bool:
-        """Whether the peer has gone, or says or takes nothing: no fault of the handler's."""
+        """Whether the peer has disconnected, or did not send or read in time: not logged."""
         if not isinstance(error, (SocketClosed, SocketTimeout)) or error._origin is not self._whose:
             return False
-        return error.errno != errno.EBADF  # a socket that was closed here
+        return error.errno != errno.EBADF  # EBADF: the handler itself had closed it
 
     def named(self, name: str, idle: frozenset[object] = IDLE) -> Callable[..., Any] | None:
-        """A callback; `None`: it does nothing, as the handler has not said what."""
+        """A callback by its name; `None`: the handler does not define it."""
         found: Any = getattr(self._handler, name)
         try:
             return None if found.__func__ in idle else found
-        except AttributeError:  # set on the handler, and no method
+        except AttributeError:  # set on the handler, and not a method
             return found  # type: ignore[no-any-return]
 
     def call(self, name: str, callback: Callable[..., Any], *arguments: Any) -> object:
@@ -213,11 +214,11 @@ class Callbacks(PythonCallbacks):
     # ---- what has arrived ---------------------------------------------------------
 
     def take_kept(self, reader: Reader) -> bytes | ReadBuffer | None:
-        """What waits here and is to be delivered, if anything: see `delivery.run`."""
+        """What is in the read buffer and to be delivered, if anything: see `delivery.run`."""
         return reader.take_fresh() if self.frames is None else self.frames.kept()
 
     def cut_short(self, reader: Reader) -> SocketClosed | None:
-        """The stream has ended; the error, if that was inside a frame. A reset is none."""
+        """The error, if the stream has ended inside a frame. A reset has another error."""
         if self.frames is None or reader.incoming in WAS_RESET:
             return None
         return self.frames.cut_short()
@@ -226,7 +227,7 @@ class Callbacks(PythonCallbacks):
 
     @property
     def deadline(self) -> float:
-        """The earlier one."""
+        """The earlier of the two."""
         return min(self.read_deadline, self.total_deadline)
 
     @property
@@ -243,29 +244,30 @@ class Callbacks(PythonCallbacks):
         self.read_deadline = time_now + self.read_timeout
 
     def wait_after_upgrade(self, timeout_ms: float | Missing | None) -> None:
-        """As `SwitchTransport` has it."""
+        """The time-out after an upgrade, as `SwitchTransport` gave it."""
         given = self.read_timeout if timeout_ms is MISSING else seconds(timeout_ms)  # type: ignore[arg-type]
         self.read_deadline, self._left = self.clock() + given, FOREVER
 
     def expect_nothing(self) -> None:
-        """The peer has ended its side: it cannot be late."""
+        """The peer has ended its side, so there is no read deadline any more."""
         self.read_deadline = self._left = FOREVER
 
     def stand_still(self) -> None:
-        """The read timeout does, during a pause and while bytes wait to go out; said anew after
+        """Stops the read timeout: in a pause, and while bytes wait to be sent. Called again after
         each callback, which may have set another."""
         if self.read_deadline != FOREVER:
             self._left = self.read_deadline - self.clock()
             self.read_deadline = FOREVER
 
     def run_on(self) -> None:
-        """The read timeout goes on from where it stood."""
+        """Starts the read timeout again with the time that was left."""
         if self._left != FOREVER:
             self.read_deadline, self._left = self.clock() + self._left, FOREVER
 
     def heed(self, stream: Duplex, paused: bool, parks: bool = False) -> Cause | None:
-        """While bytes wait to go out, or threads are kept for others, nothing is delivered. Why it
-        ends, if it does (a stop runs anew who is held back). `parks`: nothing will be delivered."""
+        """Sets `deaf`: nothing is delivered while bytes wait to be sent, or while the reserve holds
+        the connection back. Returns why it ends, if it does. (A stop makes connections that are
+        held back run again.) `parks`: it is about to park, so nothing would be delivered."""
         whose, unsent = self._whose, stream.writer.buffer
         reserve = whose.env.reserve
         held_back = reserve.level is not AT_REST and (
@@ -273,7 +275,9 @@ class Callbacks(PythonCallbacks):
         )
         was_deaf = whose.deaf
         held = whose.deaf = held_back or (unsent is not None and unsent.waits)
-        if held and unsent is not None:  # who sends the last tells if he finds it deaf; else here
+        # Read `waits` again: the thread that sends the last byte wakes only a connection that it
+        # finds deaf, so one that became deaf just now must see that for itself.
+        if held and unsent is not None:
             held = whose.deaf = held_back or unsent.waits
         if held:
             whose.alert = True
@@ -304,7 +308,7 @@ class Callbacks(PythonCallbacks):
         whose = self._whose
         if self.frames is not None and name != "handle_data":
             self.frames.called_back()
-        if whose.alert:  # who asks for an end sets it, who waits in the kernel, who sets `framing`
+        if whose.alert:  # set by a request to end, a wait in the kernel, a new `framing`
             self.look_at_framing()
             whose.came_back(name)
             asked = whose.why_to_end()
@@ -315,7 +319,7 @@ class Callbacks(PythonCallbacks):
                 self.count_from(self.clock())
             return None
         cause = RETURNED.get(type(result))
-        if cause is None:  # one of a subclass, perhaps
+        if cause is None:  # perhaps an instance of a subclass
             if result is NO_FRAME:
                 return None
             cause = next((RETURNED[one] for one in RETURNED if isinstance(result, one)), None)
@@ -337,16 +341,16 @@ class Callbacks(PythonCallbacks):
         whose = self._whose
         whose.came_back(name, error)
         asked = whose.why_to_end()
-        # One of another connection's socket is as any other error: it says nothing of this peer.
+        # An error of another connection's socket tells nothing about this peer: it is as any other.
         if not (isinstance(error, SocketError) and error._origin is self._whose):
             locks.release_all()
             self.log(error, name)
             return End(asked if asked is Cause.LOCAL else Cause.ERROR, error, By.TRACEBACK)
-        # What was asked for goes first: the error is what a stop or a close has made of a wait.
+        # The request to end goes first: the error is only how a stop or a close ended a wait.
         if asked is not None:
             return End(asked)
         if isinstance(error, SocketTimeout) and error._sending:
-            return End(Cause.ERROR, error)  # a peer who does not read, and no silence
+            return End(Cause.ERROR, error)  # the peer does not read: not a read timeout
         cause = next(cause for kind, cause in RAISED if isinstance(error, kind))
         return End(cause, error)
 
@@ -367,7 +371,7 @@ class Callbacks(PythonCallbacks):
                 extra=log_fields.of_traceback(whose.client, error, where not in _ENDS_NOTHING),
             )
         except BaseException:
-            pass  # a handler of the log's: `handle_error` and `handle_end` are to follow
+            pass  # a logging handler raised: `handle_error` and `handle_end` must follow
 
     def tell_start(self) -> None:
         whose, client = self._whose, self._whose.client
@@ -383,7 +387,7 @@ class Callbacks(PythonCallbacks):
         )
 
     def tell_arrival(self, data: Any) -> None:
-        if not isinstance(data, ReadBuffer):  # of what was here `Frames` tells
+        if not isinstance(data, ReadBuffer):  # for buffered bytes `Frames` emits the event
             tell_arrival(self._whose, data)
 
 

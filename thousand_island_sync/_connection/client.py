@@ -1,4 +1,4 @@
-"""Who is at the other end: what is known of a connection, during its life and afterwards."""
+"""The peer, and other facts of a connection, during its life and afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .environment import Environment
 _YOUNG_S = 0.2
 #: Numbers connections.
 next_serial = itertools.count(1).__next__
-#: A Unix socket hangs up when its peer has closed, though what it sent may lie here still.
+#: Not Unix: such a socket hangs up when its peer has closed, even if bytes are still unread here.
 _TCP = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
 
 
@@ -46,8 +46,8 @@ class PythonClient:
         self._host, self._port = host, port
         self.accepted_at = accepted_at
         self._serial = serial
-        self._id: str | None = None  # once it was asked for
-        self._sockname: Any = None  # once it was asked for
+        self._id: str | None = None  # made when first used
+        self._sockname: Any = None  # set when first used
         self.closed = False
         self.acceptor_id = 0
 
@@ -63,8 +63,8 @@ class Client(PythonClient):
         serial: its number.
 
     Attributes:
-        acceptor_id: who accepted it.
-        closed: the connection has ended.
+        acceptor_id: the acceptor that accepted it.
+        closed: whether the connection has ended.
     """
 
     __slots__ = ()
@@ -75,7 +75,7 @@ class Client(PythonClient):
         return self.known_to(os.getpid()) if known is None else known
 
     def known_to(self, pid: int) -> str:
-        """What a process calls it: a forked child goes by its parent's name for it."""
+        """Its id in a process: a forked child keeps its parent's id for it."""
         known = self._id
         if known is None:
             known = self._id = f"{pid:x}-{self._serial:x}"
@@ -91,7 +91,7 @@ class Client(PythonClient):
 
     @property
     def young_until(self) -> float:
-        """When a stop does not wait for its first bytes any more."""
+        """Until when a stop waits for its first bytes."""
         return self.accepted_at + _YOUNG_S
 
     @property
@@ -113,7 +113,7 @@ class Client(PythonClient):
         return None if self._sockname is None else addresses.pair(self._sockname)
 
     def note_sockname(self) -> None:
-        """While there is a descriptor to ask: it is a fact that outlives it."""
+        """Asks for it while there is a descriptor: it is needed after the close, too."""
         if self._sockname is None:
             try:
                 with guard:
@@ -123,7 +123,7 @@ class Client(PythonClient):
             self._sockname = addresses.sharing_host(address)
 
     def has_left(self) -> bool:
-        """Whether the peer has reset what we still could send on, or closed a Unix socket."""
+        """Whether the peer has reset the connection, or closed a Unix socket."""
         try:
             error = self.sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR)
             return error != 0 or hung_up(self.sock.fileno())
@@ -131,20 +131,20 @@ class Client(PythonClient):
             return True
 
     def was_reset(self, shut: bool) -> bool:
-        """Whether the peer has reset a connection that nothing is received of; the kernel still
-        tells who receives. `shut`: our direction was shut down here."""
+        """Whether the peer has reset a connection that is not read; a later receive still gets the
+        error. `shut`: this side has shut its direction down."""
         try:
             failed, hung = condition(self.sock.fileno())
         except OSError:
             return True
-        # Of the failure the kernel tells but once, perhaps another thread. TCP hangs up where both
-        # directions have ended, and ours has not, unless by a reset.
+        # The kernel reports the error only once, perhaps to another thread. But TCP also hangs up
+        # when both directions have ended; if this side's was not shut, that was a reset.
         return failed or (hung and not shut and self.sock.family in _TCP)
 
     def peer_shown(self) -> str:
         return addresses.show(self.peer_address)
 
     def remote(self) -> dict[str, Any]:
-        """As events have it."""
+        """The peer's address, as events have it."""
         host, port = addresses.remote(self.peer_address)
         return {"remote_address": host, "remote_port": port}

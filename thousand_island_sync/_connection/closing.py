@@ -1,8 +1,8 @@
-"""How a connection ends: who is told, and what becomes of the descriptor.
+"""How a connection ends: the callbacks, the events, and the close of the descriptor.
 
-The last callback, its event, what waits to go out, the descriptor, the event `socket.close`,
-`handle_end`, in that order, each once. Where a callback closes the socket itself, and nothing waits
-to go out, the descriptor goes at once and the rest follows when it returns.
+The order, each once: the last callback, its event, sending what waits, closing the descriptor, the
+event `socket.close`, `handle_end`. If a callback closes the socket itself, and nothing waits to be
+sent, the descriptor is closed at once, and the rest follows when the callback returns.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from .states import (
     State,
 )
 
-#: Seconds between two looks whether the turn to send is free, and how many of them.
+#: Seconds between two checks whether the turn to send is free, and how many of them.
 _A_MOMENT_S = 0.005
 _TRIES = 100
 
 
 class Ends(Protocol):
-    """What the way out asks of the machine that it belongs to."""
+    """What `Closing` needs of its machine."""
 
     socket: Socket
     state: State
@@ -73,7 +73,7 @@ class PythonClosing:
 
 
 class Closing(PythonClosing):
-    """Of one connection; made when it ends, or its descriptor goes. Thread: its owner's.
+    """Of one connection; made when it ends, or its descriptor is closed. Thread: its owner's.
 
     Args:
         task, stream, machine: the connection's.
@@ -95,14 +95,15 @@ class Closing(PythonClosing):
             if last is not None and machine.callbacks.named(last) is not None:
                 amid_handshake.end_sends(stream)
         machine.state = CLOSING
-        # One that is made at this moment is closed by who makes it, who sees the state, or below.
+        # An inbox that is made at this moment is closed by its maker, which reads the state.
         if task.known_inbox is not None:
             task.close_inbox()
         self.tell_end(last, cause, reason, told)
         return self.go_on()
 
     def go_on(self) -> int:
-        """After the last callback: over, once nothing waits to go out any more; a verdict."""
+        """After the last callback: ends the connection, once nothing waits to be sent any more.
+        Returns a verdict."""
         task, machine = self.task, self._machine
         if self._env.reserve.level is not AT_REST:
             self._env.reserve.leaves(task)
@@ -121,22 +122,22 @@ class Closing(PythonClosing):
         return machine.over()
 
     def _seen_as(self, cause: Cause, reason: Any) -> tuple[Cause, Any]:
-        """What the handler gets to see, where no bytes were received, or some had to wait to go
-        out. Bytes that were lost are told of."""
+        """Cause and reason for the handler, if no bytes were received, or some had to wait to be
+        sent. Reports lost bytes."""
         if not self.stream.reader.bytes_received:
             cause = self._as_probe(cause)
         buffer = self.stream.writer.buffer
         if buffer is None or buffer.failure is None:
             return cause, reason
         self._tell_lost(buffer)
-        # A peer that took nothing in time ends it whatever came since.
+        # If the peer took nothing in time, that is the cause, in spite of what came since.
         if isinstance(buffer.failure, SocketTimeout) and cause is not Cause.LOCAL:
             return Cause.ERROR, buffer.failure
         return cause, reason
 
     def _as_probe(self, cause: Cause) -> Cause:
-        """Of a connection that no bytes were received of: if its peer has ended it, it was a
-        probe, and that is counted."""
+        """The cause for a connection that has received no bytes. If its peer has ended it, it was
+        a probe, and is counted as one."""
         ended = self.stream.reader.incoming in ENDED
         by_peer = cause is BY_PEER or (ended and cause in (BY_HANDLER, Cause.LOCAL))
         if not by_peer or self.stream.channel.heard:
@@ -169,7 +170,7 @@ class Closing(PythonClosing):
             buffer.fail(reason)  # a send has waited for this peer already
 
     def _sends_what_waits(self) -> bool:
-        """Whether bytes still wait to go out. Nothing is sent behind them."""
+        """Whether bytes still wait to be sent. Nothing may be sent after them."""
         task, writer = self.task, self.stream.writer
         buffer = writer.buffer
         if buffer is None or task.client.closed:
@@ -184,7 +185,7 @@ class Closing(PythonClosing):
         task.deaf, task.deadline = True, FOREVER
         if buffer.waits:
             return True
-        # Whoever sent the last of it has the turn for a moment yet, and is not to be cut short.
+        # The thread that sent the last of it may have the turn for a moment yet: wait for that.
         if buffer.tries >= _TRIES:
             return False
         if writer.try_turn():
@@ -195,7 +196,7 @@ class Closing(PythonClosing):
         return True
 
     def _tell_lost(self, buffer: SendBuffer) -> None:
-        """That bytes which waited were lost, unless somebody has told of it."""
+        """Reports that bytes which waited were lost, unless that was reported before."""
         if buffer.failure is not None and buffer.lost:
             self.stream.writer.send_failed("send", buffer.failure, None)
 
@@ -231,7 +232,7 @@ class Closing(PythonClosing):
             return
         client.closed = True
         if is_shown or task.known_inbox is not None:
-            client.note_sockname()  # somebody may ask for it afterwards
+            client.note_sockname()  # it may be asked for afterwards
         was_cut = stream.state is CUT
         quiet = stream.come_home()
         buffer = stream.writer.buffer
@@ -268,7 +269,7 @@ class Closing(PythonClosing):
         self._env.census.refused(task, error)
 
     def break_off(self) -> None:
-        """A bug of ours: the peer is not told, and no callback runs."""
+        """A bug of the library: the peer is not told, and no callback runs."""
         task, client = self.task, self.task.client
         stream: Duplex | None = self.stream
         quiet = client.closed or stream is None or stream.come_home()
@@ -277,7 +278,7 @@ class Closing(PythonClosing):
         client.closed = True
         self._env.reserve.leaves(task)
         if client.sock.fileno() != task.fd:
-            task.attached = False  # the number is somebody else's by now
+            task.attached = False  # the number may be another file's by now
         self._env.pool.forget(task)
         (descriptors.close if quiet else descriptors.leave)(client.sock)
         self._env.handshaking.discard(task)

@@ -1,7 +1,8 @@
 """What every message pays for: it is received, `handle_data` is called, the connection parks.
 
-In one function, by public fields of the objects that take part: a call costs as much as several of
-these lines. What is not as usual is the machine's matter. `native/connection.c` does the same.
+It is one function, and uses public fields of the other objects, since a call costs as much as
+several of these lines. The machine does all that is not the common case. `native/connection.c` has
+the same function.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def run(task: ConnectionTask, data: Any = UNREAD, kept: bool = False) -> int:
             return machine.receive_failed(error)
     if not data:
         return machine.nothing_there() if data is None else machine.end_of_stream()
-    # Before the call: a thread that wants the descriptor waits for no callback (`APART`).
+    # Before the call: a thread that takes the descriptor away waits for no callback (`APART`).
     machine.state = RUNNING
     size = 0
     if not kept:
@@ -55,18 +56,18 @@ def run(task: ConnectionTask, data: Any = UNREAD, kept: bool = False) -> int:
     if task.classified.blocks:
         hand_off()
     try:
-        # `handle_data` is looked up each time: it may be set anew.
+        # `handle_data` is looked up each time: user code may replace it.
         result = callbacks.context.run(callbacks.receiver.handle_data, data, machine.socket)
     except BaseException as error:
         return machine.raised(error, "handle_data")
     if result is not None or task.alert:
         return machine.after_data(result, size)
-    # Stored only. A timer that was set for an earlier time fires in vain, and is set for this one:
-    # cheaper than to move it with every message.
+    # Only stored: the timer in the heap stays at its earlier time, fires in vain, and is then set
+    # for this time. That is cheaper than moving it with every message.
     task.deadline = callbacks.read_deadline = callbacks.clock() + callbacks.read_timeout
     machine.state = PARKED
     if size < CHUNK and machine.short_proves:
         return PARK
-    # The poller tells of what comes, once, and not of what is there: so it is run again, behind
-    # the others, until a receive has found nothing.
+    # The poller reports edges: what arrives, not what is there. So the connection is run again,
+    # after the others, until a receive has found nothing.
     return PARK if machine.drained_after(size) else AGAIN

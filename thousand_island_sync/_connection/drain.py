@@ -1,10 +1,10 @@
-"""What one connection has yet to do when the server drains or stops: `handle_drain`, once.
+"""`handle_drain`: what a connection has to do, once, when the server drains or stops.
 
 It runs between callbacks, after what came before it: messages that waited, and bytes until a
-receive finds nothing, but no more than a stop delivers. A young connection that has said nothing
-gets its time to speak first. Where nothing is read, in a pause or while bytes wait to go out, what
-lies there is not waited for. While much waits to go out it does not run: a stop, too, waits then,
-as long as the peer takes something.
+receive finds nothing, but no more bytes than a stop delivers. A young connection that has received
+nothing first gets its time to receive. In a pause, or while bytes wait to be sent, nothing is read,
+so it does not wait for unread bytes. While much waits to be sent, it does not run: a stop waits
+then, too, as long as the peer takes something.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST = 1 << 20
 
 
 class Steps(Protocol):
-    """What a drain tells the machine that it is about."""
+    """What a drain needs of its machine."""
 
     drain: Drain | None
     state: State
@@ -39,15 +39,16 @@ class Steps(Protocol):
 
 
 class Drain:
-    """A connection's, from the first step in which it knows. Thread: its owner's.
+    """The drain of one connection, made in its first step after the drain began. Thread: its
+    owner's.
 
     Args:
         whose: the connection's.
         machine: the same.
 
     Attributes:
-        messages: those that wait, and come before `handle_drain`.
-        owed: that is to be called.
+        messages: how many wait, and come before `handle_drain`.
+        owed: whether `handle_drain` is still to be called.
     """
 
     __slots__ = ("_before", "_in_stop", "messages", "owed")
@@ -60,8 +61,8 @@ class Drain:
 
     @staticmethod
     def step(whose: Served, machine: Steps) -> int | None:
-        """After a message. The verdict after `handle_drain`; `None`: its turn has not come, or it
-        was called before."""
+        """After a message: calls `handle_drain` if it is due. Its verdict; `None`: it is not due
+        yet, or was called before."""
         return Drain._call_handler(whose, machine, whose.deaf or machine.pause is not None)
 
     @staticmethod
@@ -71,13 +72,13 @@ class Drain:
         """As `step`.
 
         Args:
-            nothing_left: nothing that has arrived is to be delivered before.
-            last: nor any message.
+            nothing_left: no bytes are to be delivered before.
+            last: nor is any message.
         """
         drain = machine.drain = machine.drain or Drain(whose, machine)
         if not drain.owed:
             return None
-        whose.alert = True  # until then each step is a whole one
+        whose.alert = True  # until it is called, each step looks at everything
         buffer = machine.stream.writer.buffer
         if buffer is not None and buffer.over_half:
             return None
@@ -92,7 +93,7 @@ class Drain:
 
     @staticmethod
     def found_nothing(whose: Served, machine: Steps) -> int | None:
-        """A receive did. The verdict, if that is not what it would be else."""
+        """A receive found nothing. The verdict; `None`: as without a drain."""
         drain = machine.drain = machine.drain or Drain(whose, machine)
         if not (drain.owed or whose.stopping):
             return None
@@ -108,10 +109,10 @@ class Drain:
 
     @staticmethod
     def before_shutdown(whose: Served, machine: Steps, broken_off: bool) -> int | None:
-        """A stop is about to end it. The verdict, if that is not to be yet.
+        """A stop is about to end the connection. A verdict, if it must not end yet.
 
         Args:
-            broken_off: it has ended a callback, and no other may follow but the last.
+            broken_off: the stop has interrupted a callback, so only the last callback may follow.
         """
         if machine.state is HANDSHAKING or whose.why_to_end() is not None:
             return None
@@ -122,7 +123,7 @@ class Drain:
         return machine.park() if verdict is None and drain is not None and drain.owed else verdict
 
     def counts(self, received: int, stopping: bool) -> bool:
-        """So many bytes were received. Whether the stop delivers no more."""
+        """Counts received bytes. Whether a stop delivers no more."""
         if not stopping:
             self._before += received
             return False
@@ -131,8 +132,8 @@ class Drain:
 
 
 def begins(connection: Any, by_class: bool) -> bool:
-    """Whether a connection is to be run because a drain begins: who does nothing about it is left
-    alone. Thread: any.
+    """Whether a connection is to be run because a drain begins: only if it has a `handle_drain`.
+    Thread: any.
 
     Args:
         by_class: its handler's class has a `handle_drain`; else the handler itself may.

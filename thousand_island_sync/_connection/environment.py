@@ -19,7 +19,7 @@ from .states import SERVING, Stage
 class Pool(Protocol):
     """What a connection needs of the scheduler; a task is the connection's, or `Linger`."""
 
-    #: Whether a reset of what is parked leads to a run, though nothing is read.
+    #: Whether a reset of a parked connection leads to a run, though nothing is read.
     tells_resets: bool
 
     def make_ready(self, task: Any) -> None: ...
@@ -55,13 +55,13 @@ class Handlers:
     Args:
         cls: their class.
         options: what each of them gets.
-        context: that of whoever has started the server, of which each gets a copy.
+        context: that of the code that started the server; each handler gets a copy.
     """
 
     def __init__(self, cls: type[Handler], options: Any, context: contextvars.Context) -> None:
         self._cls = cls
-        #: Makes one, in the context that is its own. Raises BaseException: whatever its
-        #: `__init__` did.
+        #: Makes one, to be called in its own context. Raises BaseException: what its `__init__`
+        #: raised.
         self.new: Callable[[], Handler] = functools.partial(cls, options)
         self.new_context = context.copy
         self.name = cls.__name__
@@ -69,7 +69,7 @@ class Handlers:
         self.drain = cls.handle_drain is not Handler.handle_drain
 
     def may_make(self, handler: Handler) -> bool:
-        """Whether it is of their class, which by `__new__` may make others. Thread: any."""
+        """Whether it may be one of theirs; a class with a `__new__` may make any. Thread: any."""
         return isinstance(handler, self._cls) or self._cls.__new__ is not object.__new__
 
 
@@ -82,7 +82,7 @@ class Census(Protocol):
         """Its handler could not be made."""
 
     def probed(self) -> None:
-        """One has ended, on its peer's side, before its first byte."""
+        """The peer has ended one before its first byte."""
 
 
 class Environment:
@@ -91,7 +91,7 @@ class Environment:
     `stage` is what the server asks of all of them: a drain or a stop changes it before it makes
     them ready. Thread: that of the change; any may read it. `interrupt` is the descriptor that
     ends waiting reads in a stop. `times` has the clocks; `clock` is that of time-outs.
-    `handshaking` has the connections that wait for their peer amid a handshake.
+    `handshaking` has the connections that wait for their peer in a handshake.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Environment:
         self.stage = moves.get(self.stage, self.stage)
 
     def go_by(self, times: Times) -> None:
-        """Before the first connection."""
+        """Sets the clocks, before the first connection."""
         self.times = times
         self.clock = times.clock
         self.unsent.go_by(times)

@@ -1,13 +1,13 @@
-"""Frames: what stands between the bytes of one connection and its `handle_data`.
+"""Frames: cuts the bytes of one connection into frames for its `handle_data`.
 
-A connection whose handler has never said `framing` has no such object, and pays nothing for it.
-Where there is one, it gets what has arrived in the place of the handler. What waits for the end
-of a frame, and what lies behind one, is in the reader's buffer whenever the user's code runs, so
-`recv` and `unread` find it there.
+A connection whose handler has never set `framing` has no such object, and pays nothing for it. If
+there is one, it gets the arrived bytes in the place of the handler. Whenever user code runs, the
+rest of the bytes (an incomplete frame, or what follows a frame) is in the reader's buffer, where
+`recv` and `unread` find it.
 
-A few frames are given out at a time, then others have a turn. Whatever else there is to look at (a
-result, a message, a stop, a pause, bytes that wait unsent) sets `alert`, and ends the row, too:
-whether more may be delivered is the machine's question alone.
+A few frames are delivered in a row, then other connections have a turn. Everything else that the
+machine must look at (a result, a message, a stop, a pause, bytes that wait unsent) sets `alert`,
+and ends the row, too: only the machine decides whether more may be delivered.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ..socket import Socket
 from .result_error import shown
 from .served import Served, tell_arrival
 
-#: Frames in a row, and seconds that they may take, before others have a turn: less than the
-#: watchdog takes for a callback that blocks.
+#: Frames in a row, and seconds that a row may take, before other connections have a turn: less than
+#: the watchdog's tick, after which it would take the row for a callback that blocks.
 _ROW, _ROW_S = 64, 0.0005
-#: What was here already has no whole frame: no bytes came, so the read timeout goes on.
+#: The buffer has no whole frame. No bytes came, so the read timeout goes on.
 NO_FRAME: Final = object()
 
 
@@ -65,9 +65,9 @@ class Frames:
         self._clock = clock
         self._known: object = None  # the framing that has searched the buffer
         self._may_differ = False  # a callback has run since, which may have set another
-        self._limit: float = FOREVER  # bytes of a frame, where `find` does not mind it
+        self._limit: float = FOREVER  # bytes of a frame, if `find` does not check its limit
         self._most = 0  # bytes that may wait for its end
-        self._told = 0  # of all bytes received, those that `handler.async_recv` need not tell
+        self._told = 0  # bytes received that `handler.async_recv` has reported, or need not
         reader.framed = True
 
     # ---- what the machine asks ------------------------------------------------------
@@ -77,8 +77,7 @@ class Frames:
         return self._waits() or (not end_is_known and self._reader.incoming in ENDED)
 
     def _waits(self) -> bool:
-        """Whether something is here that was not searched, or that a callback shall have as it
-        is."""
+        """Whether the buffer has bytes that were not searched, or that are due without framing."""
         buffer = self._reader.buffer
         if buffer is None:
             return False
@@ -95,11 +94,11 @@ class Frames:
             self._whose.alert = True
 
     def kept(self) -> ReadBuffer | None:
-        """What waits here, if there is news."""
+        """The buffer, if `_waits`."""
         return self._reader.buffer if self._waits() else None
 
     def cut_short(self) -> SocketClosed | None:
-        """The stream has ended; the error, if that was inside a frame."""
+        """The error, if the stream has ended inside a frame."""
         reader = self._reader
         buffer = reader.buffer
         if buffer is None or self._framing() is None:
@@ -109,26 +108,26 @@ class Frames:
         return error
 
     def _framing(self) -> object:
-        """Outside of callbacks. It may be a property of the user's."""
+        """The framing, read outside of callbacks. It may be a property, which runs user code."""
         try:
             return self._handler.framing
         except BaseException:
-            return self  # a callback's look will meet it, too
+            return self  # `handle_data` will get the same error, and report it
 
     # ---- what it gets -----------------------------------------------------------------
 
     def handle_data(self, data: bytes | ReadBuffer, socket: Socket) -> object:
-        """In the place of the handler's: frames until none is left, or there is something else to
-        look at; what the handler returned to the last one. `data`: bytes that have arrived, or
-        the reader's buffer, of which there are news."""
+        """Called in the place of the handler's: delivers frames until none is left, or `alert` is
+        set. Returns the handler's last result. `data`: bytes that have arrived, or the reader's
+        buffer, if that has news."""
         reader, handler = self._reader, self._handler
         if isinstance(data, ReadBuffer):
             result = self._row(data, socket, NO_FRAME) if len(data) else NO_FRAME
-            self._whose.alert = True  # nobody has looked what the descriptor has
+            self._whose.alert = True  # the descriptor was not read in this step
             return result
         buffer, framing = reader.buffer, handler.framing
         self._told = reader.bytes_received
-        if buffer is None:  # as a rule just one has come
+        if buffer is None:  # as a rule exactly one frame has come
             frame: bytes | None = None
             if framing.__class__ is Lines:
                 end = len(data) - len(framing.delimiter)
@@ -152,7 +151,7 @@ class Frames:
         return self._row(buffer, socket)
 
     def _row(self, buffer: ReadBuffer, socket: Socket, none: object = None) -> object:
-        """`none`: what is returned if there is none."""
+        """Delivers a row of frames from the buffer. `none`: returned if there is no frame."""
         whose, reader, handler = self._whose, self._reader, self._handler
         until = 0.0
         for _ in range(_ROW):
@@ -174,11 +173,11 @@ class Frames:
             if self._clock() > until:
                 break
             buffer = following
-        whose.alert = True  # there is more, after the others
+        whose.alert = True  # there is more to deliver, after the others' turn
         return None
 
     def _tell_rest(self, buffer: ReadBuffer) -> None:
-        """A call of the user's has received more than it returned; `handle_data` gets the rest."""
+        """A call of user code has received more than it returned: `handle_data` gets the rest."""
         received = self._reader.bytes_received
         untold, self._told = received - self._told, received
         if events.handler_async_recv.receivers and (rest := min(untold, buffer.fresh)):
@@ -187,8 +186,8 @@ class Frames:
     # ---- one frame ----------------------------------------------------------------------
 
     def _next_frame(self, framing: Framing | None, buffer: ReadBuffer) -> bytes | None:
-        """The next frame; `None`: its end has not come. Raises BaseException: what `find` did."""
-        if framing is None:  # what was put back waits for more
+        """The next frame; `None`: its end has not come. Raises BaseException: that of `find`."""
+        if framing is None:  # bytes that `unread` put back wait for fresh ones
             return self._reader.take(len(buffer)) if buffer.fresh else None
         if not self._knows(framing):
             self._know(framing)
@@ -223,8 +222,8 @@ class Frames:
         return frame
 
     def _knows(self, framing: object) -> bool:
-        """Whether it has searched the buffer; or one of ours that is equal to it, as a property may
-        make one for each look."""
+        """Whether this framing has searched the buffer; or an equal `Lines` or `LengthPrefix`, as
+        a property may make a new one each time."""
         known = self._known
         if framing is known:
             return True
@@ -236,10 +235,10 @@ class Frames:
         )
 
     def _know(self, framing: Framing) -> None:
-        """Looks at a framing that is used from now on.
+        """Checks a framing, and uses it from now on.
 
         Raises:
-            HandlerResultError: it is none.
+            HandlerResultError: it is not a framing.
         """
         problem = not_a_framing(framing)
         if problem:
@@ -250,14 +249,14 @@ class Frames:
         self._limit = FOREVER if limit is None else limit
         self._most = self._whose.max_unread if limit is None else limit
         if isinstance(framing, (Lines, LengthPrefix)):
-            # They mind it, of the payload alone; a subclass may not, and may keep the rest.
+            # They check the payload's length; a subclass may not, and its frames may be longer.
             more = framing.overhead + 1
             self._limit += more if getattr(framing, "keep_end", True) else 0
             self._most += framing.overhead
         self._known = framing
 
     def _too_long(self, framing: object, error: LimitExceeded) -> SocketError:
-        """The same, with the peer in it."""
+        """The same error, with the peer in its text."""
         what = error.strerror or str(error)
         doing = f"{type(framing).__name__}: receiving from"
         made = self._reader.limit_exceeded(doing, f"{what}; raise it, or drop this peer")

@@ -1,4 +1,4 @@
-"""What is wrong with a handler class, before the first client finds it out."""
+"""Checks a handler class before the first client comes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CALLBACKS = frozenset(name for name in vars(Handler) if name.startswith("handle_
 
 
 def check_handler(handler_cls: Any, stacklevel: int) -> None:
-    """Looks at a server's `handler_cls`.
+    """Checks a server's `handler_cls`.
 
     Args:
         handler_cls: what was given.
         stacklevel: of the warning, as `warnings.warn` counts.
 
     Raises:
-        ConfigError: it is no subclass of `Handler`, a callback is `async def`, or its `framing`
-            is none.
+        ConfigError: it is not a subclass of `Handler`, a callback is `async def`, or its `framing`
+            is not a framing.
 
     Warns:
         UserWarning: a method's name is a letter, or a swap of two, away from that of a
@@ -66,7 +66,7 @@ def _what_else(given: Any) -> str:
 
 def is_request_handler(given: Any) -> bool:
     """Whether it is one of the standard library's classes, for `socketserver_handler`."""
-    standard = sys.modules.get("socketserver")  # as long as nobody has imported it, none is
+    standard = sys.modules.get("socketserver")  # without that import there is none
     return bool(
         standard and isinstance(given, type) and issubclass(given, standard.BaseRequestHandler)
     )
@@ -80,7 +80,7 @@ def _awaited(function: Any) -> str:
 
 
 def _nearly(handler_cls: type[Handler]) -> list[tuple[str, str]]:
-    """Methods that are almost callbacks, with the callback that each of them is nearest to."""
+    """Methods whose names are almost those of callbacks, with those callbacks."""
     missing = [one for one in CALLBACKS if getattr(handler_cls, one) is getattr(Handler, one)]
     found = []
     for name in dir(handler_cls):
@@ -93,8 +93,8 @@ def _nearly(handler_cls: type[Handler]) -> list[tuple[str, str]]:
 
 
 def is_slip(name: str, meant: str) -> bool:
-    """Whether one letter added, left out or changed, or two that changed places, make `name`
-    of `meant` (Damerau's distance is 1)."""
+    """Whether one letter added, removed or changed, or two letters swapped, make `name` of
+    `meant` (their Damerau-Levenshtein distance is 1)."""
     if name == meant or abs(len(name) - len(meant)) > 1:
         return False
     same = 0

@@ -1,5 +1,5 @@
-"""The way from an accepted socket to a connection that may exchange bytes: a channel is made,
-its handshake is done, and later perhaps another one, over another transport."""
+"""From an accepted socket to a connection that may exchange bytes: a channel is made, and its
+handshake done; later perhaps those of another transport."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .closing import Closing
 from .served import Served
 from .states import BY_PEER, BY_SHUTDOWN, CLOSED, HANDSHAKING, STOPPING, Cause, State
 
-#: Seconds between two looks whether an upgrade may begin, where nobody tells.
+#: Seconds between two checks whether an upgrade may begin, as no event tells that.
 _LOOK_S = 0.02
 
 
@@ -43,7 +43,7 @@ class Steps(Protocol):
 
 
 class Handshake:
-    """A connection's, while it waits for its peer. Thread: its owner's.
+    """The handshake of a connection that waits for its peer. Thread: its owner's.
 
     Args:
         whose: the connection's.
@@ -57,15 +57,15 @@ class Handshake:
         self._whose = whose
         self._machine = machine
         self._began = began
-        self._switch: SwitchTransport | None = None  # what asked for it, if it is an upgrade
-        self._next: Transport | None = None  # what to put in once what waits has gone out
-        self._dropped = 0  # bytes that were read before, and nobody has taken
+        self._switch: SwitchTransport | None = None  # if it is an upgrade: the callback's result
+        self._next: Transport | None = None  # the new transport, until what waits is sent
+        self._dropped = 0  # bytes that were received before the upgrade, and dropped
 
     @classmethod
     def begin(cls, whose: Served, machine: Steps, transport: Transport) -> int:
-        """The first step of a connection: makes the handler, and begins the handshake. Where
-        that takes no time, as in plain, none is made. Who waits goes into the poller: of short
-        connections most have ended."""
+        """The first step of a connection: makes the handler, and begins the handshake. If that is
+        done at once, as over TCP, no `Handshake` object is made. Only a connection that then
+        waits goes into the poller: most short connections end in this step."""
         client, callbacks = whose.client, machine.callbacks
         env, sock = client.env, client.sock
         try:
@@ -105,7 +105,7 @@ class Handshake:
         return verdict
 
     def step(self) -> int:
-        """As far as it goes without waiting; a verdict."""
+        """Goes as far as it can without waiting. Returns a verdict."""
         whose, machine = self._whose, self._machine
         if whose.alert:
             ending = whose.why_to_end()
@@ -126,7 +126,7 @@ class Handshake:
         whose.env.handshaking.discard(whose)
         buffer = machine.stream.writer.buffer
         if buffer is not None:
-            buffer.settle()  # what was sent meanwhile
+            buffer.settle()  # for bytes that were sent meanwhile
         if events.socket_handshake.receivers:
             self._tell_done()
         if self._switch is None:
@@ -158,11 +158,11 @@ class Handshake:
 
     @classmethod
     def upgrade(cls, whose: Served, machine: Steps, switch: SwitchTransport) -> int:
-        """Puts the channel that a callback asks for into the place of the old one; a send that is
-        under way goes first, in plain."""
+        """Replaces the channel by the one that a callback asked for. Sends that are under way go
+        first, in plaintext."""
         try:
             outcome = cls._of(whose, machine, switch)
-        except Exception as error:  # a wrong transport, or what it makes of its options
+        except Exception as error:  # a wrong transport, or wrong options
             return _broke_off(machine, error)
         if isinstance(outcome, End):
             return machine.finish(outcome.cause)
@@ -177,7 +177,7 @@ class Handshake:
                 f"SwitchTransport: got {kind!r}, takes a Transport such as TLS"
             )
         transport = kind.of(switch.transport_options)
-        # First of all: who detaches from another thread goes by it.
+        # First of all: a `detach` on another thread relies on the state.
         machine.state = HANDSHAKING
         if machine.stream.state in CLOSED_HERE:
             return End(Cause.LOCAL)
@@ -185,12 +185,12 @@ class Handshake:
         made._switch = switch
         if not made._replaces(transport, switch):
             made._next = transport
-            # At once: what another thread sends before the next step shall not go in plain.
+            # At once: what another thread sends before the next step must not go in plaintext.
             machine.stream.writer.buffered().on(ON_BARRIER)
         return made
 
     def _replaces(self, transport: Transport, switch: SwitchTransport) -> bool:
-        """Puts the new channel in; `False`: bytes wait to go out, or another thread sends."""
+        """Puts the new channel in; `False`: bytes wait to be sent, or another thread sends."""
         stream, writer = self._machine.stream, self._machine.stream.writer
         if not writer.try_turn():
             return False
@@ -205,8 +205,8 @@ class Handshake:
         return True
 
     def _wait_for_sends(self, transport: Transport, switch: SwitchTransport) -> int | None:
-        """A verdict while what was sent in plain is on its way; `None`: the handshake begins.
-        What is sent from now on comes after that."""
+        """A verdict while plaintext waits to be sent; `None`: the handshake begins. What is sent
+        from now on is kept until after the handshake."""
         whose, machine = self._whose, self._machine
         buffer = machine.stream.writer.buffered()
         try:
@@ -223,8 +223,8 @@ class Handshake:
         return PARK
 
     def _replace(self, stream: Duplex, transport: Transport, switch: SwitchTransport) -> None:
-        """Everything of the old transport that was read is dropped here (RFC 3207, 5). With the
-        turn to send."""
+        """Replaces the channel, and drops all bytes that were received over the old transport
+        (RFC 3207, 5). With the turn to send."""
         old = stream.channel
         channel = transport.upgrade(self._whose.client.sock, old)
         rest = channel.begin_with(switch.initial) if switch.initial else b""

@@ -1,9 +1,8 @@
-"""What any thread may leave for a connection: bytes, messages, calls, the wish that it be read from
-again or end.
+"""What any thread may leave for a connection: bytes, messages, calls, and requests to resume
+reading or to end.
 
-It is made when somebody first asks for the connection's handle, which for most connections
-nobody does, and its queue when the first message comes. It knows of its connection no more than
-`Link`, and of that nothing once the connection has ended.
+It is made when the connection's handle is first used, which most connections never need; its queue
+when the first message comes. It refers to its connection as a `Link`, until the connection ends.
 """
 
 from __future__ import annotations
@@ -26,12 +25,13 @@ from .client import Client
 from .mailbox import CLOSED as CLOSED_BOX
 from .mailbox import Call, Mailbox
 
-#: For what is made when first asked for. Nothing is called under it: nothing interrupts it then.
+#: Guards objects that are made when first used. Nothing is called under it, so no code can
+#: interrupt a thread that has it.
 making = process_lock("connection")
 
 
 class HasStream(Protocol):
-    """The part of a connection that knows where its bytes go out."""
+    """A machine, as far as an inbox needs it."""
 
     stream: Duplex
 
@@ -43,21 +43,20 @@ class Link(Protocol):
     def machine(self) -> HasStream: ...
 
     def look_again(self) -> None:
-        """Something was left: the connection is run."""
+        """A request was left: runs the connection."""
 
     def end_from_outside(self, abort: bool, /) -> None:
-        """Reads that wait end, then the connection is run. `abort`: what waits to go out is
-        dropped."""
+        """Ends waiting reads, then runs the connection. `abort`: drops what waits to be sent."""
 
 
 class Inbox:
     """Holds what was left, until the connection's owner takes it.
 
     Attributes:
-        asked: somebody wants the connection to end.
+        asked: the connection was asked to end.
         framed: another thread has set the handler's `framing`.
-        resumed: somebody wants its pause to end. Its owner takes it back, when there is a pause, or
-            no callback that could begin one.
+        resumed: `resume` was called. The owner resets it when it ends a pause, or when no callback
+            runs that could begin one.
     """
 
     __slots__ = (
@@ -71,7 +70,7 @@ class Inbox:
         self._mail: Mailbox | None = None
         self._handle: Connection | weakref.ref[Connection] | None = None
         self._over = False
-        self._left: float = FOREVER  # messages that may be taken; a stop's thread says it once
+        self._left: float = FOREVER  # messages that may be taken; a stop sets it once
         self.asked = self.framed = self.resumed = False
 
     # ---- what a handle asks -----------------------------------------------------
@@ -83,7 +82,7 @@ class Inbox:
         return self.push(stream, data)
 
     def push(self, stream: Duplex, data: Any) -> int:
-        """Without waiting. How many bytes."""
+        """Sends without waiting. How many bytes."""
         return Keeping(stream).push(data)
 
     def unsent(self) -> int:
@@ -92,7 +91,7 @@ class Inbox:
         return 0 if writer is None else writer.unsent
 
     def _stream(self) -> Duplex | None:
-        """Where its bytes go; `None`: it has ended, or not begun."""
+        """The stream; `None`: the connection has ended, or not begun."""
         link = self._link
         stream: Duplex | None = None if link is None else link.machine.stream
         taken_apart = stream is not None and stream.writer is None
@@ -179,7 +178,7 @@ class Inbox:
             link.look_again()
 
     def frame(self) -> None:
-        """What is here, and what arrives, is cut as the handler's `framing` says now."""
+        """Another thread has set `framing`, which also applies to buffered bytes."""
         link = self._link
         if link is not None:
             self.framed = True
@@ -195,7 +194,7 @@ class Inbox:
 
     @property
     def used(self) -> bool:
-        """Whether a message has come, now or before."""
+        """Whether a message has ever come."""
         return self._mail is not None
 
     def waiting(self) -> int:
@@ -207,18 +206,18 @@ class Inbox:
         """The next one. Thread: the owner's. Raises IndexError: nothing waits."""
         assert self._mail is not None
         message = self._mail.take()
-        if self._left != FOREVER:  # from now on nobody else writes it
+        if self._left != FOREVER:  # only this thread writes it from now on
             self._left -= 1
         return message
 
     def stop_begins(self) -> None:
-        """No more messages are taken than wait now. Thread: any."""
+        """Only the messages that wait now may be taken. Thread: any."""
         mail = self._mail
         self._left = 0 if mail is None else mail.waiting()
 
     def close_for_good(self) -> None:
-        """Drops what waits, and takes nothing more. Thread: the owner's, or that which has made
-        this at the end."""
+        """Drops what waits, and takes nothing more. Thread: the owner's, or one that made this
+        object while the connection ended."""
         with making:
             mail, self._mail = self._mail, CLOSED_BOX
         if mail is None or mail is CLOSED_BOX:
@@ -233,8 +232,8 @@ class Inbox:
 
     @property
     def handle(self) -> Connection:
-        """The one `Connection`. Several threads may make it at once, and one thread in the middle
-        of its own making."""
+        """The one `Connection`. Several threads may make it at once, and one thread may be
+        interrupted while it makes one; only one of them is kept."""
         while True:
             before = self._handle
             known = self._known_handle()
@@ -247,14 +246,13 @@ class Inbox:
                     self._handle = reference if self._over else made
 
     def _known_handle(self) -> Connection | None:
-        """It is held until the end, and is the same one then for as long as others hold it."""
+        """The handle; after the connection's end, as long as other code holds it."""
         handle = self._handle
         return handle() if isinstance(handle, weakref.ref) else handle
 
     def let_go(self) -> None:
-        """The connection has ended: the handle is there from now on for as long as others hold it,
-        and nothing leads from here to the connection. Thread: the owner's; another may be making
-        the handle at that moment."""
+        """The connection has ended: from now on this holds the handle weakly, and does not refer to
+        the connection. Thread: the owner's; another may be making the handle at that moment."""
         self._over = True
         self._link = None
         while True:

@@ -1,9 +1,9 @@
-"""Closing a descriptor that has unread input, so that the reply is not lost.
+"""Closing a descriptor that has unread input without losing the reply.
 
 A socket closed with unread bytes sends RST, and the peer then throws away what it has
-not read yet of our reply (RFC 2525, 2.17). So writing is shut down, a bounded rest is
-read away, and only then is it closed. That may take a while; it holds no thread, and
-counts as no connection.
+not read yet of the reply (RFC 2525, 2.17). So sending is shut down, a bounded number of bytes
+is read and dropped, and only then the descriptor is closed. That may take a while; it holds no
+thread, and does not count as a connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .._base.clock import Clock
 from .._base.unread import read_away
 from .._scheduler.task import AGAIN, DONE, PARK, Task
 
-#: What is read away at most, in bytes and in seconds.
+#: How much is read and dropped at most, in bytes and in seconds.
 MOST_BYTES = 256 * 1024
 MOST_S = 1.0
 _AT_ONCE = 64 * 1024
@@ -41,7 +41,7 @@ class Linger(Task):
         self.write_edges = False
 
     def run(self) -> int:
-        over = self._clock() >= self.deadline  # before looking: what came until now is still read
+        over = self._clock() >= self.deadline  # before the read: that still reads what has come
         count, more = read_away(self._sock, min(self._bytes_left, _AT_ONCE))
         self._bytes_left -= count
         some_left = count >= _AT_ONCE

@@ -1,16 +1,18 @@
-"""One connection: a state machine that is run in steps and says how it goes on.
+"""One connection: a state machine that is run in steps; each step returns how it goes on.
 
-The facts. A connection belongs to one thread at a time, its owner: the one that runs it. Other
+The facts. A connection belongs to one thread at a time, its owner: the thread that runs it. Other
 threads never act on the connection. They leave a request (a message, an end, a stop) where the
-owner will look, and have the scheduler run the connection. A step handles at most one message and
-one piece of data. It returns a verdict: park until an event or the deadline, run again, or done.
+owner will find it, and have the scheduler run the connection. A step handles at most one message
+and one piece of data. It returns a verdict: park until an event or the deadline, run again, or
+done.
 
-`alert` is the one flag that leads off the hot path. A thread that leaves a request sets it
-afterwards; the owner clears it before it looks. So every request is seen, at worst once too often.
+`alert` is the one flag that leads off the hot path. A thread that leaves a request sets the flag
+afterwards; the owner clears it before it looks for requests. So every request is seen, and at worst
+the owner looks once in vain.
 The states, and how a connection ends, are in the tables of `_connection.states`.
 
-A read deadline that has passed is believed only after a receive found nothing: bytes
-win. The total deadline is looked at first: it holds however many bytes come.
+A read deadline that has passed ends the connection only after a receive has found nothing: bytes
+that came in time win. The total deadline is checked first: no bytes extend it.
 """
 
 from __future__ import annotations
@@ -86,13 +88,15 @@ class Machine(PythonMachine):
 
     Args:
         task: the connection, as the scheduler knows it.
-        env, transport: what the connections of its run share, and what it was accepted on.
-        callbacks, state: its handler's; `NEW`.
+        env, transport: what the connections of one run share, and what it was accepted on.
+        callbacks, state: what calls its handler; `NEW`.
 
     Attributes:
         short_proves: a receive of less than was asked for proves that there is no more.
-        no_room: the poller has none for the descriptor; `pause`: nothing is read.
-        socket, stream: what callbacks get, and what is under it; `None` before, and at the end.
+        no_room: the error, if the poller had no room for the descriptor.
+        pause: while it is not `None`, nothing is read.
+        socket, stream: what callbacks get, and what is under it; `None` before the first step, and
+            after the end.
     """
 
     __slots__ = ()
@@ -101,13 +105,13 @@ class Machine(PythonMachine):
 
     @property
     def listens(self) -> bool:
-        """Whether bytes that arrive must lead to a run. After the peer's end they do not."""
+        """Whether bytes that arrive must lead to a run: not after the end of the stream."""
         return self.state in (PARKED, HANDSHAKING) and not (self._eof_told or self._task.deaf)
 
     # ---- what was received ------------------------------------------------------
 
     def after_data(self, result: object, size: int) -> int:
-        """The verdict after `handle_data`, for which so much was received now."""
+        """The verdict after `handle_data`, which got `size` bytes that this step received."""
         outcome = self.callbacks.returned(result, "handle_data", self.socket)
         if type(outcome) is End:
             return self.finish(outcome.cause, outcome.reason, outcome.told)
@@ -115,8 +119,8 @@ class Machine(PythonMachine):
         return self._go_on(size > 0 and self.drained_after(size)) if verdict is None else verdict
 
     def drained_after(self, size: int) -> bool:
-        """Whether nothing is left to receive: a short read proves it, but not where the
-        end of the stream came with it, nor where a channel keeps bytes of its own."""
+        """Whether nothing is left to receive. A short read proves that, unless the end of the
+        stream came with it, or the channel has a buffer of its own (TLS)."""
         if self._task.hung_up:
             return False
         stream = self.stream
@@ -125,7 +129,7 @@ class Machine(PythonMachine):
         return stream.state in CLOSED_HERE or stream.channel.drained()
 
     def came_early(self, data: bytes) -> int:
-        """Before the step that would ask for it."""
+        """Bytes that were received before the step that receives them."""
         self.stream.reader.came_early(data)
         return self.step()
 
@@ -138,19 +142,19 @@ class Machine(PythonMachine):
             take_resume(task, self)
         if self.state is NEW:
             return begin(task, self, self._transport)
-        if self.no_room is not None:  # before what may park: no event would come
+        if self.no_room is not None:  # before any step that parks: no event would wake it
             return self.finish(Cause.ERROR, no_room_error(task.client.peer_shown(), self.no_room))
         if self.state is CLOSING:
             return self.closing().go_on()
         if self.handshake is not None:
             return self.handshake.step()
-        # Cleared before looking: what is left from now on sets it again.
+        # Clear it before looking: a request that is left from now on sets it again.
         task.alert = callbacks.has_total_deadline or env.stage is STOPPING
         if (ending := task.why_to_end() or self._heed()) is not None:
             return self.finish(ending)
         if callbacks.total_is_over:
             return self.finish(Cause.TIMEOUT)
-        # A message goes before bytes: a peer that always has some would keep it back for ever.
+        # Messages go before bytes: else a peer that always sends would delay them for ever.
         if self.mail_waits():
             verdict = self._deliver_message()
             if verdict is None and task.why_to_end() is Cause.LOCAL:
@@ -164,7 +168,7 @@ class Machine(PythonMachine):
         return self.read() if self.pause is None else self.pause.step(self.mail_waits())
 
     def read(self) -> int:
-        """Delivers what has arrived: what a call read and left over, or the next bytes."""
+        """Delivers what has arrived: bytes that a `recv` left in the buffer, or the next ones."""
         reader, task = self.stream.reader, self._task
         if task.deaf:
             return AGAIN if self.mail_waits() else self.park()
@@ -183,16 +187,16 @@ class Machine(PythonMachine):
             if self.drain is not None and self.drain.counts(size, self._env.stage is STOPPING):
                 return self.finish(BY_SHUTDOWN)
             if (kept and not reader.framed) or task.hung_up or self.mail_waits():
-                task.alert = True  # there is more to look at
+                task.alert = True  # the next step must look at more than the socket
         return task.received(data, kept)
 
     def nothing_there(self) -> int:
-        """A receive found nothing, so the deadlines are believed."""
+        """A receive found nothing, so a passed deadline ends the connection."""
         task = self._task
         task.no_sample = True  # no callback was run
         if self._env.clock() >= self.callbacks.deadline:
             return self.finish(Cause.TIMEOUT)
-        task.wants_write = self.stream.channel.recv_wants == WRITE  # TLS may have to answer first
+        task.wants_write = self.stream.channel.recv_wants == WRITE  # TLS may have to send first
         drains = self._env.stage is not SERVING
         return self._nothing_left() if drains or self.mail_waits() else self.park()
 
@@ -209,7 +213,7 @@ class Machine(PythonMachine):
         task, reader = self._task, self.stream.reader
         ending = task.why_to_end()
         if ending is not None:
-            return self.finish(ending)  # it is we who ended the reads
+            return self.finish(ending)  # this side ended the reads
         reader.end()
         if reader.framed and (cut_short := self.callbacks.cut_short(reader)) is not None:
             return self.finish(Cause.ERROR, cut_short)
@@ -255,7 +259,8 @@ class Machine(PythonMachine):
         return self.finish(end.cause, end.reason, end.told)
 
     def _settle(self, outcome: Outcome) -> int | None:
-        """After a callback; a verdict if it ends, switches or pauses, else `None`: it is PARKED."""
+        """After a callback: a verdict if it ends, switches or pauses the connection; else `None`,
+        and the connection is PARKED."""
         if outcome is not None:
             if type(outcome) is End:
                 return self.finish(outcome.cause, outcome.reason, outcome.told)
@@ -273,7 +278,7 @@ class Machine(PythonMachine):
         return None
 
     def _go_on(self, drained: bool) -> int:
-        """After a callback that ends nothing: is there more to look at?"""
+        """After a callback that ended nothing: AGAIN if there is more to do, else it parks."""
         if (
             not drained
             or self._task.why_to_end() is not None
@@ -281,8 +286,8 @@ class Machine(PythonMachine):
             or self.mail_waits()
             or self._env.stage is not SERVING
         ):
-            # AGAIN: no event would come for what is here already. `alert`: the next step looks at
-            # all of it, not at the socket alone.
+            # AGAIN, not PARK: the poller reports edges, so no event comes for bytes that are here
+            # already. `alert`: the next step looks at everything, not at the socket alone.
             self._task.alert = True
             self.state = PARKED
             return AGAIN
@@ -302,7 +307,7 @@ class Machine(PythonMachine):
         self._heed(parks=True)
         task.deadline = self.callbacks.deadline
         if not task.deaf:
-            return AGAIN if was_deaf else PARK  # what has come is unread yet
+            return AGAIN if was_deaf else PARK  # bytes that came while it was deaf are unread
         if self._env.reserve.level is ARMED:
             task.deadline = min(task.deadline, self._env.times.real() + looks_himself(task.fd))
         return PARK
@@ -317,7 +322,7 @@ class Machine(PythonMachine):
     def use(self, channel: Channel) -> None:
         self.source = channel.source()
         self.short_proves = plain = channel.kernel_waits
-        # A plain socket waits for room within its sends only; a channel may between them.
+        # A plain socket waits for room only inside of its sends; a TLS channel also between them.
         if plain:
             self._task.write_edges = False
         else:
@@ -325,7 +330,7 @@ class Machine(PythonMachine):
 
     def call_then_receive(self, name: str) -> int:
         """One callback (`handle_connection`, `handle_upgrade`, `handle_drain`), then the same step
-        receives: as a rule the first bytes have come."""
+        receives: as a rule the first bytes are there by then."""
         task = self._task
         self.handshake = None
         self.state = RUNNING
@@ -345,7 +350,7 @@ class Machine(PythonMachine):
     # ---- the way out ----------------------------------------------------------
 
     def finish(self, cause: Cause, reason: Any = None, told: By | None = None) -> int:
-        """The only other way out, once. As for `End`."""
+        """Begins the end of the connection. Arguments as for `End`."""
         if cause is BY_SHUTDOWN and self._env.stage is not SERVING:
             verdict = Drain.before_shutdown(self._task, self, reason is not None)
             if verdict is not None:
@@ -356,8 +361,9 @@ class Machine(PythonMachine):
         return kind(self._task, self.stream, self, self._env)
 
     def over(self) -> int:
-        """The socket, and perhaps the handler, lead to the task; nothing leads from there to here
-        any more. In such circles a hundred short connections were one round of the collector's."""
+        """Breaks the reference cycles: the socket, and perhaps the handler, refer to the task, and
+        the task no longer to them. With such cycles a hundred short connections cost one run of
+        the garbage collector."""
         self.state = CLOSED
         task: Served | None = self._task
         stream: Duplex | None = self.stream
@@ -371,5 +377,5 @@ class Machine(PythonMachine):
         return DONE
 
 
-#: What has ended has this one: there is nothing to run.
+#: The machine of each connection that has ended: it runs nothing.
 OVER = Machine(_NONE, _NONE, _NONE, Callbacks(_NONE, _NONE, _NONE, 0.0, 0.0), CLOSED)

@@ -1,4 +1,4 @@
-"""What waits for one connection's `handle_info` and `handle_call`."""
+"""Messages and calls that wait for one connection's `handle_info` and `handle_call`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import MailboxFull
 
 
 class Call:
-    """A `Connection.call` on its way: the message, then what came of it."""
+    """A `Connection.call`: the message, then its result or exception."""
 
     __slots__ = ("_done", "error", "message", "result")
 
@@ -39,17 +39,17 @@ class Call:
         return times.acquire(self._done, times.clock() + timeout)
 
 
-#: Of all mailboxes, so that it can be known who has one.
+#: One lock for all mailboxes, so that a thread can tell whether it holds it.
 _lock = process_lock("mailbox")
 
 
 class Mailbox:
-    """Messages and calls in the order made; those with a delay as their time comes.
+    """Messages and calls in the order in which they were made; those with a delay when it is over.
 
-    Any thread may use it. Whoever puts something in may have been interrupted, in here or where
-    another lock is held: then it goes on without the lock if that is not free, as each step bears
-    it, and the limit may be passed by one. Closed, it takes nothing more. What is the user's
-    neither ends nor is compared under the lock.
+    Thread: any. `put` may be called by code that has interrupted a thread with a lock. If the
+    mailbox's lock is not free, that code goes on without it: each single step is safe, and the
+    limit may be exceeded by one. A closed mailbox takes nothing more. User objects are neither
+    freed nor compared under the lock, as that may run user code.
     """
 
     __slots__ = ("_delayed", "_limit", "_queue", "closed")
@@ -64,7 +64,7 @@ class Mailbox:
         return len(self._queue) + len(self._delayed)
 
     def put(self, message: Any) -> bool:
-        """False: closed. Raises MailboxFull."""
+        """`False`: it is closed. Raises MailboxFull."""
         return if_possible(_lock, lambda: self._put(self._queue.append, message))
 
     def _put(self, put: Callable[[Any], object], what: Any) -> bool:
@@ -82,11 +82,11 @@ class Mailbox:
             )
 
     def put_delayed(self, timer: Timer) -> bool:
-        """Keeps a place for a message whose time will come. As `put`."""
+        """Counts a message that has a delay. As `put`."""
         return if_possible(_lock, lambda: self._put(self._delayed.setdefault, timer))
 
     def arrive(self, timer: Timer, message: Any) -> bool:
-        """A delayed message's time has come; False: closed meanwhile."""
+        """A message's delay is over; `False`: the mailbox was closed meanwhile."""
         with _lock:
             if self.closed or timer not in self._delayed:
                 return False
@@ -104,7 +104,7 @@ class Mailbox:
         return len(self._queue)
 
     def withdraw(self, call: Call) -> None:
-        """Its caller waits no longer; if it has begun it goes on."""
+        """The caller does not wait any longer. A call that has begun goes on."""
         with _lock:
             queue = self._queue
             for place in range(len(queue)):
@@ -113,7 +113,7 @@ class Mailbox:
                     return
 
     def close(self) -> tuple[list[Call], list[Timer]]:
-        """Drops what waits; the calls among it, and the timers to cancel."""
+        """Drops what waits. Returns the calls among it, and the timers to cancel."""
         with _lock:
             self.closed = True
             queue, self._queue = self._queue, deque()
@@ -121,5 +121,5 @@ class Mailbox:
         return [entry for entry in list(queue) if isinstance(entry, Call)], list(delayed)
 
 
-#: What a connection that ended without ever having had a mailbox has.
+#: The mailbox of connections that have ended.
 CLOSED = Mailbox(0, closed=True)

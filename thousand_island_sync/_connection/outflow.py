@@ -1,21 +1,22 @@
-"""What sends for all connections whose bytes wait, as their peers make room.
+"""Sends the waiting bytes of all connections, as their peers make room.
 
-The facts. Bytes wait for a connection that may be parked, in a callback that lasts, or past its
-last one; they must go out all the same, and no thread may wait for that.
+The facts. A connection whose bytes wait may be parked, in a long callback, or after its last
+callback. The bytes must be sent all the same, and no thread may wait for that.
 
-Our decision: one task of the scheduler for all of them, with a poller of its own that tells which
-have room (`_scheduler.write_poller`). It sends what goes without waiting, and gets the connection
-run again when that changes what may be delivered to it. It looks a few times a second, while
-anything waits, for peers that take nothing. It is made when the first bytes wait.
+Our decision: one task of the scheduler does it for all of them, with a poller of its own that
+reports which have room (`_scheduler.write_poller`). The task sends without waiting, and has the
+connection run again when that changes what may be delivered to it. While bytes wait, it checks a
+few times a second for peers that take nothing. It is made when the first bytes wait.
 
-Where the system has no room for that poller, for a descriptor in it, or for it in the scheduler's,
-it looks by itself every few milliseconds: who waits must not fare worse for it.
+If the system has no room for that poller, for a descriptor in it, or for it in the scheduler's
+poller, the task tries to send every few milliseconds instead.
 
-It never waits for the turn to send: whoever has it sends what waits himself, or tells when he gives
-it back. (The quick way of a send tells nobody, and is over in a moment: it is tried again.)
+It never waits for the turn to send: the thread that has the turn sends what waits, or calls `watch`
+when it gives the turn back. (The quick way of a send does not, but is over in a moment: then the
+task tries again.)
 
-Nothing of the user's is called for it. So where no thread of the pool is free to run the task, or
-none can be started, the listener's thread does the same as it stands in (`_scheduler.stand_in`).
+The task runs no user code. So if no thread of the pool is free to run it, or none can be started,
+the listener's thread does its work while it stands in (`_scheduler.stand_in`).
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from .._scheduler.write_poller import LookedAt, WritePoller, new_write_poller
 from .._stream.send_buffer import SendBuffer
 from .._stream.unsent_total import UnsentTotal
 
-#: Seconds until who had no turn tries again, and how often.
+#: Seconds until the task tries again for a turn that was not free, and how often.
 _RETRY_S = 0.002
 _TRIES = 10
-#: The same where nobody tells that there is room.
+#: Seconds between two tries if no event reports room.
 _LOOK_S = 0.01
-#: Rounds of whoever stands in, before it looks at the rest of what it does.
+#: Rounds of the listener's thread in a row, before its other work.
 _ROUNDS = 16
 
 
 class _Scheduler(Protocol):
-    """What it needs of the scheduler."""
+    """What the outflow needs of the scheduler."""
 
     def add_uncounted(self, task: Task) -> None: ...
     def make_ready(self, task: Task) -> None: ...
@@ -52,7 +53,7 @@ class Outflow:
     """Drives the send buffers of a run; `UnsentTotal.driver`. Thread: any.
 
     Args:
-        total: their books.
+        total: the books of all send buffers.
         scheduler: runs the task.
         clock: gives seconds.
     """
@@ -82,13 +83,13 @@ class Outflow:
         self._over = False
         self._poller: WritePoller | None = None
         self._task: _OutflowTask | None = None
-        self._unadded = False  # the scheduler had no thread for it, and could start none
-        self._refused = False  # the scheduler's poller has no room for ours
+        self._unadded = False  # the scheduler could not take the task, for want of a thread
+        self._refused = False  # the scheduler's poller has no room for this one
         self._next_look = 0.0
         self._watched: dict[int, SendBuffer] = {}
-        self._tries: dict[int, int] = {}  # of those whose turn another thread has
-        self._unpolled: set[int] = set()  # for whom the poller has no room
-        self._readers: set[int] = set()  # whose sends wait for bytes, which others may read
+        self._tries: dict[int, int] = {}  # for each whose turn another thread had
+        self._unpolled: set[int] = set()  # those for which the poller has no room
+        self._readers: set[int] = set()  # TLS must read first; the owner may read that
 
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
         with self._lock:
@@ -106,7 +107,7 @@ class Outflow:
             self._scheduler.make_ready(task)
 
     def _put_in(self, poller: WritePoller, fd: int, read: bool) -> bool:
-        """With the lock. Whether there is no room for it any more: from now on it is looked at."""
+        """With the lock. Whether the poller has newly no room for it, so that the task must try."""
         if read:
             self._readers.add(fd)
         else:
@@ -138,14 +139,14 @@ class Outflow:
         try:
             self._scheduler.add_uncounted(task)
         except RuntimeError:
-            # No thread can be started, and none is there; or the server has stopped.
+            # There is no thread and none can be started; or the server has stopped.
             with self._lock:
                 self._unadded = self._task is task
 
     def unwatch(self, buffer: SendBuffer, fd: int) -> None:
         with self._lock:
             if self._watched.get(fd) is not buffer:
-                return  # the number is another's by now
+                return  # the number is another connection's by now
             del self._watched[fd]
             self._unpolled.discard(fd)
             self._readers.discard(fd)
@@ -154,7 +155,7 @@ class Outflow:
                 self._poller.forget(fd)
 
     def watches(self, buffer: SendBuffer) -> bool:
-        """For servers that check themselves. Where it is over, nothing is to go out."""
+        """For debug mode. After `close` nothing is sent, so the answer is `True`."""
         with self._lock:
             return self._over or any(one is buffer for one in self._watched.values())
 
@@ -168,7 +169,7 @@ class Outflow:
         return AGAIN if more else PARK
 
     def stand_in(self) -> None:
-        """The same, where no thread is free to run the task. Thread: the listener's."""
+        """The same, if no thread is free to run the task. Thread: the listener's."""
         with self._lock:
             task = self._task
             if task is None or not self._watched:
@@ -191,8 +192,8 @@ class Outflow:
                 return None
             refused = self._refused and task.fd >= 0
             ready = [] if refused else self._poller.ready()
-            # Amid a TLS handshake a send waits for the peer's answer. If the connection's owner has
-            # read that, there is nothing to tell of any more.
+            # In a TLS handshake a send waits for the peer's answer. If the connection's owner has
+            # read that, no event will come.
             tried = {*self._tries, *self._unpolled, *self._readers}.difference(ready)
         if refused:
             self.begin_anew()
@@ -205,7 +206,7 @@ class Outflow:
                 self._drive(fd)
         if looks:
             self._next_look = min(self._total.look_at_next(), time_now + self._total.tick())
-        # Of edges there may be more; where there are none, it has room for as long as nobody sends.
+        # With edges there may be more. Without them a descriptor stays ready until a send.
         return any(went) or bool(ready and task.fd >= 0)
 
     def _drive(self, fd: int) -> bool:
@@ -222,7 +223,7 @@ class Outflow:
         return done is not None
 
     def _when(self, fd: int) -> float:
-        """When to look again, though nothing has come; with the lock."""
+        """When to run again without an event; with the lock."""
         if not self._watched:
             return FOREVER
         if any(tries < _TRIES for tries in self._tries.values()):
@@ -230,11 +231,11 @@ class Outflow:
         return self._clock() + _LOOK_S if fd < 0 or self._unpolled else self._next_look
 
     def refuse(self) -> None:
-        """The scheduler's poller has no room for ours. Thread: any, with the scheduler's lock."""
+        """The scheduler's poller has no room for it. Thread: any, with the scheduler's lock."""
         self._refused = True
 
     def begin_anew(self) -> None:
-        """A step broke off: another task takes over."""
+        """A step was interrupted: a new task takes over."""
         with self._lock:
             before, task = self._poller, self._task
             if before is None or self._over:
@@ -254,7 +255,7 @@ class Outflow:
         self._add_task()
 
     def close(self) -> None:
-        """Nothing goes out any more. Idempotent."""
+        """Nothing is sent any more. It may be called twice."""
         with self._lock:
             self._over = True
             poller, self._poller = self._poller, None

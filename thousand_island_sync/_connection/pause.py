@@ -1,12 +1,12 @@
-"""A pause: nothing is read from a connection until somebody resumes it.
+"""A pause: nothing is read from a connection until `Connection.resume()`.
 
 A callback has returned `Continue(paused=True)`. The connection is PAUSED between callbacks, and
-costs no thread. Its descriptor stays in the poller, which tells of a reset; what else it tells of
-leads to a step that finds nothing to do. What has come lies in the kernel, with TLS, or here, and
-is looked for when the pause ends, as no event will tell of it a second time.
+uses no thread. Its descriptor stays in the poller, which reports a reset; other events lead to a
+step that finds nothing to do. Bytes that have come stay in the kernel, in TLS, or in the read
+buffer. When the pause ends the connection looks for them, as no second event will come.
 
-A poller that reports what lies there for as long as it does is not asked meanwhile, and tells of
-no reset; there the connection looks every second.
+A level-triggered poller would report the same bytes for ever. So it does not watch the descriptor
+meanwhile, and reports no reset; instead the connection checks for one every second.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .callbacks import Callbacks
 from .served import Served
 from .states import PARKED, PAUSED, State
 
-#: Seconds between two looks for a reset, where the poller tells of none.
+#: Seconds between two checks for a reset, if the poller reports none.
 LOOK_S = 1.0
 #: A kernel's buffer holds 6 MiB, as a rule.
 _MOST_RECEIVES = 128
 
 
 class Reads(Protocol):
-    """What a pause tells the machine that it holds up."""
+    """What a pause needs of its machine."""
 
     pause: Pause | None
     state: State
@@ -42,7 +42,7 @@ class Reads(Protocol):
 
 
 class Pause:
-    """A connection's, until it is resumed. Thread: its owner's.
+    """The pause of a connection, until it is resumed. Thread: its owner's.
 
     Args:
         whose: the connection's.
@@ -56,15 +56,15 @@ class Pause:
         self._machine = machine
 
     def begin(self) -> int:
-        """After a callback, the one that asked for it or one that a message led to."""
+        """After a callback: the one that asked for the pause, or one of a message in the pause."""
         whose, machine = self._whose, self._machine
         machine.callbacks.stand_still()
         whose.reads = False
         machine.state = PAUSED
-        return AGAIN  # there may be messages, and it may be resumed already
+        return AGAIN  # messages may wait, or a resume may have come
 
     def step(self, mail_waits: bool) -> int:
-        """In the place of a read."""
+        """A step in the pause, in the place of a read."""
         whose, machine = self._whose, self._machine
         if whose.client.was_reset(machine.stream.writer.outgoing is SHUT):
             return self._reset()
@@ -74,7 +74,7 @@ class Pause:
         return AGAIN if mail_waits else PARK
 
     def _reset(self) -> int:
-        """What lies there is dropped, so that it is known how the stream has ended."""
+        """Drops the bytes that have come, up to the error that ended the stream."""
         recv = self._machine.stream.channel.recv
         error = OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         try:
@@ -96,8 +96,8 @@ class Pause:
 
 
 def take_resume(whose: Served, machine: Reads) -> None:
-    """Between callbacks, in each step before a message and before a read. A resume ends the pause
-    that there is; where there is none it does nothing, nor later: the next callback may pause."""
+    """Called between callbacks, in each step before a message and before a read. A resume ends the
+    present pause. Without one it is dropped, and does not end a pause that begins later."""
     inbox = whose.known_inbox
     if inbox is not None and inbox.framed:
         inbox.framed = False

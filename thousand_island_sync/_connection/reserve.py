@@ -1,41 +1,47 @@
-"""Threads that are kept for those who read.
+"""Threads that are kept for connections whose peers read.
 
-The facts. A send that finds no room in the buffers holds its thread, and its connection cannot be
-ended before its peer has taken nothing for a second. So a crowd of peers that do not read holds the
-whole pool for a second, then the next part of the crowd does, and so on; those who read are among
-the thousands that are ready meanwhile.
+The facts. A send that finds no room in the buffers holds its thread, and its connection may be
+ended only when its peer has taken nothing for a second. So a crowd of peers that do not read holds
+the whole pool for a second, then the next part of the crowd does, and so on. The connections of
+peers that read wait in the ready queue meanwhile, among thousands.
 
 What others do. Thread pools have nothing; nginx and event loops hold no thread in a send.
 
-Our decision. Once half of the pool waits in sends, threads go to connections by what their peers
-have taken, as the kernel tells. Whose peer has taken all that was sent to it gets one, always, and
-is not asked about again until it fills the kernel's buffer: those who read pay for no crowd. To
-whom nothing was sent yet, nobody knows: they get seven eighths of the pool, with those who wait,
-the latest first, as the others have waited too long for their clients already. Whose peer leaves
-bytes in the kernel's buffer gets one of the half. Until then what comes for it stays in the kernel
-(`deaf`), as it does while bytes wait here.
+Our decision. Once half of the pool waits in sends, a connection gets a thread by what its peer has
+taken, as the kernel tells (`Peer`):
 
-Those who wait in sends may take a little all the time, and be there for an hour. So for each second
-that somebody is held back there is one thread more for new ones, of those that are kept, but for
-the last, and four more for the others, up to seven eighths; till the crowd is over. They come one
-after the other: each of them ends somebody who takes nothing (`UnsentTotal`), whose thread would
-be the next one's at once, and a crowd would be ended in a second, with nobody served meanwhile.
+- READS. The peer has taken all that was sent to it. Its connection always gets a thread, and is not
+  asked about again until it fills the kernel's buffer: peers that read do not pay for a crowd.
+- NEW. Nothing was sent to the peer yet, so nothing is known. Such connections, with those that wait
+  in sends, may use seven eighths of the pool. The latest comes first: the clients of the others
+  have waited too long already.
+- SLOW. The peer leaves bytes in the kernel's buffer. Such connections may use half of the pool.
 
-Every other of the new ones is the one that was held back for longest: else it would never come, as
-long as others do. Once no more than a quarter of the pool waits in sends, a callback that has done
-something else for a second counts no more: it is no matter of slow readers.
+A connection that gets no thread is *held back*: what comes for it stays in the kernel (`deaf`), as
+it does while bytes wait in its send buffer.
 
-Whoever is held back is not run to see whether that still holds: two thousand of them would stand
-in the queue each second, before those who have sent something. A timer looks for all of them, five
-times a second, some at a time, and calls whom it concerns: who may come in, whose peer has taken
-everything, who was chosen and never came. And of those who are chosen no more than eight are ready
-at once; each that comes has the next one called. So few of the crowd stand before whoever has
-something to say, however many threads come free at once, and only for the first time it says
-something. Should the timer be lost, whoever does anything here starts another one; and each of
-them looks himself after ten seconds, not all at once.
+Peers in the crowd may each take a little all the time, and hold their threads for an hour. So for
+each second in which a connection is held back, NEW ones get one more thread of those that are kept,
+except for the last, and SLOW ones get four more, up to seven eighths; until the crowd is over. SLOW
+ones come one after the other: each of them ends a connection whose peer takes nothing
+(`UnsentTotal`), whose thread the next one would get at once. Without a pause between them the whole
+crowd would be ended in a second, and no peer be served meanwhile.
 
-Nobody pays for it before: the hot path is left by `alert`, which all of them get when it begins.
-A pool of less than sixteen threads has none to keep.
+Every second NEW one is the one that was held back for longest: else it would get no turn while
+others come. Once no more than a quarter of the pool waits in sends, a callback that has done
+something else for a second is not counted any more: it has nothing to do with slow readers.
+
+A connection that is held back is not run to check whether that still holds: two thousand of them
+would be in the ready queue each second, before connections with a request. Instead a timer checks
+them, some at a time, all within a fifth of a second. It makes those ready that may have a thread,
+those whose peer has taken everything, and those that were chosen and never came. At most eight
+chosen ones are ready at once; each that comes has the next one made ready. So few of the crowd are
+ever before a connection with a request in the queue, however many threads become free at once.
+Should the timer be lost, the next call of any method starts another one; and each connection that
+is held back is run after ten seconds at the least, spread over ten more.
+
+Until half of the pool waits, this costs nothing: the hot path is left by `alert`, which all
+connections get when it begins. A pool of fewer than sixteen threads keeps none.
 """
 
 from __future__ import annotations
@@ -54,31 +60,31 @@ from .._scheduler.task import Task
 from .._scheduler.timers import Timer
 from .._stream.duplex import Duplex
 
-#: Seconds in which all peers who are held back are asked about; how many in a row, as nobody is
-#: served meanwhile; and at the least between two rows, however many there are.
+#: Seconds in which the kernel is asked about all peers that are held back; how many in a row, as
+#: the thread serves no connection meanwhile; and the least time between two rows.
 _LOOK_S = 0.2
 _LOOKED_AT = 64
 _LEAST_S = 0.02
-#: Of those who are chosen, in the queue at once.
+#: Chosen connections that are in the ready queue at once.
 _CALLED_AT_ONCE = 8
-#: Seconds after which a look that was not made is none that comes late.
+#: Seconds after which a look that was not made is taken for lost.
 _LOST_S = 1.0
-#: Seconds after which whoever is held back looks himself; up to twice as many, by his number.
+#: Seconds after which a connection that is held back is run; up to twice as many, by its number.
 _LOOKS_HIMSELF_S = 10.0
 #: Seconds for which a callback counts that does not wait in a send.
 _COUNTS_S = 1.0
-#: Seconds for which somebody is held back until there is one thread more for them: in that time
-#: whoever takes nothing can be ended.
+#: Seconds with a connection held back until there is one thread more for such: in that time a
+#: connection whose peer takes nothing can be ended.
 _MORE_S = 1.0
-#: Seconds from one of the others who comes though half of the pool waits, to the next: each has to
-#: end somebody, who gives a thread back.
+#: Seconds from one SLOW connection that gets a thread though half of the pool waits, to the next:
+#: each has to end another connection, which frees a thread.
 _OVER_S = 0.25
-#: Of the pool: one kept thread is for new ones in the end, another never.
+#: The least half of a pool: so one kept thread may go to NEW connections, and one never does.
 _LEAST_HALF = 8
 
 
 class HeldBack(Protocol):
-    """What it needs of a connection's task."""
+    """What the reserve needs of a connection's task."""
 
     alert: bool
     hung_up: bool
@@ -89,7 +95,7 @@ class HeldBack(Protocol):
 
 
 class Peer(Enum):
-    """What is known of one."""
+    """What is known of a peer."""
 
     READS = "it has taken all that was sent to it"
     NEW = "nothing was sent to it"
@@ -106,8 +112,8 @@ class Level(FastEnum):
 
 AT_REST, COUNTING, ARMED = Level.AT_REST, Level.COUNTING, Level.ARMED
 
-#: What is found, with the lock: level before -> level after. Where nothing is said, it stays.
-#: A callback holds a thread; none does.
+#: What is found, with the lock: level before -> level after. A level that is missing stays.
+#: A callback holds a thread; no callback does.
 ON_SOMEBODY: dict[Level, Level] = {AT_REST: COUNTING}
 ON_NOBODY: dict[Level, Level] = {COUNTING: AT_REST}
 #: Half of the pool waits in sends; no more than a quarter does, and nobody is held back.
@@ -116,7 +122,7 @@ ON_CROWD_OVER: dict[Level, Level] = {ARMED: COUNTING}
 
 
 def looks_himself(number: int) -> float:
-    """Seconds after which the one with this number does."""
+    """Seconds after which the connection with this number is run, if it is held back."""
     return _LOOKS_HIMSELF_S * (1 + number % 64 / 64)
 
 
@@ -125,9 +131,9 @@ def _start_nothing(timer: Timer) -> None:
 
 
 def peer_of(stream: Duplex) -> Peer:
-    """Where the system does not tell, whoever never filled the kernel's buffer reads."""
+    """If the system does not tell: a peer reads if its kernel buffer here was never full."""
     if not stream.writer.counts()[1]:
-        return Peer.NEW  # of a handshake something may lie there
+        return Peer.NEW  # the kernel's buffer may have bytes, but only of a handshake
     held = queued(stream.sock)
     if held or (held is None and stream.writer.buffer is not None):
         return Peer.SLOW
@@ -135,7 +141,7 @@ def peer_of(stream: Duplex) -> Peer:
 
 
 class Reserve:
-    """Of one run. Thread: any, unless it says so.
+    """The reserve of one run. Thread: any, unless it says so.
 
     Args:
         most_senders: half of the pool.
@@ -143,8 +149,8 @@ class Reserve:
 
     Attributes:
         level: what there is to do; steps of connections go by it, without the lock.
-        everybody: gives all tasks there are.
-        start: calls the target of a timer in time.
+        everybody: gives all tasks.
+        start: starts a timer.
     """
 
     __slots__ = (
@@ -172,12 +178,12 @@ class Reserve:
         self._clock = clock
         self._lock = lock("reserve")
         self._limits = {Peer.SLOW: most_senders, Peer.NEW: most_senders * 7 // 4}
-        # Whose callbacks hold threads, and until when that counts: in a send, always.
+        # Tasks whose callbacks hold threads, and until when each counts: in a send, always.
         self._inside: dict[Any, float] = {}
-        self._called: set[Any] = set()  # of those: who has not come yet
+        self._called: set[Any] = set()  # of those: chosen, made ready, and not run yet
         self._held: dict[Peer, dict[HeldBack, socket]] = {Peer.SLOW: {}, Peer.NEW: {}}
         self._more, self._most_more = 0, most_senders // 4 - 1
-        self._missed: list[Any] = []  # who was called and did not come
+        self._missed: list[Any] = []  # chosen, made ready, and not run in time
         self._to_look_at: list[tuple[HeldBack, socket]] = []
         self._looks, self._next_look = 0, -FOREVER
         self._next_more = self._next_over = 0.0
@@ -188,7 +194,7 @@ class Reserve:
 
     def begins_to_wait(self, task: Any) -> None:
         """Its callback waits for room. Thread: the task's."""
-        task.alert = True  # its next step tells that this is over
+        task.alert = True  # so that its next step reports that this is over
         with self._lock:
             self._inside[task] = FOREVER
             half = self._limits[Peer.SLOW]
@@ -200,7 +206,7 @@ class Reserve:
         self._look_again(*chosen)
 
     def _change_level(self, moves: dict[Level, Level]) -> bool:
-        """With the lock. Whether that changed it."""
+        """With the lock. Whether that changed the level."""
         before, self.level = self.level, moves.get(self.level, self.level)
         return self.level is not before
 
@@ -208,9 +214,9 @@ class Reserve:
         """Whether nothing may be delivered to it now. Thread: its owner's, between callbacks.
 
         Args:
-            task: it.
+            task: the connection's.
             stream: the same.
-            parks: nothing is about to be.
+            parks: it is about to park, so nothing would be delivered.
         """
         if parks:
             return self._is_held(task) if self.level is ARMED else self.leaves(task)
@@ -246,19 +252,19 @@ class Reserve:
         return self.leaves(task)
 
     def leaves(self, task: Any) -> bool:
-        """No callback of it holds a thread; or it has ended. Whether it is held back: it is not."""
+        """No callback of it holds a thread any more, or it has ended. Always returns `False`."""
         with self._lock:
             if not self._leaves(task):
-                return False  # it is one of those that read, of whom there are many
+                return False  # its peer reads, as most do
             chosen = self._choose()
         self._look_again(*chosen)
         return False
 
     def _leaves(self, task: Any, stays_in: object = None) -> bool:
-        """With the lock: as `leaves`, but that it keeps its place in one row. Whether it was known
+        """With the lock: as `leaves`, but it stays in the row `stays_in`. Whether it was known
         anywhere."""
         known = self._inside.pop(task, None) is not None
-        self._called.discard(task)  # of those inside
+        self._called.discard(task)  # a subset of `_inside`
         for held in self._held.values():
             if task in held:
                 known = True
@@ -267,14 +273,15 @@ class Reserve:
         return known
 
     def _most(self, peer: Peer) -> int:
-        """With the lock: how many may be inside, for one of those to come in."""
+        """With the lock: one of those may come in while fewer than so many are inside."""
         most = self._limits[Peer.NEW]
         if peer is Peer.NEW:
             return most + self._more
         return min(most, self._limits[Peer.SLOW] + 4 * self._more)
 
     def _may_come(self, count: int) -> bool:
-        """With the lock: whether one of the slow may, beside so many; the next one later, then."""
+        """With the lock: whether a SLOW one may come in, with so many inside. After one beyond
+        half of the pool, the next has to wait for `_OVER_S`."""
         if count >= self._limits[Peer.SLOW]:
             time_now = self._clock()
             if time_now < self._next_over:
@@ -283,7 +290,12 @@ class Reserve:
         return True
 
     def _choose(self) -> tuple[list[HeldBack], Timer | None]:
-        """With the lock: for whom there is room by now; and the next look, if it has no timer."""
+        """With the lock: the connections for which there is room now; and the timer of the next
+        look, if there is none yet.
+
+        A chosen connection counts as inside at once, before it is run: else another would take
+        its place.
+        """
         chosen: list[HeldBack] = []
         new, slow, time_now = self._held[Peer.NEW], self._held[Peer.SLOW], self._clock()
         if self.level is ARMED:
@@ -305,7 +317,6 @@ class Reserve:
                 break
             chosen.append(first := next(iter(slow)))
             del slow[first]
-        # Or another one takes its place.
         self._inside.update(dict.fromkeys(chosen, time_now + _COUNTS_S))
         self._called.update(chosen)
         few = not (new or slow) and count <= self._limits[Peer.SLOW] // 2
@@ -321,14 +332,14 @@ class Reserve:
         return chosen, timer
 
     def _look_again(self, chosen: list[HeldBack], timer: Timer | None) -> None:
-        """They are run, and judged anew. Without the lock."""
+        """They are run, and call `holds` again. Without the lock."""
         if timer is not None:
             self.start(timer)
         for one in chosen:
             one.look_again()
 
     def _look(self, number: int) -> None:
-        """The timer's; one that was taken for lost does nothing. Thread: one of the pool."""
+        """The timer is due; one that was taken for lost does nothing. Thread: one of the pool."""
         with self._lock:
             if number != self._looks:
                 return
@@ -347,8 +358,8 @@ class Reserve:
                 one.look_again()
 
     def _count_no_more(self, time_now: float) -> None:
-        """With the lock: who was chosen and never came, and once the crowd is over who does
-        something else."""
+        """With the lock: removes those that were chosen and never came, and once the crowd is over
+        those whose callbacks do something else than send."""
         senders = sum(until == FOREVER for until in self._inside.values())
         over = senders <= self._limits[Peer.SLOW] // 2
         for one in [one for one, until in self._inside.items() if until <= time_now]:

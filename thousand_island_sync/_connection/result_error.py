@@ -1,4 +1,4 @@
-"""What to say of a value that no callback may return."""
+"""The error for a value that no callback may return."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _advice(result: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of the user's, cut short."""
+    """A user's value as text, cut short."""
     try:
         text = repr(value)
-    except Exception:  # the user's own
+    except Exception:  # its `__repr__` is user code
         text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."

@@ -1,4 +1,4 @@
-"""A connection, as the objects see it that it is made of."""
+"""A connection, as its parts see it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from .states import Cause
 
 
 class Served(Owner, Protocol):
-    """The task of the scheduler's that a connection is, and what its parts ask of each other by way
-    of it."""
+    """A connection as a task of the scheduler, through which its parts call each other."""
 
     fd: int
     classified: Classified
@@ -36,29 +35,29 @@ class Served(Owner, Protocol):
     def inbox(self) -> Inbox: ...
     @property
     def known_inbox(self) -> Inbox | None:
-        """`None`: nobody has asked for it."""
+        """`None`: it was never used."""
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wants it to end."""
+        """Whether `Connection.close()` was called."""
 
     def close_inbox(self) -> None:
-        """Nobody may leave anything any more; once it has ended, nothing leads from there to it."""
+        """The inbox takes nothing more; see `ConnectionTask.close_inbox`."""
 
     def receive(self) -> int:
-        """The step goes on with what has come."""
+        """The rest of a step: it receives what has come."""
 
     def received(self, data: Any, kept: bool = False, /) -> int:
-        """The step goes on with this: see `delivery.run`."""
+        """The rest of a step that has received `data`: see `delivery.run`."""
 
     def why_to_end(self) -> Cause | None:
-        """What somebody wants, if an end."""
+        """The cause, if the connection was asked to end."""
 
     def came_back(self, name: str, error: BaseException | None = None) -> None:
-        """A callback has returned or raised, perhaps in a forked child, where it ends."""
+        """A callback has returned or raised. In a forked child the connection ends there."""
 
 
 def tell_arrival(whose: Served, data: Any) -> None:
-    """Bytes go to `handle_data` that no event has told of."""
+    """Sends the event for bytes that go to `handle_data`."""
     about = events.About(whose.client)
     events.emit(events.handler_async_recv, whose.env.server, {"data": data}, about)

@@ -2,7 +2,7 @@
 
 Rule 1: a connection is in exactly one `State`; it moves only along `TRANSITIONS`.
 Rule 2: what ends it is one `Cause`; `LAST_CALLBACK` and `REASON` say what the
-handler and the telemetry get to see of it.
+handler and the events get for it.
 
     NEW ---------> HANDSHAKING ------> RUNNING <-----> PARKED, PAUSED
      |                  |   ^             |               |
@@ -12,14 +12,14 @@ handler and the telemetry get to see of it.
      v                  v
     CLOSED <------------+
 
-NEW: accepted, its handler not made yet. HANDSHAKING: a handler exists, bytes do
-not flow yet; it may be parked meanwhile. RUNNING: one thread is in a callback of it.
-PARKED: between callbacks; no thread is in it, and the poller or a timer will bring it
-back, or one looks what there is for the next callback. PAUSED: the same, but nothing is read;
-once resumed it is PARKED. CLOSING: its last callback runs. CLOSED: the descriptor is gone.
+NEW: accepted, its handler not made yet. HANDSHAKING: a handler exists, bytes are
+not exchanged yet; it may be parked meanwhile. RUNNING: one thread is in a callback of it.
+PARKED: between callbacks; no thread runs it until an event or a timer, or its owner checks what
+there is for the next callback. PAUSED: the same, but nothing is read; once resumed it is
+PARKED. CLOSING: its last callback runs. CLOSED: the descriptor is closed.
 
-While it is RUNNING its owner uses the descriptor by way of the `Socket` alone: who takes
-it away from another thread goes by that.
+While it is RUNNING its owner uses the descriptor only through the `Socket`: a thread that
+takes the descriptor away relies on that.
 
 Rule 3: what a server asks of all its connections is one `Stage`, which only goes forward.
 """
@@ -59,14 +59,13 @@ class Stage(FastEnum):
     STOPPING = "to end when they can"
 
 
-# A member by its class is a call of Python's each time, on Python 3.11; a connection comes by
-# a dozen of them.
+# On Python 3.11 `Class.MEMBER` costs a call each time, and a connection needs a dozen of them.
 NEW, HANDSHAKING, RUNNING = State.NEW, State.HANDSHAKING, State.RUNNING
 PARKED, PAUSED, CLOSING, CLOSED = State.PARKED, State.PAUSED, State.CLOSING, State.CLOSED
 SERVING, DRAINING, STOPPING = Stage.SERVING, Stage.DRAINING, Stage.STOPPING
 BY_PEER, BY_HANDLER, BY_SHUTDOWN = Cause.PEER, Cause.HANDLER, Cause.SHUTDOWN
 
-#: States in which the owner does not use the descriptor but by way of the socket.
+#: States in which the owner uses the descriptor only through the socket.
 APART = frozenset({RUNNING, CLOSING, CLOSED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
@@ -98,7 +97,7 @@ for _state in _ESTABLISHED:
     LAST_CALLBACK[_state, Cause.SHUTDOWN] = "handle_shutdown"
     LAST_CALLBACK[_state, Cause.ERROR] = "handle_error"
 
-#: What `handler.shutdown` tells; causes that are not here are `handler.error`.
+#: The reason in `handler.shutdown`; causes that are not here lead to `handler.error`.
 REASON: dict[Cause, str] = {
     Cause.PEER: "peer_closed",
     Cause.HANDLER: "local_closed",
@@ -107,6 +106,6 @@ REASON: dict[Cause, str] = {
     Cause.SHUTDOWN: "shutdown",
 }
 
-#: What is asked of all: stage before -> stage after. Where nothing is said, it stays.
+#: What is asked of all: stage before -> stage after. A stage that is missing stays.
 ON_DRAIN: dict[Stage, Stage] = {SERVING: DRAINING}
 ON_STOP: dict[Stage, Stage] = {SERVING: STOPPING, DRAINING: STOPPING}

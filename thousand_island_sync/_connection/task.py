@@ -1,8 +1,8 @@
-"""A connection, as everybody else sees it: the scheduler runs it, its `Socket` asks it, a stop
-and a handle reach it from other threads.
+"""A connection, as other objects see it: the scheduler runs it, its `Socket` calls it, a stop and
+a handle reach it from other threads.
 
-None of them acts on it in place: they leave word, raise `alert`, and have it run. How it is run,
-and how it ends, is its machine's matter.
+Other threads never act on it directly: they leave a request, set `alert`, and have it run. Its
+machine decides how it is run and how it ends.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _a_moment = threading.Event()
 
 @in_c
 class PythonConnection:
-    """What is run of a connection; `_native.Connection` is its equal in C. Beside `Task`, which has
-    fields, this has none."""
+    """How a connection is run; `_native.Connection` is its equal in C. It has no fields, as it is a
+    base beside `Task`, which has some."""
 
     __slots__ = ()
 
@@ -56,12 +56,12 @@ class PythonConnection:
         run = delivery.run
 
     def receive(self) -> int:
-        """In the middle of a step: it goes on with what has come."""
+        """The rest of a step: it receives what has come."""
         return PythonConnection.run(self)
 
     def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
-        """`run` with a wait in the kernel, again and again. Other threads do the same at
-        this moment, and each holds the GIL for as long as these lines take: so they are few.
+        """`run` with a wait in recv(2), in a loop. Other threads do the same at this moment, and
+        each holds the GIL for as long as these lines take: so they are few.
         """
         machine, clock = self.machine, self.client.env.clock
         wait_recv = machine.stream.channel.wait_recv
@@ -93,14 +93,14 @@ class ConnectionTask(PythonConnection, Task):
         transport: what the client was accepted on.
         sock: its descriptor.
         peer_address: as `accept` gave it.
-        acceptor_id: who accepted it.
+        acceptor_id: the acceptor that accepted it.
     """
 
     __slots__ = ("client", "deaf", "known_inbox")
 
-    #: A step goes on with what it has received, or others have.
+    #: A step goes on with bytes that it, or another call, has received.
     received: ClassVar[Any] = delivery.run
-    #: Others in a server that checks itself, and in a forked child.
+    #: Debug mode and forked children have other classes.
     machine_cls: ClassVar[type[Machine]] = Machine
     inbox_cls: ClassVar[type[Inbox]] = Inbox
 
@@ -132,7 +132,7 @@ class ConnectionTask(PythonConnection, Task):
         return unused and not self.alert and machine.state is PARKED and machine.short_proves
 
     def broke(self) -> None:
-        """A bug of ours: lets go of everything, without callbacks."""
+        """A bug of the library: releases everything, without callbacks."""
         self.close_inbox()
         machine = self.machine
         Closing(self, machine.stream, machine, self.env).break_off()
@@ -153,7 +153,7 @@ class ConnectionTask(PythonConnection, Task):
 
     @property
     def inbox(self) -> Inbox:
-        """Made when first asked for, by whichever thread."""
+        """Made when first used, by any thread."""
         inbox = self.known_inbox
         while inbox is None:
             made = self.inbox_cls(self, self.client)
@@ -162,10 +162,10 @@ class ConnectionTask(PythonConnection, Task):
                     self.known_inbox = made
                 inbox = self.known_inbox
                 ended = self.machine.state in (CLOSING, CLOSED)
-            # Whoever stops shows that first, too, then tells what inbox there is.
+            # A stop sets the stage first, then tells the inboxes that exist.
             if inbox is made and self.client.env.stage is STOPPING:
                 inbox.stop_begins()
-            # Whoever ends it shows that first, then closes what inbox there is.
+            # The owner sets the state first, then closes the inbox if there is one.
             if ended:
                 inbox.close_for_good()
             if self.machine.state is CLOSED:
@@ -179,13 +179,13 @@ class ConnectionTask(PythonConnection, Task):
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wants it to end."""
+        """Whether `Connection.close()` was called."""
         inbox = self.known_inbox
         return inbox is not None and inbox.asked
 
     def close_inbox(self) -> None:
-        """Nobody may leave anything any more; once it has ended, nothing leads from there to it.
-        Thread: the owner's."""
+        """The inbox takes nothing more; once the connection has ended, it does not refer to it any
+        more. Thread: the owner's."""
         with making:
             inbox = self.known_inbox
         if inbox is not None:
@@ -232,14 +232,14 @@ class ConnectionTask(PythonConnection, Task):
         return self.env.interrupt
 
     def take_out(self) -> None:
-        """Only the owner may: one that is parked must be told of events."""
+        """Only the owner may take it out: a parked connection needs its events."""
         if self.attached and waits.current_task() is self:
             self.env.pool.detach(self)
-            self.alert = True  # the next step forgets how this callback waited
+            self.alert = True  # so that the callback's end calls `forget_waiter`
 
     def let_step_end(self, timeout: float = FOREVER) -> None:
-        # In a callback the owner uses the descriptor by way of the socket alone, under its
-        # locks; CLOSING, it asks the socket first. In all other states it may receive.
+        # In a callback the owner uses the descriptor only through the socket, under its locks;
+        # when CLOSING, it checks the socket's state first. In all other states it may receive.
         if waits.current_task() is self:
             return
         waits.before_wait()
@@ -254,7 +254,7 @@ class ConnectionTask(PythonConnection, Task):
     def close_asked(self) -> None:
         stream: Duplex | None = self.machine.stream
         if stream is None:
-            return  # it has ended since
+            return  # it has ended meanwhile
         writer: Writer | None = stream.writer
         buffer = None if writer is None else writer.buffer  # it may end at this moment
         going_out = buffer is not None and buffer.waits
@@ -262,20 +262,20 @@ class ConnectionTask(PythonConnection, Task):
             buffer.waiting.ring()  # a send that sleeps sees the state
         if waits.current_task() is self:
             self.alert = True
-            if not going_out and not stream.is_inside():  # else it goes when the callback returns
+            if not going_out and not stream.is_inside():  # else when the callback returns
                 machine = self.machine
                 is_shown = machine.callbacks.named("handle_end") is not None
                 machine.closing().let_go(is_shown)
             return
         if going_out:
-            self.end_from_outside()  # what waits goes first
+            self.end_from_outside()  # what waits is sent first
             return
         if not stream.shut_both(close_notify=True):
             self.env.pool.soon(functools.partial(stream.shut_both, close_notify=True))
         self.look_again()
 
     def look_again(self) -> None:
-        """Somebody has left something."""
+        """A request was left: runs the connection."""
         self.alert = True
         self.env.pool.make_ready(self)
 
@@ -284,7 +284,7 @@ class ConnectionTask(PythonConnection, Task):
     # ---- what others ask --------------------------------------------------------
 
     def why_to_end(self) -> Cause | None:
-        """What somebody wants, if an end. Thread: the owner's."""
+        """The cause, if the connection was asked to end. Thread: the owner's."""
         state = self.machine.stream.state
         if state in CLOSED_HERE:
             return Cause.LOCAL
@@ -309,7 +309,7 @@ class ConnectionTask(PythonConnection, Task):
             self.env.pool.soon(functools.partial(self.end_from_outside, abort))
 
     def came_back(self, name: str, error: BaseException | None = None) -> None:
-        """A callback has returned or raised. In a forked child it ends there."""
+        """A callback has returned or raised. In a forked child the connection ends there."""
         stream: Duplex | None = self.machine.stream
         if stream is not None:
             stream.forget_waiter()

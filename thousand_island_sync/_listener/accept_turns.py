@@ -1,14 +1,14 @@
 """What acceptors wait for: their turn, clients, and the wake-up that ends them.
 
-Where the GIL lets one thread run at a time, acceptors of one listener take turns: one
-waits for clients and takes them, the others wait for its turn and cost nothing. Were all
-ten of them to wait for clients, each would wake for one of ten that come at once, and be
-in the way of the others and of the handlers: twice the CPU for a connection. Whoever is
-about to wait for something, or to call a receiver, gives its turn away first.
+With the GIL, which lets one thread run at a time, the acceptors of one listener take turns:
+one waits for clients and accepts them, the others wait for the turn and cost nothing. If all
+ten waited for clients, each would wake for one of ten that come at once, and delay the other
+acceptors and the handlers: twice the CPU for a connection. An acceptor that is about to wait
+for something else, or to call a receiver, gives its turn away first.
 
-Where threads do run at once, all wait for clients, and EPOLLEXCLUSIVE keeps them from
-waking for the same one. It would be wrong with turns: of several epoll instances only the
-one that was woken knows of the client, and it is not the one whose turn is next.
+Without the GIL all acceptors wait for clients, and EPOLLEXCLUSIVE keeps them from waking
+for the same one. That would be wrong with turns: of several epoll instances only the one
+that was woken knows of the client, and its acceptor may not be the one with the next turn.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .._scheduler.permits import default_permits
 
 
 class SharedWakeUp(WakeUp):
-    """Ends the acceptors of one listener; closed by whoever lets go of it last, as a stop
-    may leave an acceptor behind that is in a receiver."""
+    """Ends the acceptors of one listener. Its last holder closes it, as a stop may leave an
+    acceptor behind that is in a receiver."""
 
     def __init__(self) -> None:
         self._holding = locks.lock("wake_up.holders")
@@ -39,7 +39,7 @@ class SharedWakeUp(WakeUp):
             self._holders.add(who)
 
     def release(self, who: object | None = None) -> None:
-        """Lets go of it: `who`, or else whoever made it. Twice is no harm."""
+        """One holder fewer: `who`; `None`: its creator. It may be called twice."""
         with self._holding:
             self._holders.discard(self if who is None else who)
             last = not self._holders
@@ -63,12 +63,12 @@ class Turn:
             self._lock.release()
 
     def let_go(self) -> None:
-        """Whoever is about to end has it no more, wherever that began."""
+        """Releases it, if this thread has it: for a thread that an exception ends."""
         locks.release_all()
 
     @contextlib.contextmanager
     def given_away(self) -> Iterator[None]:
-        """Others may go on meanwhile. Thread: whose turn it is."""
+        """Another acceptor may have it meanwhile. Thread: the one with the turn."""
         self.__exit__()
         try:
             yield
@@ -77,10 +77,10 @@ class Turn:
 
 
 class ClientWait:
-    """Waits until a client or the wake-up is there.
+    """Waits until a client comes or the wake-up rings.
 
     Args:
-        exclusive: others wait at the same time, and need not wake for the same client.
+        exclusive: other acceptors wait at the same time, and only one shall wake for a client.
     """
 
     def __init__(self, listener: socket.socket, wake_up: WakeUp, *, exclusive: bool) -> None:
@@ -93,7 +93,7 @@ class ClientWait:
                     self._epoll = select.epoll()
                     descriptors.hold(self)
             except OSError:
-                return  # no descriptor is free at this moment, and the other way needs none
+                return  # no descriptor is free at this moment; poll(2) needs none
             how = select.EPOLLIN | (select.EPOLLEXCLUSIVE if exclusive else 0)
             try:
                 self._epoll.register(listener.fileno(), how)

@@ -25,10 +25,10 @@ from .connection_limit import Room
 from .shared_socket import SharedSocket, Use
 from .shortage import Shortage
 
-#: The longest pause of an acceptor that died of the same again and again, and how long one that
-#: was started again must live until it is taken for one that serves, in seconds.
+#: The longest pause of an acceptor that died again and again, and how long a restarted one must
+#: live until it counts as serving, in seconds.
 _LONGEST_S, _LIVES_S = 5.0, 1.0
-#: That many failures in a row, and every further one is followed by a pause.
+#: After so many failures in a row each further one is followed by a pause.
 _FAILURES_IN_A_ROW = 10
 #: Clients that are refused at the same time: as many as a backlog of the usual length holds.
 _REFUSED_AT_ONCE = 1_024
@@ -38,16 +38,16 @@ class Acceptor:
     """One acceptor; `run` is its thread's.
 
     Args:
-        number: its own.
-        shared: the listening socket, which it shares with others.
-        admission: for its clients.
+        number: its number.
+        shared: the listening socket, which it shares with other acceptors.
+        admission: admits its clients.
         shortage: that of the run.
         wake_up: ends it.
         name: prefix of the names of threads.
 
     Attributes:
-        use: whether it touches the listening socket, and shall end.
-        gone: it has ended, and the event of that is told.
+        use: whether it uses the listening socket, and whether it is to end.
+        gone: opened when it has ended, after its event.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class Acceptor:
         self._name = name
         self._failures = 0
         self._back_off = BackOff(_LONGEST_S)
-        self._serves_from = -FOREVER  # so long after it was started again; or it pauses
+        self._serves_from = -FOREVER  # when it counts as serving; FOREVER while it pauses
 
     def wake_ups(self) -> list[SharedWakeUp]:
-        """What its thread waits for, and so holds."""
+        """The wake-ups that its thread waits for, and so keeps open."""
         return [self.wake_up] if self._inline is None else [self.wake_up, self._inline.wake_up]
 
     def serves(self) -> bool:
-        """Whether it accepts, and does not just die again and again. Thread: any."""
+        """`False` while it dies again and again. Thread: any."""
         return now() >= self._serves_from
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
-        """Around what may call receivers: neither other acceptors nor who closes the listening
-        socket wait for those."""
+        """Around code that may call receivers: other acceptors need not wait for those, nor does
+        the thread that closes the listening socket."""
         with self._turn.given_away(), self.use.put_off():
             yield
 
@@ -106,17 +106,17 @@ class Acceptor:
             events.shut_down(self.number, began, self._all_accepted(), self.use.reason)
 
     def _all_accepted(self) -> int:
-        """What the pool took in its name, too."""
+        """Its clients, including those that the pool accepted in its name."""
         inline = 0 if self._inline is None else self._inline.count(self.number)
         return self._entrance.count() + inline
 
     def died(self, error: BaseException, alone: Callable[[], None]) -> None:
-        """What `run` raised. Returns when it shall be started again: at once, or after a while
-        where it died again and again.
+        """`run` raised. Returns when it is to be restarted: at once, or after a pause if it died
+        again and again.
 
         Args:
-            error: of what.
-            alone: called when it does not serve for a while.
+            error: what it raised.
+            alone: called before a pause, in which it does not serve.
 
         Thread: the acceptor's own.
         """
@@ -146,7 +146,7 @@ class Acceptor:
                     continue
                 asked = now_ns()
                 clients.wait()
-                # Who woke it may be somebody else's by now: the pool's, or another acceptor's.
+                # The client that woke it may have been accepted by the pool or another acceptor.
                 if use.over or self._pool_attends() or not self._may_accept():
                     continue
                 self._accept(asked)
@@ -159,7 +159,7 @@ class Acceptor:
         return self._inline is not None and self._inline.attended()
 
     def _wait_for_pool(self) -> None:
-        """Until the pool does not accept any more. With the turn: others rest too."""
+        """Waits until the pool does not accept any more. It keeps the turn: others wait, too."""
         assert self._inline is not None
         wake_up = self._inline.wake_up
         waits.wait_for(wake_up.fileno(), write=False, timeout=FOREVER, also=self.wake_up.fileno())
@@ -171,7 +171,7 @@ class Acceptor:
     # ---- accepting ----------------------------------------------------------------
 
     def _may_accept(self) -> bool:
-        """Reserves a place, waiting at the limit; `False`: look again."""
+        """Reserves a place, and waits for one at the limit; `False`: start over."""
         pause = self._shortage.left()
         if pause <= 0 and self._entrance.reserve():
             return True
@@ -193,7 +193,7 @@ class Acceptor:
         )
 
     def _turn_all_away(self) -> None:
-        """They have waited long enough."""
+        """Refuses all waiting clients: they have waited at the limit for long enough."""
         more = True
         while more and not self.use.over:
             backlog = Backlog(self._admission, self.number, self._name)
@@ -202,10 +202,10 @@ class Acceptor:
                 backlog.settle()
 
     def _accept(self, asked: int) -> None:
-        """A place is reserved, and somebody may have come.
+        """Accepts: a place is reserved, and a client may have come.
 
         Args:
-            asked: since when it waited, in nanoseconds.
+            asked: when it began to wait, in nanoseconds.
         """
         entrance, told = self._entrance, somebody_listens()
         end = entrance.take(1 if told else BATCH)
@@ -215,7 +215,7 @@ class Acceptor:
                 waited = now_ns() - asked
                 with self._telling():
                     entrance.introduce(waited)
-            else:  # what starts no thread waits for nobody, and keeps its turn
+            else:  # no receiver is called, so it keeps its turn
                 with self.use.put_off():
                     entrance.hand_over()
         if isinstance(end, OSError):
@@ -225,7 +225,7 @@ class Acceptor:
         if self.use.over:
             return
         shortage = is_shortage(error)
-        if shortage:  # whose turn is next must know
+        if shortage:  # before the turn is given away: the next acceptor must pause, too
             self._shortage.begins()
         with self._telling():
             self._admission.events.accept_error(error, self.number)

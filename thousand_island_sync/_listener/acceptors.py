@@ -14,22 +14,22 @@ from .admission import Admission
 from .shared_socket import SharedSocket
 from .shortage import Shortage
 
-#: Between two times that it is told that no acceptor serves, in seconds.
+#: The least time between two reports that no acceptor serves, in seconds.
 _TOLD_S = 60.0
 #: Seconds that closing waits for acceptors that are in a receiver.
 _RECEIVERS_S = 0.1
 
 
 class Acceptors:
-    """Starts them, ends them, and forgets them when they have gone.
+    """Starts acceptors, ends them, and forgets them when their threads have ended.
 
-    They are woken by a descriptor that they poll beside the listening socket, never by `shutdown`
-    on that one: it would end it for every process that shares it.
+    They are woken by a descriptor that they poll beside the listening socket. `shutdown` on the
+    listening socket would wake them, too, but end it for every process that shares it.
 
     Args:
         name: prefix of the threads' names.
-        blocked: whether a thread waits for the caller, and so must not be waited for.
-        nobody: told when no acceptor serves any more; all are tried again.
+        blocked: whether a thread waits for the caller, which so must not wait for that thread.
+        nobody: called when no acceptor serves; all are restarted later.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Acceptors:
         admission: Admission,
         shortage: Shortage,
     ) -> None:
-        """So many, shared out over the sockets. If it fails, `end` and `leave` take back what was
+        """Starts so many, spread over the sockets. If it fails, `end` and `leave` undo what was
         done.
 
         Raises:
@@ -104,11 +104,11 @@ class Acceptors:
     # ---- while they serve -----------------------------------------------------------
 
     def serve(self) -> bool:
-        """Whether one is there that does not just die again and again. Thread: any."""
+        """Whether at least one serves. Thread: any."""
         return any(acceptor.serves() for acceptor in list(self._members))
 
     def ensure(self) -> None:
-        """Those whose threads have died get others. Thread: any."""
+        """Restarts the threads that have died. Thread: any."""
         for thread in list(self._threads.values()):
             thread.ensure()
 
@@ -127,7 +127,7 @@ class Acceptors:
     # ---- ending ---------------------------------------------------------------------
 
     def end(self, reason: str) -> None:
-        """They shall end; `wait_for_release` is to follow."""
+        """Tells them to end; call `wait_for_release` next."""
         with self._lock:
             members = list(self._members)
         for acceptor in members:
@@ -136,8 +136,8 @@ class Acceptors:
             self._wake_up.wake()
 
     def wait_for_release(self, until: float) -> None:
-        """Until none touches the listening sockets any more, and, as long as that is a matter of
-        a moment, until they have ended.
+        """Waits until none uses the listening sockets any more; and a moment longer for them to
+        end, as all do that are not in a receiver.
 
         Args:
             until: how long to wait, on the monotonic clock.
@@ -155,7 +155,7 @@ class Acceptors:
                 acceptor.gone.wait(until - now())
 
     def leave(self) -> None:
-        """Others may be started. Those that were ended are waited for by `gone`."""
+        """Makes room for new ones. `gone` waits for those that were told to end."""
         with self._lock:
             gone, self._members = self._members, []
             self._leaving += [(one, self._threads.pop(one, None)) for one in gone]
@@ -165,7 +165,7 @@ class Acceptors:
             wake_up.release()
 
     def gone(self, until: float) -> bool:
-        """Whether all that left have ended, but for those that wait for the caller."""
+        """Whether all that left have ended, except those that wait for the caller."""
         everybody = True
         for _, thread in self._leaving:
             gone = thread is None or thread.wait(until, self._blocked)

@@ -1,9 +1,9 @@
-"""The way in: what a client goes through, whoever accepts it.
+"""Admission: the steps from a client to a connection, for an acceptor or the pool.
 
-An acceptor and inline accept each have an `Entrance`, and do the same: a place is reserved, the
-client is accepted, it becomes a connection, which is counted, and the pool is told. What was begun
-is kept in the entrance: whoever is interrupted, wherever, `rescue` goes on with it, and no client
-is lost, counted twice or left without an owner. (`Backlog` accepts first: it must refuse the rest.)
+An acceptor and inline accept each have an `Entrance`, and do the same: they reserve a place, accept
+the client, make a connection, count it, and give it to the pool. The entrance keeps what was begun:
+if its thread is interrupted at any point, `rescue` goes on, so that no client is lost, counted
+twice or left without an owner. (`Backlog` accepts before it reserves: it must refuse the rest.)
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .acceptor_events import AcceptorEvents, somebody_listens
 from .connection_limit import ConnectionLimit
 
 _LINUX = sys.platform.startswith("linux")
-#: Clients that are taken, without looking for anything else, before their connections run.
+#: Clients that are accepted in a row before their connections run.
 BATCH = 32
 
-#: As `_accepts_of` gives it: it notes the socket in the list as well.
+#: As `_accepts_of` returns it: also appends the socket to the list.
 Accepts = Callable[[list[socket.socket]], tuple[socket.socket, Any]]
 
 
 def _accepts_of(listener: socket.socket) -> Accepts:
-    """`listener.accept`, but that one asks for family and type, and makes an enumeration of
-    each, for every client: a tenth of what Python does for one."""
+    """A faster `listener.accept`: that one asks for family and type, and makes an enumeration
+    member of each, for every client: a tenth of what Python does for a client."""
     accept = getattr(listener, "_accept", None) if type(listener) is socket.socket else None
     if accept is None:
         return functools.partial(descriptors.accept, listener)
@@ -41,7 +41,7 @@ def _accepts_of(listener: socket.socket) -> Accepts:
 
 
 class Rest(Enum):
-    """Why no more clients were taken in, if it is no error."""
+    """Why no more clients were taken in, if there was no error."""
 
     NOBODY = "nobody waits any more"
     NO_PLACE = "there is no place, or somebody listens to what accepting tells"
@@ -49,7 +49,7 @@ class Rest(Enum):
 
 
 class Pool(Protocol):
-    """What runs connections, as far as they are let in."""
+    """What admission needs of the scheduler."""
 
     def add(self, *tasks: ConnectionTask) -> None: ...
     def has(self, task: ConnectionTask) -> bool: ...
@@ -63,15 +63,15 @@ class CurrentTransport(Protocol):
 
 
 class Admission:
-    """What all who accept clients for one run share. Thread: any.
+    """What all acceptors, and the pool, share for one run. Thread: any.
 
     Args:
         env: what its connections share.
         transport: has the transport for new connections.
-        connection_cls: makes them.
+        connection_cls: makes connections.
         limit: counts them.
         pool: runs them.
-        events: tells of them.
+        events: emits their events.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Admission:
         self.events = events
 
     def entrance(self, listener: socket.socket, acceptor_id: int = 0) -> Entrance:
-        """For one who accepts its clients."""
+        """A new entrance, for the clients of this listening socket."""
         return Entrance(self, self._pool, listener, acceptor_id)
 
     def make(self, sock: socket.socket, address: Any, acceptor_id: int) -> ConnectionTask:
         """An accepted client becomes a connection; it is not counted yet."""
         if not _LINUX or sock.gettimeout() is not None:  # socket.setdefaulttimeout
             sock.settimeout(None)
-        # Asked after the accept: who connects after a reload has its options.
+        # Read after the accept: a client that connects after a reload gets the new options.
         cls = self._connection_cls
         return cls(self._env, self._transport.current, sock, address, acceptor_id)
 
@@ -107,7 +107,7 @@ class Admission:
         return self._pool.has(connection)
 
     def interrupted(self) -> None:
-        """Who accepted was, in the middle of a hand-over perhaps."""
+        """The accepting thread was interrupted, perhaps in a hand-over."""
         self._pool.interrupted()
 
     def hand_over(self, connection: ConnectionTask) -> None:
@@ -118,7 +118,7 @@ class Admission:
             self.turn_away([connection], error)
 
     def turn_away(self, connections: list[ConnectionTask], error: BaseException) -> None:
-        """They are counted, and nobody can be found who runs them."""
+        """Refuses connections that are counted, as no thread can run them."""
         for connection in connections:
             self.limit.refused(connection)
             connection.broke()
@@ -134,8 +134,8 @@ class Admission:
         self.limit.refused(connection)
 
     def introduce(self, connection: ConnectionTask, waited_ns: int) -> None:
-        """Hands over one that is counted; the receivers of the event are told first. Thread: one
-        of ours: a stop that a receiver calls must not wait for this connection."""
+        """Hands over a connection that is counted; receivers get its event first. Thread: one of
+        the library's, so that a stop which a receiver calls does not wait for this connection."""
         worker = waits.current_worker()
         if isinstance(worker, waits.OwnThread):
             worker.task = connection
@@ -149,13 +149,13 @@ class Admission:
 
 
 class Entrance:
-    """The way in of one who accepts the clients of one listening socket. Thread: his.
+    """The way in for the clients that one thread accepts of one listening socket. Thread: that.
 
     Args:
         admission: that of the run.
         pool: runs the connections.
         listener: accepts without waiting.
-        acceptor_id: in whose name.
+        acceptor_id: the acceptor in whose name it accepts.
     """
 
     __slots__ = (
@@ -191,12 +191,12 @@ class Entrance:
         return bool(self._connections)
 
     def count(self) -> int:
-        """How many were taken in since this was asked last."""
+        """How many were taken in since the last call."""
         taken, self._taken = self._taken, 0
         return taken
 
     def in_the_name_of(self, acceptor_id: int) -> None:
-        """Whose clients the next are."""
+        """Sets the acceptor in whose name the next clients are accepted."""
         self._acceptor_id = acceptor_id
 
     def reserve(self) -> bool:
@@ -204,25 +204,26 @@ class Entrance:
         return self._places.reserve()
 
     def take(self, most: int = BATCH) -> Rest | OSError:
-        """Takes in those who wait, for `hand_over` or `introduce`: each hand-over is a switch of
-        threads, and each look at who waits is one more call. Calls nothing of the user's.
+        """Takes waiting clients in, for `hand_over` or `introduce`. It takes several, as each
+        hand-over is a thread switch, and each poll one more call. Runs no user code.
 
         Args:
-            most: how many of them.
+            most: how many clients.
 
         Returns:
-            Why no more were taken: what `accept` raised, if it is not that nobody waits.
+            Why no more were taken; the exception, if `accept` raised another than that no
+            client waits.
         """
         places, connections, admission = self._places, self._connections, self._admission
-        # Acceptors have reserved, and know who listens. The pool finds out with each look: it has
-        # other callbacks to run than to wait for a receiver.
+        # An acceptor has reserved a place, and knows whether there are receivers. The pool checks
+        # each time, as it must not wait for a receiver.
         if not places.count and somebody_listens():
             return Rest.NO_PLACE
         accept, make, number = self._accept, admission.make, self._acceptor_id
         end: Rest | OSError = Rest.MORE
         with descriptors.thread.no_fork:
             for count in range(len(connections), most):
-                # For all who may come, with one hold of the lock; what is left over is given back.
+                # Places for all that may come, with one hold of the lock; the rest is given back.
                 if places.count == count and not places.reserve(most - count):
                     end = Rest.NO_PLACE
                     break
@@ -232,7 +233,7 @@ class Entrance:
                     end = Rest.NOBODY
                     break
                 except OSError as error:
-                    # Its traceback leads to who gets it: a circle that holds all of them.
+                    # Its traceback refers to this frame: a cycle that would keep all of this alive.
                     end = error.with_traceback(None)
                     break
                 connections.append(make(sock, address, number))
@@ -244,8 +245,8 @@ class Entrance:
         return end
 
     def hand_over(self) -> None:
-        """What was taken in is run from now on. Receivers are called for the limit's edges, and
-        only of somebody who listens since then."""
+        """What was taken in is run from now on. Receivers are called for the edges of the limit
+        alone, and only if they were connected after `take`."""
         connections = self._connections
         if connections:
             try:
@@ -258,18 +259,18 @@ class Entrance:
             self._edges.tell()
 
     def introduce(self, waited_ns: int) -> None:
-        """As `hand_over`, of one by one: receivers are told first."""
+        """As `hand_over`, one by one, after the receivers of each accept."""
         for connection in self._connections:
             self._admission.introduce(connection, waited_ns)
         self._socks, self._connections = [], []
         self._tells = False
 
     def rescue(self) -> None:
-        """Whoever used it was interrupted: what is not handed over yet is now."""
+        """Its thread was interrupted: hands over what was not handed over."""
         admission, places = self._admission, self._places
         places.give_back()
-        # It may have come anywhere: before a socket was a connection, before that was counted, and
-        # after the pool had it, which may have ended it by now.
+        # The exception may have come anywhere: before a socket became a connection, before that
+        # was counted, or after the pool got it, which may have ended it by now.
         made = {one.fd: one for one in self._connections}
         for sock in self._socks:
             connection = made.get(sock.fileno())
@@ -283,10 +284,10 @@ class Entrance:
         self._edges.tell()
 
     def _make_again(self, sock: socket.socket) -> ConnectionTask | None:
-        """A connection of a client that has none that counts; `None`: it is closed."""
+        """A counted connection for a socket that has none; `None`: it was closed."""
         try:
             address = sock.getpeername()
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             address = None
         if address is None or not self._places.reserve():
             descriptors.close(sock)

@@ -1,8 +1,9 @@
 """Clients that are taken out of a backlog all at once: at the limit, and before a listener closes.
 
-Those for whom there is a place are connections like any others, and the rest are refused. Nobody
-learns of it before all have been taken: who is refused and comes back at once would be refused
-without having waited. Then it is told, and receivers may wait; none holds up those who come after.
+Clients with a place become connections like any others, and the rest are refused. No socket is
+closed, and no event emitted, before all are taken: else a client that is refused and comes back at
+once would be refused without having waited. Then the events follow; if a receiver waits, another
+thread goes on with the clients after it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _HELPERS = 16
 
 
 class Backlog:
-    """Whom `take` took: counted or refused, and nobody was told of any yet.
+    """The clients that `take` took: counted or refused, and no event was emitted yet.
 
     Args:
-        admission: theirs.
-        acceptor_id: in whose name.
-        name: prefix of the threads that help.
+        admission: admits them.
+        acceptor_id: the acceptor in whose name.
+        name: prefix of the names of helper threads.
     """
 
     def __init__(self, admission: Admission, acceptor_id: int, name: str) -> None:
@@ -42,7 +43,7 @@ class Backlog:
         return bool(self._admitted or self._refused)
 
     def take(self, listener: socket.socket, most: int) -> bool:
-        """Accepts those who wait, so many at most. Calls nothing of the user's.
+        """Accepts the waiting clients, so many at most. Runs no user code.
 
         Returns:
             Whether there may be more.
@@ -53,7 +54,7 @@ class Backlog:
             for _ in range(most):
                 with descriptors.thread.no_fork:
                     sock, address = descriptors.accept(listener)
-                # Asked for each: while this goes on there may be room again.
+                # One by one: places may become free meanwhile.
                 if not places.reserve():
                     refused.append((sock, address))
                     continue
@@ -62,8 +63,8 @@ class Backlog:
                 self._admitted.append((sock, connection))
             return True
         except OSError:
-            # As a rule nobody waits any more. Out of descriptors: there will be some
-            # again, and whose turn is next meets the error if not.
+            # As a rule no client waits any more. If the process is out of descriptors, the next
+            # acceptor gets the same error, and reports it.
             return False
         finally:
             places.give_back()
@@ -74,8 +75,8 @@ class Backlog:
                 self._refused.append(address)
 
     def settle(self) -> None:
-        """Those for whom there is room are introduced; of the others it is told. Thread: one of
-        ours, as receivers may take their time."""
+        """Hands the admitted over, and emits the events of the refused. Thread: one of the
+        library's, as receivers may take long."""
         own = waits.current_worker()
         waits.this_thread_is(_Introducer(self))
         try:
@@ -94,21 +95,21 @@ class Backlog:
             self._admission.events.refused(self._acceptor_id, self._refused.popleft())
 
     def go_on_elsewhere(self) -> None:
-        """A receiver is about to wait, perhaps for those who come after it."""
+        """A receiver is about to wait, perhaps for a client that comes after: a helper goes on."""
         if self and self._helpers < _HELPERS:
             self._helpers += 1
             with contextlib.suppress(RuntimeError):
                 launch(self.settle, self._name)
 
     def cut(self) -> None:
-        """A stop's time is up, and a receiver still holds up those who come after it."""
+        """A stop has run out of time while a receiver delays the clients after it: cuts those."""
         for sock, _ in list(self._admitted):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Introducer(waits.OwnThread):
-    """The thread that settles a backlog, which is its permit to go on with."""
+    """The thread that settles a backlog. Its "permit" is the right to go on with the backlog."""
 
     permit = True
 

@@ -3,7 +3,7 @@
 Of a TCP socket that listens, getsockopt(TCP_INFO) has both in `tcpi_unacked` and `tcpi_sacked`
 (net/ipv4/tcp.c, tcp_get_info). Of a Unix socket they are what sock_diag(7) calls the length of its
 queues (`UNIX_DIAG_RQLEN`, net/unix/diag.c), which is asked for by the inode. ss(8) shows the same
-numbers. Elsewhere, and where a sandbox or a kernel without `unix_diag` refuses, nobody tells.
+numbers. Other systems, sandboxes that refuse, and kernels without `unix_diag` do not tell.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _of_unix(sock: socket.socket) -> tuple[int, int] | None:
     body = _REQUEST.pack(socket.AF_UNIX, 0, 0, _ALL, inode, _UDIAG_SHOW_RQLEN, _ALL, _ALL)
     size = _HEADER.size + len(body)
     request = _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + body
-    # No fork meanwhile: it is gone before one may come.
+    # No fork meanwhile, so that no child inherits it.
     with (
         descriptors.thread.no_fork,
         socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as asked,

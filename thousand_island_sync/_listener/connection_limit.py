@@ -1,8 +1,9 @@
 """How many connections there are, which, and whether there is room for one more.
 
-A place is reserved before a client becomes a connection, so the limit holds exactly and an
-`accept` that finds nobody counts as nothing. The two edges of the limit are told in order, each
-once: whoever makes one queues it, and one thread at a time tells what is queued, without the lock.
+A place is reserved before a client becomes a connection, so the limit holds exactly, and an
+`accept` that finds no client counts as nothing. The two edges of the limit (reached, cleared) are
+told in order, each once: the thread that makes one queues it, and one thread at a time calls the
+receivers, without the lock.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .traffic import Traffic
 
 
 class Room(Enum):
-    """What came of waiting at the limit."""
+    """The result of waiting at the limit."""
 
     FREE = "there is room"
     NONE = "the clients have waited for long enough"
@@ -47,37 +48,37 @@ class Edges:
     def __init__(self, tell: Callable[[bool, int, int], None]) -> None:
         self._tell = tell
         self._untold: deque[tuple[bool, int, int]] = deque()
-        self._may_tell = deque([None], maxlen=1)  # taken by the one who does
+        self._may_tell = deque([None], maxlen=1)  # a token: its holder tells
 
     def add(self, reached: bool, active: int, acceptor_id: int) -> None:
-        """To be told by the next `tell`. Thread: any, with the limit's lock."""
+        """Queues an edge for the next `tell`. Thread: any, with the limit's lock."""
         self._untold.append((reached, active, acceptor_id))
 
     def tell(self) -> None:
-        """Tells what is not told yet: receivers are called. Thread: any, without a lock."""
+        """Tells the queued edges: receivers are called. Thread: any, without a lock."""
         while self._untold:
             try:
                 self._may_tell.pop()
             except IndexError:
-                return  # whoever tells comes to it
+                return  # the thread that has the token tells it
             try:
-                if self._untold:  # he may have come to it by now
+                if self._untold:  # that thread may have told it by now
                     self._tell(*self._untold.popleft())
             finally:
                 self._may_tell.append(None)
 
 
 class ConnectionLimit:
-    """Counts; any thread may call anything.
+    """Counts connections and places. Thread: any.
 
     Args:
         limit: open connections at once.
         patience: seconds that clients wait for room.
         tell: as for `Edges`.
-        times: what that patience goes by.
+        times: the clock of `patience`.
 
     Attributes:
-        edges: of the limit, as far as they are to be told.
+        edges: the edges of the limit that are to be told.
         traffic: the bytes of all that were counted here.
     """
 
@@ -95,15 +96,15 @@ class ConnectionLimit:
         self._lock = lock("connection.limit")
         self.traffic = Traffic(self.snapshot, self.knows, self._lock)
         self._changed = threading.Condition(self._lock)
-        # Nothing is counted twice, whatever is interrupted: places by those who have them,
-        # connections as they are. Whether its handler was made.
+        # Nothing is counted twice after an interruption: each `Places` knows how many of these are
+        # its own, and connections are counted as members of the dictionary.
         self._reserved = 0
-        self._known: dict[Counted, bool] = {}
+        self._known: dict[Counted, bool] = {}  # -> whether its handler was made
         self._reached = False
         # Listening descriptor -> since when clients wait for room there.
         self._waiting_since: dict[int, float] = {}
         self._waiters = 0
-        self._few = -1  # so few are left that the stop goes on
+        self._few = -1  # a stop waits until no more than so many are left
         self.peak = 0
         self.accepted = 0
         self.rejected = 0
@@ -126,7 +127,7 @@ class ConnectionLimit:
             return self._free() > 0
 
     def is_accepting(self) -> bool:
-        """Whether somebody has a place for a client that is not counted yet."""
+        """Whether a place is reserved for a client that is not a connection yet."""
         with self._lock:
             return self._reserved > 0
 
@@ -134,7 +135,7 @@ class ConnectionLimit:
         return self._limit - self._reserved - len(self._known)
 
     def places(self) -> Places:
-        """For one who accepts clients."""
+        """For one thread that accepts clients."""
         return Places(self)
 
     # ---- connections ------------------------------------------------------------
@@ -150,7 +151,7 @@ class ConnectionLimit:
             self.accepted += 1
 
     def refused(self, connection: Counted) -> None:
-        """Its handler could not be made, or nobody could be found who runs it."""
+        """Its handler could not be made, or there is no thread to run it."""
         self.ended(connection, rejected=True)
 
     def count_rejected(self) -> None:
@@ -159,7 +160,7 @@ class ConnectionLimit:
             self.rejected += 1
 
     def count_probe(self) -> None:
-        """One ended before its first byte."""
+        """A connection ended before its first byte."""
         with self._lock:
             self.probes += 1
 
@@ -167,7 +168,7 @@ class ConnectionLimit:
         while True:
             with self._lock:
                 if connection not in self._known:
-                    return  # it was told before, by one who was interrupted
+                    return  # a thread that was interrupted has done this before
                 if not self._reached:
                     if rejected:
                         self.rejected += 1
@@ -178,7 +179,7 @@ class ConnectionLimit:
                     if self._waiters or len(self._known) <= self._few:
                         self._changed.notify_all()
                     return
-                # The edge is told before the connection is gone: a stop waits for that.
+                # Tell the edge before the connection is removed: a stop waits for the removal.
                 self._reached = False
                 self.edges.add(False, self.active - 1, connection.client.acceptor_id)
             self.edges.tell()
@@ -200,17 +201,17 @@ class ConnectionLimit:
     def wait_for_room(
         self, listener: int, over: Callable[[], bool], somebody_waits: Callable[[], bool]
     ) -> Room:
-        """At the limit, with a client waiting. The time counts from when the first
-        acceptor saw one wait, and anew whenever a place became free meanwhile.
+        """Waits at the limit, with a client in the backlog. The time counts from when the
+        first acceptor saw a client wait, and starts again whenever a place becomes free.
 
         Args:
-            listener: whose clients wait: its descriptor.
-            over: whether to end it.
-            somebody_waits: whether one does still. Another acceptor may have turned them
-                away since this one saw it, and the time of the next would count from now.
+            listener: the descriptor of the listening socket.
+            over: whether the acceptor is to end.
+            somebody_waits: whether a client still waits. Another acceptor may have refused
+                the clients since, and for the next one the time begins now.
 
         Returns:
-            `Room.NONE` to one acceptor only: who waits is its to turn away.
+            `Room.NONE` to one acceptor only, which then refuses the waiting clients.
         """
         with self._lock:
             since = self._waiting_since.setdefault(listener, self._times.clock())
@@ -236,13 +237,13 @@ class ConnectionLimit:
                 self._times.is_over()
 
     def _slice(self, left: float) -> float | None:
-        """Seconds that one wait lasts: in real time all that is left."""
+        """Seconds of one wait; in real time all that is left."""
         if self._times is not REAL:
             return min(left, self._times.look_s)
         return None if left == FOREVER else left
 
     def nobody_waits(self, listener: int) -> None:
-        """Those who waited have been taken out of the backlog."""
+        """The waiting clients were taken out of the backlog."""
         with self._lock:
             self._counts_anew(listener)
 
@@ -261,7 +262,7 @@ class ConnectionLimit:
 
     def wait_for_change(self, excluded: Callable[[], int], timeout: float) -> None:
         """Waits until at most `excluded()` are left, `wake_all`, or for `timeout` seconds.
-        Thread: the stop's; woken for each end, it would be half of what a stop costs."""
+        Thread: the stop's; if each end woke it, that would be half of a stop's cost."""
         with self._lock:
             self._few = excluded()
             if self.active <= self._few:
@@ -273,8 +274,8 @@ class ConnectionLimit:
 
 
 class Places:
-    """What one who accepts clients has reserved, and has neither used nor given back yet. It
-    stays here if he is interrupted. A part of the limit, under its lock. Thread: his."""
+    """The places that one accepting thread has reserved, and neither used nor given back yet; kept
+    here if the thread is interrupted. A part of the limit, under its lock. Thread: that one."""
 
     __slots__ = ("_limit", "count")
 
@@ -283,8 +284,8 @@ class Places:
         self.count = 0
 
     def reserve(self, most: int = 1) -> bool:
-        """Takes so many places, or one where few are left: others shall not find none because
-        of what will be given back. `False` at the limit."""
+        """Takes so many places; but only one if few are left, so that others find some meanwhile.
+        `False` at the limit."""
         limit = self._limit
         with limit._lock:
             free = limit._free()
@@ -296,7 +297,7 @@ class Places:
             return True
 
     def give_back(self) -> None:
-        """All of them: they became no connections."""
+        """Gives all of them back."""
         limit = self._limit
         with limit._lock:
             limit._reserved -= self.count
@@ -305,8 +306,8 @@ class Places:
                 limit._changed.notify_all()
 
     def become(self, acceptor_id: int, connections: Sequence[Counted]) -> bool:
-        """They are these connections now, and what is left of them is given back. Whether the
-        limit is reached by that: its edges are to be told, then."""
+        """Turns places into these connections, and gives the rest back. Whether that reached the
+        limit: then the caller has the edges told."""
         limit = self._limit
         with limit._lock:
             known = limit._known

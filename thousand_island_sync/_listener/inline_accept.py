@@ -1,31 +1,29 @@
-"""Inline accept: while a thread of the pool is at hand, it takes the clients in itself.
+"""Inline accept: while a thread of the pool polls, it accepts the clients, too.
 
-The facts. Where the GIL lets one thread run at a time, an acceptor and a handler that work
-at once stop each other at every system call: a connection for each request cost 290 us that
-way, half of it switches of threads (2.9 a connection), and 146 us with both on one thread
-(0.3 a connection).
+The facts. With the GIL, an acceptor and a handler that work at once stop each other at every
+system call: a connection for each request cost 290 us that way, half of it thread switches
+(2.9 for a connection), and 146 us with both on one thread (0.3 switches for a connection).
 
 Our decision: a listening socket is also a task of the scheduler, run like a connection when
-clients come, between callbacks. Acceptors are there for all that a pool cannot do, or must
-not wait for. They have the socket again
+clients come, between callbacks. Acceptors do all that the pool cannot do, or must not wait
+for. They get the socket back
 
-1. while no thread of the pool looks at what comes: all of them are in callbacks that wait;
-2. where anybody listens to what accepting tells: a receiver may take its time;
-3. at the limit of connections, where waiting for room, or refusing, is their business;
-4. after an error of accept(2), which they count, and pause for.
+1. while no thread of the pool polls, as all of them are in callbacks that wait;
+2. if receivers are connected to the events of accepting: a receiver may take long;
+3. at the limit of connections: acceptors wait for room, and refuse clients;
+4. after an error of accept(2): acceptors count these, and pause.
 
-Each time an acceptor has taken clients in, it offers the socket to the pool again. What has
-come meanwhile is looked at then; no edge is relied on from before.
+Each time an acceptor has accepted clients, it offers the socket to the pool again. The pool
+then tries to accept at once, as an earlier edge may have been lost.
 
-The listening socket does not go the way of descriptors that tasks own: the listener closes it,
-on any thread. So all that touches the socket is done with this object's lock held, and after
-`close` nothing is.
+The task does not own the listening socket: the listener closes it, on any thread. So all code
+that uses the socket holds this object's lock, and after `close` no code uses it.
 
     APART --offer--> POOL --an error, no place--> ACCEPTORS --offer--> POOL
     any --a break, or the poller is full--> APART
 
-Whether it is over is no state of these: `close` says so without the lock, if the pool does not
-give it back in time, and nothing that is under way may take that back.
+`_over` is not one of these states: `close` sets it without the lock if the pool does not give the
+socket back in time, and code that is under way must not reset it.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ from .accept_turns import SharedWakeUp
 from .acceptor_events import somebody_listens
 from .admission import Admission, Rest
 
-#: What broke so often is closed for the pool.
+#: After so many exceptions the pool does not accept any more.
 _BREAKS = 10
 
 
@@ -68,8 +66,8 @@ class InlineAccept:
     """One listening socket, for the pool.
 
     Args:
-        listener: it.
-        admission: for its clients.
+        listener: the socket.
+        admission: admits its clients.
         scheduler: the pool's.
     """
 
@@ -81,32 +79,32 @@ class InlineAccept:
         self._lock = lock("inline.accept")
         self._state = State.APART
         self._over = False
-        self._number = 0  # in whose name: the acceptor's that offered it
-        self._taken: Counter[int] = Counter()  # acceptor -> clients, before it was asked
-        self._breaks = 0  # how often it broke
-        #: Rung when acceptors shall look again whether they have it.
+        self._number = 0  # the acceptor that offered it, in whose name the pool accepts
+        self._taken: Counter[int] = Counter()  # acceptor -> clients, since the last `count`
+        self._breaks = 0  # calls of `broke`
+        #: Rung when acceptors shall check again whether they have the socket.
         self.wake_up = SharedWakeUp()
 
     def attended(self) -> bool:
-        """Whether the pool sees to it. Thread: any; true of a moment ago."""
+        """Whether the pool accepts its clients. Thread: any; it may just have changed."""
         return self._has_pool() and not self._over and self._scheduler.attended()
 
     def _has_pool(self) -> bool:
         return self._state is State.POOL
 
     def look_again(self) -> None:
-        """Acceptors look again whether they have it. Thread: any."""
+        """Has acceptors check again whether they have the socket. Thread: any."""
         self.wake_up.wake()
 
     def count(self, number: int) -> int:
-        """How many were taken in an acceptor's name since this was asked last."""
+        """How many clients the pool took in an acceptor's name since the last call."""
         with self._lock:
             self._taken[self._number] += self._entrance.count()
             return self._taken.pop(number, 0)
 
     def offer(self, number: int) -> None:
-        """Gives it to the pool, if that can have it. Thread: acceptor `number`'s."""
-        # First without the lock: it is asked after each client that an acceptor takes.
+        """Gives the socket to the pool, if that may accept now. Thread: acceptor `number`'s."""
+        # First without the lock: this is called after each client that an acceptor takes.
         if self._has_pool() or somebody_listens() or not self._limit.has_room():
             return
         if not self._scheduler.attended():
@@ -119,7 +117,7 @@ class InlineAccept:
             self._number = number
             self._entrance.in_the_name_of(number)
             self._state = State.POOL
-            # Either way it is run once, and looks at what came before the poller watched.
+            # Either way the task runs once, and accepts what came before the poller watched.
             if before is State.ACCEPTORS:
                 self._scheduler.make_ready(self._task)
                 return
@@ -127,12 +125,12 @@ class InlineAccept:
                 self._scheduler.add_uncounted(self._task)
             except RuntimeError:  # the server has stopped
                 self._over = True
-            if self._over:  # `close` could not wait, and may have forgotten it before it was added
+            if self._over:  # `close` could not wait, and may have called `forget` before the `add`
                 self._scheduler.forget(self._task)
 
     def run(self) -> int:
-        """Takes all who wait; what concerns more than them goes to the acceptors. Receivers are
-        called, if at all, without the lock. Thread: the pool's."""
+        """Accepts all waiting clients; passes errors and the limit on to the acceptors. Receivers
+        are called, if at all, without the lock. Thread: the pool's."""
         with self._lock:
             if self._over:
                 return DONE
@@ -144,12 +142,12 @@ class InlineAccept:
             if self._state is not State.POOL:
                 return PARK
             rest = self._entrance.take()
-        # From here on `close` need not wait: the listening socket is touched no more.
+        # From here on `close` need not wait: the listening socket is not used any more.
         self._entrance.hand_over()
         if rest is Rest.MORE:
             return AGAIN
         if rest is not Rest.NOBODY:
-            self._pass_on(State.ACCEPTORS)  # an error that is not one client's alone they meet, too
+            self._pass_on(State.ACCEPTORS)  # they get the error, too, unless it was one client's
         return PARK
 
     def _pass_on(self, state: State) -> None:
@@ -160,7 +158,7 @@ class InlineAccept:
         """The listening socket is about to be closed. Thread: any; may be called again.
 
         Args:
-            deadline: until when the pool is waited for, which may be taking clients in.
+            deadline: until when to wait for the pool, which may be accepting.
         """
         held = self._lock.acquire(timeout=max(0.0, deadline - now()))
         self._over = True
@@ -171,15 +169,15 @@ class InlineAccept:
         self.wake_up.release()
 
     def given_back(self) -> None:
-        """Whoever offered it was interrupted. Thread: an acceptor's."""
+        """The acceptor that offered it was interrupted. Thread: that acceptor's."""
         with self._lock:
             known = self._scheduler.has(self._task)
             self._state = State.ACCEPTORS if known else State.APART
         self.wake_up.wake()
 
     def broke(self) -> None:
-        """A bug of ours, or an interruption: acceptors have it until the next offer, or, if that
-        comes again and again, for good. Thread: the pool's."""
+        """A bug of the library, or an interruption: acceptors have the socket until the next offer;
+        for good, if that happens again and again. Thread: the pool's."""
         self._breaks += 1
         if self._breaks >= _BREAKS:
             self._over = True
@@ -190,8 +188,7 @@ class InlineAccept:
 
 
 class _ListenTask(Task):
-    """What the scheduler runs: the listening socket's descriptor, and that there is no callback
-    of the user's in it."""
+    """The listening socket, as the scheduler runs it. Its steps run no callback."""
 
     __slots__ = ("_inline", "unregistered")
 
@@ -199,8 +196,8 @@ class _ListenTask(Task):
         super().__init__(fd)
         self._inline = inline
         self.write_edges = False
-        # The poller had no room for it. A fact of its own beside the state: it is noted under
-        # the scheduler's lock, where that of inline accept must not be waited for.
+        # The poller had no room for it. This is not a state: it is set under the scheduler's lock,
+        # where a thread must not wait for the lock of inline accept.
         self.unregistered = False
 
     def run(self) -> int:
@@ -211,8 +208,8 @@ class _ListenTask(Task):
         self._inline.broke()
 
     def unwatched(self, error: OSError) -> None:
-        """Acceptors have it until the next offer."""
+        """Acceptors have the socket until the next offer."""
         self.unregistered = True
 
     def stop_begins(self) -> None:
-        pass  # it is closed by then
+        pass  # the listening socket is closed by then

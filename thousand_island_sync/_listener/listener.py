@@ -1,6 +1,6 @@
-"""The listening sockets of one run: opened, shared out over acceptors, closed.
+"""The listening sockets of one run: opened, spread over acceptors, closed.
 
-Opening, suspending and resuming happen on the thread that asks for it.
+Opening, suspending and resuming happen on the calling thread.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _BACKLOG = 1_024
 
 
 class Listener:
-    """One run's listening side. Thread: those of changes, one at a time, unless it says otherwise.
+    """The listening side of one run. Thread: one at a time, unless a method says otherwise.
 
     Args:
         count: listening sockets to open.
-        num_acceptors: threads that accept, shared out over them.
+        num_acceptors: threads that accept, spread over them.
         acceptors: has those threads.
-        admission: for the clients.
+        admission: admits the clients.
         scheduler: the pool's.
         name: prefix of the names of threads.
 
     Attributes:
-        address: what it listens on, as users see it; `None`: it does not.
-        listened: the same, or what it was before it was suspended.
+        address: what it listens on, as users see it; `None`: it does not listen.
+        listened: the same; while suspended, the address before that.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Listener:
         """Binds and listens; nothing is left behind if that fails.
 
         Raises:
-            ListenError: the address cannot be had, or no descriptor.
+            ListenError: the address is not available, or no descriptor is left.
         """
         try:
             self._sockets = transport.listen(port, self._count)
@@ -84,7 +84,7 @@ class Listener:
         self._shortage.keep_spare()
 
     def start_acceptors(self) -> None:
-        """If it fails, `close` takes back what was done.
+        """If it fails, `close` undoes what was done.
 
         Raises:
             RuntimeError: no thread can be started.
@@ -92,13 +92,13 @@ class Listener:
         """
         for sock in self._sockets:
             self._shared.append(SharedSocket(sock, self._admission, self._scheduler))
-        count = max(self._num_acceptors, len(self._shared))  # of systemd's there may be many
+        count = max(self._num_acceptors, len(self._shared))  # systemd may have passed many
         self._acceptors.start(count, self._shared, self._admission, self._shortage)
 
     # ---- while it is open -----------------------------------------------------------
 
     def serves(self) -> bool:
-        """Whether anybody is accepted: acceptors do not just die again and again. Thread: any."""
+        """Whether at least one acceptor serves (`Acceptors.serve`). Thread: any."""
         return self._acceptors.serve()
 
     def backlog(self) -> backlog_size.Sizes:
@@ -106,27 +106,27 @@ class Listener:
         return backlog_size.of_all([listening.socket for listening in list(self._sockets)])
 
     def look_again(self) -> None:
-        """Acceptors look again whether the pool sees to the clients. Thread: any."""
+        """Has acceptors check whether the pool still accepts the clients. Thread: any."""
         for shared in self._shared:
             shared.look_again()
 
     def ensure_acceptors(self) -> None:
-        """Those whose threads have died get others. Thread: any."""
+        """Restarts acceptors whose threads have died. Thread: any."""
         self._acceptors.ensure()
 
     # ---- closing ------------------------------------------------------------------
 
     def close(self, reason: str, deadline: float) -> Backlog:
-        """Stops accepting: acceptors end, the backlog is taken in, the sockets close. Calls
-        nothing of the user's. What was broken off is finished by the next call.
+        """Stops accepting: acceptors end, the backlog is taken in, the sockets close. Runs no user
+        code. If an exception interrupts it, the next call does the rest.
 
         Args:
-            reason: what `acceptor.shutdown` tells.
-            deadline: when to stop waiting for acceptors; one that is in a receiver touches the
-                listening socket no more, and is waited for hardly at all.
+            reason: for the event `acceptor.shutdown`.
+            deadline: when to stop waiting for acceptors. One that is in a receiver does not use
+                the listening socket, so `close` waits for it only a moment.
 
         Returns:
-            Who waited in the backlog, to be settled.
+            The clients of the backlog, to be settled.
         """
         self._acceptors.end(reason)
         for shared in self._shared:
@@ -147,13 +147,13 @@ class Listener:
         return backlog
 
     def close_sockets(self) -> None:
-        """Where no acceptor has begun."""
+        """Closes the sockets if no acceptor was started."""
         while self._sockets:
             self._sockets.pop().close()
         self.address = None
         self._shortage.drop_spare()
 
     def leave(self, until: float) -> bool:
-        """Nothing will be opened again. Whether the acceptors have ended, see `Acceptors.gone`."""
+        """The last call. Whether the acceptors have ended, as `Acceptors.gone`."""
         self._shortage.drop_spare()
         return self._acceptors.gone(until)

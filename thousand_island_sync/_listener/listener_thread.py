@@ -1,4 +1,4 @@
-"""The listener's thread: the scheduler's watchdog, which also looks whether acceptors live."""
+"""The listener's thread: the scheduler's watchdog, which also restarts dead acceptors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .._scheduler.alarm import Alarm, alarm_if_there_is_one
 from .._scheduler.scheduler import Scheduler
 from .listener import Listener
 
-#: Between two looks at whether all acceptors live, in seconds.
+#: Between two checks whether all acceptors live, in seconds.
 _LOOK_S = 1.0
 
 
 class ListenerThread:
-    """Of one run. What wakes it is opened before it begins, and closed when it has ended.
+    """Of one run. Its descriptors are opened before it begins, and closed when it has ended.
 
     Args:
         name: prefix of the thread's name.
@@ -50,7 +50,7 @@ class ListenerThread:
             RuntimeError: no thread can be started.
         """
         self._scheduler, self._listener = scheduler, listener
-        # Recorded first: whatever breaks the start off, `stop` must find it.
+        # Set first: `stop` must find it even if the start is interrupted.
         self._thread = Supervised(self._run, self._name)
         self._thread.start()
 
@@ -71,13 +71,13 @@ class ListenerThread:
         return thread.wait(until, blocked)
 
     def close(self) -> None:
-        """Where it has ended, or never began. More than once is no harm."""
+        """After it has ended, or if it never began. May be called more than once."""
         wake_up: WakeUp | None = getattr(self, "_wake_up", None)
         if wake_up is not None:
             wake_up.close()
         alarm = self._alarm
         if alarm is not None:
-            alarm.close()  # before it is forgotten: where that is interrupted, this comes again
+            alarm.close()  # before `None` is set: if interrupted, the next call closes it
             self._alarm = None
 
     def _run(self) -> None:
@@ -92,17 +92,17 @@ class ListenerThread:
             while not self._over:
                 timeout = scheduler.tend()
                 if not scheduler.attended():
-                    self._listener.look_again()  # no thread of the pool sees to the clients
+                    self._listener.look_again()  # no thread of the pool accepts
                 self._look_at_acceptors()
                 if timeout and not self._over:
                     self._wait(timeout)
         finally:
-            scheduler.use_alarm(None)  # who begins next wakes us instead
-        scheduler.tend()  # what is over now is told
+            scheduler.use_alarm(None)  # from now on a run rings instead
+        scheduler.tend()  # a last look, for the end of a saturation
         self.close()
 
     def _look_at_acceptors(self) -> None:
-        """Once in a while, when it is awake."""
+        """Once a second at most, when it is awake."""
         if now() >= self._looked_at + _LOOK_S:
             self._looked_at = now()
             self._listener.ensure_acceptors()

@@ -1,4 +1,4 @@
-"""A listening socket, as its acceptors, the pool and who closes it share it."""
+"""A listening socket, shared by its acceptors, the pool and the thread that closes it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from .inline_accept import InlineAccept, Scheduler
 
 
 class SharedSocket:
-    """Where clients of one listening socket come from.
+    """One listening socket, with what its threads need to share it.
 
     Args:
-        listener: it.
-        admission: for its clients.
+        listener: the socket.
+        admission: admits its clients.
         scheduler: the pool's.
 
     Attributes:
         socket: accepts without waiting.
-        turn: whose it is, among the acceptors.
-        inline: for the pool. `None` where threads do run at once: a pool of several has better
-            things to do.
+        turn: the turn to accept, among the acceptors.
+        inline: for the pool. `None` without the GIL: then acceptors do all of it.
     """
 
     def __init__(self, listener: ListenSocket, admission: Admission, scheduler: Scheduler) -> None:
@@ -47,17 +46,17 @@ class SharedSocket:
         return ClientWait(self.socket, wake_up, exclusive=self.turn.shared)
 
     def somebody_waits(self) -> bool:
-        """Whether a client does, at this moment."""
+        """Whether a client waits, at this moment."""
         fd = self.fileno()
         return fd >= 0 and waits.wait_for(fd, write=False, timeout=0)
 
     def look_again(self) -> None:
-        """Acceptors look again whether the pool sees to it. Thread: any."""
+        """Has acceptors check whether the pool still accepts. Thread: any."""
         if self.inline is not None:
             self.inline.look_again()
 
     def close_inline(self, deadline: float) -> None:
-        """The pool touches it no more; see `InlineAccept.close`."""
+        """The pool does not use it any more; see `InlineAccept.close`."""
         if self.inline is not None:
             self.inline.close(deadline)
 
@@ -72,12 +71,12 @@ class _Using(Enum):
 
 
 class Use:
-    """An acceptor's use of the listening socket: who closes it asks for its `end`, and waits until
-    it is `released`. Thread: `end` and what is asked, any; all else, the acceptor's.
+    """An acceptor's use of the listening socket. The thread that closes the socket calls `end`,
+    and waits for `released`. Thread: `end` and the attributes, any; all else, the acceptor's.
 
     Attributes:
-        released: the acceptor touches the listening socket no more: that may be closed.
-        reason: why it shall end.
+        released: opened when the acceptor does not use the socket any more: it may be closed.
+        reason: why the acceptor is to end.
     """
 
     def __init__(self) -> None:
@@ -88,11 +87,11 @@ class Use:
 
     @property
     def over(self) -> bool:
-        """Whether it shall end; to be looked at before the listening socket is touched."""
+        """Whether it is to end. The acceptor checks this before each use of the socket."""
         return self._state in (_Using.ENDING, _Using.RELEASED)
 
     def end(self, reason: str) -> None:
-        """It shall end; the caller wakes its thread."""
+        """Tells the acceptor to end; the caller wakes its thread."""
         with self._lock:
             if not self.over:
                 self.reason = reason
@@ -102,13 +101,13 @@ class Use:
             self.released.open()
 
     def begin(self) -> None:
-        """From now on `over` is to be looked at before the listening socket is touched."""
+        """From now on the acceptor may use the socket, and checks `over` before."""
         with self._lock:
             if self._state is _Using.ASIDE:
                 self._state = _Using.TOUCHING
 
     def end_use(self) -> None:
-        """It does not touch it any more, for a while or for good."""
+        """It does not use the socket any more, for a while or for good."""
         with self._lock:
             over = self.over
             self._state = _Using.RELEASED if over else _Using.ASIDE
@@ -117,7 +116,7 @@ class Use:
 
     @contextlib.contextmanager
     def put_off(self) -> Iterator[None]:
-        """It does not touch it meanwhile."""
+        """It does not use the socket meanwhile."""
         self.end_use()
         try:
             yield

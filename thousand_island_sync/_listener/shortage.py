@@ -1,8 +1,8 @@
-"""What the acceptors of a run do while the machine is out of something (EMFILE, ENOBUFS, ...).
+"""What the acceptors of a run do while the machine lacks descriptors or memory (EMFILE, ENOBUFS).
 
-The next attempt to accept would fail as well, and the client that waits would have it tried again
-at once, for ever. So one client is turned away, with a descriptor that is kept spare for it, and
-all acceptors pause.
+The next `accept` would fail as well, and as the client still waits, it would be tried again at
+once, for ever. So one client is turned away, with a descriptor that is kept spare for that, and all
+acceptors pause.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class Shortage:
         self._until = now() + PAUSE_S
 
     def left(self) -> float:
-        """Seconds that an acceptor is to pause still; not more than 0: it need not."""
+        """Seconds that an acceptor has yet to pause; 0 or less: none."""
         return self._until - now()
 
     def keep_spare(self) -> None:
-        """Opens the spare descriptor, unless it is there."""
+        """Opens the spare descriptor, unless it is open."""
         with self._lock, descriptors.thread.no_fork:
             if self._spare is None:
                 try:
                     self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
                 except OSError:
-                    return  # the next time
+                    return  # the next call tries again
                 descriptors.hold(self)
 
     def drop_spare(self) -> None:
-        """Closes it; more than once is no harm."""
+        """Closes it; may be called more than once."""
         with self._lock, descriptors.thread.no_fork:
             self.abandon()
 
@@ -54,8 +54,8 @@ class Shortage:
             os.close(spare)
 
     def turn_one_away(self, listener: socket.socket) -> None:
-        """The spare descriptor's place is enough to accept a client and close it."""
-        self.keep_spare()  # another thread may have taken its place the last time
+        """Accepts and closes one client, with the number that the spare descriptor frees."""
+        self.keep_spare()  # the last call may not have got it back
         with self._lock, descriptors.thread.no_fork:
             if self._spare is None:
                 return

@@ -1,14 +1,14 @@
 """How many bytes the connections of a run have received and sent, those that have ended included.
 
-The facts. Each connection counts its own bytes, on its own thread, for nothing more than an
-addition. A sum for each message would be a lock for each message. And a sum over those that are
-open, added to one of those that have ended, is wrong by a connection that ends in between: counted
-twice, or not at all, and a total that falls is taken for a restart (Prometheus, `rate`).
+The facts. Each connection counts its own bytes, on its own thread, at the cost of one addition. A
+common total would need a lock for each message. The sum over open connections, plus that of ended
+ones, is wrong by a connection that ends in between: it is counted twice, or not at all. And a total
+that falls is taken for a restart (Prometheus, `rate`).
 
-Our decision. Of each connection it is known how much of it is in the totals already. A walk adds
-what has come since, a second apart at most; a connection that ends adds its rest, under the lock
-under which it ceases to be one. So each total is one number, which is only ever added to. Where
-nobody asks, an end is two additions.
+Our decision. For each connection it is noted how much of it is in the totals already. A walk over
+the connections, once a second at most, adds what has come since. A connection that ends adds its
+rest, under the same lock under which it is removed. So each total is one number, which only grows.
+If nobody reads the totals, an end costs two additions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def bytes_of(connection: Any) -> Bytes:
     decrypted; what waits in its send buffer is sent. Thread: any."""
     stream: Duplex | None = connection.machine.stream
     if stream is None:
-        return 0, 0  # it never came to that
+        return 0, 0  # it ended before it had one
     writer = stream.writer
     sent = writer.bytes_sent if writer.buffer is None else writer.counts()[0]
     return stream.reader.bytes_received, sent
@@ -48,8 +48,8 @@ class Traffic:
 
     Args:
         connections: gives those that are open, each once.
-        is_open: whether one is; that is over, under the same lock, before it `ends`.
-        their_lock: that lock, which a thread that has it may take again.
+        is_open: whether one is; it is not any more, under the same lock, before it `ends`.
+        their_lock: that lock; it is reentrant.
         measure: what one has received and sent so far. Thread: any.
         clock: seconds.
 
@@ -82,8 +82,8 @@ class Traffic:
         self.sent = 0
 
     def ends(self, connection: Any) -> None:
-        """Adds the rest of one that is open no more. With the lock; once."""
-        # As `_ends`, for each short connection: a call or a tuple would be dear.
+        """Adds the rest of a connection that was just removed. With the lock; once."""
+        # As `_ends`, without its calls and tuples: short connections pay for this.
         stream = connection.machine.stream
         if stream is None or self._counted:
             self._ends(connection)
@@ -101,8 +101,8 @@ class Traffic:
         self.sent += has[1] - before[1]
 
     def look(self) -> None:
-        """Walks over those that are open, unless that was done within a second. Where this thread
-        was interrupted with a lock in its hand, it is left for the next who asks. Thread: any."""
+        """Walks over the open connections, unless that was done within a second, or this thread was
+        interrupted while it holds a lock. Thread: any."""
         if not self._is_fresh() and not holds_any():
             _take(self._walking, self._walk)
 
@@ -111,10 +111,10 @@ class Traffic:
 
     def _walk(self) -> None:
         if self._is_fresh():
-            return  # by who had it meanwhile
+            return  # another thread has just done it
         began, those = self._clock(), iter(self._connections())
         while batch := list(islice(those, _AT_ONCE)):
-            # Given back in between: an end waits for no more than a batch.
+            # The lock is released between batches, so that an end does not wait for the whole walk.
             if not _take(self._lock, partial(self._add, batch)):
                 return
         self._walked = began
@@ -132,8 +132,8 @@ class Traffic:
 
 
 def _take(one: Any, call: Callable[[], None]) -> bool:
-    """Calls with a lock, if it is to be had. It comes before turns that this thread may have, so
-    it is not waited for."""
+    """Makes the call with a lock, if that becomes free soon. It must not wait for the lock, which
+    ranks before turns that this thread may hold."""
     for _ in range(_TRIES):
         taken = False
         try:

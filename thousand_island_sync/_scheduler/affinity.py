@@ -1,26 +1,26 @@
 """A thread that stays with the connection it has just served.
 
 The facts. Where callbacks block, each request is served by a thread without a permit.
-Parking its connection then means that the next request comes to whoever polls, who
-wakes another thread to poll before it runs the callback. That is a thread switch more
-than a thread per connection pays, and worse, these switches follow one another: with
+If that thread parks the connection, the thread that polls gets the next request, and must
+wake another thread to poll before it runs the callback. That is one thread switch more
+than a thread per connection needs. Worse, these switches follow one another: with
 fifty clients that chain is the limit, not the processor.
 
 Our decision. Such a thread waits in the kernel for its connection's next bytes, with
 the descriptor out of the poller: exactly what a thread per connection does. But it
 only *stays*: for `STAY_S` without bytes, while the pool has threads to spare and
-somebody else polls, and only where it pays, that is, while most stays end with bytes.
-Clients that think for a second between requests are parked at once. The first callback
-that does not block after all ends it: threads that hold each other up over the GIL
-look as if they blocked, and would never get out of that by themselves.
+another thread polls, and only where it pays, that is, while most stays end with bytes.
+A connection whose client pauses for a second between requests is parked at once. The first
+callback that does not block ends the stay: threads that delay each other over the GIL
+look as if they blocked, and would never stop looking so.
 
-And where for a while nobody but one connection has said anything, a thread stays with it,
-too, blocking or not, and another one polls: two system calls a message instead of three.
-It ends when that thread finds anything to do, for then two of them would want the GIL.
+If only one connection has received anything for a while, a thread stays with that one,
+too, blocking or not, and another thread polls: two system calls a message instead of three.
+The stay ends when the polling thread finds work, for then both would want the GIL.
 
-A thread that stays cannot be called back. So a connection that others have sent
-messages to is never stayed with, and what else they may ask of it (an end, a stop)
-waits for `STAY_S` at most.
+A thread that stays cannot be called back. So no thread stays with a connection that has
+had messages from others. What else they may ask of it (to end, to stop) waits for `STAY_S`
+at most.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from .workers import Workers
 
 #: Seconds that a thread stays without bytes.
 STAY_S = 0.004
-#: Below this share of stays that end with bytes, one in `_TRY_EVERY` is tried.
+#: If fewer stays than this share end with bytes, only one in `_TRY_EVERY` is tried.
 _PAYS, _TRY_EVERY = 0.5, 32
 _WEIGHT = 1 / 16
 
 
 class Wanted:
-    """Whether a thread that stays has something better to do: asked after each callback, by
-    threads that all want the GIL for it, so it asks little."""
+    """Whether a thread that stays is needed elsewhere. It is called after each callback, by
+    threads that all want the GIL, so it does little."""
 
     __slots__ = ("affinity", "quick", "task", "worker")
 
     def __init__(self, affinity: Affinity, worker: Worker, task: Task) -> None:
         self.affinity, self.worker, self.task = affinity, worker, task
-        self.quick = False  # a callback did not block after all
+        self.quick = False  # whether a callback did not block
 
     def __call__(self, duration: float) -> bool:
         """Args: duration: seconds that the callback took."""
@@ -94,8 +94,8 @@ class Affinity:
         self._share = 1.0  # of the stays, those that brought bytes
 
     def go_on(self, worker: Worker, task: Task) -> int:
-        """Goes on with a task that was run without a permit and would be parked; the
-        verdict that ends it. Thread: the worker's own."""
+        """Stays with a task that was run without a permit and would be parked. Returns the
+        last verdict. Thread: the worker's own."""
         if not task.may_stay() or not self._begin_stay(task):
             return PARK
         wanted = Wanted(self, worker, task)
@@ -125,12 +125,12 @@ class Affinity:
         try:
             self._registrations.attach(task)
         except OSError:
-            pass  # it will do it after all
+            pass  # then `settle` tries again, and ends the task if that fails
 
     def stay_alone(self, worker: Worker) -> tuple[Task, int] | None:
-        """Stays with the only connection that has said anything for a while; that, and the verdict
-        that ends it. `None`: it does not pay. Thread: the worker's own, with a permit, when it has
-        run what was ready; then without."""
+        """Stays with the task that is alone (`run_queue.ALONE`). Returns it, and its last verdict;
+        `None`: it does not pay. Thread: the worker's own, which has run what was ready; it comes
+        with a permit, and returns without."""
         with self._queue.lock:
             task = self._queue.take_alone(worker)
             if task is None or not self._permits.is_one() or self.wanted() or not task.may_stay():
@@ -145,7 +145,7 @@ class Affinity:
         def wanted(duration: float) -> bool:
             worker.stayed += 1
             if heir is None or self._permits.heir() is not heir or heir.turn != turn:
-                return True  # nobody polls, or who does has found something
+                return True  # no thread polls, or the one that does has found work
             return self._is_missed()
 
         verdict, came = task.stay(STAY_S, wanted)
@@ -156,9 +156,9 @@ class Affinity:
         return task, verdict
 
     def wanted(self) -> bool:
-        """Whether the thread has something better to do; without the lock, a hint."""
+        """Whether a thread that stays is needed elsewhere; without the lock, a hint."""
         return not self._permits.are_held() or self._is_missed()
 
     def _is_missed(self) -> bool:
-        """The same, where somebody polls."""
+        """The same, if another thread polls."""
         return self._table.closing or (self._workers.at_bound() and not self._permits.resting())

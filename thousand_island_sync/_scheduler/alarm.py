@@ -1,8 +1,8 @@
-"""The watchdog's alarm clock: set when a thread begins to run what came, stopped when that
+"""The watchdog's timer: set when a thread begins to run what is ready, stopped when that
 thread waits again.
 
-The facts. Where requests come one by one with pauses between, waking the watch for each of them,
-and again to see that it is over, is two thread switches for nothing: at fifty requests a second
+The facts. If requests come one by one with pauses between, waking the watchdog for each of them,
+and once more to see that it is over, is two needless thread switches: at fifty requests a second
 that was more than half of the CPU they cost, and 2.3 times what they cost on asyncio. Setting a
 timer of the kernel and stopping it is two system calls of a microsecond (timerfd_create(2)).
 """
@@ -16,15 +16,15 @@ from typing import Any
 from .._base import descriptors
 from .._base.compiled import timer_open, timer_set
 
-#: Seconds between two looks of the watchdog: where it has reason to suspect anything,
-#: and where nothing has blocked for a while. Each look costs two thread switches; at the
+#: Seconds between two looks of the watchdog: while a callback may block, and when nothing
+#: has blocked for a while. Each look costs two thread switches; at the
 #: short interval that was a tenth of the CPU of a server under PINGs.
 TICK, CALM_TICK = 0.002, 0.008
-#: Where what comes is so far apart, in seconds, the watch does not look at what is quick. Where
-#: it is closer, one look in a while costs less than setting and stopping the alarm each time.
+#: If runs begin so many seconds apart, the alarm is stopped after each: the watchdog never looks at
+#: quick ones. If they are closer, a look now and then costs less than setting and stopping it.
 SPARSE_S = 0.0005
 
-_os: Any = os  # it has timers since Python 3.13
+_os: Any = os  # has timerfd since Python 3.13
 
 
 class Alarm:
@@ -68,7 +68,7 @@ class Alarm:
             pass
 
     def close(self) -> None:
-        """Twice is no harm."""
+        """It may be called twice."""
         with descriptors.thread.no_fork:
             self.abandon()
 

@@ -1,7 +1,7 @@
-"""Which tasks tend to block: what is known of each, and how it comes to be known.
+"""Which tasks tend to block: what is known of each task, and how that is measured.
 
-`tendency` has the reasons, and what a sample proves; `trial` doubts the whole. A task that tends to
-block is run by a thread that gives its permit away before the callback starts, and is measured.
+`tendency` has the reasons, and what a sample proves; `trial` tests the estimate as a whole. If a
+task tends to block, its thread hands its permit off before the callback starts, and measures it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAMPLE_SHIFT = SAMPLE_EVERY.bit_length() - 1
 UNKNOWN, QUICK = Classified.UNKNOWN, Classified.QUICK
 SUSPECT, DOUBTFUL, BLOCKING = Classified.SUSPECT, Classified.DOUBTFUL, Classified.BLOCKING
 
-#: One callback in so many is looked at; where the class tends to block, each.
+#: One callback in so many is timed; each, if the class tends to block.
 _SOME, _EACH = SAMPLE_EVERY - 1, 0
 
 
@@ -30,8 +30,8 @@ class PythonEstimate:
     equal in C.
 
     Attributes:
-        sample_mask: a run is looked at if none of these bits is in its number.
-        timed_by_kernel: by its clocks, so the C may do it.
+        sample_mask: a run is timed if its number has none of these bits.
+        timed_by_kernel: the times come from the system's clocks, so the C may take them.
     """
 
     __slots__ = ("sample_mask", "timed_by_kernel")
@@ -48,7 +48,7 @@ else:
 
 
 class BlockingEstimate(EstimateCore):
-    """Of the tasks of one scheduler. Its lock guards this, unless a method takes it itself.
+    """For the tasks of one scheduler, whose lock guards this. Methods "without the lock" take it.
 
     Args:
         lock: the scheduler's.
@@ -66,12 +66,12 @@ class BlockingEstimate(EstimateCore):
         self.sample_mask = _SOME
 
     def looks_at_each(self) -> bool:
-        """Whether the class tends to block, so that every callback is looked at. A hint without
+        """Whether the class tends to block, so that every callback is timed. A hint without
         the lock."""
         return self.sample_mask == _EACH
 
     def introduce(self, tasks: Iterable[Task]) -> None:
-        """New ones, for all that is known, are as others of their class. Without the lock."""
+        """New tasks are taken to be as others of their class. Without the lock."""
         average = self.tendency.average
         if not average:
             return  # as they were made
@@ -83,8 +83,8 @@ class BlockingEstimate(EstimateCore):
     # ---- a run -----------------------------------------------------------------------
 
     def run(self, worker: Worker, task: Task) -> int:
-        """Runs a task that tends to block, or whose turn it is to be looked at, and measures it.
-        Its verdict. Without the lock.
+        """Runs a task that tends to block, or that is the next sample, and measures it. Returns
+        its verdict. Without the lock.
 
         The clocks of the process and the thread are system calls; they are asked only
         of a task that was seen to take long.
@@ -92,8 +92,8 @@ class BlockingEstimate(EstimateCore):
         if not task.classified.measured and self.tendency.average > HAND_OFF_COST:
             task.average, task.classified = self.tendency.average, SUSPECT
         task.no_sample = worker.waited = False
-        # Where the class tends to block, one in so many is measured in full all the same:
-        # the connections that made it so may have gone, and nothing else would show it.
+        # If the class tends to block, one callback in so many is measured in full even if its own
+        # task is quick: the connections that blocked may have ended, and nothing else shows that.
         in_full = not worker.turn & _SOME
         if not task.classified.blocks and not (in_full and self.looks_at_each()):
             return self._run_timed(worker, task)
@@ -102,8 +102,8 @@ class BlockingEstimate(EstimateCore):
         return self._run_measured(worker, task)
 
     def _run_timed(self, worker: Worker, task: Task) -> int:
-        """Of one that is taken for quick."""
-        # Not always the same place in a row of callbacks that repeats itself.
+        """Runs a task that is taken for quick, and only times it."""
+        # Shifts the sample by one each time: callbacks that repeat in a row are all sampled.
         worker.turn += worker.turn >> SAMPLE_SHIFT & 1
         switches, began = voluntary_switches(), perf_counter()
         verdict = task.run()
@@ -114,7 +114,8 @@ class BlockingEstimate(EstimateCore):
         return verdict
 
     def took_long(self, task: Task) -> None:
-        """A suspect: its next run is measured, and others make way for it. Without the lock."""
+        """A suspect: its next run is measured, after its thread has handed its permit off. Without
+        the lock."""
         task.classified = SUSPECT
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
@@ -124,7 +125,7 @@ class BlockingEstimate(EstimateCore):
         worked = thread_time() - thread
         if task.classified.blocks and worked >= LONG:
             task.classified = BLOCKING
-        # Its waits in calls of ours were handed off for exactly.
+        # Not if it waited in a call of the library: that call has handed the permit off itself.
         elif not worker.waited and not task.no_sample:
             at_least = at_most = 0.0
             waits = voluntary_switches() - switches
@@ -147,10 +148,10 @@ class BlockingEstimate(EstimateCore):
     # ---- what others have seen ------------------------------------------------------------
 
     def suspect(self, task: Task, time_now: float) -> None:
-        """A callback stands still, and it is not for want of a processor.
+        """A callback does not go on, though a processor is free for it.
 
-        It blocks, then, until its next run is measured; and so, for all that is known, do
-        others of its class. Else each of a burst of them would be found out by itself, two
+        So it is taken to block until its next run is measured; and so are others of its class.
+        Else, in a burst of blocking callbacks, the watchdog would find each one separately, two
         looks later than the one before it.
         """
         task.classified = SUSPECT
@@ -159,11 +160,11 @@ class BlockingEstimate(EstimateCore):
         self._sample_as_needed()
 
     def is_long(self, task: Task) -> None:
-        """A callback is at work, and has been for long.
+        """A callback computes, and has done so for long.
 
-        The next one of its connection makes way for the others before it starts: to see this
-        one took five looks, and each waited for the GIL. A quick callback or two end that.
-        Of its class it says nothing.
+        Before the next callback of its connection its thread hands the permit off: the watchdog
+        needed five looks to see this one, and other connections waited for the GIL meanwhile.
+        One or two quick callbacks end that. It says nothing about the class.
         """
         task.average = 2 * HAND_OFF_COST
         task.classified = BLOCKING
@@ -175,7 +176,7 @@ class BlockingEstimate(EstimateCore):
             task.classified = QUICK
 
     def measure_next(self, task: Task) -> None:
-        """Whatever is known of it, its next run tells more."""
+        """Its next run is measured again, to see whether the task still is what it was."""
         task.classified = SUSPECT if task.classified.blocks else UNKNOWN
 
     # ---- the trial ---------------------------------------------------------------------
@@ -188,12 +189,12 @@ class BlockingEstimate(EstimateCore):
         crowd: int,
         tasks: Iterable[Task],
     ) -> None:
-        """A look of the watchdog; as `Trial.look`."""
+        """The watchdog looks: as `Trial.look`."""
         if self._trial.look(time_now, cpu, turns, crowd, tasks):
             self._sample_as_needed()
 
     def end_trial(self, time_now: float) -> None:
-        """Nobody looks again for a while, and it holds on to its tasks."""
+        """The watchdog does not look for a while, and a trial would keep its tasks alive."""
         if self._trial.refute(time_now):
             self._sample_as_needed()
 

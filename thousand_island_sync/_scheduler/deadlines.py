@@ -1,7 +1,7 @@
-"""When a parked task is run though nothing came for it, and what is called in time.
+"""When a parked task is run without an event, and when timers call their targets.
 
-The heap below it is in `timers`. A task has one timer at most; its deadline may move on meanwhile
-without it (`timers` has the reason), so a timer that fires early is put back.
+The heap below it is in `timers`. A task has one timer at most; its deadline may move on
+while the timer stays (`timers` has the reason), so a timer that fires early is put back.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class PythonDeadlines:
 
     Attributes:
         _clock: gives seconds.
-        _next: when the earliest timer fires, or sooner.
-        calls: those whose time has come, for `call_due`.
+        _next: no timer fires before this time.
+        calls: due targets, for `call_due`.
     """
 
     __slots__ = ("_clock", "_next", "calls")
@@ -56,7 +56,7 @@ class Deadlines(DeadlinesCore):
         self._slots = TimeSlots(self._timers)
 
     def start(self, timer: Timer) -> bool:
-        """Whether it is the next one: who waits until another time waits for too long."""
+        """Whether it is the next one: then a thread in the poller waits for too long."""
         self._timers.put(timer)
         return self._comes_first(timer.when)
 
@@ -75,7 +75,7 @@ class Deadlines(DeadlinesCore):
         return self._comes_first(task.timer_at)
 
     def drop(self, task: Task) -> None:
-        """A task that is over must not be held by its timer."""
+        """Cancels the task's timer, which would keep a task alive that is over."""
         timer, task.timer = task.timer, None
         if isinstance(timer, TimeSlot):
             self._slots.remove(task, timer)
@@ -83,8 +83,8 @@ class Deadlines(DeadlinesCore):
             self._timers.cancel(timer)
 
     def drop_all(self, tasks: Iterable[Task]) -> None:
-        """The same, whatever was broken off in the middle; each has a new one when it parks
-        next."""
+        """The same for all, even if an exception has left the slots half changed. Each task gets
+        a new timer when it parks next."""
         self._slots.clear()
         for task in tasks:
             timer, task.timer, task.timer_at = task.timer, None, FOREVER
@@ -104,8 +104,8 @@ class Deadlines(DeadlinesCore):
         return self._next != FOREVER and self._next <= self._clock()
 
     def fire(self) -> list[Task]:
-        """Tasks that are parked and whose deadline is over; what else is due is left for
-        `call_due`. A deadline that was moved meanwhile goes back to sleep."""
+        """Parked tasks whose deadline has passed; other due targets are left for `call_due`. A task
+        whose deadline has moved gets a new timer."""
         over: list[Task] = []
         time_now = self._clock()
         for target in self._timers.due(time_now):
@@ -122,14 +122,14 @@ class Deadlines(DeadlinesCore):
     def _fired(self, task: Task, time_now: float, over: list[Task]) -> None:
         task.timer, task.timer_at = None, FOREVER
         if task.ownership != PARKED:
-            return  # it looks at its deadlines itself when it parks
+            return  # `settle` compares its deadline with the timer when it parks
         if task.deadline > time_now:
             self.set(task)
         else:
             over.append(task)
 
     def call_due(self) -> None:
-        """Without the lock. One that was left over by a thread that broke off is called, too."""
+        """Without the lock. Also calls those that an interrupted thread has left."""
         while True:
             try:
                 call = self.calls.popleft()

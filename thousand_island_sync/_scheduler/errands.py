@@ -1,4 +1,4 @@
-"""What is left for the listener's thread or one of the pool's: by whoever must not wait."""
+"""Calls that code which must not wait leaves to the listener's thread or one of the pool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Errands:
-    """Calls that somebody else makes, who holds no lock.
+    """Calls that another thread makes, without a lock.
 
     Args:
         ring: wakes the listener's thread.
@@ -19,18 +19,18 @@ class Errands:
     def __init__(self, ring: Callable[[], None], wake: Callable[[], None]) -> None:
         self._ring = ring
         self._wake = wake
-        #: False: there is none. Only `run` takes from it.
+        #: Empty: there is none. Only `run` takes from it.
         self.left: deque[Callable[[], object]] = deque()
 
     def leave(self, call: Callable[[], object]) -> None:
-        """Has the listener's thread call it, or the pool's (the other may be in a receiver).
-        Thread: any, wherever it was interrupted."""
+        """Has the listener's thread or one of the pool make the call, whichever is free first (the
+        other may be in a receiver). Thread: any, wherever it was interrupted."""
         self.left.append(call)
         self._ring()
         self._wake()
 
     def run(self) -> None:
-        """Thread: the listener's or the pool's, in no lock and no callback."""
+        """Thread: the listener's or the pool's, without a lock and outside of callbacks."""
         while self.left:
             try:
                 call = self.left.popleft()

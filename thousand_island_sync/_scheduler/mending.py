@@ -1,24 +1,23 @@
-"""What is done after an exception that nobody expected: the scheduler's books are made true.
+"""What is done after an unexpected exception: the scheduler's books are rebuilt.
 
-The facts. An exception can come between any two steps of ours: another thread raises it there
-(`PyThreadState_SetAsyncExc`), memory runs out, a descriptor was closed by somebody else's
-mistake, a handler of a signal raises while the main thread posts a message. What the lock
-guards is then half changed: a permit that has left one thread and reached no other, a task
-that was taken off the queue and is in nobody's hands, an edge of the poller that was reported
-to no one and does not come again.
+The facts. An exception can come between any two steps of the library: another thread raises it
+there (`PyThreadState_SetAsyncExc`), memory runs out, other code has closed a descriptor by
+mistake, a signal handler raises while the main thread posts a message. Then what the lock guards
+is half changed: a permit has left one thread and reached no other, a task was taken off the queue
+and no thread has it, an edge of the poller was lost and is not reported again.
 
-Our decision: no step undoes itself. Whoever meets such an exception breaks off what it runs,
-which costs one connection at most, and has all books made anew, from what cannot be half done:
-which threads live, what each runs, which of them know that they hold a permit. A task that is
-owned and is nowhere is put into the queue again, every parked one is run once, for its edge may
-have been lost, and every thread that rests looks at the world anew. It is slow, one look at
-every connection, and never wrong to do. Where not even that comes to its end (`_broken` is
-still set), the watchdog does it, and it looks for threads that have died.
+Our decision: no step undoes itself. The thread that meets such an exception ends the task that it
+runs, which costs one connection at most. Then it rebuilds all books from facts that cannot be half
+changed: which threads live, what each runs, and each thread's flag whether it holds a permit. A
+task that is owned and found nowhere is put into the queue again; every parked task is run once, as
+its edge may have been lost; every thread that rests checks for work. This is slow, one look at
+every connection, but always safe. If the rebuilding is interrupted as well (`needed` is still
+set), the watchdog does it, and it looks for threads that have died.
 
-A task that is owned is in the queue, or its worker runs it, or has it among those to be parked:
-but for a moment while it goes from one to the other. A worker in that moment says so by running
-nothing, and each task that it takes counts in its turn. So a search in which one of the others
-was in such a moment, or took one, proves nothing, and is made again at the next look.
+An owned task is in the queue, or its worker runs it, or has it in its list of tasks to park; except
+for a moment while it goes from one to the other. In that moment the worker's `task` is `None`, and
+each task that it takes raises its `turn`. So if another worker was in such a moment, or its `turn`
+has changed, the search proves nothing, and is repeated at the next look.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def _tell_of_the_loss() -> None:
 
 
 class Mending:
-    """Makes good what was broken off. Thread: any, without the lock, unless it says so.
+    """Repairs what an exception has interrupted. Thread: any, without the lock, unless it says so.
 
     Args:
         watchdog_timer: rings for the watchdog, which does it if this thread cannot.
@@ -71,7 +70,7 @@ class Mending:
     def __init__(self, watchdog_timer: WatchdogTimer, errands: Errands) -> None:
         self._watchdog_timer = watchdog_timer
         self._errands = errands
-        #: Something was broken off, and the watchdog shall put it right.
+        #: Something was interrupted, and the watchdog is to repair it.
         self.needed = False
         self._queue: RunQueue
         self._table: TaskTable
@@ -89,27 +88,27 @@ class Mending:
         rousing: Rousing,
         registrations: Registrations,
     ) -> None:
-        """Whose books it makes anew. Before any other call."""
+        """The parts whose books it rebuilds. Before any other call."""
         self._queue, self._table, self._permits = queue, table, permits
         self._workers, self._rousing = workers, rousing
         self._registrations = registrations
 
-    # ---- who has met the exception ------------------------------------------------------
+    # ---- the thread that met the exception ------------------------------------------------------
 
     def recover(self, worker: Worker, error: BaseException) -> None:
-        """Something of ours raised, or an asynchronous exception came. Thread: the worker's."""
+        """Code of the library raised, or an asynchronous exception came. Thread: the worker's."""
         locks.release_all()
         self.needed = True
         if isinstance(error, OSError):
             self._registrations.renew()
         self._stop_short(worker)
         self.make_good()
-        self._permits.hand_off(worker)  # a handler of the log's may take its time
+        self._permits.hand_off(worker)  # a logging handler may take its time
         self._break_off(worker, error)
 
     def make_good(self) -> None:
-        """An exception has ended something of ours before its end, that may have asked for
-        anything of the scheduler."""
+        """An exception has interrupted code of the library that may have called the
+        scheduler."""
         self.needed = True
         try:
             self._watchdog_timer.ring()
@@ -117,24 +116,24 @@ class Mending:
             self.put_right()
 
     def poller_was_lost(self) -> None:
-        """It is a new one, with nothing in it. With the lock."""
+        """There is a new poller, with nothing registered. With the lock."""
         for task in self._table.each():
             task.attached = False
         self.needed = True
         self._errands.leave(_tell_of_the_loss)
 
     def _stop_short(self, worker: Worker) -> None:
-        """From now on its `task` is what it was stopped in, if it was stopped in any."""
+        """Afterwards `worker.task` is the task in whose step it was interrupted, or `None`."""
         with self._rousing.lock:
             worker.looking = False
             self._permits.rise(worker)
             ready = self._queue.snapshot() or []
             if worker.task in worker.parked or worker.task in ready:
-                worker.task = None  # it was done with it
+                worker.task = None  # its step was complete
 
     def _break_off(self, worker: Worker, error: BaseException | None) -> None:
-        """What a worker ran when it was stopped costs its connection, and nothing else. It stays
-        the worker's until then: nobody takes it for lost."""
+        """Ends the connection in whose step the worker was interrupted. Until then the task stays
+        the worker's, so that `_find_the_lost` does not queue it."""
         task = worker.task
         if task is None:
             say("a thread of the pool was interrupted, and goes on", error)
@@ -153,7 +152,7 @@ class Mending:
     # ---- the books ------------------------------------------------------------------------
 
     def put_right(self) -> None:
-        """Makes good what an exception has left half done."""
+        """Repairs what an exception has left half done."""
         self._bury_the_dead()
         calls = self._rousing.calls
         with self._rousing.lock:
@@ -164,7 +163,7 @@ class Mending:
             self._permits.true_up(workers)
             sleepers = sum(worker.looking for worker in workers)
             self._queue.look_at_all(sleepers)
-            self._watchdog_timer.looks(again=True)  # it is rung for
+            self._watchdog_timer.looks(again=True)  # the ring follows below
             if self._queue.has_ready():
                 calls.somebody()
         for worker in workers:
@@ -177,15 +176,16 @@ class Mending:
 
     def _bury_the_dead(self) -> None:
         seem_dead = self._workers.that_seem_dead()
-        # Without the lock: this one is the standard library's, and who was interrupted under it
-        # may wait for ours. One that just starts is not alive for a moment, but listed.
+        # Without the scheduler's lock: `enumerate` takes the standard library's, and a thread
+        # that was interrupted with that one may wait for the scheduler's. A thread that is just
+        # starting does not count as alive for a moment, but is listed there.
         listed = set(threading.enumerate()) if seem_dead else set()
         with self._rousing.lock:
             dead = self._workers.take_out_the_dead(
                 [one for one, thread in seem_dead.items() if thread not in listed],
                 self._rousing.calls,
             )
-            # In the same moment: others look at the books, too.
+            # With the same hold of the lock: others read the books, too.
             self._workers.recount()
             self._permits.true_up(self._workers.all())
         for worker in dead:
@@ -194,8 +194,8 @@ class Mending:
             self._break_off(worker, None)
 
     def _find_the_lost(self) -> bool:
-        """With the lock: puts tasks into the queue that are owned and nowhere. Whether there is
-        none left; else somebody may just hold it in his hands."""
+        """With the lock: puts tasks into the queue that are owned and found nowhere. `False`: some
+        may be lost, or another thread may just be taking them."""
         owned = [task for task in self._table.each() if task.ownership != PARKED]
         me = waits.current_worker()
         workers = [(worker, worker.turns()) for worker in self._workers.all()]
@@ -210,7 +210,7 @@ class Mending:
             if task is not None:
                 here.add(task)
             elif not worker.looking and not self._permits.rests(worker) and worker is not me:
-                sure = False  # but this thread knows of itself that it has nothing in its hands
+                sure = False  # it may be taking a task (this thread is not)
         lost = [task for task in owned if task not in here]
         sure = sure and all(worker.turns() == turns for worker, turns in workers)
         if sure:

@@ -1,12 +1,13 @@
 """Since when the oldest of the ready connections waits for a thread, while all are busy.
 
-The facts. What is ready stands in a queue, first come first served, and nobody notes when one came:
-on the way of each message that would be a clock more. Where a thread is to spare none waits for
-longer than a moment.
+The facts. Ready tasks are in a queue, first in, first out, and the time at which one came is not
+noted: that would be one more clock call for each message. While a thread is to spare, no task waits
+for longer than a moment.
 
 Our decision: while the pool is saturated the listener's thread looks every 10 ms anyway, and keeps
-a copy of the queue with the time at which it saw each for the first time. What is gone from the
-front was taken; what is new at the back has just come. So the answer is late by a look at most.
+a copy of the queue, with the time at which it saw each task for the first time. Tasks that are gone
+from the front were taken; new ones at the back have just come. So the answer is late by one look at
+most.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ class OldestWait:
         self._workers = workers
         self._clock = clock
         self._seen: deque[tuple[Task, float]] = deque()
-        self._turns = 0  # what all threads had begun to run at the last look
+        self._turns = 0  # steps that all threads had begun at the last look
         self._looked = 0.0
-        self._since: float | None = None  # `None`: nobody waits
+        self._since: float | None = None  # `None`: no task waits
 
     def seconds(self) -> float:
-        """That it has waited. Thread: any, without the lock: about."""
+        """How long it has waited. Thread: any, without the lock: approximate."""
         since = self._since
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
@@ -56,7 +57,7 @@ class OldestWait:
     def _compare(self, ready: list[Task], time_now: float) -> None:
         seen, turns = self._seen, self._workers.turns()
         taken, self._turns = turns - self._turns, turns
-        # All of them may have been taken and put back since: the same stand there, anew.
+        # So many tasks were taken that all of these may have been, and been put back since.
         if 0 < len(seen) <= taken:
             seen.clear()
         while seen and (not ready or seen[0][0] is not ready[0]):

@@ -1,7 +1,7 @@
-"""Run permits: who may take work, who rests, and how many are free.
+"""Run permits: which threads may take work, which rest, and how many permits are free.
 
-See the essay in `scheduler`. A permit leaves a thread by `give_up` alone, which calls whoever
-shall have it next (`rousing`).
+See the essay in `scheduler`. A permit leaves a thread by `give_up` alone, which calls for the
+thread that gets it next (`rousing`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Permits:
     Args:
         total: how many there are.
         lock: the scheduler's.
-        rousing: wakes who gets one.
+        rousing: wakes the thread that gets one.
         queue: what a worker has run is parked there before its permit goes.
-        hire: makes a worker, or `None`: there are as many as there may be.
+        hire: makes a worker; `None`: the pool is at its bound.
     """
 
     __slots__ = ("_hire", "_holders", "_lock", "_queue", "_resting", "_rousing", "_total", "free")
@@ -68,26 +68,26 @@ class Permits:
                 self.give_up(calls, worker)
 
     def give_up(self, calls: Calls, worker: Worker) -> None:
-        """Somebody else gets its permit."""
+        """Another thread gets its permit."""
         self._revoke(worker)
         calls.heir()
 
     def drop_unstarted(self, worker: Worker) -> None:
-        """The permit of a thread that could not be started lies free: that is the bound, then, and
-        who calls this rings for the listener's thread."""
+        """The permit of a thread that could not be started becomes free: the pool is at its bound,
+        then. The caller wakes the listener's thread."""
         if worker.permit:
             self._revoke(worker)
 
     def take_free(self, worker: Worker) -> bool:
-        """Gives it a free one if it has none. Whether it has got one."""
+        """Gives it a free one if it has none. Whether it got one now."""
         if worker.permit or not self.free:
             return False
         self._grant(worker)
         return True
 
     def employ(self) -> Worker | None:
-        """Gives a free permit to who slept last, or to a new thread; the caller then wakes it.
-        `None`: there is nobody."""
+        """Gives a free permit to the thread that went to rest last, or to a new one; the caller
+        then wakes it. `None`: there is none."""
         worker = self._resting.pop() if self._resting else self._hire()
         if worker is not None:
             self._grant(worker)
@@ -99,7 +99,7 @@ class Permits:
         self.free -= 1
 
     def _revoke(self, worker: Worker) -> None:
-        """What the worker has run must not wait for its present task."""
+        """Settles first: what the worker has run must not wait for the task that it runs now."""
         self._queue.settle(worker)
         worker.permit = False
         self._holders.remove(worker)
@@ -112,7 +112,7 @@ class Permits:
         self._resting.append(worker)
 
     def rise(self, worker: Worker) -> bool:
-        """It does not any more. Whether it did."""
+        """It does not wait for a permit any more. Whether it did."""
         if worker not in self._resting:
             return False
         self._resting.remove(worker)
@@ -121,12 +121,12 @@ class Permits:
     # ---- asking: without the lock, a hint ------------------------------------------
 
     def are_held(self) -> bool:
-        """Whether a thread looks at what comes, or will when its callback is over or is seen
-        to stand still."""
+        """Whether a thread polls, or will after its callback, or after the watchdog took its
+        permit."""
         return bool(self._holders)
 
     def are_all_free(self) -> bool:
-        """Whether no thread can take work, though there is a right to."""
+        """Whether no thread holds a permit, though one is free."""
         return self.free > 0 and not self._holders
 
     def is_one(self) -> bool:
@@ -137,7 +137,7 @@ class Permits:
         return list(self._holders)
 
     def heir(self) -> Worker | None:
-        """Who holds a permit, of several one."""
+        """A thread that holds a permit: any of several."""
         for holder in self._holders:
             return holder
         return None
@@ -152,7 +152,7 @@ class Permits:
     # ---- mending and checking ----------------------------------------------------
 
     def true_up(self, workers: Iterable[Worker]) -> None:
-        """Makes the books anew, by what the threads there are know themselves."""
+        """Rebuilds the books from the `permit` flags of the threads that exist."""
         there = list(workers)
         self._holders = [worker for worker in there if worker.permit]
         self.free = self._total - len(self._holders)

@@ -3,12 +3,12 @@
 Facts. epoll and kqueue can report *edges*: a descriptor that was registered once is
 reported when something arrives, and not again for what is merely still there. That
 saves the re-arming call of `EPOLLONESHOT` for every message, and asks one thing of
-the reader: read until nothing is left (a short read proves that), or come back
-without being told. Data and the end of the stream can arrive as one edge with no
+the reader: read until nothing is left (a short read proves that), or read again
+without an event. Data and the end of the stream can arrive as one edge with no
 second to follow, so the events carry `HANGUP` beside `READ`. Registration from one
 thread takes effect inside another thread's running `poll()`. Closing a registered
 descriptor gives no event, and while a forked child holds a copy it goes on giving
-events that nobody can take out any more: unregister first, then close.
+events that cannot be unregistered any more: unregister first, then close.
 
 A descriptor that is registered for writing too is ready at once. That makes
 registering a new connection its own wake-up, with no second system call. The
@@ -42,9 +42,9 @@ READ = 0x001
 WRITE = 0x004
 #: ERR, HUP and RDHUP: a short read does not mean "nothing more" after one of these.
 HANGUP = 0x008 | 0x010 | 0x2000
-#: Beside `HANGUP`: nobody watches this descriptor any more; `refusal` says why.
+#: Beside `HANGUP`: the poller does not watch this descriptor any more; `refusal` says why.
 REFUSED = 0x1_0000
-#: Events of one look: what is handled before the next. It also keeps the array small.
+#: Events of one poll: what is handled before the next. It also keeps the array small.
 MOST = 64
 
 Events = list[tuple[int, int]]
@@ -90,8 +90,8 @@ class Poller(Protocol):
         """Ends one thread's running `poll`."""
 
     def renew(self) -> bool:
-        """Takes a new descriptor in place of one that somebody else has closed by its number.
-        Whether that was so: nothing is registered any more."""
+        """Opens a new poller if other code has closed the descriptor of this one by its number.
+        Whether that was so: then nothing is registered any more."""
 
     def close(self) -> None: ...
 
@@ -108,7 +108,8 @@ class _AtOnce:
         return False
 
 
-#: Their numbers are somebody else's by now: they are kept, or the end of one would close it again.
+#: epoll objects whose numbers may belong to other files by now: kept for ever, as the collector
+#: would close those.
 _lost: list[Any] = []
 
 
@@ -132,7 +133,7 @@ class EpollPoller(_AtOnce):
     def register(self, fd: int, *, write: bool) -> None:
         try:
             self._epoll.register(fd, self._both if write else self._read)
-        except FileExistsError:  # whoever was taking it out was interrupted
+        except FileExistsError:  # a thread was interrupted before it could unregister it
             self.modify(fd, write=write)
 
     def modify(self, fd: int, *, write: bool) -> None:
@@ -144,7 +145,7 @@ class EpollPoller(_AtOnce):
         try:
             self._epoll.unregister(fd)
         except (OSError, ValueError):
-            pass  # not there, or the poller is closed
+            pass  # not registered, or the poller is closed
 
     def poll(self, timeout: float) -> Events:
         return self._poll(wait_time(timeout), MOST)
@@ -154,7 +155,7 @@ class EpollPoller(_AtOnce):
             self._epoll.poll(0, 1)
             return False
         except ValueError:
-            return False  # it was closed here
+            return False  # this class closed it
         except OSError as error:
             if error.errno not in (errno.EBADF, errno.EINVAL):
                 return False
@@ -178,7 +179,7 @@ class EpollPoller(_AtOnce):
 
 
 class KqueuePoller(_AtOnce):
-    """kqueue(2) with EV_CLEAR, which is its word for edges (BSD, macOS).
+    """kqueue(2) with EV_CLEAR, its name for edge-triggered (BSD, macOS).
 
     Args:
         module: the `select` module; tests on Linux give a stand-in.
@@ -244,7 +245,7 @@ class KqueuePoller(_AtOnce):
 class SelectorPoller:
     """The portable fallback: any level-triggered selector of the standard library.
 
-    One thread at a time is in `select`; changes of the others are queued for it.
+    One thread at a time is in `select`; the changes that others make are queued for it.
     """
 
     needs_rearm = True
@@ -289,7 +290,7 @@ class SelectorPoller:
                 try:
                     self._selector.register(fd, wanted)
                 except (OSError, ValueError) as error:
-                    # Closed meanwhile, perhaps, and its removal is behind it in the queue.
+                    # It may have been closed since: then its removal follows in the queue.
                     if all(later != fd for later, _ in list(self._changes)):
                         self._refuse(fd, error)
 
@@ -340,7 +341,7 @@ class SelectorPoller:
         return events
 
     def _look_for_the_closed(self, error: OSError) -> None:
-        """It would fail for ever, and nobody be told of anything."""
+        """Takes closed descriptors out: else `select` would fail for ever, and report nothing."""
         for fd in [key.fd for key in self._selector.get_map().values()]:
             try:
                 os.fstat(fd)
@@ -354,7 +355,7 @@ class SelectorPoller:
         self._wake_up.wake()
 
     def renew(self) -> bool:
-        return False  # a selector that fails is asked again: `_select`
+        return False  # `_select` takes closed descriptors out instead
 
     def close(self) -> None:
         self._wake_up.wake()

@@ -15,8 +15,8 @@ class Registrations:
     Args:
         poller: reports ready descriptors.
         lock: the scheduler's.
-        lost: called when the poller had lost its own descriptor and has a new one, in which
-            nothing is; with the lock or without.
+        lost: called when the poller had lost its own descriptor and has opened a new one, with
+            nothing registered; with the lock or without.
     """
 
     __slots__ = ("_lock", "_lost", "_poller")
@@ -33,7 +33,7 @@ class Registrations:
             OSError: the poller has no room for it.
         """
         poller = self._poller
-        # One that is rearmed after each event is then told what to watch for.
+        # A poller that needs `rearm` learns then what to watch for.
         write = task.wants_write if poller.needs_rearm else task.write_edges
         try:
             poller.register(task.fd, write=write)
@@ -41,11 +41,11 @@ class Registrations:
             if not self.renew():
                 raise
             poller.register(task.fd, write=write)
-        task.attached = True  # not before: if that is broken off, nobody watches it
+        task.attached = True  # last: an exception may have come before it was registered
 
     def detach(self, task: Task) -> None:
-        """Takes it out until it is parked again, so that what its own thread waits for does not
-        wake another. Thread: any that uses it."""
+        """Takes it out until it is parked again: its thread waits for it in the kernel, and no
+        other shall be woken. Thread: any that uses it."""
         with self._lock:
             attached, task.attached = task.attached, False
         if attached:
@@ -56,11 +56,11 @@ class Registrations:
         self._poller.unregister(fd)
 
     def put_back(self, task: Task) -> None:
-        """One that was taken out, or must be put back after each event. With the lock, which the
-        thread of `detach` needs as well.
+        """Attaches a detached task, or rearms it after an event. With the lock, so that no
+        `detach` comes in between.
 
         Raises:
-            OSError: as for `attach`; it is not watched.
+            OSError: as for `attach`; the descriptor is not watched.
         """
         if (task.deaf or not task.reads) and self._poller.needs_rearm:
             return
@@ -74,18 +74,18 @@ class Registrations:
             raise
 
     def refusal(self, task: Task) -> OSError:
-        """A poller that puts descriptors back on the thread that polls could not: why."""
+        """Why a poller that registers late, on the thread that polls, could not watch it."""
         task.attached = False
         return self._poller.refusal(task.fd)
 
     def watch_writes(self, task: Task) -> None:
-        """Write edges, too, from now on. Thread: the task's owner."""
+        """From now on its write edges are reported, too. Thread: the task's owner."""
         task.write_edges = True
         if task.attached and not self._poller.needs_rearm:
             self._poller.modify(task.fd, write=True)
 
     def renew(self) -> bool:
-        """Where its descriptor was lost, the poller gets a new one, into which the tasks are put
+        """If the poller has lost its descriptor, it opens a new one, and the tasks are registered
         as they park next. Thread: any, with the lock or without."""
         with self._lock:
             if not self._poller.renew():
@@ -94,16 +94,16 @@ class Registrations:
         return True
 
     def wake(self, times: int = 1) -> None:
-        """As many threads that wait in the poller return from it. Thread: any."""
+        """Makes so many threads return from the poller. Thread: any."""
         for _ in range(times):
             self._poller.wake()
 
     def fileno(self) -> int | None:
-        """What the poller can be waited for with, if with anything."""
+        """A descriptor that is readable while the poller has events, if there is one."""
         try:
             return self._poller.fileno()
         except ValueError:
             return None  # the last thread has just left, and closed it
 
     def close(self) -> None:
-        self._poller.close()  # twice is no harm, not at all would be
+        self._poller.close()  # it may be called twice

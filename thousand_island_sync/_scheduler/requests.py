@@ -1,8 +1,8 @@
 """What any thread may ask of the scheduler, wherever it was interrupted.
 
-A message is posted from a `__del__` or a signal's handler, too, in the middle of a stretch of ours
-that holds a lock (`_base.locks`). Where the scheduler's may not be waited for, what is asked for is
-left to another thread.
+A `__del__` or a signal handler may post a message, too, while the thread that it interrupts holds a
+lock of the library (`_base.locks`). If the code must not wait for the scheduler's lock, the request
+is left to another thread (`errands`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Requests:
         self._errands = errands
 
     def make_ready(self, task: Task) -> None:
-        """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
+        """Runs the task soon, without an event. Ignored once the task is over."""
         if not self._rousing.if_free(lambda calls: self._queue.make_ready(calls, task)):
             self._errands.leave(functools.partial(self.make_ready, task))
 
     def start(self, timer: Timer) -> None:
-        """Calls its target, which must be quick, on a thread of the pool in time."""
+        """Has a thread of the pool call the target, which must not block, when the timer is due."""
 
         def change(calls: Calls) -> None:
             calls.for_timer(is_next=self._deadlines.start(timer))
@@ -45,8 +45,8 @@ class Requests:
             self._errands.leave(functools.partial(self.start, timer))
 
     def cancel(self, timer: Timer) -> None:
-        """Not from everywhere: takes the lock."""
-        call = timer.target  # it ends without the lock: with it ends what is the user's
+        """Takes the lock, so interrupting code must not call it."""
+        call = timer.target  # freed after the lock is released: that may run user code
         with self._rousing.lock:
             self._deadlines.cancel(timer)
         del call

@@ -1,15 +1,16 @@
-"""Who must come for what has changed in the queue or among the permits, and waking them.
+"""Which threads a change in the queue or among the permits needs, and waking them.
 
-Two things happen in one way each, so that nobody is forgotten: a task comes into the queue by
-`RunQueue.put`, and a permit leaves a thread by `Permits.give_up`. (But a thread with a permit
-that looks, or runs what is ready, puts tasks there as they come: it goes on with them itself.)
-Both are given the `Calls` of a change, which is entered so, around the lock:
+So that no thread is forgotten, there is one way to put a task into the queue, `RunQueue.put`, and
+one way for a permit to leave a thread, `Permits.give_up`. (Exception: a thread with a permit that
+polls, or runs what is ready, puts tasks there directly, as it will run them itself.) Both get the
+`Calls` of the change, which is entered around the lock:
 
     with rousing as calls, lock:
         queue.put(calls, (task,))
 
-Both note there whom they call, with the lock; `Rousing` wakes them without it. What raises inside,
-as an asynchronous exception may between any two steps, is put right.
+Both note there, with the lock, which thread is needed; `Rousing` wakes it after the lock is
+released: a thread that woke earlier would only wait for the lock. If an exception comes inside, as
+an asynchronous one may between any two steps, the books are repaired (`mending`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Workers(Protocol):
 
 
 class Calls:
-    """Who was called and is to be woken. With the lock, inside `Rousing`, but for taking."""
+    """The threads that are to be woken. With the lock, inside `Rousing`, except the `take_...`."""
 
     __slots__ = ("_heirs", "_listener", "_permits", "_queue", "_sleeper", "_table", "pending")
 
@@ -61,15 +62,15 @@ class Calls:
         self._queue = queue
         self._table = table
         self._permits = permits
-        self._heirs: deque[Worker] = deque()  # who got a permit
-        self._sleeper = False  # one who waits in the poller
-        self._listener = False  # the listener's thread, for there is no other
-        #: Somebody was called. It is set after that is noted, and cleared before that is looked at.
+        self._heirs: deque[Worker] = deque()  # workers that got a permit
+        self._sleeper = False  # whether to wake a thread that waits in the poller
+        self._listener = False  # whether to wake the listener's thread: there is no other
+        #: Whether a thread is to be woken. Set after it is noted, cleared before that is read.
         self.pending = False
 
     def somebody(self) -> None:
-        """One who waits in the poller comes to what is ready, else who gets a free permit. Where
-        all are held and nobody waits, one of the holders will look."""
+        """A thread that waits in the poller is to come for what is ready, else one that gets a
+        free permit. If all permits are held and no thread waits, a holder will look."""
         if self._queue.sleepers > 0:
             self._sleeper = True
             self.pending = True
@@ -77,8 +78,8 @@ class Calls:
             self.heir()
 
     def heir(self, *, else_listener: bool = True) -> None:
-        """Who gets a free permit, unless all is over. What is ready then was forgotten in the
-        queue (`RunQueue.forget`), and each thread that came for it would call the next."""
+        """A thread gets a free permit, unless all is over. In that case the ready tasks are
+        forgotten ones (`RunQueue.forget`), and each thread that came would call the next."""
         if self._table.is_over():
             return
         heir = self._permits.employ()
@@ -90,7 +91,7 @@ class Calls:
             self.pending = True
 
     def for_timer(self, is_next: bool) -> None:
-        """Somebody must look in time for a timer that was started, perhaps the next one now."""
+        """A timer was started: a thread must poll no longer than until it is due."""
         if is_next and self._queue.sleepers > 0:
             self._sleeper = True
             self.pending = True
@@ -102,7 +103,7 @@ class Calls:
         return worker in self._heirs
 
     def start_a_thread(self) -> bool:
-        """Whether one of those is new."""
+        """Whether one of the heirs is a new thread."""
         return not all(heir.turn for heir in list(self._heirs))
 
     def take_sleeper(self) -> bool:
@@ -121,14 +122,14 @@ class Calls:
 
 
 class Rousing:
-    """A context manager around the lock, see above; it wakes whoever was called.
+    """A context manager around the lock, see above; at its exit it wakes the threads called for.
 
     Args:
         lock: the scheduler's.
-        errands: for what must not be done here and now.
+        errands: for calls that this thread must not make now.
         ring: wakes the listener's thread.
         wake: wakes a thread that waits in the poller.
-        broken_off: an exception came inside; without the lock.
+        broken_off: called if an exception came inside; without the lock.
     """
 
     __slots__ = ("_errands", "_ring", "_wake", "_workers", "broken_off", "calls", "lock")
@@ -146,14 +147,14 @@ class Rousing:
         self._errands = errands
         self._ring = ring
         self._wake = wake
-        #: An exception came inside; without the lock.
+        #: Called if an exception came inside; without the lock.
         self.broken_off = broken_off
         #: What `with` gives.
         self.calls: Calls
         self._workers: _Workers
 
     def serve(self, calls: Calls, workers: _Workers) -> None:
-        """Who is called, and who wakes them. Before any other call."""
+        """Sets where calls are noted, and what wakes the threads. Before any other call."""
         self.calls = calls
         self._workers = workers
 
@@ -167,8 +168,8 @@ class Rousing:
             self.rouse()
 
     def if_free(self, change: Callable[[Calls], object]) -> bool:
-        """A change that interrupting code may ask for, with the lock (`_base.locks.if_free`).
-        False: it may not be waited for."""
+        """Makes a change that interrupting code asks for, with the lock (`_base.locks.if_free`).
+        `False`: the lock was not free, and must not be waited for."""
         try:
             changed = if_free(self.lock, lambda: change(self.calls))
             if changed:
@@ -179,8 +180,8 @@ class Rousing:
             raise
 
     def rouse(self, tasks: tuple[Task, ...] = ()) -> bool:
-        """Without the lock: wakes who was called, by whomever. False: one was to run these
-        `tasks` first and could not be started, and they are taken back, for there is no other."""
+        """Without the lock: wakes all threads that were called for, by any thread. `False`: as
+        `Workers.wake`, for these `tasks`."""
         try:
             return self.wake_called(tasks)
         except BaseException:
@@ -188,19 +189,19 @@ class Rousing:
             raise
 
     def dismiss(self) -> None:
-        """Nothing will come any more: every thread may end. Without the lock."""
+        """No task is left, nor will be added: every thread may end. Without the lock."""
         self._workers.dismiss()
 
     def _rouse_no_new_one(self) -> None:
-        """As `rouse`, but no thread is started: one that begins takes locks of the standard
-        library's, which who was interrupted may have."""
+        """As `rouse`, but starts no thread: a start takes locks of the standard library, which
+        the interrupted code may hold."""
         if self.calls.start_a_thread():
             self._errands.leave(self.rouse)
         elif self.calls.pending:
             self.rouse()
 
     def wake_called(self, tasks: tuple[Task, ...] = ()) -> bool:
-        """As `rouse`; what it raises is the caller's matter."""
+        """As `rouse`; if it raises, the caller has the books repaired."""
         calls, started = self.calls, True
         calls.pending = False
         if calls.take_sleeper():

@@ -1,7 +1,7 @@
 """The run queue: what makes a task ready, and what parks it again.
 
 See the essay in `scheduler`. Every change of a task's ownership is here, under the lock: it
-becomes owned when it is put into the queue, and is given up in `settle`.
+becomes owned when it is put into the queue, and parked in `settle`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .task_table import TaskTable
 from .watchdog_timer import WatchdogTimer
 from .worker import Worker
 
-#: Looks in a row that found one and the same task ready and no other, until it is alone.
+#: After so many polls in a row that found the same task and no other, that task is "alone".
 ALONE = 64
-#: Tasks that a thread runs between two looks; where other threads look, too.
+#: Tasks that a thread runs between two polls; the second, where other threads poll, too.
 _BATCH, _SHARED_BATCH = 64, 4
 
 
@@ -33,7 +33,7 @@ class PythonRunQueue:
 
     Attributes:
         _tasks: all, by their descriptors.
-        _epoll: the poller, where the C shall ask it.
+        _epoll: the poller, if the C may poll it.
         _unlooked: tasks that were run since the last look.
         _last_found: the descriptor that the last look made ready.
         _alone: looks in a row that found that one and nothing else.
@@ -63,12 +63,12 @@ else:
 
 
 class RunQueue(RunQueueCore):
-    """What is ready, and the poller that tells of the rest. All is guarded by the lock, but for
-    taking from what is ready.
+    """The ready tasks, and the poller that reports the others. The lock guards everything here,
+    except taking a ready task.
 
     Args:
-        rousing: wakes who comes for what is put in; its lock guards all of this.
-        deadlines: when parked tasks are run though nothing came.
+        rousing: wakes a thread for what is put in; its lock guards all of this.
+        deadlines: when parked tasks are run without an event.
     """
 
     __slots__ = ("_poller", "_registrations", "_rousing", "_table", "run_again", "take")
@@ -90,27 +90,27 @@ class RunQueue(RunQueueCore):
         self._rousing = rousing
         self._registrations = registrations
         self._batch = _BATCH
-        #: Takes the next task; raises IndexError: there is none. Thread: one with a permit.
+        #: Takes the next task; IndexError if there is none. Thread: one with a permit.
         self.take: Callable[[], Task] = self._ready.popleft
-        #: Puts back what it took, last. Thread: the same, which goes on with it.
+        #: Puts a taken task at the end. Thread: the one that took it.
         self.run_again: Callable[[Task], None] = self._ready.append
 
     def share(self) -> None:
-        """Several threads take from it at once: each takes little. Before any other call."""
+        """Several threads take tasks at once, so each takes few. Call it before all else."""
         self._batch = _SHARED_BATCH
 
     # ---- tasks come and go ----------------------------------------------------------
 
     def put(self, calls: Calls, tasks: tuple[Task, ...]) -> None:
-        """They are run soon, by whoever is called for it. With the lock."""
+        """They are run soon, by the thread that is called for it. With the lock."""
         for task in tasks:
             task.ownership = OWNED
         self._ready.extend(tasks)
         calls.somebody()
 
     def add(self, tasks: tuple[Task, ...]) -> None:
-        """Takes new tasks; they are run as soon as a thread comes to them. Not in the poller
-        yet: what comes and goes in one run never is.
+        """Takes new tasks; they are run as soon as a thread is free. They are not in the
+        poller yet: a connection that ends in its first run never is.
 
         Raises:
             RuntimeError: there is no thread and none can be started, or the queue is closed.
@@ -128,12 +128,12 @@ class RunQueue(RunQueueCore):
             raise
         if closing:
             raise RuntimeError("the server has stopped")
-        # As `with rousing` does; but here it is heard whether a thread could be started.
+        # As `with rousing` does; but this tells whether a thread could be started.
         if rousing.calls.pending and not rousing.rouse(tasks):
             raise RuntimeError("no handler thread can be started")
 
     def make_ready(self, calls: Calls, task: Task) -> None:
-        """Runs it soon, whatever its descriptor does, unless it is over. With the lock."""
+        """Runs it soon, without an event, unless it is over. With the lock."""
         if task.ownership != PARKED:
             task.ownership = MARKED
         elif self._table.has(task):
@@ -147,7 +147,7 @@ class RunQueue(RunQueueCore):
                 calls.somebody()
 
     def _run_parked(self, mark: bool) -> None:
-        """With the lock, for one who sees that somebody comes."""
+        """With the lock; the caller sees to it that a thread comes."""
         for task in self._table.each():
             if task.ownership == PARKED:
                 task.ownership = OWNED
@@ -156,8 +156,8 @@ class RunQueue(RunQueueCore):
                 task.ownership = MARKED
 
     def forget(self, task: Task) -> None:
-        """The last word of a task, before its descriptor is closed. Thread: its owner, or
-        whoever knows that its next run will touch nothing."""
+        """Removes a task, before its descriptor is closed. Thread: its owner, or one that knows
+        that the task's next run will touch nothing."""
         if task.attached:
             self._poller.unregister(task.fd)
         try:
@@ -182,8 +182,8 @@ class RunQueue(RunQueueCore):
             self.put(calls, (successor,))
 
     def release(self, task: Task) -> None:
-        """The task's descriptor is somebody else's from now on. The task stays, to be run once
-        more. Thread: any, and no step of it is under way that uses the descriptor."""
+        """The caller takes the task's descriptor over. The task stays, to be run once more.
+        Thread: any, while no step of the task that uses the descriptor is under way."""
         with self.lock:
             attached, task.attached = task.attached, False
             fd = task.fd
@@ -192,9 +192,9 @@ class RunQueue(RunQueueCore):
             self._poller.unregister(fd)
 
     def take_back(self, tasks: tuple[Task, ...]) -> bool:
-        """With the lock, of tasks that no thread will run. Whether none has, and there are any."""
+        """With the lock: takes tasks out. `False`: one of them was run, or there are none."""
         if any(task not in self._ready for task in tasks):
-            return False  # one that has come and gone
+            return False  # a thread has run it
         for task in tasks:
             self._ready.remove(task)
             self._table.remove(task)
@@ -206,32 +206,31 @@ class RunQueue(RunQueueCore):
         return bool(self._ready)
 
     def waiting(self) -> int:
-        """Connections among the ready tasks; about, while another task is run."""
+        """Connections among the ready tasks; approximate while another task is run."""
         return max(0, len(self._ready) - self._table.owned_but_uncounted())
 
     # ---- from an event to the queue ----------------------------------------------------
 
     def look_the_long_way(self, worker: Worker) -> bool:
-        """Polls, unless there is enough to run; waits only when nothing is ready. Fires the timers
-        that are due. `False`: the permit was taken a moment ago, and the worker must not look; or
-        all is over."""
+        """Polls, unless there is enough to run; waits only if nothing is ready. Fires due timers.
+        `False`: the worker must not poll, as it has lost its permit, or all tasks are over."""
         if self._table.closing and self._table.is_over():
             return False
-        # Where every task makes way for the next, each look would cost a GIL switch.
+        # If every task hands its permit off, each poll would cost a GIL switch.
         if self._ready and self._unlooked < self._batch:
             return True
         with self.lock:
             self.settle(worker)
             if not worker.permit:
                 return False
-            # What is ready, this thread put there itself as it settled; or others did, who called
-            # nobody, since a thread with a permit was about to look.
+            # This thread settled what is ready; or others put it there, and woke nobody, as a
+            # thread with a permit was about to poll.
             at_once = self._ready or (self._table.closing and self._table.is_over())
             timeout = 0.0 if at_once else self._deadlines.left()
             if timeout and self._watchdog_timer.state == 2:  # MAY_STOP
                 self._watchdog_timer.disarm()
-            # From here on whoever makes something ready finds a sleeper, and wakes it: the poller
-            # keeps a wake-up that comes before the poll.
+            # From here on a thread that makes a task ready finds a sleeper, and wakes it: the
+            # poller keeps a wake-up that comes before the poll.
             worker.looking = True
             self._unlooked = 0
             self.sleepers += 1
@@ -246,7 +245,7 @@ class RunQueue(RunQueueCore):
         look = look_the_long_way
 
     def poll_once(self) -> None:
-        """Looks without waiting: the listener's thread, and a look in C that has found more to do.
+        """Polls without waiting: the listener's thread, and a look in C that has found more to do.
 
         Raises:
             OSError, ValueError: the poller was just closed.
@@ -254,8 +253,8 @@ class RunQueue(RunQueueCore):
         self.absorb(self._poller.poll(0), None)
 
     def absorb(self, events: Events, worker: Worker | None) -> None:
-        """Puts what an event or a timer made ready into the queue. `worker` is who looked, and will
-        run one of them; `None`: the listener's thread."""
+        """Puts what an event or a timer made ready into the queue. `worker` polled, and will run
+        one of the tasks; `None`: the listener's thread polled."""
         deadlines, timer = self._deadlines, self._watchdog_timer
         with self.lock:
             if worker is not None:
@@ -265,11 +264,11 @@ class RunQueue(RunQueueCore):
             if deadlines.are_due():
                 self._fire()
             due = bool(deadlines.calls)
-            # The watchdog looks, or its alarm is set, before anything of it is run.
+            # Before any of it is run, the watchdog must be looking, or its timer set.
             ring = not timer.state and bool(self._ready or due)
             if ring:
                 ring = timer.begin(by_alarm=worker is not None)
-            # Without the GIL others may sleep while there is work for several.
+            # Several permits: others may sleep while there is work for more than this thread.
             wake = self.sleepers > 0 and len(self._ready) > (worker is not None)
         if ring:
             timer.ring()
@@ -285,14 +284,14 @@ class RunQueue(RunQueueCore):
         for fd, bits in events:
             task = tasks[fd] if fd < len(tasks) else None
             if task is None:
-                continue  # the wake-up, or just forgotten
+                continue  # the wake-up, or a task that was forgotten during the poll
             if bits & hang_up:
                 task.hung_up = task.alert = True
                 if bits & REFUSED:
                     task.unwatched(self._registrations.refusal(task))
             if task.ownership:  # not PARKED
-                task.ownership = MARKED  # its thread may have looked already: it runs again
-            elif bits != write or task.wants_write:  # else it is room that nobody waits for
+                task.ownership = MARKED  # its thread may have received before this: run it again
+            elif bits != write or task.wants_write:  # else: room to send that nobody waits for
                 task.ownership = 1  # OWNED
                 ready.append(task)
                 found = fd
@@ -301,7 +300,7 @@ class RunQueue(RunQueueCore):
         self._last_found = found
 
     def _fire(self) -> None:
-        """With the lock: runs those whose deadline is over."""
+        """With the lock: makes those ready whose deadline has passed."""
         for task in self._deadlines.fire():
             task.ownership = OWNED
             self._ready.append(task)
@@ -309,20 +308,20 @@ class RunQueue(RunQueueCore):
     # ---- a batch, and back ---------------------------------------------------------------
 
     def begin_batch(self, worker: Worker) -> int:
-        """How many tasks the worker may run until the next look."""
+        """How many tasks the worker may run until the next poll."""
         count = min(len(self._ready), self._batch)
         if count and worker.permit and not self._watchdog_timer.state:
             self._watchdog_timer.begin_now()
         return count
 
     def end_batch(self) -> bool:
-        """The next thing is a look. Whether one task has been alone for a while."""
+        """The next poll must not be skipped. Whether one task has been alone for a while."""
         self._unlooked = self._batch
         return self._alone >= ALONE
 
     def take_alone(self, worker: Worker) -> Task | None:
-        """With the lock: the only task that was ready for a while, if it is all that the worker
-        has run since. It is settled with the others unless the worker clears what it has parked."""
+        """With the lock: the task that is alone, if the worker has run no other since. `settle`
+        parks it, unless the worker clears its list of parked tasks."""
         self._alone = 0
         task = worker.parked[0] if len(worker.parked) == 1 else None
         if task is None or task.fd != self._last_found or task.ownership == MARKED:
@@ -330,67 +329,67 @@ class RunQueue(RunQueueCore):
         return task
 
     def settle(self, worker: Worker) -> None:
-        """With the lock: parks what the worker has run. What was marked goes on; who will not run
-        it then calls somebody."""
+        """With the lock: parks what the worker has run. Marked tasks become ready again; a caller
+        that will not run them calls another thread."""
         parked, ready, rearm = worker.parked, self._ready, self._poller.needs_rearm
         while parked:
             task = parked.popleft()
             if task.ownership == 2:  # MARKED
                 ready.append(task)
                 continue
-            # A mark that comes from now on finds it parked, and puts it into the queue.
+            # From now on an event finds it parked, and puts it into the queue.
             task.ownership = 0  # PARKED
             if rearm or not task.attached or task.deadline < task.timer_at:
                 self._await(task)
 
     def ran_one(self) -> None:
-        """One was run without a permit; about: it only says when to look again."""
+        """One was run without a permit. The count is approximate: it only tells when to poll."""
         self._unlooked += 1
 
     def _await(self, task: Task) -> None:
         """With the lock: what a parked task still needs."""
         if task.deadline < task.timer_at and self._deadlines.set(task) and self.sleepers > 0:
-            self._poller.wake()  # who sleeps may have to wake sooner
+            self._poller.wake()  # the thread that polls may have to wait less long
         if self._poller.needs_rearm or not task.attached:
             self._put_back(task)
 
     def _put_back(self, task: Task) -> None:
-        """With the lock: a descriptor that was taken out, or must always be put back."""
+        """With the lock: a descriptor that was detached, or that the poller took out itself."""
         if task.fd < 0 or not self._table.has(task):
-            return  # it has none any more, or was forgotten since it ran
+            return  # it gave its descriptor away, or was forgotten since it ran
         try:
             self._registrations.put_back(task)
         except OSError as error:
-            # Nobody will see what comes for it, so its next run is its last. Else it would park
+            # No event will be reported for it, so its next run is its last. Else it would park
             # again, and be run again, for as long as the poller has no room.
             task.unwatched(error)
             task.ownership = OWNED
             self._ready.append(task)
 
     def close(self) -> bool:
-        """With the lock: as `TaskTable.close`. From now on a look asks whether it is over."""
+        """With the lock: as `TaskTable.close`. From now on each look checks whether all is over."""
         self._epoll = None
         return self._table.close()
 
     # ---- mending, checking, a fork -----------------------------------------------------
 
     def snapshot(self) -> list[Task] | None:
-        """With the lock: what is ready. `None`: it was changed meanwhile, as others take from it
-        without the lock, and without the GIL that happens in the middle of this."""
+        """With the lock: what is ready. `None`: another thread took a task meanwhile (which needs
+        no lock, and without the GIL may happen in the middle of this)."""
         try:
             return list(self._ready)
         except RuntimeError:
             return None
 
     def put_lost(self, tasks: Iterable[Task]) -> None:
-        """With the lock: they are owned, and nobody had them."""
+        """With the lock: they are owned, and were in no queue."""
         self._ready.extend(tasks)
 
     def look_at_all(self, sleepers: int) -> None:
         """With the lock: every parked task is run, and has its timer set anew after that.
-        `sleepers`: threads that wait in the poller, whatever was counted."""
+        `sleepers`: the true number of threads that wait in the poller."""
         self.sleepers = sleepers
-        self._unlooked = 0  # what is ready goes first: the next look may fail as the last
+        self._unlooked = 0  # run what is ready first: the next poll may fail like the last
         self._deadlines.drop_all(self._table.each())
         self._run_parked(mark=False)
 

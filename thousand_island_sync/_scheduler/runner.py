@@ -1,4 +1,4 @@
-"""The life of a thread of the pool: it looks, runs what is ready, rests. The essay is in
+"""The life of a thread of the pool: it polls, runs what is ready, rests. The essay is in
 `scheduler`."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Threads(Protocol):
 
 
 class Stays(Protocol):
-    """Whether it stays with a task, and does: `Affinity`."""
+    """Has a thread stay with a task, if that pays: `Affinity`."""
 
     def go_on(self, worker: Worker, task: Task) -> int: ...
     def stay_alone(self, worker: Worker) -> tuple[Task, int] | None: ...
@@ -100,13 +100,13 @@ class Runner(RunnerCore):
             try:
                 self._workers.leave(worker)
             except BaseException:
-                # An asynchronous one, with the lock perhaps: what it broke off is done again.
+                # An asynchronous exception, perhaps with a lock held: do again what it interrupted.
                 locks.release_all()
                 self._workers.leave(worker)
                 raise
 
     def _serve(self, worker: Worker) -> None:
-        """Until the thread shall end."""
+        """Polls, runs and rests until the thread is to end."""
         queue, errands = self._queue, self._errands
         while True:
             if worker.permit:
@@ -123,16 +123,16 @@ class Runner(RunnerCore):
                 self._after_batch(worker, left)
 
     def run_each(self, worker: Worker) -> int | None:
-        """The hot path: runs what is ready now, at most 64, then it is time to look again.
+        """The hot path: runs what is ready now, at most 64 tasks, before the next poll.
 
-        Each line here is paid for every message. So what shall be parked is collected,
-        and settled with the lock taken once: nobody else looks at events meanwhile, or
-        settles it for us when taking the permit. Without the GIL others do look, and
-        the batches are short.
+        Each line here is paid for every message. So the tasks to be parked are collected, and
+        `settle` parks them together, with the lock taken once. That is safe: with one permit no
+        other thread polls meanwhile, and a thread that takes the permit settles them first.
+        With several permits others do poll, so the batches are short.
 
         Returns:
             The verdict on the worker's task, if the run ended without the permit; `STAYS`; `None`:
-            there is nothing left to do before the next look.
+            there is nothing left to do before the next poll.
         """
         queue, estimate = self._queue, self._estimate
         take, park, mask = queue.take, worker.parked.append, estimate.sample_mask
@@ -141,7 +141,7 @@ class Runner(RunnerCore):
                 task = take()
             except IndexError:  # another thread was quicker
                 break
-            task.ownership = 1  # OWNED: a mark that comes from now on has it run again
+            task.ownership = 1  # OWNED: an event from now on marks it, to be run again
             worker.task = task
             worker.turn = turn = worker.turn + 1
             if turn & mask and not task.classified.blocks:
@@ -155,7 +155,7 @@ class Runner(RunnerCore):
                 elif verdict == AGAIN:
                     queue.run_again(task)
                 continue
-            worker.task = task  # it may have run another meanwhile
+            worker.task = task  # another may have been set meanwhile
             return verdict
         worker.task = None
         return STAYS if queue.end_batch() else None

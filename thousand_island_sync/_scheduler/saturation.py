@@ -1,4 +1,4 @@
-"""Tells when a ready connection finds no thread, and when that is over."""
+"""Tells when a ready connection finds no thread, and when there are threads again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .workers import Workers
 
 
 class TellSaturation(Protocol):
-    """Told by the listener's thread, which is in no lock."""
+    """The listener's thread calls it, and holds no lock."""
 
     def __call__(self, saturated: bool, busy_threads: int, waiting: int, /) -> None: ...
 
@@ -21,8 +21,8 @@ class Saturation:
     """Thread: the listener's.
 
     Args:
-        watchdog_timer: goes off each time while a connection waits.
-        oldest: looks who waits while it is so.
+        watchdog_timer: must not be stopped while a connection waits.
+        oldest: measures the longest wait while the pool is saturated.
     """
 
     __slots__ = ("_oldest", "_on", "_permits", "_queue", "_relief", "_tell", "_timer", "_workers")
@@ -65,8 +65,8 @@ class Saturation:
         return waiting > 0 and self._permits.are_all_free()
 
     def _is_over(self, waiting: int) -> bool:
-        # A thread that rests proves nothing while the one with the permit stands still: what
-        # waits, waits for the next look to take it away.
+        # A thread that rests is no proof of relief while the holder of the permit stands still:
+        # what is ready waits for the next look, which takes the permit from that holder.
         moving = not any(worker.looks for worker in self._permits.holders())
         spare = moving and (self._permits.resting() > 0 or self._queue.sleepers > 0)
         self._relief = self._relief + 1 if spare else 0

@@ -7,28 +7,28 @@ hand-off, about half as much again as the whole request. But a callback that blo
 on the poll loop stops everybody.
 
 What others do. Event loops forbid blocking. Thread pools pay a hand-off for each
-event. Leader/followers pools do, too: the leader always gives its place away first.
+event. Leader/followers pools do, too: the leader always promotes a follower first.
 
 Our decision: *run permits*. A permit is the right to take work: to poll, and to run
 connections off the ready queue. There are as many as threads can run Python at once:
 one with the GIL, the CPU count without. A thread keeps its permit from callback to
-callback, and gives it away before it waits, in one of three ways:
+callback, and loses it when a callback waits, in one of three ways:
 
-1. It is about to wait in a call of this library (`waits.before_wait`): exact, and free of cost
-   when nothing blocks.
-2. Its connection *tends* to block, or to compute for long (`tendency`): it gives the permit
-   away before the callback starts.
+1. The thread is about to wait in a call of this library (`waits.before_wait`), and hands the
+   permit off. This is exact, and costs nothing while nothing blocks.
+2. Its connection *tends* to block, or to compute for long (`tendency`): the thread hands the
+   permit off before the callback starts.
 3. The watchdog finds the thread in one callback at two looks in a row, and takes the
    permit. It takes five looks if the processor was busy meanwhile, or if the thread only
    waits for a processor. The watchdog looks every 2 ms while callbacks run, and every 8 ms
    if nothing has blocked for a while. It does not look on an idle server, nor while quick
-   requests come one by one: their end stops an alarm that would wake it (`alarm`). Before a
+   requests come one by one: their end stops the timer that would wake it (`alarm`). Before a
    thread runs a ready task, it makes sure that the watchdog looks or the alarm is set.
 
-A thread that gave its permit away finishes its callback without one. A permit that
-is given away goes to the idle thread that slept last (its cache is warm) or to a new
-one. At the bound it lies free: the listener's thread stands in (`stand_in`), polls and
-keeps the deadlines, but runs nothing; the first thread to finish takes it up.
+A thread that lost its permit finishes its callback without one. The permit goes to the
+idle thread that ran most recently (its cache is warm), or to a new thread. If the pool is
+at its bound, the permit stays free: the listener's thread stands in (`stand_in`), polls and
+keeps the deadlines, but runs nothing. The first thread to finish its callback takes the permit.
 
 Nothing depends on permits being exclusive. They decide how many threads take work,
 not who may touch what. What keeps two threads out of one connection is ownership
@@ -37,8 +37,8 @@ thread that ran it parks it. An event for an owned task marks it, and a marked t
 but run again.
 
 Only the owner closes a descriptor, after `forget` has taken it out of the poller and
-out of the table of tasks. A poll that was already under way may still report the number, now
-perhaps another task's: that task gets a needless run, which does no harm.
+out of the table of tasks. A poll that was already under way may still report the number, which
+may be another task's by then: that task gets a needless run, which does no harm.
 
 No callback, receiver or log handler is ever called with the lock held.
 
@@ -46,13 +46,13 @@ The objects. One lock guards the books of all of them; each has fields of its ow
 
 - `RunQueue`: what is ready, and the poller; beside it `TaskTable` (all tasks), `Registrations`
   (what is in the poller), `Deadlines` (when a task is run though nothing came);
-- `Permits`: who may take work, who rests; `Rousing`: who is called for what has changed, and
-  is woken when the lock is free;
-- `Workers`: the threads; `Runner`: what each of them does; `Affinity`: one stays with a task;
-  `Mending`: what is done after an exception that nobody expected;
+- `Permits`: which threads may take work, and which rest; `Rousing`: which threads a change needs;
+  it wakes them when the lock is free;
+- `Workers`: the threads; `Runner`: what each of them does; `Affinity`: a thread stays with a task;
+  `Mending`: rebuilds the books after an unexpected exception;
 - `BlockingEstimate`: which tasks tend to block;
 - `Watchdog`, with `Stalls`, `StandIn`, `Saturation`, and `WatchdogTimer`, which has it look;
-- `Requests` and `Errands`: what code may ask for that was interrupted anywhere.
+- `Requests` and `Errands`: what interrupting code (`__del__`, a signal handler) may ask for.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ class Asked(Protocol):
 
 
 class Gone(ComesBackTo, Asked, Protocol):
-    """What stands in for all of it in a forked child."""
+    """What takes the place of the scheduler's parts in a forked child."""
 
 
 class NoInspection:
-    """Looks at nothing. A server that checks itself has one that does (`_server.checked`)."""
+    """Checks nothing. In debug mode another class checks the books (`_server.checked`)."""
 
     __slots__ = ()
 
@@ -121,12 +121,12 @@ class NoInspection:
         """Before each look of the watchdog. Thread: its own, without the lock."""
 
     def after_look(self, timeout: float) -> float:
-        """After each; gives the seconds until the next, as that has said or sooner."""
+        """After each look. Returns the seconds until the next: `timeout`, or fewer."""
         return timeout
 
 
 class Parts(NamedTuple):
-    """What a scheduler is made of, where tests, or servers that check themselves, have others."""
+    """The classes that a scheduler is made of: tests and debug mode replace some of them."""
 
     queue: type[RunQueue] = RunQueue
     permits: type[Permits] = Permits
@@ -199,7 +199,7 @@ class Scheduler:
         )
         #: As `RunQueue.forget`.
         self.forget: Callable[[Task], None] = queue.forget
-        #: What is parked is run when its peer resets it, though nothing is read.
+        #: Whether a parked connection is run when its peer resets it, though nothing is read.
         self.tells_resets = not poller.needs_rearm
         self._inspection = self.parts.inspection(queue, table, held, workers, timer, mending)
 
@@ -211,7 +211,7 @@ class Scheduler:
         self._queue.add(tasks)
 
     def add_uncounted(self, task: Task) -> None:
-        """Takes a task that is no connection, and is not counted as one that waits.
+        """Takes a task that is not a connection, and is left out of the figures.
 
         Raises:
             RuntimeError: as for `add`.
@@ -233,8 +233,8 @@ class Scheduler:
         self._queue.replace(task, successor)
 
     def release(self, task: Task) -> None:
-        """The task's descriptor is somebody else's from now on. The task stays, to be run once
-        more. Thread: any, and no step of it is under way that uses the descriptor."""
+        """The caller takes the task's descriptor over. The task stays, to be run once more.
+        Thread: any, while no step of the task that uses the descriptor is under way."""
         self._queue.release(task)
 
     def runs(self, task: Task) -> bool:
@@ -252,13 +252,13 @@ class Scheduler:
         self._registrations.detach(task)
 
     def watch_writes(self, task: Task) -> None:
-        """Write edges, too, from now on. Thread: the task's owner."""
+        """From now on its write edges are reported, too. Thread: the task's owner."""
         self._registrations.watch_writes(task)
 
     # ---- it is run ------------------------------------------------------------------------
 
     def make_ready(self, task: Task) -> None:
-        """Runs the task soon, whatever its descriptor does. Ignored once it is over."""
+        """Runs the task soon, without an event of its descriptor. Ignored once the task is over."""
         self._requests.make_ready(task)
 
     def make_all_ready(self) -> None:
@@ -266,22 +266,22 @@ class Scheduler:
         self._queue.make_all_ready()
 
     def start(self, timer: Timer) -> None:
-        """Calls its target, which must be quick, on a thread of the pool in time."""
+        """Has a thread of the pool call the target, which must not block, when the timer is due."""
         self._requests.start(timer)
 
     def cancel(self, timer: Timer) -> None:
         self._requests.cancel(timer)
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Has the listener's thread call it, or the pool's (the other may be in a receiver): for
-        whoever must not wait. Thread: any, wherever it was interrupted."""
+        """Has the listener's thread or one of the pool call it, the first that is free: for code
+        that must not wait. Thread: any, wherever it was interrupted."""
         self._errands.leave(call)
 
     # ---- the pool -------------------------------------------------------------------------
 
     def counts(self) -> tuple[int, int, int]:
-        """Threads, busy threads, ready tasks that no thread has come to. O(1), without the
-        lock: about, where they change at this moment."""
+        """Threads, busy threads, ready tasks that no thread runs yet. O(1), without the lock:
+        approximate while they change."""
         return self._workers.count, self._workers.busy(), self._queue.waiting()
 
     def oldest_wait(self) -> float:
@@ -289,8 +289,8 @@ class Scheduler:
         return self._oldest.seconds()
 
     def attended(self) -> bool:
-        """Whether a thread looks at what comes, or will when its callback is over or is seen
-        to stand still. A hint: without the lock."""
+        """Whether a thread has a permit: it polls, or will after its callback, unless the watchdog
+        gives the permit to another. A hint: without the lock."""
         return self._permits.are_held()
 
     def running(self) -> list[Running]:
@@ -305,7 +305,7 @@ class Scheduler:
         self._workers.reinforce()
 
     def interrupted(self) -> None:
-        """Something of ours that may have asked for anything here was broken off."""
+        """Code of the library that called the scheduler was interrupted: repairs what it left."""
         self._mending.make_good()
 
     def close(self) -> None:
@@ -316,7 +316,7 @@ class Scheduler:
             self._workers.dismiss()
 
     def abandon(self, gone: Gone) -> list[Task]:
-        """In a forked child: nobody works here any more; `gone` is asked instead.
+        """In a forked child: no thread of the pool is left; `gone` is asked instead.
 
         Returns:
             The tasks, which are the parent's.
@@ -331,12 +331,12 @@ class Scheduler:
     # ---- the watchdog: the listener's thread -----------------------------------------------
 
     def use_alarm(self, alarm: Alarm | None) -> None:
-        """Sets it from now on; `None`: rings. Thread: the listener's, which waits for it."""
+        """What wakes the watchdog from now on; `None`: `ring`. Thread: the listener's."""
         with self._lock:
             self._watchdog_timer.use(alarm)
 
     def tend(self) -> float:
-        """One look of the watchdog, and standing in where no thread holds a permit.
+        """One look of the watchdog; it polls as well if no thread holds a permit.
 
         Returns:
             Seconds until the next look; `FOREVER`: when `ring` is called, or, if

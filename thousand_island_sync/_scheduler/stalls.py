@@ -1,4 +1,4 @@
-"""Finding threads that stand still in a callback, and taking their permits.
+"""Finding threads whose callback does not go on, and taking their permits.
 
 See the essay in `scheduler`. If two looks in a row find a thread in one callback, the thread
 blocks. If the processor was busy meanwhile, or the thread only waits for one, it takes five looks.
@@ -20,8 +20,8 @@ from .watchdog_timer import WatchdogTimer
 from .worker import Worker
 from .workers import Workers
 
-#: Looks that found tasks run and none that stood still, until it is calm. A look that found
-#: none run counts so many back: under single requests with pauses between, it is never calm.
+#: Looks in a row that found tasks run and no stalled thread, until the pace is calm. A look that
+#: found no task run takes so many off again: single requests with pauses never make it calm.
 _CALM_LOOKS, _PAUSE_LOOKS = 25, 5
 #: Looks at one callback after which its permit is taken though the processor is busy.
 _BUSY_LOOKS = 4
@@ -36,11 +36,11 @@ class Pace:
 
     def __init__(self) -> None:
         self._calm = 0  # looks in a row that found nothing to suspect
-        #: Tasks that those had run who held a permit at the last look; -1: there was none.
+        #: Tasks that the holders of permits had run at the last look; -1: there was no look.
         self.turns = -1
 
     def next(self, turns: int, suspicious: bool) -> float:
-        """Seconds, after a look that has seen so many turns."""
+        """Seconds until the next look; `turns`: tasks that the holders have run so far."""
         if suspicious:
             self._calm = 0
         elif turns != self.turns:
@@ -55,12 +55,12 @@ class Stalls:
     """Thread: the listener's.
 
     Args:
-        permits: who holds one is looked at.
+        permits: the holders are looked at.
         workers: all threads.
-        estimate: is told what blocks.
-        table: the tasks, which a trial may be of.
+        estimate: is told which tasks block.
+        table: the tasks, for a trial.
         queue: what is ready.
-        watchdog_timer: is told whether the next look comes by itself.
+        watchdog_timer: is told whether the watchdog looks again without a ring.
     """
 
     __slots__ = (
@@ -104,8 +104,8 @@ class Stalls:
         return idle
 
     def look(self, calls: Calls, idle: bool) -> float:
-        """With the lock. Seconds until the next look; `FOREVER`: nothing is run, and none is
-        needed until somebody rings.
+        """With the lock. Seconds until the next look; `FOREVER`: nothing is run, so none is
+        needed until the bell rings.
 
         Args:
             idle: as `was_idle` has just said.
@@ -116,12 +116,12 @@ class Stalls:
         turns = sum(worker.turns() for worker in holders)
         busy = [worker for worker in holders if not worker.looking]
         stalled = [self._is_stalled(worker, calls, idle) for worker in busy]
-        # Those that run something without a permit, also those from whom this look took it.
+        # Threads that run a callback without a permit; also those that have just lost theirs.
         crowd = self._workers.busy() - len(self._permits.holders())
         self._estimate.doubt(
             self._seen_at, self._seen_cpu, self._workers.turns, crowd, self._table.each()
         )
-        # A task may have been run between two looks, and a queue be left by one who was broken off.
+        # Between two looks a task may have been run, or an interrupted thread have left some.
         quiet = not busy and turns == self._pace.turns and not self._queue.has_ready()
         suspicious = any(stalled) or self._estimate.looks_at_each()
         tick = self._pace.next(turns, suspicious)
@@ -131,7 +131,7 @@ class Stalls:
         return FOREVER if quiet else tick
 
     def _is_stalled(self, worker: Worker, calls: Calls, idle: bool) -> bool:
-        """Whether it stands still."""
+        """Whether two looks in a row have found it in the same callback."""
         looks = worker.count_look()
         task = worker.task  # once: it may finish at any moment
         # One look proves nothing: the callback may have begun a moment ago. The same turn in a
@@ -142,9 +142,9 @@ class Stalls:
             return False
         if looks == 1:
             worker.cpu_seen = processor_time(worker.native_id)
-        # Where the processor was busy the callback may just be at work, or wait for
-        # the GIL: another thread would only wait with it. Where others' processes
-        # have the processors, so would one that wants one.
+        # If the processor was busy, the callback may compute, or wait for the GIL: another
+        # thread would only wait as well. The same holds if the thread waits for a processor
+        # that other processes use.
         blocked = idle and not wants_processor(worker.native_id)
         if blocked or looks >= _BUSY_LOOKS:
             self._permits.give_up(calls, worker)
@@ -155,12 +155,12 @@ class Stalls:
         return True
 
     def found_dead(self) -> bool:
-        """Whether the last look has found a thread with a permit that has ended without a word."""
+        """Whether the last look has found a thread that has ended and still holds a permit."""
         return self._found_dead
 
     def somebody_died(self) -> bool:
-        """Whether any thread has; looks at all of them once in a while. That of one with a permit
-        is seen to stand still before that. Without the lock."""
+        """Whether any thread has ended unnoticed; checks all of them once a second. A dead holder
+        of a permit is found sooner, as it looks stalled. Without the lock."""
         found, self._found_dead = self._found_dead, False
         if self._seen_at < self._dead_at + _DEAD_S:
             return found

@@ -1,8 +1,8 @@
-"""Standing in: what the listener's thread does where no thread has a permit.
+"""Standing in: what the listener's thread does while no thread of the pool has a permit.
 
-All of them are in callbacks, and the permit lies free. Nobody else would see the events that wait;
-so it polls and keeps the deadlines, but runs nothing of the user's, and the first thread to finish
-takes over. What is ours and must not wait for that (`serve`) it does itself.
+All of them are in callbacks, and the permit is free. No other thread would see new events; so the
+listener's thread polls and keeps the deadlines, but runs no user code. The first thread to finish
+its callback takes over. Calls of the library that must not wait for that (`serve`) it makes itself.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ class StandIn:
         self._calls: tuple[Callable[[], object], ...] = ()
 
     def serve(self, call: Callable[[], object]) -> None:
-        """It is called after each look. It must not wait, nor call anything of the user's. Once for
-        each, however often it is given. Thread: any."""
+        """Has `call` called after each poll; giving it twice changes nothing. It must not wait, nor
+        run user code. Thread: any."""
         if call not in self._calls:
             self._calls = (*self._calls, call)
 
     def is_needed(self) -> bool:
-        """With the lock. A timer is kept, too, where there is no task and no thread."""
+        """With the lock. Timers are kept even if there is no task and no thread."""
         if self._permits.are_held():
             return False
         waits = self._deadlines.left() != FOREVER and not self._table.closing
         return waits or not self._table.is_empty()
 
     def poll(self) -> bool:
-        """Puts what has come into the queue. False: there is no poller any more."""
+        """Puts what has events into the queue. `False`: there is no poller any more."""
         try:
             self._queue.poll_once()
         except (OSError, ValueError):
@@ -72,7 +72,7 @@ class StandIn:
 
     def next_look(self) -> float:
         """With the lock. Seconds; `FOREVER`: when there is something to poll."""
-        # Whoever says here that it watches must come back: nobody rings meanwhile.
+        # After `again=True` it must look by itself: no other thread rings for it.
         held, ready = self._permits.are_held(), self._queue.has_ready()
         self._timer.looks(again=held or ready)
         if held:
@@ -83,5 +83,5 @@ class StandIn:
         return FOREVER if left == FOREVER else max(alarm.TICK, left)
 
     def fileno(self) -> int | None:
-        """What is waited for, so that it can `poll`; `None`: it is not needed, or has none."""
+        """Readable when there is something to `poll`; `None`: the poller has no descriptor."""
         return self._registrations.fileno()

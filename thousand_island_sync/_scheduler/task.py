@@ -19,23 +19,23 @@ PARK, AGAIN, DONE = 0, 1, 2
 
 
 class Classified(Enum):
-    """What is believed of a task's callbacks (`blocking_estimate`)."""
+    """What is assumed of a task's callbacks (`blocking_estimate`)."""
 
-    #: Quick, as far as is known; what its class does says more.
+    #: Taken for quick: its own callbacks were not measured, those of its class may be.
     UNKNOWN = False, False, False
     QUICK = False, True, False
-    #: It has taken long, or its class does: its next run is measured.
+    #: Its last run took long, or those of its class do: its next run is measured.
     SUSPECT = True, False, False
-    #: It blocks, and the last sample did not show it: each run is measured.
+    #: It blocks on average, but the last sample did not prove it: each run is measured.
     DOUBTFUL = True, True, False
     BLOCKING = True, True, True
 
     def __init__(self, blocks: bool, measured: bool, certain: bool) -> None:
-        #: Its thread gives its permit away before it calls.
+        #: Its thread hands its permit off before the callback.
         self.blocks = blocks
-        #: By what it has done itself.
+        #: Known from its own callbacks, not from those of its class.
         self.measured = measured
-        #: Only one run in a while is measured.
+        #: Only one run in `SAMPLE_EVERY` is measured.
         self.certain = certain
 
 
@@ -63,7 +63,7 @@ class PythonTask:
         "write_edges",
     )
 
-    #: What comes leads to no run: a poller that must put descriptors back leaves this one out.
+    #: Whether what arrives leads to no run: such a task is not rearmed in a poller that needs it.
     deaf = False
 
     def __init__(self, fd: int) -> None:
@@ -71,22 +71,22 @@ class PythonTask:
         self.ownership = PARKED  # whose it is (`_scheduler.states`)
         self.attached = False
         self.hung_up = False
-        # There is more to look at than the descriptor.
+        # The next step must look at more than the descriptor.
         self.alert = False
-        # What has come for it is read. A poller that goes on telling of it is not asked otherwise.
+        # Whether its steps read what arrives. If not, a level-triggered poller does not watch it.
         self.reads = True
-        # A run waits for room to write.
+        # Whether it is to be run when there is room to write.
         self.wants_write = False
-        # It may come to that: the poller watches for it. (A Unix socket gives a write edge
-        # for each read of its peer.)
+        # Whether the poller watches for room to write. (A Unix socket gives a write edge for each
+        # read of its peer.)
         self.write_edges = True
         self.deadline = FOREVER
         self.timer: Timer | TimeSlot | None = None
-        self.place = 0  # in that time slot
+        self.place = 0  # its index in that time slot
         self.timer_at = FOREVER
         self.average = 0.0  # seconds that its callbacks block
         self.classified = Classified.UNKNOWN
-        self.no_sample = False  # this run was no callback that tells anything
+        self.no_sample = False  # whether this run tells nothing about callbacks
 
     def run(self) -> int:
         """One step; returns a verdict and never raises. Thread: the pool's."""
@@ -98,8 +98,8 @@ class PythonTask:
 
     def stay(self, timeout: float, wanted: Callable[[float], bool]) -> tuple[int, bool]:
         """Steps with waits in the kernel, each of `timeout` seconds at most, until nothing
-        came in time, or `wanted`, which gets the seconds that a callback took, says that
-        the thread has something better to do.
+        came in time, or until `wanted`, which gets the seconds that a callback took, returns
+        true: the thread is needed elsewhere.
 
         Returns:
             A verdict as of `run`, and whether bytes had come in time.
@@ -109,7 +109,7 @@ class PythonTask:
         raise NotImplementedError
 
     def broke(self) -> None:
-        """Called when `run` raised all the same: must let go of everything."""
+        """Called if `run` raised against its contract: must release everything."""
         raise NotImplementedError
 
     def unwatched(self, error: OSError) -> None:

@@ -8,32 +8,32 @@ from collections.abc import Iterable
 from .states import PARKED
 from .task import Task
 
-#: Of tasks whose descriptor is somebody else's: numbers that no descriptor has.
+#: Keys of tasks that gave their descriptor away: negative, so no descriptor has them.
 _without_descriptor = itertools.count(-2, -1)
 
 
 class TaskTable:
-    """Changes under the scheduler's lock; asking is a hint without it."""
+    """Changed under the scheduler's lock; a question without it is a hint."""
 
     __slots__ = ("_count", "_elsewhere", "_uncounted", "by_fd", "closing")
 
     def __init__(self) -> None:
-        #: For the run queue, which finds there what an event is for. A list: a dictionary takes 53
+        #: For the run queue, which finds the task of an event here. A list: a dictionary takes 53
         #: bytes for each of 10,000.
         self.by_fd: list[Task | None] = []
-        self._count = 0  # those in there
-        self._elsewhere: dict[int, Task] = {}  # by what is no descriptor's number
-        self._uncounted: list[Task] = []  # those that are no connections
-        #: None will be added any more.
+        self._count = 0  # tasks in `by_fd`
+        self._elsewhere: dict[int, Task] = {}  # tasks without a descriptor, by a negative number
+        self._uncounted: list[Task] = []  # tasks that are not connections
+        #: No task will be added any more.
         self.closing = False
 
     def do_not_count(self, task: Task) -> None:
-        """It is no connection that waits when it is ready, from now on."""
+        """From now on the figures leave it out, as it is not a connection."""
         if task not in self._uncounted:
             self._uncounted.append(task)
 
-    # In these, no call at which a signal's handler might raise comes between two changes, and what
-    # memory may run out for comes before the first.
+    # In these methods no call at which a signal handler might raise comes between two changes, and
+    # memory is allocated before the first change. So an exception leaves no half of a change.
 
     def add(self, tasks: Iterable[Task]) -> None:
         by_fd = self.by_fd
@@ -76,7 +76,7 @@ class TaskTable:
         self._enter(task.fd, successor)
 
     def take_descriptor(self, task: Task) -> None:
-        """The task stays, without one."""
+        """The task stays, without a descriptor."""
         if task.fd >= 0 and self.has(task):
             before, other, count = task.fd, next(_without_descriptor), self._count - 1
             self._elsewhere[other] = task
@@ -95,18 +95,18 @@ class TaskTable:
         return [*filter(None, self.by_fd), *self._elsewhere.values()]
 
     def each(self) -> Iterable[Task]:
-        """The same without a copy, under the lock."""
+        """As `all`, without a copy; under the lock."""
         return itertools.chain(filter(None, self.by_fd), self._elsewhere.values())
 
     def is_empty(self) -> bool:
         return not (self._count or self._elsewhere)
 
     def is_over(self) -> bool:
-        """Whether there is none, nor will be."""
+        """Whether there is no task, and none will be added."""
         return self.closing and self.is_empty()
 
     def close(self) -> bool:
-        """None will be added any more. Whether it is over."""
+        """No task will be added any more. Whether all are over."""
         self.closing = True
         return self.is_empty()
 

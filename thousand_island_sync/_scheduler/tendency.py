@@ -1,25 +1,26 @@
-"""Whether a handler tends to block: the policy that decides when to hand over early.
+"""Whether a handler tends to block: the policy that decides when to hand the permit off early.
 
-A permit that is handed off after the fact costs the others up to two ticks of the
-watchdog; one that is handed off before a callback costs a thread switch. So the
+A permit that the watchdog takes from a blocking callback has cost the others up to two of its
+ticks; a permit that is handed off before a callback costs a thread switch. So the
 second pays as soon as a callback usually blocks for longer than the switch takes.
 
-How long did a callback block? Its wall time less its thread's CPU time is the most
-it can have been, for waiting for the GIL is in there too. Its wall time less the
-whole *process's* CPU time is the least: while it waited for the GIL, another thread
-used the processor. So a sample is a range. A high lower end proves blocking, however
-busy the others were; a low upper end proves the contrary; what lies between says
+How long did a callback block? Its wall time less its thread's CPU time is the upper
+bound, for it includes the waits for the GIL. Its wall time less the
+whole *process's* CPU time is the lower bound: while it waited for the GIL, another
+thread used the processor. So a sample is a range. A high lower bound proves blocking, however
+busy the others were; a low upper bound proves the contrary. A sample between them proves
 nothing and is dropped, unless it is so short that a few GIL switches explain it.
 
-One that computes for long holds the others up as well as one that blocks. But no clock shows
-that as a wait; so if the watchdog had to take its permit, and its thread has used the
-processor meanwhile, its connection makes way from then on, for as long as it works so long.
+A callback that computes for long delays the others as much as one that blocks, but no clock
+shows that as a wait. So if the watchdog had to take the permit, and the thread has used the
+processor meanwhile, the permit is handed off before each further callback of that connection, as
+long as they compute for so long.
 
-And a thread that was preempted, or whose whole machine stood still, has not blocked, for
-all that its clock has run on. The kernel knows: a thread that waited has made a voluntary
-context switch (getrusage(2), RUSAGE_THREAD). Without one, a sample is zero. And one that
-stands still at this moment, but could run, wants a processor: `wants_processor`. How much of
-it a thread has had so far, `processor_time` tells.
+A thread that was preempted, or whose whole machine was suspended, has not blocked, although
+the clock has run on. The kernel knows: a thread that waited has made a voluntary context
+switch (getrusage(2), RUSAGE_THREAD). Without one, a sample is zero. A thread that does not
+go on at this moment, but could run, wants a processor: `wants_processor`. `processor_time`
+tells how much processor time a thread has had so far.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ else:
 
 
 def wants_processor(native_id: int) -> bool:
-    """Whether a thread runs, or would if it were given a processor (proc(5), the state R of
+    """Whether a thread runs, or is ready to run and waits for a processor (proc(5), the state R of
     /proc/self/task/<tid>/stat). `False` where the system does not tell."""
     try:
         with open(f"/proc/self/task/{native_id}/stat", "rb") as file:
@@ -53,7 +54,7 @@ def wants_processor(native_id: int) -> bool:
 def processor_time(native_id: int) -> float:
     """Seconds of processor time that another thread has used; 0 where the system does not tell.
 
-    The number of that clock is what Linux makes of a thread's (clock_getcpuclockid(3), for a
+    The number of that clock is computed from the thread's number (clock_getcpuclockid(3), for a
     thread: CPUCLOCK_PERTHREAD and CPUCLOCK_SCHED in include/linux/posix-timers_types.h).
     """
     try:
@@ -62,20 +63,20 @@ def processor_time(native_id: int) -> float:
         return 0.0
 
 
-#: What a hand-off costs, in seconds: blocking for longer makes it worth while.
+#: What a hand-off costs, in seconds: it pays if the callback blocks for longer.
 HAND_OFF_COST = 50e-6
-#: Seconds of the processor that make a callback long. It is the GIL's switch interval: whoever
-#: computes for longer is made to share it anyway, so making way for others costs no more.
+#: Seconds of the processor that make a callback long. It is the GIL's switch interval: a
+#: thread that computes for longer must share the GIL anyway, so handing off costs no more.
 LONG = 5e-3
 #: One callback in this many is measured while the average is low; a power of two.
 SAMPLE_EVERY = 16
 #: One very long wait must not outweigh the next hundred callbacks.
 _CEILING = 1e-3
 _WEIGHT = 0.25
-#: A thread that has not waited at all leaves no doubt.
+#: The weight of a sample without any wait, which is certain.
 _WEIGHT_OF_NONE = 0.5
-#: A callback that waits so often waits for the GIL. Each time that takes a while in which
-#: nobody runs: from when it is let go to when the thread that waited for it is awake.
+#: A callback that waits so often waits for the GIL. Each such wait has a time in which no thread
+#: runs: from the release of the GIL until the waiting thread is awake.
 _MANY_WAITS = 8
 _GIL_SWITCHES = 4 * HAND_OFF_COST
 

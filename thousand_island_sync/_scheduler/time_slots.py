@@ -1,8 +1,8 @@
 """Tasks whose deadline is far away, by the quarter of a second in which it lies.
 
-Thousands of connections wait for a minute each, and an entry of the heap for every one of them
-would be a tenth of what an idle connection takes. Of those in one slot there is one entry, which
-fires at the slot's beginning. Until then a task costs a place in a list.
+Thousands of connections wait for a minute each, and a heap entry for every one of them would be a
+tenth of an idle connection's memory. All tasks of one slot share one entry, which fires when the
+slot begins. Until then a task costs one element of a list.
 
 Not locked: the scheduler's lock guards it.
 """
@@ -20,7 +20,7 @@ FAR_S, _LONG_S = 2.0, 0.25
 
 
 class TimeSlot:
-    """The tasks of one, in no order; `begins`: when its timer fires."""
+    """The tasks of one slot, in no order; `begins`: when its timer fires."""
 
     __slots__ = ("begins", "tasks", "timer")
 
@@ -31,7 +31,7 @@ class TimeSlot:
 
 
 class TimeSlots:
-    """Those in which tasks are.
+    """The slots that have tasks.
 
     Args:
         timers: the heap.
@@ -44,7 +44,7 @@ class TimeSlots:
         self._by_begin: dict[float, TimeSlot] = {}
 
     def put(self, task: Task) -> float:
-        """Puts one in that is in none; gives the time at which the slot begins, which is not after
+        """Puts a task into a slot that is in none. Returns when the slot begins, which is not after
         the task's deadline."""
         begins = task.deadline // _LONG_S * _LONG_S
         slot = self._by_begin.get(begins)
@@ -56,7 +56,7 @@ class TimeSlots:
         return begins
 
     def remove(self, task: Task, slot: TimeSlot) -> None:
-        """Takes one out: the last one gets its place. Harmless where all were taken out."""
+        """Takes a task out; the last one of the list gets its place. Harmless if it is not in."""
         if self._by_begin.get(slot.begins) is not slot:
             return
         last = slot.tasks.pop()
@@ -69,7 +69,7 @@ class TimeSlots:
                 self._timers.cancel(slot.timer)
 
     def take(self, slot: TimeSlot) -> list[Task]:
-        """All of one that begins now; there is no such slot any more."""
+        """Removes a slot that begins now, and returns its tasks."""
         del self._by_begin[slot.begins]
         return slot.tasks
 

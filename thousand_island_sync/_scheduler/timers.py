@@ -1,9 +1,9 @@
 """Deadlines, lazily: a heap of entries that may fire too early and never too late.
 
 A message that moves a deadline further away only stores the new time; the entry in
-the heap stays, fires at the old time, sees the new one and is put back. So the hot
-path touches no heap. What is cancelled stays in the heap as a tombstone that holds
-nothing; tombstones are swept out when they are the larger part, so 50,000 short
+the heap stays, fires at the old time, and is put back for the new one. So the hot
+path touches no heap. A cancelled entry stays in the heap as a tombstone that refers to
+nothing; tombstones are removed when they are the larger part, so 50,000 short
 connections with a timeout of a minute cost no memory.
 
 Not locked: the scheduler's lock guards it.
@@ -18,13 +18,13 @@ from .._base.clock import FOREVER
 
 
 class Timer:
-    """An entry: when it fires, and for whom; `None`: it does not any more."""
+    """An entry: when it fires, and its target; `None`: it was cancelled, or has fired."""
 
     __slots__ = ("number", "target", "when")
 
     def __init__(self, when: float, number: int = -1, target: Any = None) -> None:
         self.when = when
-        # Of those of one time the order; negative: it is in no heap yet.
+        # The order among entries of the same time; negative: not in the heap yet.
         self.number = number
         self.target = target
 
@@ -42,8 +42,8 @@ class Timers:
         self._made = 0
 
     def add(self, when: float, target: Any, *, ordered: bool = True) -> Timer:
-        """`ordered`: of those of one time, after those that were added before it. A number less
-        to keep where that does not matter."""
+        """`ordered`: among entries of the same time, it comes after those that were added before.
+        Without it there is one number less to keep."""
         if ordered:
             self._made += 1
         timer = Timer(when, self._made if ordered else 0, target)
@@ -51,7 +51,7 @@ class Timers:
         return timer
 
     def put(self, timer: Timer) -> None:
-        """One that was made before, perhaps cancelled by now; it is the last of its time."""
+        """Adds an entry that was made before, unless it was cancelled; the last of its time."""
         if timer.target is None:
             return
         self._made += 1
@@ -80,7 +80,7 @@ class Timers:
         return heap[0].when if heap else FOREVER
 
     def due(self, now: float) -> list[Any]:
-        """Takes out the targets of all that have fired."""
+        """Takes out the targets of all entries whose time has come."""
         targets = []
         while self.next() <= now:
             timer = heapq.heappop(self._heap)

@@ -1,16 +1,16 @@
-"""Taking handlers for quick on trial.
+"""Trials: all handlers are treated as quick for a moment, to see if more callbacks end.
 
 The facts. A thread that waits for the GIL looks from outside like one that blocks. So
-where callbacks make many short system calls (a file opened and read for each request),
-a few of them that run side by side hold each other up, each is taken for one that
-blocks, and gets a thread of its own: the same work at two or three times the cost, with
-sixty threads, and no sample of any one callback tells the two apart.
+if callbacks make many short system calls (a file opened and read for each request), a
+few that run at the same time delay each other. Each is taken to block, and gets a thread
+of its own: the same work at two or three times the cost, with sixty threads. No sample
+of a single callback tells the two cases apart.
 
-Our decision: look at the whole. Where the process keeps a processor busy while several
-threads run callbacks without a permit, all handlers that are taken for blocking are
-taken for quick, for a few hundredths of a second. If more callbacks end in that time
-than before it stays so. If not, or if one is found to block while the processor is
-idle, all is as it was at once, and the next trial comes much later.
+Our decision: measure the whole. If the process keeps a processor busy while several
+threads run callbacks without a permit, all connections that are classified as blocking
+are treated as quick, for a few hundredths of a second. If more callbacks end in that
+time than before, this stays. If not, or if one is found to block while the processor is
+idle, the old classification is restored at once, and the next trial comes much later.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterable
 from .task import Classified, Task
 from .tendency import Tendency
 
-#: Seconds in which callbacks are counted, before and on trial, and to settle in between.
+#: Seconds in which callbacks are counted, before and in the trial; and a pause in between.
 WINDOW, SETTLE = 0.05, 0.04
-#: So many times as many callbacks make a trial a success.
+#: A trial succeeds with so many times as many callbacks as before.
 GAIN = 1.2
-#: Seconds after which less than this share of the callbacks ends it early.
+#: After so many seconds, fewer than this share of the callbacks end it early.
 _SOON, _FAILS = 0.01, 0.5
-#: Threads without a permit, and the share of a processor in use, that make a case.
+#: Threads without a permit, and share of a processor in use, from which a trial is made.
 _CROWD, _BUSY = 2, 0.8
-#: Seconds until the next trial may be; times as long after each failure in a row.
+#: Seconds until the next trial may begin; the factor for each failure in a row; the most.
 PAUSE, _MORE, LONGEST_PAUSE = 0.1, 8, 60.0
 
 _NONE, _BEFORE, _SETTLING, _TRIAL = range(4)
@@ -58,12 +58,12 @@ class Trial:
         self._tendency = tendency
         self._stage = _NONE
         self._until = 0.0  # when the stage, or the pause, is over
-        # When counting began, and what the process and the callbacks had come to then.
+        # When counting began, with the process's CPU time and the number of callbacks at that time.
         self._since = self._cpu = 0.0
         self._turns = 0
         self._before = 0.0  # callbacks in a second, before the trial
         self._pause = PAUSE
-        # What was known of those on trial; empty if none are.
+        # The averages and classes before the trial; empty if there is none.
         self._average = 0.0
         self._saved: list[tuple[Task, float, Classified]] = []
 
@@ -80,8 +80,8 @@ class Trial:
         Args:
             time_now: seconds.
             cpu: seconds of processor time that the process has used so far.
-            turns: counts the callbacks that were run so far; asked only when it matters.
-            crowd: threads that run one without a permit.
+            turns: counts the callbacks that were run so far; called only if needed.
+            crowd: threads that run a callback without a permit.
             tasks: all connections.
         """
         if time_now < self._until:
@@ -110,7 +110,7 @@ class Trial:
         return False
 
     def refute(self, time_now: float) -> bool:
-        """All is as it was before the trial, if there is one; whether there was."""
+        """Restores what was known before the trial. Whether there was one."""
         if not self._saved:
             return False
         self._tendency.average = max(self._average, self._tendency.average)

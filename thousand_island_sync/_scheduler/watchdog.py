@@ -1,8 +1,8 @@
 """The watchdog: what the listener's thread does for the pool.
 
-It takes the permit from a thread that stands still in a callback (`stalls`), stands in where no
-thread has a permit (`stand_in`), and has told when all of them are busy (`saturation`); see the
-essay in `scheduler`.
+It takes the permit from a thread whose callback does not go on (`stalls`), polls while no thread
+has a permit (`stand_in`), and reports when all threads are busy (`saturation`). See the essay in
+`scheduler`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .workers import Workers
 
 
 class Watchdog:
-    """One look after another; `look` is called again when it says. Thread: the listener's."""
+    """Its owner calls `look` again after the seconds that it returns. Thread: the listener's."""
 
     __slots__ = ("_mending", "_rousing", "_saturation", "_stalls", "_stand_in", "_workers")
 
@@ -38,7 +38,7 @@ class Watchdog:
         self._rousing = rousing
 
     def look(self) -> float:
-        """Seconds until the next look; `FOREVER`: when it is rung for, or, if `stand_in_fileno`
+        """Seconds until the next look; `FOREVER`: when the bell rings or, if `stand_in_fileno`
         is not `None`, when that is readable."""
         if self._mending.needed or self._stalls.somebody_died():
             self._mending.put_right()

@@ -1,18 +1,19 @@
-"""What has the watchdog look: a ring, an alarm that goes off in a moment, or that it looks anyway.
+"""What makes the watchdog look: a ring, an alarm that goes off soon, or its own next look.
 
-`alarm` has the reason for the alarm. Who runs what is ready sees first that one of the three is so.
-Whether it is, is one state and its table. Every rule about it must live here.
+`alarm` has the reason for the alarm. Before a thread runs what is ready, it makes sure that one of
+the three is there. Which of them is there, is one state and its table. Every rule about it must
+live here.
 
     SLEEPS --(begin)--> LOOKS, MAY_STOP --(it has looked)--> SLEEPS, LOOKS
       ^                            |
       +----(the thread waits)------+
 
-SLEEPS: nothing runs, as far as is known. LOOKS: the watchdog was rung, looks again by itself, or an
-alarm is set that goes off in any case. MAY_STOP: an alarm is set that is needless once the thread
-that works waits again.
+SLEEPS: no task is known to run. LOOKS: the watchdog was rung, or looks again by itself, or an alarm
+is set that must go off. MAY_STOP: an alarm is set that may be stopped when the thread that works
+waits in the poller again.
 
-They are numbers, as a task's ownership is: the C has them in a field of its own
-(native/scheduler.h), and what a message pays for in Python spells them.
+They are numbers, as a task's ownership is: the C keeps them in a field of its own
+(native/scheduler.h), and the hot path in Python writes the number.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ SLEEPS, LOOKS, MAY_STOP = 0, 1, 2
 
 #: What is done: state before -> state after. Where nothing is said, it stays.
 Move = dict[int, int]
-#: Something is about to be run, and the watchdog is rung, or what `arm` has said of its alarm.
+#: A task is about to be run. The key is what `arm` returned; `None` also: the watchdog is rung.
 AFTER_ARM: dict[bool | None, int] = {None: LOOKS, False: LOOKS, True: MAY_STOP}
-#: The thread that works waits again.
+#: The thread that works waits in the poller again.
 ON_WAIT: Move = {MAY_STOP: SLEEPS}
-#: There is another alarm, or none: nobody knows of the one before whether it is needless.
+#: There is another alarm, or none: the one before may not be stopped any more.
 ON_ALARM: Move = {MAY_STOP: LOOKS}
 
 
@@ -64,7 +65,7 @@ class WatchdogTimer(WatchdogTimerCore):
         ring: wakes the listener's thread, which is the watchdog.
         clock: gives seconds.
         lock: the scheduler's.
-        one_runs: only one thread at a time takes work: when it waits again, nothing is run.
+        one_runs: there is one permit: when its holder waits again, no task is run.
     """
 
     __slots__ = (
@@ -88,15 +89,15 @@ class WatchdogTimer(WatchdogTimerCore):
         self._insists = False
 
     def use(self, alarm: Alarm | None) -> None:
-        """Sets it from now on; `None`: rings. Thread: the listener's, which waits for it."""
+        """Uses this alarm from now on; `None`: rings instead. Thread: the listener's."""
         self._alarm = alarm
         self.state = ON_ALARM.get(self.state, self.state)
 
     def begin(self, by_alarm: bool) -> bool:
-        """Something is about to be run. True: who asks must ring, without the lock.
+        """A task is about to be run. `True`: the caller must ring, without the lock.
 
         Args:
-            by_alarm: an alarm will do, if there is one.
+            by_alarm: an alarm is enough, if there is one.
         """
         if self.state:
             return False
@@ -106,7 +107,7 @@ class WatchdogTimer(WatchdogTimerCore):
         return may_stop is None
 
     def begin_now(self) -> None:
-        """What is to be run came after the look, or there was none, as before the first task.
+        """A task is to be run that became ready after the last poll, or before the first.
         Without the lock."""
         with self._lock:
             ring = self.begin(by_alarm=False)
@@ -114,8 +115,8 @@ class WatchdogTimer(WatchdogTimerCore):
             self._ring()
 
     def arm(self) -> bool | None:
-        """Sets the alarm. Whether it is needless once the thread that works waits again; `None`:
-        there is no alarm, so somebody must ring."""
+        """Sets the alarm. Whether it may be stopped when the thread that works waits again;
+        `None`: there is no alarm, so the caller must ring."""
         if self._alarm is None:
             return None
         time_now, before = self._clock(), self._set_at
@@ -124,12 +125,12 @@ class WatchdogTimer(WatchdogTimerCore):
         return self._one_runs and not self._insists and time_now - before >= _alarm.SPARSE_S
 
     def disarm(self) -> None:
-        """What began is over, and nobody has to look."""
+        """No task is run any more, so the watchdog need not look."""
         self.state = SLEEPS
         self.quiet()
 
     def quiet(self) -> None:
-        """The alarm does not go off, if there is one."""
+        """Stops the alarm, if there is one."""
         if self._alarm is not None:
             self._alarm.stop()
 
@@ -138,7 +139,7 @@ class WatchdogTimer(WatchdogTimerCore):
         self.state = LOOKS if again else SLEEPS
 
     def insist(self, on: bool) -> None:
-        """Whether the watchdog waits for something to be over, so that each alarm goes off."""
+        """Whether each alarm must go off (while the pool is saturated)."""
         self._insists = on
 
     def ring(self) -> None:

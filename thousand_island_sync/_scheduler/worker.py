@@ -21,9 +21,9 @@ class Running:
 
     Attributes:
         ident: the thread's.
-        turns: steps that it has begun; another number, another step.
+        turns: steps that it has begun: a new number means a new step.
         task: what is run.
-        has_permit: whether others wait for this one to end, or to be seen to block.
+        has_permit: whether others wait until its callback ends, or the watchdog takes the permit.
     """
 
     __slots__ = ("has_permit", "ident", "task", "turns")
@@ -37,12 +37,12 @@ class PythonWorker:
     """The fields of a `Worker` that each message needs; `_native.Worker` is its equal in C.
 
     Attributes:
-        permit: it has one.
+        permit: whether it has one.
         task: what it runs.
-        looking: it is in the poller. Changes under the lock: the watchdog goes by it.
-        parked: what it ran and what shall be parked: settled together, with the lock taken once.
-        turn: counts tasks run, but for those of stays.
-        waited: the present task waited in a call of ours.
+        looking: whether it is in the poller. Changes under the lock; the watchdog relies on it.
+        parked: what it ran and is to park: settled together, with the lock taken once.
+        turn: counts the tasks that it has run, without the steps of stays.
+        waited: whether the present task waited in a call of the library.
     """
 
     __slots__ = ("looking", "parked", "permit", "task", "turn", "waited")
@@ -81,7 +81,7 @@ class Worker(WorkerCore):
         self._permits.hand_off(self)
 
     def turns(self) -> int:
-        """Steps that it has made, all in all."""
+        """All steps that it has begun."""
         return self.turn + self.stayed
 
     def count_look(self) -> int:
@@ -93,7 +93,7 @@ class Worker(WorkerCore):
         return self.looks
 
     def ring(self) -> None:
-        """Ends its rest, or its next one if it does not rest: it looks at the world anew.
+        """Ends its rest, or its next one if it does not rest: it then checks for work.
         Thread: any."""
         try:
             self.bell.release()

@@ -51,8 +51,8 @@ class Workers:
         self._watchdog_timer = watchdog_timer
         self._threads: dict[Worker, threading.Thread] = {}
         self._made = 0
-        self._trying = False  # the listener's thread tries to start one, and looks again anyway
-        #: Those that are about to start included.
+        self._trying = False  # the listener's thread tries to start one; it looks again anyway
+        #: Including those that are about to start.
         self.count = 0
         self._queue: RunQueue
         self._table: TaskTable
@@ -83,7 +83,7 @@ class Workers:
     # ---- one begins -----------------------------------------------------------------
 
     def hire(self) -> Worker | None:
-        """With the lock: one more, which `wake` starts; `None`: that is the bound."""
+        """With the lock: one more, which `wake` starts; `None`: the pool is at its bound."""
         if self.count >= self._bound:
             return None
         worker = Worker(self._permits)
@@ -96,8 +96,8 @@ class Workers:
         return worker
 
     def wake(self, worker: Worker, tasks: tuple[Task, ...] = ()) -> bool:
-        """Without the lock. False if it was a new one and could not be started, and `tasks`,
-        which were to be its first, are taken back, for there is no other thread."""
+        """Without the lock. `False`: the thread was new and could not be started, and as there is
+        no other, `tasks`, which it was to run first, are out of the queue again."""
         if worker.turn:
             worker.ring()
             return True
@@ -108,21 +108,21 @@ class Workers:
             return True  # it was given up meanwhile
         try:
             start(thread)
-        except RuntimeError:  # "can't start new thread": that is the bound, then
+        except RuntimeError:  # "can't start new thread": take that for the bound
             with self._lock:
                 self._strike_off(worker)
                 self._permits.drop_unstarted(worker)
-                # In the same moment, or the listener's thread sees them, and tries as well.
+                # With the same hold of the lock: else the listener's thread sees them, and tries.
                 taken_back = not self.count and self._queue.take_back(tasks)
-            if not self._trying:  # else the listener's thread would ring for itself, always
+            if not self._trying:  # else the listener's thread would ring for itself without end
                 self._watchdog_timer.ring()
             return not taken_back
         self._watchdog_timer.ring()  # for the watchdog, if it dies before its first step
         return True
 
     def enlist(self, worker: Worker) -> None:
-        """The first that its thread does. It is listed, unless it took so long to start that it
-        was taken for lost."""
+        """Its thread calls this first. It lists the worker again if the start took so long that
+        the worker was struck off."""
         with self._lock:
             if worker not in self._threads:
                 self._threads[worker] = threading.current_thread()
@@ -142,14 +142,14 @@ class Workers:
         try:
             with self._rousing as calls, self._lock:
                 if self._queue.has_ready() and self._permits.free:
-                    calls.heir(else_listener=False)  # which would do this
+                    calls.heir(else_listener=False)  # the caller is that thread
         finally:
             self._trying = False
 
     # ---- it rests, and ends -----------------------------------------------------------
 
     def rest(self, worker: Worker, tends_to_block: bool) -> bool:
-        """Waits for a permit, or finds a task it may run without; False: it shall end."""
+        """Waits for a permit, or finds a task to run without one. `False`: it is to end."""
         with self._rousing as calls, self._lock:
             self._queue.settle(worker)  # its permit may have been taken since its last task
             granted = worker.permit
@@ -161,7 +161,7 @@ class Workers:
                 return True
             if self._queue.has_ready():
                 if tends_to_block:
-                    return True  # where callbacks tend to block it takes one more as it is
+                    return True  # callbacks tend to block: it runs one more without a permit
                 calls.somebody()
             self._permits.rest(worker)
         rung = worker.bell.acquire(timeout=_IDLE_S)
@@ -172,8 +172,8 @@ class Workers:
         return rung or not rested
 
     def put_away(self, worker: Worker, task: Task, verdict: int) -> None:
-        """What a thread without a permit has run goes where its verdict says; the thread takes a
-        free permit, or calls who shall run what is ready. Thread: the worker's own."""
+        """Parks or queues what a thread without a permit has run, by its verdict. The thread takes
+        a free permit, or calls another to run what is ready. Thread: the worker's own."""
         with self._rousing as calls, self._lock:
             worker.task = None
             if verdict == PARK:
@@ -228,7 +228,7 @@ class Workers:
         return self.count >= self._bound
 
     def are_done(self) -> bool:
-        """Whether nothing will come any more. Without the lock, a hint."""
+        """Whether all tasks are over and none will be added. Without the lock, a hint."""
         return self._table.closing and self._table.is_over()
 
     def threads(self) -> list[threading.Thread]:
@@ -240,7 +240,7 @@ class Workers:
         return list(self._threads)
 
     def run(self, task: Task) -> bool:
-        """Whether one of them is in a step of this task, or was a moment ago. Thread: any."""
+        """Whether one of them is in a step of this task, or has just ended one. Thread: any."""
         with self._lock:
             return any(worker.task is task for worker in self._threads)
 
@@ -253,14 +253,14 @@ class Workers:
         ]
 
     def turns(self) -> int:
-        """With the lock: tasks that the threads there are have run."""
+        """With the lock: steps that the present threads have begun."""
         return sum(worker.turns() for worker in self._threads)
 
     # ---- the dead --------------------------------------------------------------------
 
     def seems_dead(self, worker: Worker) -> bool:
-        """With the lock. One that was never started does not; one that just starts may, for a
-        moment."""
+        """With the lock. A thread that was never started does not; one that is just starting may,
+        for a moment."""
         thread = self._threads.get(worker)
         return thread is not None and thread.ident is not None and not thread.is_alive()
 
@@ -269,9 +269,9 @@ class Workers:
             return {one: self._threads[one] for one in self._threads if self.seems_dead(one)}
 
     def take_out_the_dead(self, dead: Iterable[Worker], calls: Calls) -> list[Worker]:
-        """With the lock: those of them who are there still. Who was employed and never started,
-        because who would have done it was interrupted, goes as well; if it is started yet, it
-        comes back (`enlist`)."""
+        """With the lock: those of `dead` that are still listed. Workers that got a permit and were
+        never started, because the starting thread was interrupted, are struck off as well; if
+        one does start later, `enlist` lists it again."""
         dead = [worker for worker in dead if worker in self._threads]
         never_started = [
             worker
@@ -279,7 +279,7 @@ class Workers:
             if thread.ident is None and not calls.has(worker)
         ]
         for worker in [*dead, *never_started]:
-            self._queue.settle(worker)  # which may check the books: before they are broken
+            self._queue.settle(worker)  # in debug mode it checks the books: do it while they hold
         for worker in [*dead, *never_started]:
             del self._threads[worker]
             worker.permit = False

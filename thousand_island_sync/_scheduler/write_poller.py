@@ -1,11 +1,12 @@
 """Which descriptors have room to write, apart from the scheduler's own poller.
 
-The facts. A connection may be in a callback while bytes of it wait to go out, so its place in the
-scheduler's poller, which says when to run it, cannot say when to send for it. An epoll or kqueue
-instance is itself a descriptor that can be polled, and is readable while it has events.
+The facts. A connection may be in a callback while bytes of it wait to be sent. So its registration
+in the scheduler's poller, which says when to run it, cannot also say when to send for it. An epoll
+or kqueue instance is itself a descriptor that can be polled, and is readable while it has events.
 
-So those that wait for room are in an instance of their own, and that one is in the scheduler's
-poller, as one descriptor. They are told of edges, and once more when they are put in again.
+So the descriptors that wait for room are in an instance of their own, and that instance is in the
+scheduler's poller, as one descriptor. It reports edges, and reports a descriptor that is put in
+again at once if there is room.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 from .._base import descriptors
 
-#: Of one look.
+#: Events of one poll.
 _MOST = 256
 
 
@@ -23,10 +24,10 @@ class WritePoller(Protocol):
     """Thread: any."""
 
     def fileno(self) -> int:
-        """Readable while there are events; -1: somebody must look every now and then."""
+        """Readable while there are events; -1: a thread must call `ready` now and then."""
 
     def watch(self, fd: int, *, read: bool) -> None:
-        """From now on, and once at once if there is room; `read`: for what comes instead.
+        """Watches for room; reports it at once if there is some. `read`: watches for bytes instead.
 
         Raises:
             OSError: there is no room for it.
@@ -36,15 +37,15 @@ class WritePoller(Protocol):
         """Unknown descriptors are ignored."""
 
     def ready(self) -> list[int]:
-        """Those with room, with an error, or closed by the peer both ways; never waits."""
+        """Those with room, with an error, or closed by the peer in both directions. Never waits."""
 
     def lose(self) -> None:
-        """Its number is somebody else's by now, and is not closed."""
+        """Its number may be another file's by now, so it is not closed."""
 
     def close(self) -> None: ...
 
 
-#: What has lost its number: the end of one would close it again.
+#: Lost instances: kept for ever, as the collector would close their numbers.
 _lost: list[Any] = []
 
 
@@ -120,7 +121,7 @@ class KqueueWrites:
             pass  # not there, or closed
 
     def ready(self) -> list[int]:
-        # A filter each may tell of one descriptor.
+        # Each of the two filters may report the same descriptor.
         found = {int(event.ident): None for event in self._kqueue.control(None, _MOST, 0)}
         return list(found)
 
@@ -132,7 +133,7 @@ class KqueueWrites:
 
 
 class LookedAt:
-    """Where there is neither: who drives looks every few milliseconds, by poll(2)."""
+    """Without epoll and kqueue: the driver calls poll(2) every few milliseconds."""
 
     def __init__(self) -> None:
         self._watched: dict[int, bool] = {}

@@ -1,11 +1,12 @@
-"""What a connection that ends in the middle of a handshake does with what it has to send.
+"""What a connection that ends during a handshake does with the bytes that wait.
 
-The facts. What is sent amid a handshake is kept until it is done, and what is sent while an upgrade
-waits for sends in plain stays behind those. If the handshake is never done, it would be kept for
-good.
+The facts. What is sent during a handshake is kept until that is done. What is sent while an upgrade
+waits for plaintext sends is kept behind those. If the handshake is never done, it would be kept for
+ever.
 
-Our decision. Once the connection ends, no handshake goes on. What was kept for afterwards is lost,
-and reported as lost; sends fail at once. What comes before an upgrade still goes out, in plain.
+Our decision. Once the connection ends, its handshake does not go on. What was kept for the time
+after it is dropped, and reported as lost; sends fail at once. Bytes from before an upgrade are
+still sent, in plaintext.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def goes(stream: Duplex, buffer: SendBuffer) -> bool:
-    """Whether something waits that may go out before the handshake is done. Thread: any."""
+    """Whether bytes wait that may be sent before the handshake is done. Thread: any."""
     held_back = buffer.sends in BARRIER and not buffer.ahead
     return (buffer.record or (buffer.size > 0 and not held_back)) and not stream.channel.handshaking
 
 
 def end_sends(stream: Duplex) -> None:
-    """Before the last callback, amid a handshake. Thread: the owner's."""
+    """Ends sends before the last callback, in a handshake. Thread: the owner's."""
     buffer = stream.writer.buffered()
     buffer.on(ON_LAST)
     if stream.channel.handshaking:
@@ -35,6 +36,6 @@ def end_sends(stream: Duplex) -> None:
 
 
 def drop(stream: Duplex, buffer: SendBuffer) -> None:
-    """What waits after the last callback and never may go out. Thread: the owner's."""
+    """Drops what waits after the last callback and can never be sent. Thread: the owner's."""
     if buffer.waits and not goes(stream, buffer):
         buffer.fail(failures.amid_handshake(stream.connection, "send"))

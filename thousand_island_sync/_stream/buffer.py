@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-#: What one receive asks for when the caller names no length.
+#: The length of a receive whose caller gives none.
 CHUNK = 65_536
 
 
 class ReadBuffer:
-    """Bytes that were read and not handed out: some put back, then some fresh. What is added costs
-    its own length, however much is here: it may come byte by byte.
+    """Bytes that were received and not returned: first those that were put back, then fresh ones.
+    Adding bytes costs only their own length, however many are here: they may come one by one.
 
     Attributes:
         fresh: how many, at the end, no callback has seen yet.
@@ -30,7 +30,7 @@ class ReadBuffer:
         return bytes(self._data[self._start : self._start + length])
 
     def last(self, length: int) -> bytes:
-        """So many bytes of its end; not 0."""
+        """The last bytes; `length` is not 0."""
         return bytes(self._data[-length:])
 
     def take(self, length: int) -> bytes:
@@ -71,7 +71,7 @@ class ReadBuffer:
         return data
 
     def lacks(self, delimiter: bytes) -> bool:
-        """Whether it is not in there, what was searched before aside."""
+        """Whether the delimiter is missing; searches only what was not searched before."""
         data = self.whole()
         if data.find(delimiter, max(0, self.searched - len(delimiter) + 1)) >= 0:
             return False
@@ -79,8 +79,8 @@ class ReadBuffer:
         return True
 
     def cut(self, begin: int, end: int, following: int) -> bytes:
-        """Bytes of it, behind which the next frame begins at `following`. What is there is fresh,
-        were it put back before: whoever gets it next is not who put it back."""
+        """Cuts a frame out; the next one begins at `following`. All that is left counts as fresh,
+        even if it was put back before: the next callback has not seen it as a frame."""
         begin += self._start
         with memoryview(self._data) as view:
             piece = bytes(view[begin : end + self._start])

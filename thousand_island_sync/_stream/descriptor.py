@@ -1,4 +1,4 @@
-"""What users ask of the descriptor, and do to it, by way of a `Socket`."""
+"""The methods of `Socket` that concern the descriptor."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def shutdown(stream: Duplex, how: str | int) -> None:
     writer: Writer | None = stream.writer
     waits = writer is not None and (writer.unsent > 0 or stream.channel.unfinished)
     if waits and writer is not None and chosen != stdlib_socket.SHUT_RD:
-        writer.flush(MISSING, "shutdown")  # nothing can follow
+        writer.flush(MISSING, "shutdown")  # nothing can be sent afterwards
     stream.shutdown(chosen)
     if events.socket_shutdown.receivers:
         events.emit(
@@ -61,7 +61,7 @@ def shutdown(stream: Duplex, how: str | int) -> None:
 
 def ask(stream: Duplex, call: str, *args: Any) -> Any:
     """A call of `socket.socket` that does not wait."""
-    if args[:2] == _RECEIVE_TIMEOUT:  # the user's own
+    if args[:2] == _RECEIVE_TIMEOUT:  # the caller sets a limit of its own
         share(stream)
     return stream.ask(call, *args)
 
@@ -85,13 +85,13 @@ def traffic(reader: Reader, writer: Writer) -> Stats:
 
 
 def described(stream: Duplex) -> str:
-    """Whose it is, and whether it is open."""
+    """The peer, and whether the socket is open."""
     state = "closed" if stream.state in CLOSED_HERE else "open"
     return f"{failures.who(stream.connection)} {state}"
 
 
 def named(kind: type[IntEnum], value: int) -> int:
-    """It with its name, as the standard library says it, if it has one."""
+    """The number as an enumeration member, as in the standard library, if there is one."""
     try:
         return kind(value)
     except ValueError:

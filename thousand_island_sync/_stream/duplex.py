@@ -1,18 +1,18 @@
-"""A connection's bytes: the descriptor, who may close it, and the two directions over it.
+"""A connection's bytes: the descriptor, which thread may close it, and the two directions.
 
-Three locks, each short or held by one kind of call only:
+There are three locks:
 
-- `guard`, which all share, is held for a moment around `shutdown` by others and around
-  the close of the descriptor, so that nobody touches a number that is somebody else's.
+- `guard`, which all connections share, is held for a moment around `shutdown` by other threads
+  and around the close of the descriptor, so that no thread uses a number that is another file's.
 - The turns of `Reader` and `Writer` (`socket.receiving` and `socket.sending`) are held for a whole
   call, waits included: sends do not interleave, and the owner takes both before it closes the
-  descriptor. So does `detach` before it gives the descriptor away, on whatever thread.
+  descriptor. So does `detach` before it gives the descriptor away, on its thread.
 
-Who waits in recv(2) is woken by bytes, by `shutdown`, or by the time limit on the descriptor
+A thread in recv(2) is woken by bytes, by `shutdown`, or by the time limit on the descriptor
 (SO_RCVTIMEO). That limit is the owner's alone: only the thread that runs the connection's
-callback waits there, all others wait in poll(2). And no wait is longer than `look_s` before it
-looks whether the stream is still open, or has a bell (`room_waits`): what is given away must not be
-shut down.
+callback waits there, all others wait in poll(2). Each wait either checks every `look_s`
+seconds whether the stream is still open, or has a bell (`room_waits`): a descriptor that was given
+away must not be shut down to wake a thread.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class Owner(Protocol):
     """What a `Duplex` needs of its connection."""
 
     attached: bool
-    #: It is not read from: bytes wait to go out.
+    #: It is not read from while bytes wait to be sent.
     deaf: bool
-    #: Set when there is more to look at than the descriptor, once the callback returns.
+    #: Set when the next step has to look at more than the descriptor.
     alert: bool
 
     @property
@@ -102,7 +102,7 @@ class Owner(Protocol):
         """No events from the poller until the connection is parked again."""
 
     def look_again(self) -> None:
-        """Something was read of which the poller will not tell."""
+        """Has the connection run: bytes were read that the poller will not report."""
 
     def interrupt(self) -> int | None:
         """The descriptor that becomes readable when waiting reads shall end, if any."""
@@ -111,15 +111,15 @@ class Owner(Protocol):
         """`Socket.close()` was called, for the first time; on any thread."""
 
     def let_step_end(self) -> None:
-        """Returns when the owner is in a callback, or nobody runs the connection: no step of its
-        own uses the descriptor then. One that begins after `alert` was set sees that first."""
+        """Returns when the owner is in a callback, or no thread runs the connection: then no step
+        uses the descriptor. A step that begins after `alert` was set checks that first."""
 
     def give_up(self) -> None:
-        """The descriptor is somebody else's from now on; on any thread. `alert` is set, and no
-        call of the socket's is under way."""
+        """The descriptor was given away; on any thread. `alert` is set, and no call of the socket
+        is under way."""
 
     def end_soon(self) -> None:
-        """It was given up: the connection shall end; on any thread."""
+        """The descriptor was given up, so the connection is to end; on any thread."""
 
 
 @in_c
@@ -157,9 +157,10 @@ class Duplex(PythonDuplex):
     Attributes:
         connection: the owner.
         sock: the descriptor.
-        channel: what carries the bytes over it; another one after an upgrade.
-        state: what was done to it on this side.
-        waiter: the thread that waits in the kernel in this callback, and may at once do so again.
+        channel: carries the bytes over it; an upgrade replaces it.
+        state: what this side has done to it.
+        waiter: the thread that has waited in recv(2) in this callback, and may do so again without
+            any check.
         reader, writer: the two directions, until `take_apart`.
     """
 
@@ -171,8 +172,8 @@ class Duplex(PythonDuplex):
         self.writer.use(channel)
 
     def take_apart(self) -> None:
-        """The directions lead back to here: in such a circle they would be garbage of the
-        collector's. Thread: the owner's, at the end."""
+        """Breaks the reference cycle with the directions, which would need the garbage collector.
+        Thread: the owner's, at the end."""
         writer: Writer | None = self.writer
         if writer is not None and writer.buffer is not None:
             writer.buffer.let_go()
@@ -182,7 +183,7 @@ class Duplex(PythonDuplex):
 
     @property
     def times(self) -> Times:
-        """The clocks that its calls wait by."""
+        """The clocks of its calls."""
         return self.connection.env.times
 
     def timeout(self, given: float | Missing | None, otherwise: float) -> float:
@@ -215,35 +216,35 @@ class Duplex(PythonDuplex):
     # ---- waiting --------------------------------------------------------------
 
     def may_wait_again(self, thread: int, timeout: float) -> None:
-        """The owner's thread has waited in the kernel for so long at most: if nothing else is to
-        be minded, it waits there at once the next time."""
+        """The owner's thread has waited in recv(2), with this time limit. If there is nothing else
+        to check, its next receive waits there at once."""
         connection = self.connection
         if connection.attached or timeout != connection.read_timeout or self._limit is not MISSING:
             return
         if self.times is not REAL:  # the kernel knows no other clock
             return
         self.waiter = thread
-        connection.alert = True  # the callback's end forgets it
+        connection.alert = True  # so that the callback's end calls `forget_waiter`
         if self.channel.exposed or self.state in CLOSED_HERE:  # detached, or about to be
             self.waiter = 0
 
     def forget_waiter(self) -> None:
-        """The callback has ended, or there is more to mind than the descriptor."""
+        """The callback has ended, or there is more to check than the descriptor."""
         self.waiter = 0
 
     # ---- its state ------------------------------------------------------------
 
     def on(self, move: Move) -> bool:
-        """Something was done; whether that changes the state. With `guard`, or as good as it."""
+        """Moves along a table; whether that changes the state. With `guard`, if possible."""
         while True:
             before = self.state
             after = move.get(before, before)
-            if self.state is before:  # no signal's handler has come in between
+            if self.state is before:  # no signal handler has changed it in between
                 self.state = after
                 return after is not before
 
     def check_open(self, doing: str) -> None:
-        """Raises SocketClosed: it was closed here, or handed over."""
+        """Raises SocketClosed: this side has closed it, or given it away."""
         if self.state in CLOSED_HERE:
             raise failures.closed(self.connection, self.state, doing)
 
@@ -253,14 +254,14 @@ class Duplex(PythonDuplex):
             self.connection.close_asked()
 
     def end(self, move: Move) -> bool:
-        """As `on`, of what ends it for all who come."""
+        """As `on`, for a move after which no call may begin."""
         changed = self.on(move)
-        self.waiter = 0  # a receive that waits again does not look whether it is closed
+        self.waiter = 0  # else a receive would wait again without a check
         return changed
 
     def shut_both(self, close_notify: bool = False) -> bool:
-        """Ends what other threads wait for. `False`: this thread was interrupted, and must not
-        wait for what that takes. Thread: any."""
+        """Shuts both directions down, which ends other threads' waits. `False`: a lock was not
+        free, and interrupting code must not wait for it. Thread: any."""
         if close_notify and self.channel.is_inside():
             return False
         if guard._is_owned():
@@ -283,8 +284,8 @@ class Duplex(PythonDuplex):
         self.shut_both()
 
     def interrupt_reads(self) -> bool:
-        """Ends a read that waits, now or later; sends go on. `False`: the calling thread was
-        interrupted, and must not wait for what that takes. Thread: any."""
+        """Ends a read that waits, now or later; sends go on. `False`: a lock was not free, and
+        interrupting code must not wait for it. Thread: any."""
         if_possible(guard, lambda: self.on(ON_INTERRUPT))
         return if_free(guard, self._end_reads)
 
@@ -298,13 +299,13 @@ class Duplex(PythonDuplex):
     # ---- the owner's end ------------------------------------------------------
 
     def is_inside(self) -> bool:
-        """Whether this thread was interrupted in the middle of a call here, and is in one more."""
+        """Whether this thread is in a call here that was interrupted in the middle."""
         return self.writer.is_inside() or self.reader.is_inside() or self.channel.is_inside()
 
     def come_home(self) -> bool:
-        """No call is under way after this, and none begins: the descriptor may be closed.
-        `False`: a turn is not given back. Thread: the owner's."""
-        with guard:  # it is closed or detached, and not both
+        """Waits until no call is under way; none begins any more. Then the descriptor may be
+        closed. `False`: a turn was not given back. Thread: the owner's."""
+        with guard:  # either this closes it or `detach` gets it
             if self.state is OPEN:  # as `on` does it, in one step
                 self.state = CLOSED
             else:
@@ -313,15 +314,15 @@ class Duplex(PythonDuplex):
         return self.reader.comes_home() and quiet
 
     def leave(self) -> bool:
-        """Whether `detach` has the descriptor, or gets it: it closes it if it is broken off.
-        Thread: the owner's, after `come_home`."""
+        """Whether `detach` has the descriptor, or gets it; if that is interrupted, `detach` closes
+        it. Thread: the owner's, after `come_home`."""
         with guard:
             self.on(ON_LEAVE)
             return self.state is LEFT
 
     def close_descriptor(self, quiet: bool) -> None:
-        """After `come_home`, which said whether it is `quiet`: if not, whoever is in a call still
-        closes it as he lets go. Thread: the owner's."""
+        """After `come_home`, which returned `quiet`. If not quiet, the thread that is still in a
+        call closes it when that drops the socket. Thread: the owner's."""
         if quiet:
             descriptors.close(self.sock, guard)
         else:
@@ -330,7 +331,7 @@ class Duplex(PythonDuplex):
     # ---- the descriptor in others' hands --------------------------------------
 
     def fileno(self) -> int:
-        """The number, to be shown; -1 once closed."""
+        """The number, for user code; -1 once closed."""
         with guard:
             if self.state in CLOSED_HERE:
                 return -1
@@ -358,22 +359,22 @@ class Duplex(PythonDuplex):
                 self.writer.shut()
 
     def unlimit(self) -> None:
-        """No time limit of ours is on the descriptor from now on. Nobody waits with one."""
+        """Takes the time limit off the descriptor. No thread waits with it."""
         with guard:
             if self.state not in CLOSED_HERE:
                 self._unlimit()
             self.waiter = 0
 
     def take_descriptor(self) -> int:
-        """The number, which nothing here knows from now on. Thread: who detaches it, with both
-        turns."""
+        """Gives the number away, and forgets it. Thread: that of `detach`, with both turns."""
         with descriptors.thread.no_fork, guard:
             self._unlimit()
             self._set_blocking()
             return descriptors.give_up(self.sock)
 
     def keep_descriptor(self) -> State:
-        """Nobody got it: it is closed by whom this says. LEFT: by who tried to detach it."""
+        """`detach` was interrupted. The state says which thread closes the descriptor: LEFT, that
+        of `detach`; else the owner."""
         with guard:
             if self.sock.fileno() >= 0:
                 self.on(ON_KEEP)
@@ -384,7 +385,7 @@ class Duplex(PythonDuplex):
         try:
             self.channel.unlimit()
         except OSError:
-            pass  # it is no descriptor any more: whoever closed it breaks the rule
+            pass  # other code has closed the number
 
     def _set_blocking(self) -> None:
         """As `gettimeout` says."""

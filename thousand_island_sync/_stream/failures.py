@@ -1,5 +1,5 @@
-"""The errors of a `Socket`, in words. Each knows the connection that it is of: a callback may also
-fail on another connection's."""
+"""The errors of a `Socket`, in words. Each refers to its connection: a callback may also fail on
+another connection's socket."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def gone(
 
 
 def of_system(owner: Owner, state: State, doing: str, cause: OSError) -> SocketError:
-    """The system's error as one of ours."""
+    """The library's error for a system's."""
     number = cause.errno or errno.EIO
     error: SocketError
     if number in _PEER_HAS_GONE:
@@ -116,7 +116,7 @@ def _of_send(error: SocketTimeout) -> SocketTimeout:
 
 
 def stuck(owner: Owner, idle: float) -> SocketTimeout:
-    """Of a connection whose peer takes nothing while bytes wait for it."""
+    """For a connection whose peer takes nothing while bytes wait for it."""
     what = f"the peer has read nothing for {idle * 1000:.0f} ms"
     hint = "see send_timeout_ms; earlier where max_unsent_total or max_handler_threads is reached"
     error = SocketTimeout(errno.ETIMEDOUT, f"send {who(owner)}: {what} ({hint})")
@@ -124,7 +124,7 @@ def stuck(owner: Owner, idle: float) -> SocketTimeout:
 
 
 def full(owner: Owner, size: int, unsent: int, most: int) -> SendBufferFull:
-    """Of what may not wait."""
+    """For a `Connection.send` without room."""
     what = f"no room for {size} bytes: {unsent} of {most} (max_unsent) wait already"
     hint = "the peer does not read, or max_unsent_total is reached; nothing was sent"
     return _of(owner, SendBufferFull(errno.ENOBUFS, f"send {who(owner)}: {what}; {hint}"))
@@ -150,7 +150,7 @@ def ending(owner: Owner, doing: str) -> SocketClosed:
 
 
 def after(owner: Owner, doing: str, before: SocketError | None) -> SocketClosed:
-    """Of a send that follows the end of all sends; `None`: the connection ends as it should."""
+    """For a send after the end of all sends; `before`: the failure that ended them, if any."""
     if before is None:
         return ending(owner, doing)
     why = before.strerror or before
@@ -160,7 +160,7 @@ def after(owner: Owner, doing: str, before: SocketError | None) -> SocketClosed:
 
 
 def tell(owner: Owner, error: SocketError) -> None:
-    """Of a receive that failed."""
+    """Sends the event of a receive that failed."""
     if events.socket_recv_error.receivers:
         events.emit(
             events.socket_recv_error,

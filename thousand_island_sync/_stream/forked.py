@@ -9,8 +9,7 @@ from .duplex import Duplex
 
 
 def renew(stream: Duplex) -> None:
-    """Gives it turns that nobody has: another thread of the parent's may have held them, and will
-    not give them back."""
+    """Gives it new turns: a thread that exists only in the parent may have held the old ones."""
     stream.reader.renew()
     stream.writer.renew()
     stream.forget_waiter()
@@ -30,4 +29,4 @@ def close_copy(stream: Duplex, counted: tuple[int, int]) -> None:
             stream.channel.send_close_notify()
     if stream.reader.comes_home(wait=False):
         descriptors.close_copy(stream.sock)
-    # Else a thread of the child's is in a call; what it uses is closed with the process.
+    # Else a thread of the child is in a call: its descriptor is closed when the process ends.

@@ -1,6 +1,6 @@
-"""Calls that gather what several receives give, or look before they take.
+"""Calls that join the bytes of several receives, or peek.
 
-What was read beyond what a call returns, and what it read in vain, the `Reader` keeps.
+The `Reader` keeps the bytes that such a call has received and does not return.
 """
 
 from __future__ import annotations

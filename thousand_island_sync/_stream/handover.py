@@ -1,22 +1,22 @@
-"""The descriptor in others' hands: `Socket.fileno` shows it, `Socket.detach` gives it away.
+"""The descriptor in user code: `Socket.fileno` shows it, `Socket.detach` gives it away.
 
-The facts. Who wants to go on with a socket in a manner of his own, as STARTTLS of the
-standard library does, makes a second object of `fileno()` and then calls `detach()`
-(`ssl.SSLSocket._create`). If that does nothing, or raises, one number has two owners. The
-first who closes it gives it to the next client; what is sent to one arrives at another.
+The facts. A library that wraps a socket, as `ssl` of the standard library does for STARTTLS,
+makes a second object of `fileno()` and then calls `detach()` (`ssl.SSLSocket._create`). If
+`detach` does nothing, or raises, one number has two owners. The first that closes it gives it to
+the next client, and what is sent to one client arrives at another.
 
-Others may be in the middle of it. A thread waits in a receive, another one is half through a
+Other threads may use the descriptor meanwhile. One waits in a receive, another is half through a
 send, and the connection's owner, if this is another thread, may be about to receive, or to put
-the descriptor into the poller. None of them can be woken by `shutdown`, for it would be
-found done to what is handed over.
+the descriptor into the poller. `shutdown` would wake them, but also end the stream that is given
+away.
 
-Our decision. Sends go first, one after the other as always, this one's as well: it takes its
-turn, and flushes. Then the stream is DETACHED for all who come, and whoever is in the way leaves
-by itself: receives look every second, sends that wait are rung, the owner's own steps end or come
-to a callback, which none of them does without seeing `alert`. Then, with both locks, the
-descriptor leaves the poller and the socket. Nothing on this way raises but that it was
-closed before, and what interrupts it, as Ctrl-C may: then nobody got the descriptor, and it
-is closed, by the connection's owner, or here where that has left it to whoever detaches.
+Our decision. Sends go first, in order as always: this thread takes the turn, and flushes. Then the
+stream is DETACHED, so no call begins any more, and the others end by themselves: receives check
+every second, sends that wait are rung, and the owner's steps end or reach a callback, as each of
+them checks `alert`. Then, with both locks, the descriptor leaves the poller and the socket.
+`detach` raises only if the socket was closed before, or if it is interrupted, as by Ctrl-C. After
+an interruption the caller does not have the descriptor, so it is closed: by the connection's owner
+or, if that has ended (LEFT), here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class HandOver:
         self._reader = stream.reader
         self._writer = stream.writer
         self._number = stream.sock.fileno()
-        self._begun = False  # the descriptor is this thread's to hand over
+        self._begun = False  # the stream is DETACHED by this call
 
     def run(self) -> int:
         """See `Socket.detach`."""
@@ -74,8 +74,8 @@ class HandOver:
         return descriptor
 
     def _send_first(self) -> SocketError | None:
-        """Sends what counts as sent, after all who send now, and closes the stream for all who
-        come; why not all went out."""
+        """Sends what counts as sent, after the sends of other threads, and makes the stream
+        DETACHED. Returns the error if not all was sent."""
         stream, writer = self._stream, self._writer
         payload = Payload(stream.connection.send_timeout, times=stream.times)
         failure: SocketError | None = None
@@ -83,20 +83,20 @@ class HandOver:
             try:
                 writer.take_turn("detach", payload)
                 held.callback(writer.give_turn_back)
-                if not stream.channel.handshaking:  # what waits is the handshake's then
+                if not stream.channel.handshaking:  # else what waits belongs to the handshake
                     writer.push(payload)
             except OSError as error:
                 failure = writer.failed("detach", error)
             with guard:
                 stream.check_open("detach")
-                self._begun = True  # first, as what interrupts it may come anywhere
+                self._begun = True  # first: an exception may come at any point
                 stream.end(ON_DETACH)
         if writer.buffer is not None:
             writer.buffer.waiting.ring()
         return failure
 
     def _drop_unsent(self) -> int:
-        """Nothing goes out from here any more. How many bytes of the send buffer are lost."""
+        """Drops the send buffer. How many bytes of it are lost."""
         buffer = self._writer.buffer
         if buffer is None:
             return 0
@@ -110,21 +110,21 @@ class HandOver:
         self._writer.hold(held)
 
     def _nobody_got_it(self) -> None:
-        """The descriptor is closed now, or by the owner, as after `close()`."""
+        """Closes the descriptor now, or leaves that to the owner, as after `close()`."""
         stream = self._stream
         state = stream.keep_descriptor()
         if stream.sock.fileno() < 0:
             os.close(self._number)
         elif state is not LEFT:
             stream.shut_both()
-        else:  # the owner has gone, and relied on us
+        else:  # the owner has ended, and leaves the close to this thread
             with contextlib.ExitStack() as held:
                 self._hold_both(held)
                 stream.close_descriptor(quiet=True)
 
 
 def share(stream: Duplex) -> None:
-    """Somebody will see the descriptor: from now on no time limit of ours is on it. Thread: any."""
+    """User code gets the number: takes the library's time limit off it for good. Thread: any."""
     channel, connection, reader = stream.channel, stream.connection, stream.reader
     if channel.exposed or stream.state in CLOSED_HERE:
         return

@@ -1,4 +1,4 @@
-"""What becomes of a send that finds no room, and need not wait: it is kept, as far as that goes."""
+"""Keeping what a send found no room for in the send buffer, as far as that has room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Keeping:
 
     Args:
         stream: the connection's.
-        writer: the stream's, which lets go of it at its end; `None`: looked up.
+        writer: the stream's, which has none after its end; `None`: looked up.
     """
 
     __slots__ = ("_stream", "_writer")
@@ -30,16 +30,16 @@ class Keeping:
         self._writer: Writer = stream.writer if writer is None else writer
 
     def push(self, data: Any) -> int:
-        """Sends as much as there is room for, and keeps the rest; never waits. It is kept as a
-        whole behind a send of another thread, and in a handshake. `Connection.send` is this.
+        """`Connection.send`: sends as much as there is room for, and keeps the rest; never waits.
+        While another thread sends, or in a handshake, all of it is kept.
 
         Returns:
             How many bytes: all.
 
         Raises:
-            SendBufferFull: it is longer than what `max_unsent` and `max_unsent_total` leave,
-                whatever the kernel would take; nothing of it is sent.
-            SocketClosed: the peer has gone, the socket was closed here, or sends have ended.
+            SendBufferFull: it is longer than what `max_unsent` and `max_unsent_total` leave, even
+                if the kernel had room; nothing of it is sent.
+            SocketClosed: the peer or this side has closed the connection, or sends have ended.
             SocketError: any other failure; or the calling thread was interrupted in the middle of
                 another send on this connection.
             TypeError: `str`, or nothing bytes-like.
@@ -75,7 +75,7 @@ class Keeping:
             self._all_behind(payload)
             return
         try:
-            writer.check("send")  # the turn may be what its end has left
+            writer.check("send")  # it may have ended before the turn was free
             if not total.claim(buffer, size):
                 raise self._full(buffer, size)
             if not writer.go_on(payload):
@@ -92,7 +92,7 @@ class Keeping:
             raise self._gone(buffer)
 
     def rest(self, payload: Payload) -> bool:
-        """What of it has room; whether that is all. With the turn."""
+        """Keeps as much of it as has room. Whether that is all. With the turn."""
         stream, buffer, views = self._stream, self._writer.buffered(), payload.views
         if not stream.connection.env.unsent.most_each:
             return False
@@ -107,7 +107,7 @@ class Keeping:
         return not views
 
     def behind(self, payload: Payload) -> bool:
-        """All of it, if it may be kept, where another thread sends: nobody waits for that.
+        """While another thread sends: keeps all of it, if it may be kept, instead of waiting.
         Whether it did."""
         writer = self._writer
         if payload.no_room is not KEEP or not payload.views or writer.is_inside():
@@ -120,7 +120,7 @@ class Keeping:
         return True
 
     def _all_behind(self, payload: Payload) -> int:
-        """Another thread sends: all of it comes behind. How many bytes.
+        """Another thread sends: keeps all, to be sent after that. How many bytes.
 
         Raises:
             SendBufferFull: there is no room for all of it.

@@ -1,4 +1,4 @@
-"""What one send has to send, and how far it has come."""
+"""What one send has to send, and how much of it was sent."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .._base.clock import FOREVER, REAL, Times
 from .._base.fast_enum import FastEnum
 from .._base.sigpipe import DONTWAIT, NOSIGNAL
 
-#: Several pieces of so many bytes in all are copied into one: it costs less than to gather.
+#: Pieces of at most so many bytes in all are joined: that costs less than a gathering send.
 JOINED_MOST = 16_384
 
 
 def joined(pieces: list[Any]) -> Any:
-    """They in one, if there is nothing odd about them and they are small; else as they are."""
+    """The pieces joined, if they are plain bytes-likes and small; else as they are."""
     size = 0
     for piece in pieces:
         kind = type(piece)
@@ -52,8 +52,8 @@ def views_of(data: Any) -> tuple[Any, list[memoryview]]:
 
 
 def let_go(error: BaseException | None) -> None:
-    """Empties the frames of a failure, in which memory views lie: a bytearray can change its
-    size, and a mapping be closed, as soon as the caller has the error."""
+    """Clears the frames of an error, which hold memory views: so the caller can resize a bytearray,
+    or close a mapping, while it has the error."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__
@@ -70,7 +70,7 @@ class NoRoom(FastEnum):
 WAIT, RETURN, KEEP = NoRoom.WAIT, NoRoom.RETURN, NoRoom.KEEP
 
 #: (`settimeout` has set a limit, the call wants all sent or gives a time of its own) -> what a send
-#: does. Who sets a limit expects what a `socket.socket` does: `send` may take a part.
+#: does. Code that sets a limit expects what `socket.socket` does: `send` may send a part.
 BY_LIMIT: dict[tuple[bool, bool], NoRoom] = {
     (False, False): KEEP,
     (False, True): KEEP,
@@ -80,8 +80,8 @@ BY_LIMIT: dict[tuple[bool, bool], NoRoom] = {
 
 
 def no_room(limited: bool, all_of_it: bool, flags: int) -> NoRoom:
-    """As `BY_LIMIT`, with the flags of send(2): a send that must not wait returns, and what is kept
-    goes out without flags, so a send that has some is not kept."""
+    """As `BY_LIMIT`, with the flags of send(2). MSG_DONTWAIT: the send returns. With other flags
+    nothing is kept, as kept bytes are sent without flags."""
     if flags & DONTWAIT:
         return RETURN
     otherwise = BY_LIMIT[limited, all_of_it]
@@ -92,12 +92,12 @@ class Payload:
     """Views that are to be sent by a deadline, in one turn.
 
     Attributes:
-        sent: how many bytes went out.
+        sent: how many bytes were sent.
         views: what is left.
         flags: as for `socket.send`.
-        no_room: what is done about bytes that find none.
+        no_room: what to do about bytes that find no room.
         waited: whether it has waited for room.
-        timeout: seconds for all of it, as an error says it.
+        timeout: seconds for all of it, for the text of errors.
         deadline: when they are over.
     """
 
@@ -132,14 +132,15 @@ class Payload:
         return self._times.left(self.deadline)
 
     def take(self, data: Any) -> Any:
-        """What is to be sent, less what went out; `data`, an iterable as a list."""
+        """Sets what is to be sent, without the bytes already sent. Returns `data`, an iterable as a
+        list."""
         data, self.views = views_of(data)
         if self.sent:
             self._forget_sent(self.sent)
         return data
 
     def advance(self, count: int) -> None:
-        """So many bytes more went out."""
+        """So many more bytes were sent."""
         self.sent += count
         self._forget_sent(count)
 

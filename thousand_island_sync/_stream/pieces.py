@@ -1,6 +1,6 @@
-"""Bytes in a row, in pieces: what was kept of many sends, small ones joined.
+"""A queue of bytes in pieces: the kept bytes of many sends, small ones joined.
 
-The memory of whole pieces is used again, by whichever connection keeps something next. Each thread
+The memory of whole pieces is used again, by any connection that keeps bytes next. Each thread
 has its own heap (glibc's arenas), and what one has freed another does not get: a thousand
 connections that kept 64 MiB in turns took 115 MiB that way.
 """
@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-#: Bytes of a piece at most, one record of TLS: one that went out in part is still held whole.
+#: The most bytes of a piece, one TLS record: a piece that was sent in part keeps all its memory.
 PIECE = 16_384
-#: Pieces that go out in one call.
+#: Pieces that are sent in one call.
 _AT_ONCE = 16
 
 
 class Pieces:
-    """A copy of whatever is put in. Its owner lets in one thread at a time, but for what is done
-    with the views that `first` gives.
+    """Copies what is put in. One thread at a time may call it, but another may use the views of
+    `first` meanwhile.
 
     Args:
-        spare: whole pieces that nobody has, for all.
+        spare: unused whole pieces, shared by all.
 
     Attributes:
-        lent: somebody uses what `first` has given, and the pieces must not be used again.
+        lent: a thread uses the views of `first`, so the pieces must not be used again.
         size: bytes in all.
     """
 
@@ -33,8 +33,8 @@ class Pieces:
     def __init__(self, spare: list[bytearray]) -> None:
         self._spare = spare
         self._row: deque[bytearray] = deque()
-        self._tail: bytearray | None = None  # behind it, and grows
-        self._offset = 0  # into the first one: so much of it has gone
+        self._tail: bytearray | None = None  # after the row; it grows
+        self._offset = 0  # bytes of the first piece that were sent
         self.lent = False
         self.size = 0
 
@@ -57,7 +57,7 @@ class Pieces:
     def _end_tail(self) -> None:
         tail = self._tail
         if tail is not None:
-            if self._spare and len(tail) == PIECE:  # else there were more and more of them
+            if self._spare and len(tail) == PIECE:  # else the spare ones would become more and more
                 piece = self._spare.pop()
                 memoryview(piece)[:] = tail
                 tail = piece
@@ -80,7 +80,7 @@ class Pieces:
         return views
 
     def drop(self, count: int) -> None:
-        """Takes so many bytes off the front, of what `first` gave."""
+        """Takes so many bytes off the front, which `first` has returned."""
         row = self._row
         self.size -= count
         self._offset += count
@@ -93,7 +93,7 @@ class Pieces:
             self._spare.append(piece)
 
     def cut(self, at: int) -> Pieces:
-        """Takes out all that comes behind so many bytes."""
+        """Takes out all bytes after the first `at`."""
         self._end_tail()
         behind = Pieces(self._spare)
         left = self.size - at
@@ -111,7 +111,7 @@ class Pieces:
         return behind
 
     def extend(self, others: Pieces) -> None:
-        """Puts them behind; they are here from now on."""
+        """Appends them; `others` is not used any more."""
         self._end_tail()
         self._row.extend(others._row)
         self._tail = others._tail

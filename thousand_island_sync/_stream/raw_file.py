@@ -57,7 +57,7 @@ class _RawFile(io.RawIOBase):
 
     @property
     def mode(self) -> str:
-        """`gzip.GzipFile` and others take from it whether to read or to write."""
+        """`gzip.GzipFile` and others decide by it whether to read or to write."""
         return "r" * self._reading + "w" * self._writing + "b"
 
     @property

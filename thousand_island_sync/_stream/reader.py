@@ -1,4 +1,4 @@
-"""Bytes on their way in: the one place that waits for them, and where those are kept that no call
+"""Bytes that are received: the one place that waits for them, and the buffer of those that no call
 has returned."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _received = events.socket_recv
 _turn = maker("socket.receiving")
-#: Seconds between two looks whether a receive that is under way has seen something.
+#: Seconds between two checks whether a receive that is under way has seen `Channel.exposed`.
 _A_MOMENT_S = 0.01
 
 
@@ -66,10 +66,10 @@ class Reader(PythonReader):
         incoming: `COMES`.
 
     Attributes:
-        bytes_received, recv_count: what has come so far.
-        buffer: what was read and no call has returned, or `None`.
-        framed: it is cut into frames, and stays here meanwhile.
-        incoming: what the peer did to this direction.
+        bytes_received, recv_count: what was received so far.
+        buffer: what was received and no call has returned, or `None`.
+        framed: whether it is cut into frames, and stays in the buffer until then.
+        incoming: whether the peer sends, or how it ended this direction.
     """
 
     __slots__ = ()
@@ -80,9 +80,9 @@ class Reader(PythonReader):
         self, length: int = CHUNK, flags: int = 0, timeout_ms: float | Missing | None = MISSING
     ) -> bytes:
         """See `Socket.recv`."""
-        # A handler that loops over recv: it has waited in this callback already, so it
-        # has no permit to give away, nothing is buffered, and it waits in the kernel at
-        # once.
+        # For a handler that loops over recv. This thread has waited in this callback already
+        # (`waiter`), so it has no permit to hand off, and nothing is buffered: it waits in the
+        # kernel at once.
         stream = self._stream
         if (
             stream.waiter == get_ident()
@@ -112,8 +112,8 @@ class Reader(PythonReader):
         return self._recv(length, self.timeout(timeout_ms), FOREVER, None)
 
     def _waited(self, length: int, began: float, met: int, data: bytes | None) -> bytes:
-        """For a thread that has waited in the kernel: tells of the bytes, or goes on with what it
-        met instead, as in `receive`."""
+        """For a thread that has waited in the kernel: reports the bytes, or goes on with the errno
+        that it got instead (`met`, as in `receive`)."""
         if data:
             self.tell(data)
             return data
@@ -136,7 +136,7 @@ class Reader(PythonReader):
         return data
 
     def run(self, doing: str, call: Callable[..., bytes], *arguments: Any) -> bytes:
-        """One call of a user's that makes several receives: with the turn, and told of."""
+        """A call of user code that makes several receives: with the turn, and with its event."""
         try:
             with self.turn():
                 self._stream.check_open(doing)
@@ -184,12 +184,12 @@ class Reader(PythonReader):
         met: int | None = None,
         flags: int = 0,
     ) -> bytes:
-        """Bytes from the channel, waiting. With the turn.
+        """Waits for bytes from the channel. With the turn.
 
-        `timeout` is the whole call's; where it makes several receives, or has waited before,
-        `deadline` says when it ends, else `FOREVER`. `met`: what a receive has met already,
-        an errno or 0 for the end of the stream; the kernel tells of a reset but once. `flags`:
-        MSG_PEEK, or none.
+        `timeout` is that of the whole call. If the call makes several receives, or has waited
+        before, `deadline` says when it ends, else `FOREVER`. `met`: the result of a receive that
+        was made already, an errno, or 0 for the end of the stream (the kernel reports a reset
+        only once). `flags`: MSG_PEEK, or none.
         """
         stream = self._stream
         channel, connection = stream.channel, stream.connection
@@ -219,7 +219,7 @@ class Reader(PythonReader):
         return data
 
     def _came_to_an_end(self, doing: str) -> None:
-        """Nothing comes any more. Raises SocketClosed: it is not that the peer said so."""
+        """A receive found the end of the stream. Raises SocketClosed: the peer did not send it."""
         stream = self._stream
         if stream.state is INTERRUPTED:
             raise failures.stopping(stream.connection, doing)
@@ -230,7 +230,8 @@ class Reader(PythonReader):
         stream.connection.alert = True
 
     def turn(self) -> Any:
-        """The turn to receive, to be taken. Most connections are only ever delivered to: 88 bytes.
+        """The turn to receive, for the caller to take. It is made when first used, as most
+        connections never call `recv`: that saves 88 bytes.
 
         Raises:
             SocketError: this thread has it.
@@ -245,7 +246,7 @@ class Reader(PythonReader):
         return turn
 
     def clock(self) -> float:
-        """What its time-outs go by."""
+        """The time on the clock of time-outs."""
         return self._stream.times.clock()
 
     def timeout(self, given: float | Missing | None) -> float:
@@ -256,15 +257,15 @@ class Reader(PythonReader):
     # ---- what was read, and no call has returned ------------------------------
 
     def keep(self, data: bytes, seen: int) -> None:
-        """Keeps it; `seen` of it, in front, a callback knows. With the turn, and nothing is kept
-        already."""
+        """Keeps bytes, of which a callback has seen the first `seen`. With the turn, and with an
+        empty buffer."""
         if data:
             self.buffer = ReadBuffer(data, len(data) - min(seen, len(data)))
             self._stream.forget_waiter()
             self._stream.connection.alert = True
 
     def add_fresh(self, data: bytes) -> None:
-        """Bytes that no callback has seen, behind what is there. Thread: the owner's."""
+        """Appends bytes that no callback has seen. Thread: the owner's."""
         if self.buffer is None:
             self.keep(data, 0)
         else:
@@ -282,7 +283,7 @@ class Reader(PythonReader):
         return data
 
     def take_fresh(self) -> bytes:
-        """All that waits here, if some of it no callback has seen. Thread: the owner's."""
+        """All of the buffer, if it has bytes that no callback has seen. Thread: the owner's."""
         buffer = self.buffer
         if buffer is None or not buffer.fresh:
             return b""
@@ -290,7 +291,7 @@ class Reader(PythonReader):
         return buffer.take(len(buffer))
 
     def came_early(self, data: bytes) -> None:
-        """Received before the step that would ask for it. Thread: the owner's."""
+        """Bytes that were received before the step that receives them. Thread: the owner's."""
         if data:
             self.bytes_received += len(data)
             self.recv_count += 1
@@ -299,14 +300,14 @@ class Reader(PythonReader):
             self.end()
 
     def has_news(self, end_is_known: bool) -> bool:
-        """Whether something waits here that no callback knows. Thread: the owner's."""
+        """Whether there are bytes, or an end, that no callback knows. Thread: the owner's."""
         if self.buffer is not None and self.buffer.fresh > 0:
             return True
         return not end_is_known and self.incoming in ENDED
 
     def received(self, data: bytes) -> bytes:
-        """The owner has received bytes: they, with what was put back in front, but where that is
-        cut into frames. Thread: the owner's."""
+        """The owner has received bytes. Returns them, after those that were put back before; if
+        frames are cut, without these. Thread: the owner's."""
         self.bytes_received += len(data)
         self.recv_count += 1
         buffer = self.buffer
@@ -316,15 +317,15 @@ class Reader(PythonReader):
         return buffer.take(len(buffer)) + data
 
     def drop(self) -> int:
-        """An upgrade: plaintext is never taken for encrypted. How many bytes. Thread: the
-        owner's."""
+        """Drops the buffer at an upgrade: plaintext must never count as received over TLS. How many
+        bytes. Thread: the owner's."""
         buffer, self.buffer = self.buffer, None
         return 0 if buffer is None else len(buffer)
 
     # ---- what happens to this direction ---------------------------------------
 
     def owes_an_answer(self) -> bool:
-        """Whether something came since the last send: a request is under way."""
+        """Whether bytes came since the last send: a request is under way."""
         return self.bytes_received != self._stream.writer.answered
 
     def end(self) -> None:
@@ -333,7 +334,7 @@ class Reader(PythonReader):
             self.incoming = AFTER_END.get(self.incoming, self.incoming)
 
     def failed(self, doing: str, cause: OSError) -> SocketError:
-        """The system's error as one of ours; a send may have met it."""
+        """The library's error for a system's, which a send may have met."""
         if isinstance(cause, SocketError):
             return cause
         if cause.errno == errno.ECONNRESET:
@@ -343,12 +344,12 @@ class Reader(PythonReader):
         return failures.of_system(stream.connection, stream.state, doing, cause)
 
     def gone(self, doing: str, what: str) -> SocketClosed:
-        """Nothing comes any more."""
+        """The error for a stream from which nothing comes any more."""
         stream = self._stream
         return failures.gone(stream.connection, stream.state, doing, what)
 
     def limit_exceeded(self, doing: str, what: str) -> SocketError:
-        """A limit on bytes that are kept here."""
+        """The error for a limit on bytes that are kept here."""
         return failures.limit_exceeded(self._stream.connection, doing, what)
 
     def is_inside(self) -> bool:
@@ -356,21 +357,21 @@ class Reader(PythonReader):
         return turns.is_mine(self._receiving)
 
     def comes_home(self, wait: bool = True) -> bool:
-        """No receive is under way after this; `False`: one is, or may be. Thread: the owner's."""
+        """Waits until no receive is under way; `False`: one may still be. Thread: the owner's."""
         turn = self._receiving
         if turn is None:
             return True
         return turns.comes_back(turn, self._stream) if wait else bool(turn.acquire(False))
 
     def hold(self, held: contextlib.ExitStack) -> None:
-        """Takes the turn, however long that lasts; but not if it is this thread's, in a call amid
-        which this one is made, and which gets no further."""
+        """Takes the turn, however long that lasts; not if this thread has it, in a call that this
+        one interrupts, and which cannot go on meanwhile."""
         if not self.is_inside():
             turns.hold(self.turn(), held)
 
     def let_unlimit(self, held: contextlib.ExitStack) -> None:
-        """Returns when who receives has taken the time limit off the descriptor himself, which is
-        when he has waited for a second, or with the turn. Thread: any, after `Channel.expose`."""
+        """Returns when the receiving thread has taken its time limit off the descriptor (which it
+        does after a second of waiting), or with the turn. Thread: any, after `Channel.expose`."""
         if self.is_inside():
             return
         stream, turn = self._stream, self.turn()

@@ -1,11 +1,11 @@
-"""Those threads that wait for room at one peer, and what ends a wait before its time.
+"""The threads that wait for room to send to one peer, and what ends a wait early.
 
-The facts. Whoever waits for room sleeps in poll(2), which room ends, an error, and `shutdown`. Not
-so what is done to the send buffer: that its connection ends for others' sake, that sends have
-ended, that an upgrade begins. Half of the pool may wait; each that wakes up only to look takes the
-GIL from those who serve, and as they began together, they look together.
+The facts. A thread that waits for room sleeps in poll(2). Room, an error or `shutdown` ends that;
+changes of the send buffer do not: its connection is ended in favour of others, sends have ended, an
+upgrade begins. To wake up now and then to check would be too dear: half of the pool may wait, each
+check takes the GIL from threads that serve, and threads that began together check together.
 
-Our decision. A wait that is not over soon has a bell of its own, and is rung up.
+Our decision. A wait that is not over soon gets a descriptor of its own, the bell, which ends it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class RoomWaits:
         self.threads = self.pooled = 0
 
     def changed(self, by: int, pooled: int) -> None:
-        """So many threads more, or less."""
+        """So many threads more or, if negative, fewer."""
         self.threads += by
         self.pooled += pooled
 
     def forget(self) -> None:
-        """They are counted out."""
+        """The caller has taken them out of the total."""
         self.threads = self.pooled = 0
 
     def hang_up(self, bell: WakeUp | None) -> None:
-        """From now on this one is rung. Thread: who has the turn to send; without the lock."""
+        """From now on this bell is rung. Thread: the one with the turn to send."""
         self._bell = bell
 
     def ring(self) -> None:
-        """Whoever waits shall look. Thread: any, wherever it was interrupted; without the lock."""
+        """Ends a wait. Thread: any, wherever it was interrupted; without the lock."""
         bell = self._bell
         if bell is not None:
             bell.wake()

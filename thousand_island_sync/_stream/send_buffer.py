@@ -1,21 +1,22 @@
-"""What one connection has to send and its kernel, or TLS, had no room for.
+"""The bytes of one connection for which the kernel, or TLS, had no room.
 
-The facts. A peer that does not read fills its own buffer, then the kernel's here. Whoever sends
-on would have to wait, and holds a thread: a hundred such peers hold a pool.
+The facts. A peer that does not read fills its own buffer, then the kernel's on this side. A
+callback that sends more would have to wait, and hold its thread: a hundred such peers hold a pool.
 
-What others do. Event loops keep what is left in memory, without a limit of their own, and ask the
-program to look. nginx stops reading from who does not read.
+What others do. Event loops keep the rest in memory, without a limit of their own, and leave it to
+the program to check how much that is. nginx stops reading from a peer that does not read.
 
-Our decision. What is left is copied here, up to a limit for the connection and one for the server,
-and goes out as the poller says that there is room (`_connection.outflow`). Nobody has a buffer
-before his kernel's is full for the first time.
+Our decision. The rest is copied here, up to a limit for the connection and one for the server, and
+is sent as the poller reports room (`_connection.outflow`). A connection has no send buffer until
+the kernel's buffer is full for the first time.
 
-Who has the turn to send may have sent a part, so what others keep meanwhile comes behind all of
-his. So the bytes that were kept when he took the turn are *ahead* of him; he sends those, then his
-own, and puts what is left of his own right behind them.
+The thread with the turn to send may have sent a part of its bytes, so what other threads keep
+meanwhile must come after all of them. Bytes that were kept before that thread took the turn are
+*ahead*: the thread sends those, then its own, and puts the rest of its own right behind those.
 
-All of it is changed under the lock of all send buffers (`UnsentTotal`); only who has the turn takes
-out. While anything waits, the quick way to send is blocked (`Writer.block`): nothing overtakes it.
+All of it is changed under the lock of all send buffers (`UnsentTotal`); only the thread with the
+turn takes bytes out. While anything waits, the quick way to send is blocked (`Writer.block`), so
+that nothing overtakes it.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ if TYPE_CHECKING:
 
 
 class _Blocked:
-    """Takes nothing: something waits that comes first, or sends have ended."""
+    """A sink that takes nothing: other bytes go first, or sends have ended."""
 
     def send(self, data: bytes, flags: int, /) -> int:
         return 0
 
 
-#: What a quick send goes to meanwhile.
+#: The sink of the quick way to send, meanwhile.
 BLOCKED = _Blocked()
 
 
@@ -57,21 +58,21 @@ class SendBuffer:
     """See the module's essay. Thread: any, unless it says so.
 
     Args:
-        stream: whose it is.
-        total: the books of all.
+        stream: the connection's.
+        total: the books of all send buffers.
 
     Attributes:
         ahead: how many bytes come before what the present turn sends, or the next.
-        barred: the present turn has begun behind the barrier, whatever became of that since.
-        claimed: so much room is for what who has the turn sends now.
+        barred: whether the present turn began behind the barrier, even if that is gone since.
+        claimed: bytes of room that are reserved for the send that has the turn.
         counted: bytes and number of the sends that were kept without the turn.
         failure: why `sends` is FAILED; `None`: it is not.
-        lost: bytes that were dropped then, until somebody is told.
-        record: TLS has a record that counts as sent, and waits as well.
+        lost: bytes that were dropped at the failure, until an event reports them.
+        record: whether TLS holds a record that counts as sent, and waits as well.
         relieved: no more than half of the limit waits any more, and the owner was not told yet.
-        sends: whether anything more may be sent (`states`).
-        tries: how often its end has found that another thread still has the turn.
-        taking: what the peer takes.
+        sends: whether more may be sent (`states`).
+        tries: how often the end of the connection found the turn with another thread.
+        taking: how much the peer takes.
         waiting: the threads that wait for room.
     """
 
@@ -116,25 +117,24 @@ class SendBuffer:
 
     @property
     def waits(self) -> bool:
-        """Whether anything does."""
+        """Whether anything waits."""
         return self._pieces.size > 0 or self.record
 
     @property
     def over_half(self) -> bool:
-        """Whether so much waits that messages wait, too."""
+        """Whether so much waits that messages are not delivered, either."""
         return self.size > self._total.most_each // 2
 
     def is_member(self) -> bool:
-        """Whether the books have it: something waits, or somebody."""
+        """Whether the books have it: bytes wait, or a thread waits for room."""
         return self._stream is not None and (self.waits or self.waiting.threads > 0)
 
     def lacks_total(self, size: int) -> bool:
-        """Whether more of so many bytes had room, were there more in the total."""
+        """Whether it is the total, not the connection's limit, that lacks room for so many."""
         return self._total.room() < min(size, self._total.most_each - self.size)
 
     def room(self) -> int:
-        """Bytes that may be kept beyond those that are; perhaps less than none. A hint without the
-        lock of all."""
+        """How many more bytes may be kept; may be negative. A hint without the lock of all."""
         return min(self._total.most_each - self.size - self.claimed, self._total.room())
 
     # ---- keeping ------------------------------------------------------------------
@@ -147,13 +147,14 @@ class SendBuffer:
         mine: bool = False,
         over: bool = False,
     ) -> int:
-        """Copies as much of it as has room; how many bytes.
+        """Copies as much of `views` as has room. How many bytes.
 
         Args:
             views: what is to be sent.
             whole: all of it, or nothing.
-            mine: it is the rest of who has the turn, and comes before what others have kept since.
-            over: it is what was claimed, and has room.
+            mine: they are the rest of the send that has the turn, and come before what other
+                threads have kept since.
+            over: they were claimed, so there is room.
         """
         size = sum(map(len, views))
         with self._total.lock:
@@ -173,7 +174,7 @@ class SendBuffer:
         return count
 
     def keep_record(self, there: bool) -> None:
-        """Whether TLS has a rest of what counts as sent."""
+        """Notes whether TLS holds a rest of what counts as sent."""
         if there is not self.record:
             with self._total.lock:
                 self.record = there and self.sends is not FAILED
@@ -185,7 +186,7 @@ class SendBuffer:
             self.counted = self.counted[0] + size, self.counted[1] + 1
 
     def _changed(self, by: int) -> None:
-        """So many bytes more wait, or less. With the lock of all."""
+        """So many more bytes wait or, if negative, fewer. With the lock of all."""
         self._total.changed(self, by)
         if by < 0 and not self.over_half and self.size - by > self._total.most_each // 2:
             self.relieved = True
@@ -196,8 +197,8 @@ class SendBuffer:
     # ---- going out: with the turn ------------------------------------------------------
 
     def turn_begins(self, amid_send: bool = False) -> None:
-        """All that was kept comes before what is sent in this turn; or behind it, where a part
-        of that has gone out already, the quick way."""
+        """All that was kept goes before what this turn sends; or after it, if a part of that was
+        sent already, the quick way (`amid_send`)."""
         with self._total.lock:
             barrier = self.sends in BARRIER
             self.barred = barrier and not amid_send
@@ -242,7 +243,7 @@ class SendBuffer:
         except OSError as cause:
             self.fail(writer.failed("send", cause))
             return False
-        except BaseException:  # of another thread's making: how much went out nobody knows
+        except BaseException:  # asynchronous: it is unknown how much was sent
             self.fail(writer.failed("send", InterruptedError(4, "broken off")))
             raise
         finally:
@@ -272,11 +273,11 @@ class SendBuffer:
         """The peer has taken something."""
         self.taking.moved(self._total.clock())
 
-    # ---- who sees to it ------------------------------------------------------------
+    # ---- what drives it ------------------------------------------------------------
 
     def settle(self) -> None:
-        """After a turn, without it: whoever drives learns what waits, and the owner whether he is
-        to wait for it."""
+        """After a turn, without it: the driver learns what waits, and the connection's owner
+        whether it has to wait for that."""
         stream = self._stream
         if stream is None:
             return
@@ -290,7 +291,7 @@ class SendBuffer:
                 break
             if self._watched < 0:
                 break
-            self.unwatch()  # and once more: another thread may have kept something meanwhile
+            self.unwatch()  # then look again: another thread may have kept bytes meanwhile
         news = self.relieved or self.waits is not connection.deaf
         if news or (self.sends in BARRIER and not self.ahead):
             self.relieved = False
@@ -307,7 +308,7 @@ class SendBuffer:
 
     def drive(self) -> bool | None:
         """Sends as far as there is room. Whether that was all; `None`: another thread has the
-        turn, and tells when he gives it back. Thread: the driver's."""
+        turn, and calls `settle` when it gives it back. Thread: the driver's."""
         stream = self._stream
         writer: Writer | None = None if stream is None else stream.writer
         if stream is None or writer is None or self.sends is FAILED or not self.waits:
@@ -323,7 +324,7 @@ class SendBuffer:
     # ---- a peer that takes nothing ------------------------------------------------------
 
     def idle(self, time_now: float) -> float:
-        """Seconds for which the peer has taken nothing while bytes wait, be it of what the kernel
+        """Seconds for which bytes wait and the peer has taken nothing, not even of what the kernel
         holds."""
         stream, taking = self._stream, self.taking
         if stream is not None:
@@ -334,13 +335,14 @@ class SendBuffer:
         return max(0.0, time_now - taking.since)
 
     def end_as_stuck(self, idle: float) -> bool:
-        """The connection ends: its peer took nothing for so many seconds. Whether that is why."""
+        """Ends the connection, as its peer took nothing for so many seconds. `False`: its sends had
+        failed before."""
         stream = self._stream
         return stream is not None and self.fail(failures.stuck(stream.connection, idle))
 
     def abort(self) -> bool:
-        """`Connection.close(abort=True)`. `False`: this thread was interrupted, and must not wait
-        for what that takes."""
+        """`Connection.close(abort=True)`. `False`: the lock was not free, and interrupting code
+        must not wait for it."""
         stream = self._stream
         if stream is None:
             return True
@@ -348,7 +350,7 @@ class SendBuffer:
         return if_free(self._total.lock, lambda: self.fail(error))
 
     def fail(self, error: SocketError) -> bool:
-        """Drops what waits, and ends all sends, for this reason. Whether it was the first."""
+        """Drops what waits, and ends all sends with this error. Whether it was the first."""
         stream = self._stream
         if stream is None:
             return False
@@ -372,7 +374,7 @@ class SendBuffer:
         self._changed(-size)
 
     def take_lost(self) -> int:
-        """How many bytes were dropped, for who tells of it: once."""
+        """How many bytes were dropped, for the event; 0 the next time."""
         lost, self.lost = self.lost, 0
         return lost
 
@@ -383,8 +385,8 @@ class SendBuffer:
             return
         with self._total.lock:
             failure = self.failure or failures.ending(stream.connection, "send")
-            # Not itself: the traceback of one that was raised leads back to here.
+            # A copy: the traceback of an error that was raised refers back to this object.
             self.failure, self.sends = copy.copy(failure), FAILED
             self._drop()
             self._stream = None
-        self.unwatch()  # last: it is watched no more once it has failed
+        self.unwatch()  # last: `watch` ignores a buffer that has failed

@@ -1,24 +1,25 @@
-"""What becomes of a stream, as tables. Every rule about it must live here.
+"""The states of a stream, as tables. Every rule about them must live here.
 
-Rule 1: what is done on this side to both directions is one `State` of the `Duplex`; it moves
-only along the tables of what is done to it, `ON_CLOSE` and the others.
-Rule 2: what the peer did to his direction is one `Incoming` of the `Reader`. It is a state of its
-own, as it outlives a close: who left before his first byte is a probe, whoever closed then.
-Rule 3: what was done to our direction is one `Outgoing` of the `Writer`.
-Rule 4: whether anything more may be sent, once something had to be kept, is one `Sends` of the
-`SendBuffer`. It is a state of its own, as it outlives `CLOSED`: what waits still goes out.
+Rule 1: what this side has done to both directions is one `State` of the `Duplex`; it moves only
+along the tables `ON_CLOSE` and the others.
+Rule 2: what the peer has done to its direction is one `Incoming` of the `Reader`. It is a state of
+its own, as it is needed after a close: a peer that ended before its first byte was a probe, even if
+this side closed afterwards.
+Rule 3: whether this side has shut its direction down is one `Outgoing` of the `Writer`.
+Rule 4: whether more may be sent, once bytes had to be kept, is one `Sends` of the `SendBuffer`. It
+is a state of its own, as it is needed after `CLOSED`: what waits is still sent.
 
     OPEN --> INTERRUPTED --> CUT --> CLOSED
       |           |           |        ^
       +-----------+-----------+--> DETACHED --> LEFT
 
 INTERRUPTED: reads shall end (`Connection.close()`), sends go on. CUT: a stop ran out of time, and
-both directions are shut down. CLOSED: closed here; the owner closes the descriptor. DETACHED:
-whoever called `detach` has the descriptor, or gets it; if nobody does, it is CLOSED after all.
-LEFT: the owner has gone, and relies on whoever called `detach`.
+both directions are shut down. CLOSED: this side has closed it; the owner closes the descriptor.
+DETACHED: the caller of `detach` has the descriptor, or gets it; if `detach` fails, it is CLOSED.
+LEFT: the owner has ended, and leaves the close to the thread in `detach`.
 
-What was INTERRUPTED and is CUT says that it was cut, which is so for sends, too. Nothing is lost by
-that: who asked for the interruption has told the connection's inbox, which decides how it ends.
+A stream that was INTERRUPTED and is then CUT only says CUT. That loses nothing: the thread that
+interrupted it has also told the connection's inbox, which decides how the connection ends.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .._base.fast_enum import FastEnum
 
 
 class State(FastEnum):
-    """What was done to a stream on this side."""
+    """What this side has done to a stream."""
 
     OPEN = "open"
     INTERRUPTED = "interrupted"
@@ -38,7 +39,7 @@ class State(FastEnum):
 
 
 class Incoming(FastEnum):
-    """What the peer did to his direction."""
+    """What the peer has done to its direction."""
 
     OPEN = "open"
     END = "the end of the stream"
@@ -47,14 +48,14 @@ class Incoming(FastEnum):
 
 
 class Outgoing(FastEnum):
-    """What was done to our direction."""
+    """What this side has done to its direction."""
 
     OPEN = "open"
     SHUT = "shut"
 
 
 class Sends(FastEnum):
-    """What becomes of what is sent on a connection that has a send buffer."""
+    """What a connection with a send buffer does with what is sent."""
 
     OPEN = "it goes out, or is kept"
     UPGRADING = "it is kept behind a barrier, until the handshake of an upgrade is done"
@@ -63,7 +64,7 @@ class Sends(FastEnum):
     FAILED = "what waited was dropped, and nothing more is sent"
 
 
-# A member by its class is a call of Python's each time, on Python 3.11.
+# On Python 3.11 `Class.MEMBER` costs a call each time.
 OPEN, INTERRUPTED, CUT = State.OPEN, State.INTERRUPTED, State.CUT
 CLOSED, DETACHED, LEFT = State.CLOSED, State.DETACHED, State.LEFT
 COMES, GOES, SHUT = Incoming.OPEN, Outgoing.OPEN, Outgoing.SHUT
@@ -75,13 +76,13 @@ Move = dict[State, State]
 ON_INTERRUPT: Move = {OPEN: INTERRUPTED}
 #: A stop has run out of time.
 ON_CUT: Move = {OPEN: CUT, INTERRUPTED: CUT}
-#: It is closed here.
+#: This side closes it.
 ON_CLOSE: Move = {OPEN: CLOSED, INTERRUPTED: CLOSED, CUT: CLOSED}
 #: The descriptor is handed over.
 ON_DETACH: Move = {OPEN: DETACHED, INTERRUPTED: DETACHED, CUT: DETACHED}
-#: The hand-over was broken off, and nobody got the descriptor.
+#: The hand-over was interrupted, and the caller did not get the descriptor.
 ON_KEEP: Move = {DETACHED: CLOSED}
-#: The owner has come to its end.
+#: The owner has ended.
 ON_LEAVE: Move = {DETACHED: LEFT}
 
 #: Every call that needs the descriptor raises `SocketClosed` in these.
@@ -91,7 +92,7 @@ GIVEN_AWAY = frozenset({DETACHED, LEFT})
 
 #: The peer's end of the stream came. It may have been reset since.
 ENDED = frozenset({Incoming.END, Incoming.RESET_AFTER_END})
-#: He has reset it: the kernel says so but once, and gives `b""` from then on.
+#: The peer has reset it: the kernel reports that only once, and then gives `b""`.
 WAS_RESET = frozenset({Incoming.RESET, Incoming.RESET_AFTER_END})
 
 #: before -> after the end of the stream, and after a reset.

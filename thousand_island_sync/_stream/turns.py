@@ -12,12 +12,12 @@ from .._base.locks import process_lock
 if TYPE_CHECKING:
     from .duplex import Duplex
 
-#: Held around what another thread than the owner does to a descriptor, and around its close.
+#: Held while a thread that is not the owner uses a descriptor, and around its close.
 guard = process_lock("socket.guard")
-#: Seconds after which a send that waits for room looks whether its connection was ended for others'
-#: sake, where more threads wait than may.
+#: Seconds after which a send that waits for room checks whether its connection was ended to free
+#: its thread, if more threads wait than may.
 LOOK_SENDING_S = 0.1
-#: And for one that waits for an upgrade to begin.
+#: The same for a send that waits until an upgrade begins.
 LOOK_BARRED_S = 0.01
 _LOST_S = 0.5  # seconds after which a turn is taken for lost
 
@@ -28,8 +28,8 @@ def is_mine(turn: Any) -> bool:
 
 
 def comes_back(turn: Any, stream: Duplex) -> bool:
-    """Waits until nobody has it; the waits of whoever does are ended. `False`: it is not given
-    back; lost, as an exception came when it was taken, or not."""
+    """Waits until no thread has the turn, and ends the waits of the thread that has it. `False`: it
+    was not given back in time; perhaps an exception came when it was taken, and it is lost."""
     if not turn.acquire(False):
         stream.shut_both()
         waits.before_wait()
@@ -42,7 +42,7 @@ def comes_back(turn: Any, stream: Duplex) -> bool:
 def hold(turn: Any, held: contextlib.ExitStack) -> None:
     """Takes it, however long that lasts."""
     if turn._is_owned():
-        return  # by a call of this thread's, amid which this one is made; it gets no further
+        return  # this thread has it, in a call that this one interrupts
     if not turn.acquire(False):
         waits.before_wait()
         turn.acquire()

@@ -1,8 +1,8 @@
-"""The send buffers of all connections of a run: how much waits in them, who waits for room, and
-which peer has taken nothing for longest.
+"""The send buffers of all connections of a run: how much waits in them, how many threads wait for
+room, and which peer has taken nothing for longest.
 
 One lock guards the books of all of them, so that the sum is the total at any moment. It is taken
-where a kernel buffer is full, and by nobody else.
+only if a kernel buffer is full.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ if TYPE_CHECKING:
     from .._base.wake_up import WakeUp
     from .send_buffer import SendBuffer
 
-#: Seconds for which a peer must have taken nothing before its connection ends for others' sake.
+#: Seconds for which a peer must have taken nothing before its connection is ended to free its
+#: thread or its memory for others.
 SLOW_S = 1.0
-#: Peers that are asked, one after the other, which of them is that one.
+#: Peers that are checked, one after the other, to find the slowest.
 _CANDIDATES = 8
-#: Those whose bytes wait that are looked at in a row: nobody is served meanwhile.
+#: Send buffers that are checked in a row: the thread serves no connection meanwhile.
 _LOOKED_AT = 32
-#: Seconds without a byte taken, in a stop.
+#: In a stop: seconds without a byte taken, after which a connection ends.
 _STOP_S = 2.0
-#: In which a crowd that waits in sends can be ended, one after the other. They came together, so
-#: they are slow enough together; the next to get their threads would all send at once.
+#: Seconds in which a crowd that waits in sends can be ended, one after the other. The crowd came at
+#: once, so all of it is slow enough at once; if all ended at once, the next connections to get
+#: their threads would all send at once, too.
 _CROWD_S = 1.0
-#: Of a smaller crowd each takes as long as one of so many. In a pool that keeps no threads for
-#: those who read (`_connection.reserve`), all end at once: who reads stands behind them there.
+#: In a smaller crowd each takes as long as in one of this size. In a pool too small to keep threads
+#: for peers that read (`_connection.reserve`), all end at once: those peers wait behind the crowd.
 _LEAST_CROWD, _LEAST_HALF = 64, 8
-#: In which those of a crowd that lack room of all look for it, one after the other.
+#: Seconds in which the threads that lack room in the total check for it, one after the other.
 _ROOM_S = 0.25
 
 
 class Limits(Protocol):
-    """Those of `UnsentTotal`."""
+    """The limits of `UnsentTotal`."""
 
     @property
     def max_unsent(self) -> int: ...
@@ -55,21 +57,21 @@ class Driver(Protocol):
     """Sends what waits as peers make room."""
 
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
-        """Something waits in it, for room, or for what TLS must `read` first. Ignored if it has
-        failed: the number may be another's. Thread: any."""
+        """Bytes wait in it for room, or for bytes that TLS must `read` first. Ignored if the buffer
+        has failed: the number may be another file's by then. Thread: any."""
 
     def unwatch(self, buffer: SendBuffer, fd: int) -> None:
-        """Nothing does any more, or the descriptor goes. Thread: any."""
+        """Nothing waits any more, or the descriptor is about to close. Thread: any."""
 
     def watches(self, buffer: SendBuffer) -> bool:
-        """Whether something waits in it, as far as was said. Thread: any."""
+        """Whether it was told that bytes wait in it. Thread: any."""
 
     def close(self) -> None:
-        """Nothing goes out any more."""
+        """Nothing is sent any more."""
 
 
 class NoDriver:
-    """What waits would never go out, so nothing is kept."""
+    """A driver that sends nothing."""
 
     def watch(self, buffer: SendBuffer, fd: int, *, read: bool) -> None:
         pass
@@ -89,20 +91,20 @@ def _tell_nobody(task: object) -> None:
 
 
 class UnsentTotal:
-    """The books. Thread: any.
+    """The books of all send buffers. Thread: any.
 
     Args:
-        limits: of one connection and of all, in bytes; how many threads of the pool may wait in
+        limits: for one connection and for all, in bytes; how many threads of the pool may wait in
             sends; seconds for which a peer may take nothing.
         clock: gives seconds.
 
     Attributes:
         lock: guards all of it, and all send buffers.
-        bytes: how many wait, in all.
-        claimed: how many more may, of those that are on their way now.
-        driver: sends them.
-        spare: memory of those that have gone, for those that come.
-        waiting: told of the task whose callback waits for room, before each wait.
+        bytes: how many wait, in all buffers.
+        claimed: bytes of room that are reserved for sends which are under way.
+        driver: sends what waits.
+        spare: memory of buffers that were emptied, for reuse.
+        waiting: called with the task whose callback waits for room, before each wait.
     """
 
     __slots__ = (
@@ -140,32 +142,32 @@ class UnsentTotal:
         self.waiting: Callable[[object], None] = _tell_nobody
         self._members: dict[SendBuffer, None] = {}
         self._to_look_at: list[SendBuffer] = []
-        self._part = 1.0  # of all, that a look comes to
+        self._part = 1.0  # the share of all buffers that one look checks
         self._senders = 0
         self._nobody_before = self._next_of_crowd = 0.0
         self._stopping_since = FOREVER
 
     def go_by(self, times: Times) -> None:
-        """Before the first connection; a stop goes by real time."""
+        """Sets the clocks, before the first connection; a stop uses real time."""
         self.clock, self._real = times.clock, times.real
 
     def is_real(self) -> bool:
-        """Whether its clock is that of the kernel's."""
+        """Whether its clock is the real one, which the kernel uses."""
         return self.clock is self._real
 
     def is_inside(self) -> bool:
-        """Whether the calling thread was interrupted amid one of these calls."""
+        """Whether the calling thread was interrupted inside of one of these calls."""
         return owns(self.lock)
 
     # ---- with the lock ----------------------------------------------------------
 
     def room(self) -> int:
-        """Bytes that may be kept beyond those that are."""
+        """How many more bytes may be kept."""
         return max(0, self._most - self.bytes - self.claimed)
 
     def claim(self, buffer: SendBuffer, size: int) -> bool:
-        """Room for so many bytes of who has the turn, instead of what was claimed before, whatever
-        others keep meanwhile. Whether there is so much."""
+        """Reserves room for so many bytes of the send that has the turn, instead of what it had
+        reserved before: other threads cannot use that. Whether there is so much."""
         with self.lock:
             self.claimed -= buffer.claimed
             buffer.claimed = 0
@@ -176,13 +178,13 @@ class UnsentTotal:
         return True
 
     def changed(self, buffer: SendBuffer, by: int) -> None:
-        """So many bytes more wait in it, or less."""
+        """So many more bytes wait in it or, if negative, fewer."""
         self.bytes += by
         if not self.bytes:
             self.spare.clear()
         if buffer.is_member():
             if buffer not in self._members:
-                if buffer.waits:  # else a send waits, and says since when
+                if buffer.waits:  # else a thread waits; `begins_to_wait` has noted since when
                     buffer.taking.begins(self.clock())
                 self._members[buffer] = None
         else:
@@ -191,19 +193,20 @@ class UnsentTotal:
                 self._to_look_at.clear()
 
     def leave(self, senders: int) -> None:
-        """So many threads of the pool do not wait any more."""
+        """So many threads of the pool do not wait in sends any more."""
         self._senders -= senders
 
     # ---- who waits ----------------------------------------------------------------
 
     def begins_to_wait(self, buffer: SendBuffer, again: bool) -> int:
-        """A send waits for room; `again`: it has before. What `ends_to_wait` gets."""
+        """A send waits for room; `again`: it has waited before. Returns the `pooled` of
+        `ends_to_wait`."""
         pooled, task = int(waits.current_worker() is not None), waits.current_task()
         if task is not None:
             self.waiting(task)
         with self.lock:
             if buffer.failure is not None:
-                return 0  # nobody would count it out
+                return 0  # a failed buffer is not counted any more
             if not again and buffer not in self._members:
                 buffer.taking.begins(self.clock())
         buffer.idle(self.clock())
@@ -215,13 +218,13 @@ class UnsentTotal:
 
     def ends_to_wait(self, buffer: SendBuffer, pooled: int) -> None:
         with self.lock:
-            if buffer.failure is None:  # else they are counted out already
+            if buffer.failure is None:  # else `fail` has taken them out of the count
                 self._senders -= pooled
                 buffer.waiting.changed(-1, -pooled)
             self.changed(buffer, 0)
 
     def may_sleep(self, buffer: SendBuffer, bell: WakeUp) -> bool:
-        """Whether nothing has happened that would have rung this bell, which from now on does."""
+        """Has this bell rung from now on. `False`: something that rings it has happened before."""
         with self.lock:
             buffer.waiting.hang_up(bell)
             return buffer.sends is MAY_SEND
@@ -231,22 +234,22 @@ class UnsentTotal:
         return self._senders > self._most_senders
 
     def until_look(self, number: int, lacks_room: bool) -> float:
-        """Seconds after which the thread with this number looks for one to end: soon, where what
-        is known may be old, but not all that wait at once. `lacks_room`: of all, too, which may
-        come meanwhile, and wakes nobody."""
+        """Seconds after which the thread with this number calls `thin_out` again: soon, as what is
+        known of peers may be old, but not all waiting threads at once. `lacks_room`: it also
+        waits for room in the total, which may come without waking it."""
         next_end = max(self._nobody_before - self.clock(), self._next_of_crowd - self._real())
         turn = number % max(1, self._senders - self._most_senders) * self._each()
         return min(0.1, max(0.01, next_end)) + (turn % _ROOM_S if lacks_room else turn)
 
     def _each(self) -> float:
-        """Seconds from one of a crowd that ends to the next."""
+        """Seconds between the ends of two connections of a crowd."""
         if self._most_senders < _LEAST_HALF:
             return 0.0
         return _CROWD_S / max(_LEAST_CROWD, self._most_senders)
 
     def thin_out(self) -> None:
-        """Ends the slowest, if more threads of the pool wait than may, and it is time for the next
-        of them; and those before it who hold no thread, some at a time."""
+        """If more threads of the pool wait than may, and it is time for the next end, ends the
+        slowest connection; if that holds no thread, the next slowest, up to a few."""
         if not self.crowded():
             return
         # By real time: a clock that stands still would have the rest of the crowd wait for it.
@@ -262,7 +265,7 @@ class UnsentTotal:
         self._next_of_crowd = time_now
 
     def stuck(self, since: float) -> None:
-        """A peer takes nothing from then on: whoever looks for the slowest looks early enough."""
+        """A peer takes nothing since then: `_nobody_before` must not skip its end."""
         if since + SLOW_S < self._nobody_before:
             with self.lock:
                 self._nobody_before = min(self._nobody_before, since + SLOW_S)
@@ -282,14 +285,14 @@ class UnsentTotal:
         return False
 
     def _slowest(self, time_now: float) -> SendBuffer | None:
-        """Whose peer, as far as is known, has taken nothing for longest, and for long enough."""
+        """The buffer whose peer has, as far as known, taken nothing for longest, if long enough."""
         if time_now < self._nobody_before:
             return None
         with self.lock:
             slowest = min(self._members, key=lambda one: one.taking.stuck_since, default=None)
             if slowest is None or time_now - slowest.taking.stuck_since < SLOW_S:
                 since = time_now if slowest is None else slowest.taking.stuck_since
-                # A time is only ever looked at anew, never early; who comes later tells (`stuck`).
+                # No peer can be slow enough before that: one that gets stuck later calls `stuck`.
                 self._nobody_before = min(since + SLOW_S, time_now + SLOW_S)
                 return None
         return slowest
@@ -306,22 +309,22 @@ class UnsentTotal:
         self._stopping_since = min(self._stopping_since, self.clock())
 
     def next_end(self) -> float:
-        """When the first peer will have taken nothing for too long, if it takes nothing."""
+        """When the first connection ends, if its peer takes nothing until then."""
         with self.lock:
             waiting = [one.taking.since for one in self._members if one.waits]
         since = min(waiting, default=FOREVER)
         end = since + self._send_timeout
-        # The difference of what is rounded must not be less.
+        # Rounding must not make the difference smaller than the timeout.
         return end if not end - since < self._send_timeout else math.nextafter(end, FOREVER)
 
     def look_at_all(self) -> None:
-        """Ends those whose peer took nothing in time. Thread: any."""
+        """Ends all connections whose peer took nothing in time. Thread: any."""
         with self.lock:
             members = list(self._members)
         self._look_at(members)
 
     def look_at_next(self) -> float:
-        """The same for the next of them. When to look again; `FOREVER`: nothing waits. Thread: the
+        """The same for the next few. When to call it again; `FOREVER`: nothing waits. Thread: the
         driver's."""
         with self.lock:
             if not self._to_look_at:
@@ -343,13 +346,13 @@ class UnsentTotal:
                 buffer.end_as_stuck(idle)
 
     def tick(self) -> float:
-        """Seconds between two looks at the same one."""
+        """Seconds between two checks of the same buffer."""
         return min(0.25, max(0.005, self._send_timeout / 8))
 
     # ---- checking, and a fork ---------------------------------------------------------
 
     def faults(self) -> list[str]:
-        """What does not hold."""
+        """The errors that it finds in its books."""
         with self.lock:
             members = list(self._members)
             found = sum(one.size for one in members)
@@ -362,8 +365,8 @@ class UnsentTotal:
             ]
 
     def abandon(self) -> None:
-        """In a forked child: what waits is the parent's, and nobody sends here. A thread that is
-        not there may have had the lock."""
+        """In a forked child: what waits is the parent's, and no thread sends it here. The lock is
+        new, as a thread that does not exist here may have held it."""
         self.lock = lock("socket.unsent")
         self.driver = NoDriver()
         self.waiting = _tell_nobody

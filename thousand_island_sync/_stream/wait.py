@@ -1,4 +1,4 @@
-"""Waiting for bytes: in the kernel where that may be, else in poll(2)."""
+"""Waiting for bytes: in recv(2) if possible, else in poll(2)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from .payload import Payload
     from .send_buffer import SendBuffer
 
-#: Seconds in which most waits for room are over; later ones have a bell (`room_waits`).
+#: Seconds in which most waits for room are over; longer ones get a bell (`room_waits`).
 _SOON_S = 0.1
-#: Seconds after which those try all the same; up to twice as many, by the descriptor's number.
+#: Seconds after which those try to send without an event; up to twice as many, by the descriptor's
+#: number.
 _TRY_S = 5.0
-#: Looks of a send that has no bell until it tries; seconds between two, unless more threads wait
-#: than may.
+#: Checks of a send without a bell before it tries again; seconds between two, unless more threads
+#: wait than may.
 _LOOKS, _LOOK_S = 4, 0.25
 
 
 class Wait:
     """One wait of a receive, with the turn.
 
-    `timeout` is the whole call's, in seconds; where it makes several receives, or has waited
-    before, `deadline` says when it ends, else `FOREVER`.
+    `timeout` is that of the whole call, in seconds. If the call makes several receives, or has
+    waited before, `deadline` says when it ends, else `FOREVER`.
     """
 
     __slots__ = ("_deadline", "_doing", "_stream", "_timeout")
@@ -45,9 +46,9 @@ class Wait:
     def for_bytes(self, length: int, flags: int, *, early: bool) -> bytes:
         """At most so many; `b""` at the end of the stream.
 
-        `early`: a wait in the kernel came back with nothing. If that was before its time, the
-        descriptor does not block: O_NONBLOCK is shared with whoever got it or a copy of it
-        (open(2)), and is theirs. So poll(2) waits for the rest.
+        `early`: a wait in recv(2) returned without bytes. If that was before its time, the
+        descriptor does not block: code that has the descriptor, or a copy of it, has set
+        O_NONBLOCK, which copies share (open(2)). So poll(2) waits for the rest.
         """
         stream = self._stream
         if self._timeout == 0:
@@ -60,10 +61,10 @@ class Wait:
             stream.times.is_over()
 
     def _in_turns(self, length: int, flags: int, early: bool) -> bytes:
-        """Until bytes are there, or it is over."""
+        """Waits until bytes are there, or the wait has to end."""
         stream = self._stream
         connection, channel = stream.connection, stream.channel
-        # The time limit on the descriptor is the owner's; who only looks must not wait with it.
+        # Only the owner waits with the descriptor's time limit; MSG_PEEK must not.
         kernel_waits = channel.kernel_waits and not flags and waits.current_task() is connection
         while True:
             interrupt = connection.interrupt()
@@ -83,14 +84,14 @@ class Wait:
             else:
                 write = channel.recv_wants == WRITE
                 waits.wait_for(stream.sock.fileno(), write=write, timeout=left, also=bell)
-                # A TLS session that met the end of an interrupted read could send no more.
+                # A TLS session that read the end which an interruption made could send no more.
                 interrupted = stream.state is INTERRUPTED
                 data = None if interrupted else channel.recv(length, flags)
             if data is not None:
                 return data
 
     def _must_go_on(self, bell: int | None) -> None:
-        """Raises what ends the wait."""
+        """Raises if the wait has to end."""
         stream = self._stream
         stream.check_open(self._doing)
         stopping = bell is not None and stream.connection.stopping
@@ -113,17 +114,17 @@ class Wait:
 
 
 def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload, again: bool) -> None:
-    """Waits for room, until the payload's deadline, or until the connection was ended for others'
-    sake. Every now and then it returns although nothing has happened. With the turn to send."""
+    """Waits for room, until the payload's deadline, or until the connection was ended to free its
+    thread. It may also return without a reason. With the turn to send."""
     total, fd = stream.connection.env.unsent, stream.sock.fileno()
     if fd < 0:
         return
     lacks = _lacks_total(buffer, payload)
     looks = total.crowded() or lacks or buffer.sends in BARRIER or not total.is_real()
-    # What TLS wants of the peer amid a handshake may be read by another thread: nothing would come.
+    # In a handshake, another thread may read the bytes that TLS waits for: no event would come.
     looks = looks or stream.channel.send_wants != WRITE
     if not looks and (_finds_room(stream, payload, _SOON_S) or not again):
-        return  # the first time it tries, and the peer is looked at, before it sleeps for long
+        return  # the first time: try to send, and check the peer, before a long wait
     bell = _new_bell()
     try:
         if bell is not None and not total.may_sleep(buffer, bell) and buffer.sends not in BARRIER:
@@ -141,7 +142,7 @@ def wait_for_peer(stream: Duplex, buffer: SendBuffer, payload: Payload, again: b
 def _finds_room(
     stream: Duplex, payload: Payload, seconds: float, bell: WakeUp | None = None
 ) -> bool:
-    """Whether this wait is over: there is room, or no time left; or it was rung."""
+    """Whether this wait is over: there is room, or no time left, or the bell has rung."""
     most = seconds if bell is not None else min(seconds, stream.times.look_s)
     timeout = min(payload.left(), most)
     if timeout <= 0:
@@ -159,15 +160,16 @@ def _new_bell() -> WakeUp | None:
 
 
 def _lacks_total(buffer: SendBuffer, payload: Payload) -> bool:
-    """Whether more of it would be kept, were there more room in the total."""
+    """Whether more of the payload would be kept if the total had more room."""
     return payload.no_room is KEEP and buffer.lacks_total(sum(map(len, payload.views)))
 
 
 def _look_for_others(
     stream: Duplex, buffer: SendBuffer, payload: Payload, bell: WakeUp | None, lacks: bool
 ) -> None:
-    """The wait of who ends the slowest peer as soon as it is slow enough: who came when as many
-    waited as may, or lacks room of all. So as long as there is anybody to end, one looks."""
+    """The wait of a thread that also ends the slowest connections (`thin_out`): it came when as
+    many threads waited as may, or it lacks room in the total. So while there is a connection to
+    end, at least one thread checks."""
     fd, total = stream.sock.fileno(), stream.connection.env.unsent
     for _ in range(_LOOKS):
         if buffer.failure is not None or not stream.sock.fileno() == fd >= 0:
@@ -184,7 +186,7 @@ def wait_for_handshake(stream: Duplex, doing: str, timeout: float) -> bool:
     """Waits while the connection's owner upgrades it. `False`: the time, in seconds, ran out.
 
     Raises:
-        SocketClosed: it has come to its end meanwhile.
+        SocketClosed: the connection has ended meanwhile.
     """
     channel, buffer = stream.channel, stream.writer.buffer
     if channel.handshaking and buffer is not None and buffer.sends in SENDS_OVER:

@@ -1,5 +1,5 @@
-"""Bytes on their way out: at once, or by way of a `SendBuffer`, which is made when the kernel's is
-full for the first time. Every wait for room is in `push` and `wait_for_room`."""
+"""Bytes that are sent: at once, or through a `SendBuffer`, which is made when the kernel's buffer
+is full for the first time. Every wait for room is in `push` and `wait_for_room`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PythonWriter:
         self, stream: Duplex, reader: Reader, sink: Sink, turn: Any, outgoing: Outgoing, /
     ) -> None:
         self._stream, self._sink, self._sending = stream, sink, turn
-        self._reader = reader  # what it has received a send answers
+        self._reader = reader  # a send answers what it has received so far
         self.outgoing = outgoing
         self.buffer: SendBuffer | None = None
         self.answered = 0
@@ -54,16 +54,16 @@ class Writer(PythonWriter):
     """One direction of a `Duplex`: to the peer.
 
     Attributes:
-        buffer: what waits for room; `None`: all has found some so far.
+        buffer: bytes that wait for room; `None`: none ever had to.
         answered: bytes that were received before the last send.
         bytes_sent, send_count: what was taken for sending so far, with the turn (`counts`).
-        outgoing: what was done to this direction.
+        outgoing: whether this direction is open, or how it was ended.
     """
 
     __slots__ = ()
 
     def use(self, channel: Channel) -> None:
-        """From now on, after an upgrade. With the turn."""
+        """Sends through this channel from now on, after an upgrade. With the turn."""
         self._sink = channel.sink()
         if self.buffer is not None:
             self.buffer.on(ON_BARRIER_GONE)
@@ -72,7 +72,7 @@ class Writer(PythonWriter):
 
     def send(self, data: Any, flags: int = 0, timeout_ms: float | Missing | None = MISSING) -> int:
         """See `Socket.send`."""
-        # The common case, in few steps: bytes, nobody else sending, room in the kernel.
+        # The common case, in few steps: bytes, no other thread sending, room in the kernel.
         given, kind, turn = data, type(data), self._sending
         if kind is list:
             kind = type(data := joined(data))
@@ -102,7 +102,7 @@ class Writer(PythonWriter):
                 if _sent.receivers:
                     self.tell_sent(given, sent)
                 return sent
-            # Negative: all that was taken counts as sent, but a rest waits to be flushed.
+            # Negative: the channel has taken `~sent` bytes, but TLS still holds a part to flush.
             return self._send_rest(data, sent if sent >= 0 else ~sent, given)
         return self._send(given, None, flags, timeout_ms, False)
 
@@ -111,8 +111,8 @@ class Writer(PythonWriter):
         self._send(data, None, flags, MISSING, True)
 
     def _send_rest(self, data: Any, already: int, told: Any) -> int:
-        """So many bytes of `data` went out; with the turn, which goes. `told`: what receivers get
-        instead of it."""
+        """Sends `data` after its first `already` bytes. With the turn, which is given back.
+        `told`: what receivers get instead of `data`."""
         return self._send(data, already, 0, MISSING, False, told)
 
     def _send(
@@ -124,8 +124,8 @@ class Writer(PythonWriter):
         all_: bool,
         told: Any = None,
     ) -> int:
-        """Everything but the common case. `already`: the turn is held, and so many bytes went
-        out; `None`: it is not."""
+        """Everything but the common case. `already`: the turn is held, and so many bytes were
+        sent; `None`: the turn is not held."""
         stream = self._stream
         payload = Payload(sent=already or 0, times=stream.times)
         amid = already is None and self.is_inside()
@@ -151,7 +151,7 @@ class Writer(PythonWriter):
                     self.check("send")
                     self.push(payload)
                     self.finished()
-            finally:  # before anybody is told: a receiver may close this socket, or send
+            finally:  # before events: a receiver may close this socket, or send
                 if not amid and self.is_inside():
                     self.give_turn_back(payload.sent)
         except BaseException as cause:
@@ -169,11 +169,11 @@ class Writer(PythonWriter):
     # ---- sending --------------------------------------------------------------
 
     def take_turn(self, doing: str, payload: Payload) -> None:
-        """Waits for the others' sends, until the payload's deadline.
+        """Takes the turn to send; waits for other threads' sends until the payload's deadline.
 
         Raises:
             SocketTimeout: the deadline has passed.
-            SocketError: this thread is in the middle of a send.
+            SocketError: this thread was interrupted in the middle of a send.
         """
         if self._sending._is_owned():
             raise failures.amid_another(self._stream.connection, doing)
@@ -184,7 +184,7 @@ class Writer(PythonWriter):
         self._turn_begins()
 
     def try_turn(self) -> bool:
-        """Takes the turn if nobody has it, not even this thread."""
+        """Takes the turn if no thread has it, not even this one."""
         if self.is_inside() or not self._sending.acquire(False):
             return False
         self._turn_begins()
@@ -195,20 +195,20 @@ class Writer(PythonWriter):
             self.buffer.turn_begins(amid_send)
 
     def give_turn_back(self, sent: int = 0) -> None:
-        """After so many bytes."""
+        """After a send of so many bytes."""
         self.bytes_sent += sent
         self._sending.release()
         if self.buffer is not None:
             self.buffer.settle()  # after the release: the driver that it wakes tries for the turn
 
     def finished(self) -> None:
-        """A send has come to its end: what came before it is answered. With the turn."""
+        """A send is complete: it answers the bytes that were received before it. With the turn."""
         self.send_count += 1
         self.answered = self._reader.bytes_received
 
     def push(self, payload: Payload, doing: str = "send") -> None:
-        """Sends until nothing is left, first of what an earlier send had to leave; or, where it
-        may be kept, until what is left has found room. With the turn."""
+        """Sends all, first what earlier sends have left in the buffer. If the rest may be kept, it
+        returns once that has found room in the buffer. With the turn."""
         self.tell_owner()
         while not self.go_on(payload):
             self.tell_owner()
@@ -219,8 +219,8 @@ class Writer(PythonWriter):
             self.wait_for_room(doing, payload)
 
     def go_on(self, payload: Payload) -> bool:
-        """As far as there is room: what was kept before, then the payload, then what TLS holds.
-        Whether that was all. With the turn."""
+        """Sends as far as there is room: what was kept before, then the payload, then what TLS
+        holds. Whether all was sent. With the turn."""
         channel, views, buffer = self._stream.channel, payload.views, self.buffer
         if buffer is not None:
             if not buffer.send_ahead(channel) or (views and buffer.barred):
@@ -250,7 +250,7 @@ class Writer(PythonWriter):
         return self.buffer
 
     def block(self, blocked: bool) -> None:
-        """Whether no send may go the quick way. With the lock of all send buffers."""
+        """Turns the quick way to send off or on. With the lock of all send buffers."""
         self._sink = BLOCKED if blocked else self._stream.channel.sink()
 
     def flush(self, timeout_ms: float | Missing | None, doing: str = "flush") -> None:
@@ -275,23 +275,23 @@ class Writer(PythonWriter):
         return 0 if self.buffer is None else self.buffer.size
 
     def check(self, doing: str) -> None:
-        """Raises SocketClosed: it was closed here, or sends have ended."""
+        """Raises SocketClosed: this side has closed the socket, or sends have ended."""
         connection, buffer = self._stream.connection, self.buffer
         self._stream.check_open(doing)
         if buffer is not None and buffer.sends in SENDS_OVER:
             raise failures.after(connection, doing, buffer.failure)
 
     def tell_owner(self) -> None:
-        """After each attempt that sent nothing: the next may succeed without a wait."""
+        """If TLS has received bytes while it tried to send, the owner must look at them."""
         if self._stream.channel.took_in():
             self._stream.connection.look_again()
 
     def wait_for_room(self, doing: str, payload: Payload) -> None:
-        """Returns when the descriptor is ready for what the channel wants. With the turn.
+        """Returns when the channel may go on, or when it is time to try again. With the turn.
 
         Raises:
             SocketTimeout: the deadline has passed.
-            SocketClosed: the socket was closed here.
+            SocketClosed: this side has closed the socket.
         """
         stream = self._stream
         self.check(doing)
@@ -311,7 +311,7 @@ class Writer(PythonWriter):
             look = min(remains, turns.LOOK_SENDING_S, stream.times.look_s)
             if channel.handshaking:
                 wait_for_handshake(stream, doing, look)
-            elif buffer.barred:  # an upgrade comes first, and needs the turn
+            elif buffer.barred:  # the upgrade goes first, and needs the turn
                 self._sending.release()
                 waits.wait_for(stream.sock.fileno(), write=None, timeout=turns.LOOK_BARRED_S)
                 self._sending.acquire()
@@ -323,13 +323,13 @@ class Writer(PythonWriter):
             stream.times.is_over()
         failure = buffer.failure
         if isinstance(failure, SocketTimeout) and waits.current_task() is connection:
-            raise failure  # which ends the connection
+            raise failure  # it also ends the connection
         self.check(doing)
 
     # ---- what happens to this direction ---------------------------------------
 
     def shut(self) -> None:
-        """It was shut down here, by `shutdown`."""
+        """This side has called `shutdown`."""
         self.outgoing = SHUT
 
     def is_inside(self) -> bool:
@@ -337,12 +337,12 @@ class Writer(PythonWriter):
         return turns.is_mine(self._sending)
 
     def comes_home(self) -> bool:
-        """No send is under way after this; `False`: one may be. Thread: the owner's."""
+        """Waits until no send is under way; `False`: one may still be. Thread: the owner's."""
         return turns.comes_back(self._sending, self._stream)
 
     def hold(self, held: contextlib.ExitStack) -> None:
-        """Takes the turn, however long that lasts; but not if it is this thread's, in a call amid
-        which this one is made, and which gets no further."""
+        """Takes the turn, however long that lasts; not if this thread has it, in a call that this
+        one interrupts, and which cannot go on meanwhile."""
         turns.hold(self._sending, held)
 
     def renew(self) -> None:
@@ -355,14 +355,14 @@ class Writer(PythonWriter):
     # ---- failures and events --------------------------------------------------
 
     def failed(self, doing: str, cause: OSError) -> SocketError:
-        """The system's error as one of ours; a reset ends the other direction, too."""
+        """The library's error for a system's; a reset ends the other direction, too."""
         return self._reader.failed(doing, cause)
 
     def send_failed(
         self, doing: str, cause: OSError, bytes_sent: int | None = 0, bytes_lost: int = 0
     ) -> SocketError:
-        """The failure as one of ours, of which receivers have been told. `bytes_sent`: of this
-        send; `None`: of none, and the error, which may be an earlier send's, stays as it is."""
+        """The library's error for a failure, which receivers are told of. `bytes_sent`: of this
+        send; `None`: there is no send, and the error, perhaps an earlier send's, is not changed."""
         error, buffer = self.failed(doing, cause), self.buffer
         if buffer is not None:
             if not isinstance(cause, SocketError):
@@ -381,7 +381,7 @@ class Writer(PythonWriter):
         return error
 
     def counts(self) -> tuple[int, int]:
-        """Bytes that were taken for sending, and sends."""
+        """The bytes that were accepted for sending, and the number of sends."""
         size, sends = (0, 0) if self.buffer is None else self.buffer.counted
         return self.bytes_sent + size, self.send_count + sends
 
@@ -389,7 +389,7 @@ class Writer(PythonWriter):
         raise self.send_failed("send", cause) from cause
 
     def tell_sent(self, data: Any, bytes_sent: int) -> None:
-        """To receivers, of which there are some."""
+        """Tells the receivers; the caller has checked that there are any."""
         connection = self._stream.connection
         events.emit(
             events.socket_send,

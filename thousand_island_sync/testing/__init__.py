@@ -1,7 +1,7 @@
-"""For tests of your handlers: a handler run in memory, a server on a free port that is looked
-after, a clock that stands still, and clients that misbehave.
+"""For tests of your handlers: a handler run in memory, a server on a free port with checks at its
+end, a clock that only moves when told, and clients that misbehave.
 
-`docs/howto/testing.md` shows how. Nothing of it is imported by the package itself.
+`docs/howto/testing.md` shows how. The rest of the package imports nothing of it.
 """
 
 from . import hostile

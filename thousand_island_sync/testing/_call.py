@@ -1,8 +1,8 @@
 """`call`: a handler's whole life in memory, step by step, on a clock that only steps move.
 
-No second implementation: the connection is the server's, on a channel that gives what the steps
-say. What a server's scheduler does for it, to run it when something has come, or its deadline, is
-a loop here, on the caller's thread.
+It is not a second implementation: the connection is that of a real server, on a channel that
+delivers what the steps say. In place of the scheduler a loop on the caller's thread runs the
+connection when something has come, or its deadline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ._in_memory import MemoryConnection, Peer, ThisThread
 from ._steps import EOF, RESET, Advance, Post, Step, Stop, checked
 from ._transcript import Transcript
 
-#: A connection that has run so often and still has something to do does so for ever.
+#: A connection that is still not at rest after so many runs is taken to run for ever.
 _MOST_RUNS = 100_000
 #: Seconds. What is due within this of a time is due then: sums of times are rounded.
 _ROUNDED = 1e-9
@@ -52,13 +52,13 @@ def call(
     Args:
         handler_cls: a subclass of `Handler`.
         steps: what happens, in order. `bytes` come in one piece, for one `handle_data` each, unless
-            a callback reads them, or framing makes other pieces of them; `EOF`, `RESET`,
+            a callback reads them, or framing cuts them differently; `EOF`, `RESET`,
             `advance(ms)`, `post(message)`, `stop()`. A callback that reads takes the next steps;
-            where none is left it times out, and the clock goes there. After the last step the
-            connection is left open; what comes after its end is dropped.
+            if no step is left, its read times out, and the clock moves to that time. After the
+            last step the connection stays open; steps after its end are dropped.
         options: given to the handler, as `handler_options`.
         peer: the client's address.
-        server_options: as `ThousandIsland` takes them.
+        server_options: as for `ThousandIsland`.
 
     Returns:
         A `Transcript`: the bytes sent, the callbacks that have run, and the end.
@@ -71,7 +71,7 @@ def call(
         ValueError: a step is `b""`.
         MailboxFull: `max_pending_messages` posted messages wait already.
 
-    Thread: any; runs all of it.
+    Thread: any; it runs everything on that thread.
     """
     taken = deque(checked(step) for step in steps)
     if options is not None:
@@ -84,9 +84,9 @@ def call(
 
 
 class Rehearsal:
-    """One `call`: the steps that are left, the clock, and what a scheduler does.
+    """One `call`: the steps that are left, the clock, and the work of a scheduler.
 
-    As `Pool` of `_connection.environment`, too.
+    It is also the connection's `Pool` (`_connection.environment`).
     """
 
     tells_resets = True
@@ -140,7 +140,7 @@ class Rehearsal:
         """Takes all steps.
 
         Raises:
-            AssertionError, MailboxFull: as of `call`.
+            AssertionError, MailboxFull: as for `call`.
         """
         self._run_until_it_waits()
         while self._steps and not self._over:
@@ -155,7 +155,7 @@ class Rehearsal:
             raise self._failure
 
     def _do(self, step: Step) -> None:
-        """One that takes no time."""
+        """A step that takes no time."""
         if isinstance(step, bytes):
             self._peer.arrived.append(step)
         elif step is EOF:
@@ -168,7 +168,7 @@ class Rehearsal:
                 self._task.handle.post(step.message)
             except SocketClosed:
                 pass  # it is about to end
-            except MailboxFull as error:  # the test's matter, and not that of who reads now
+            except MailboxFull as error:  # for the test, not for the callback that reads now
                 self._failure = error
         elif isinstance(step, Stop):
             self._env.move(ON_STOP)
@@ -188,7 +188,7 @@ class Rehearsal:
         self._move(target)
 
     def _time_out_the_stop(self) -> None:
-        """What a stop waits for: its deadline, or what comes before it."""
+        """Moves the clock to the end of a stop: its deadline, or what is due before."""
         while self._env.stage is STOPPING and not self._over:
             due = min(self._timers.next(), self._task.deadline, self._stop_at)
             if due == FOREVER:
@@ -200,7 +200,7 @@ class Rehearsal:
             self._run_until_it_waits()
 
     def _move(self, when: float) -> None:
-        """The clock goes on, and what is due on the way is done."""
+        """Moves the clock, and calls the timers that become due."""
         while self._timers.next() <= when + _ROUNDED:
             self._time = max(self._time, self._timers.next())
             for call in self._timers.due(self._time):

@@ -1,9 +1,9 @@
-"""`Clock`: time that goes on when a test says so.
+"""`Clock`: time that passes only when a test says so.
 
-What a server's connections wait for is a number on this clock. As these numbers are larger than
-any of the real clock's, its scheduler takes them for a far future; who advances the clock has run
-what is due, and waits until that is over. So there is no second scheduler here. Calls that wait,
-in callbacks and elsewhere, look at the clock every few milliseconds.
+The deadlines of a server's connections are numbers on this clock. They are larger than all times of
+the real clock, so the scheduler takes them for a far future. `advance` has what is due run, and
+waits until that is over. So there is no second scheduler here. Calls that wait, in callbacks and
+elsewhere, check the clock every few milliseconds.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from .._scheduler.states import PARKED
 from .._scheduler.timers import Timer, Timers
 from .._server import orphans
 
-#: Seconds, at which such a clock begins: no machine is up for 34 years.
+#: Seconds at which such a clock begins: no machine is up for 34 years.
 _BEGIN = float(1 << 30)
-#: Seconds. Sums of times are rounded; what is due within this is due.
+#: Seconds. Sums of times are rounded, so what is due within this is due.
 _ROUNDED = 2e-5
-#: Real seconds: between two looks at the clock; for what has come to be taken up, before the time
-#: goes on; for callbacks that are due.
+#: Real seconds: between two checks of the clock; for the server to receive what has come, before
+#: the time passes; for callbacks that are due.
 _LOOK_S, _CALM_S, _MOST_S = 0.005, 0.5, 10.0
-#: What is due again and again at one time is left to the next.
+#: After so many repetitions at one time, what is due again waits for a later time.
 _MOST_AT_ONCE = 100
 
 
 class _ClockTimes(Times):
-    """The clock, as the connections of a server go by it.
+    """The clock, as the connections of a server use it.
 
     Attributes:
         waiting: the threads that wait: until when, and in which connection's callback, if in one.
-        timers: what is to be called.
+        timers: the timers that are not due yet.
     """
 
     __slots__ = ("_lock", "_now", "timers", "waiting")
@@ -93,7 +93,7 @@ class _ClockTimes(Times):
             return self.timers.next()
 
     def call_due(self) -> None:
-        """Calls those that are."""
+        """Calls those that are due."""
         with self._lock:
             due = self.timers.due(self._now + _ROUNDED)
         for call in due:
@@ -113,8 +113,8 @@ class _Pool:
 
 
 class Clock:
-    """A clock that stands still, for `serve(..., clock=Clock())`: each time-out of that server goes
-    by it. Handshakes and stops go by real time. Several servers may share one.
+    """A clock that stands still, for `serve(..., clock=Clock())`: all time-outs of that server use
+    it, except those of handshakes and stops, which use real time. Servers may share one.
 
     Thread: any.
     """
@@ -128,28 +128,28 @@ class Clock:
 
     @property
     def now_ms(self) -> float:
-        """Milliseconds since it was made, all of them by `advance`."""
+        """Milliseconds that `advance` has passed so far."""
         return round((self._times.read() - _BEGIN) * 1000, 2)
 
     def advance(self, ms: float) -> None:
-        """Time goes on, and what is due on the way happens, each at its time and in order.
+        """Lets time pass; everything that becomes due happens, at its time and in order.
 
-        First, what clients have sent until now is taken up: a client that has just connected is
-        accepted, and its bytes are delivered. What waits to be sent goes out as far as there is
+        First the server receives what clients have sent until now: a client that has just connected
+        is accepted, and its bytes are delivered. What waits to be sent is sent as far as there is
         room.
 
         Args:
             ms: milliseconds.
 
         Returns:
-            When the callbacks that became due have returned; those that wait on this clock
-            themselves, for a time that has not come, need not.
+            `None`, when the callbacks that became due have returned, or wait on this clock for a
+            later time.
 
         Raises:
-            ValueError: it is no number of milliseconds, 0 or more.
+            ValueError: `ms` is not a number of milliseconds, 0 or more.
             AssertionError: a callback that became due has not returned within 10 s.
 
-        Thread: any, but for callbacks of that server.
+        Thread: any, except in callbacks of that server.
         """
         if not is_milliseconds(ms):
             raise ValueError(f"advance: got {ms!r}, takes milliseconds, 0 or more")
@@ -157,7 +157,7 @@ class Clock:
         with self._advancing:
             _until(self._all_is_calm, _CALM_S)
             for run in self._runs():
-                run.unsent.look_at_all()  # who has taken something until now
+                run.unsent.look_at_all()  # notes which peers have taken something until now
             target, again = times.read() + ms / 1000, 0
             while (due := self._next_due(again >= _MOST_AT_ONCE)) <= target + _ROUNDED:
                 again = 0 if due > times.read() else again + 1
@@ -166,7 +166,7 @@ class Clock:
             times.set(target)
 
     def _next_due(self, later: bool) -> float:
-        """When the next thing is due; `later`: later than now."""
+        """When something is due next; `later`: later than now."""
         after = self._times.read() if later else 0.0
         waiting = [deadline for deadline, _ in list(self._times.waiting.values())]
         parked = [task.deadline for task in self._connections() if task.deadline >= _BEGIN]
@@ -182,7 +182,7 @@ class Clock:
             thread: entry for thread, entry in list(times.waiting.items()) if entry[0] <= time_now
         }
         due = {task for _, task in due_waits.values()}
-        # Those that are at something else already are not waited for.
+        # Connections that run something else already are not waited for.
         at_work = {task for task in connections if task.ownership != PARKED and task not in due}
         times.call_due()
         for run in self._runs():
@@ -220,9 +220,10 @@ class Clock:
         return any(whose is task and deadline > time_now for deadline, whose in waiting)
 
     def _all_is_calm(self) -> bool:
-        """Whether clients that have connected are connections, and their bytes were taken up.
+        """Whether all clients that have connected are connections, and their bytes were received.
 
-        Asked in the order in which they come in: what has gone on meanwhile is seen further on.
+        It checks the stages in the order in which a client passes them: one that has gone on
+        meanwhile is found at a later stage.
         """
         return all(self._is_calm(run) for run in self._runs())
 
@@ -239,7 +240,8 @@ class Clock:
         numbers = [task.fd for task in connections if task.machine.listens or id(task) in reading]
         if _any(select.POLLIN, numbers):
             return False
-        # What waits to be sent finds no room: else its peer would be timed for what is not offered.
+        # Bytes that wait to be sent must lack room: else a peer would be timed for bytes that were
+        # not sent to it yet.
         sending = [task.fd for task in connections if _sends(task)]
         return not _any(select.POLLOUT, sending) and all(self._rests(task) for task in connections)
 
@@ -249,7 +251,7 @@ def _connections_of(run: Any) -> list[ConnectionTask]:
 
 
 def _sends(task: ConnectionTask) -> bool:
-    """Whether bytes wait to be sent, or somebody for room."""
+    """Whether bytes wait to be sent, or a thread waits for room."""
     stream = task.machine.stream
     buffer = None if stream is None else stream.writer.buffer
     return buffer is not None and buffer.is_member() and buffer.failure is None
@@ -265,7 +267,7 @@ def _any(ready: int, numbers: list[int]) -> bool:
 
 
 def _until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Whether it comes true within so many seconds."""
+    """Whether the condition comes true within so many seconds."""
     deadline = time.monotonic() + timeout
     pause = threading.Event()
     while not condition():
@@ -276,5 +278,5 @@ def _until(condition: Callable[[], bool], timeout: float) -> bool:
 
 
 def times_of(clock: Clock | None) -> Times:
-    """A clock as a server goes by it; `None`: the real one."""
+    """A clock as a server uses it; `None`: the real one."""
     return REAL if clock is None else clock._times

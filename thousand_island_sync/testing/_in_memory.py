@@ -1,5 +1,5 @@
-"""A connection without a socket: what stands in for the descriptor, for who accepts and for the
-scheduler. The rest is what a server runs: its machine, its callbacks, its streams."""
+"""A connection without a socket: replacements for the descriptor, the acceptor and the scheduler.
+The rest is the code of a server: its machine, its callbacks, its streams."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..transports.base import Channel, ListenSocket, Transport
 _FLAGS = int(stdlib_socket.MSG_PEEK | stdlib_socket.MSG_WAITALL | stdlib_socket.MSG_DONTWAIT)
 _SHUT_READS = (stdlib_socket.SHUT_RD, stdlib_socket.SHUT_RDWR)
 _SHUT_WRITES = (stdlib_socket.SHUT_WR, stdlib_socket.SHUT_RDWR)
-#: What a server calls itself here.
+#: The server's own address.
 _OURS = {
     stdlib_socket.AF_INET: ("127.0.0.1", 4000),
     stdlib_socket.AF_INET6: ("::1", 4000, 0, 0),
@@ -42,11 +42,11 @@ _OURS = {
 
 
 class _NoDescriptor(NotSupported, OSError):
-    """Whoever bears that a descriptor is gone bears that there is none."""
+    """Also an OSError: code that expects a closed descriptor handles a missing one, too."""
 
 
 def not_here(what: str) -> NotSupported:
-    """What takes more than memory."""
+    """The error for calls that need more than memory."""
     return NotSupported(
         f"{what}: testing.call has no socket and no TLS; serve() has: use"
         " thousand_island_sync.testing.serve for this test"
@@ -60,12 +60,12 @@ class NoSocket(stdlib_socket.socket):
     type: Any = stdlib_socket.SOCK_STREAM
     proto: Any = 0
     options: dict[Any, Any]
-    #: Whoever asks for the descriptor is a user.
+    #: Whether user code calls `fileno` from now on.
     is_users: bool
 
     @classmethod
     def of(cls, peer: Any) -> NoSocket:
-        """As accepted from there."""
+        """A socket as accepted from that peer."""
         made = cls.__new__(cls)
         if not isinstance(peer, tuple):
             made.family = stdlib_socket.AF_UNIX
@@ -90,12 +90,12 @@ class NoSocket(stdlib_socket.socket):
 
 
 class Peer:
-    """The other end: what has come of it and was not received, and what it has got.
+    """The peer: bytes of it that were not received yet, and bytes that it has got.
 
     Attributes:
-        arrived: what has come, each piece as it came.
-        direction: what it did to its sending side.
-        given: how often something of it was received.
+        arrived: bytes of it that were not received yet, each piece as it came.
+        direction: whether it sends, or how it ended its sending side.
+        given: how many receives have got something of it.
         sends: what it has got, one entry for each send.
     """
 
@@ -121,7 +121,7 @@ class Peer:
         return bool(self.arrived) or self.direction is not COMES
 
     def take(self, length: float) -> bytes | None:
-        """The next piece, at most so much of it; `b""`: the end, `None`: nothing yet."""
+        """The next piece, at most so much of it; `b""`: the end; `None`: nothing yet."""
         if not self.waits:
             return None
         self.given += 1
@@ -136,7 +136,7 @@ class Peer:
         return piece[: int(length)]
 
 
-#: Receives for whoever waits, so many bytes at most, for so many seconds; as `Channel.wait_recv`.
+#: Waits for bytes: so many at most, for so many seconds; as `Channel.wait_recv`.
 WaitsFor = Callable[[int, float], bytes | None]
 
 
@@ -145,7 +145,7 @@ class MemoryChannel(Channel):
 
     __slots__ = ("_peer", "_shut", "_task", "_wait")
 
-    kernel_waits = True  # a wait is a matter of the channel's
+    kernel_waits = True  # the channel itself waits
     exposed = True  # there is no time limit on a descriptor
 
     def __init__(self, task: ConnectionTask, peer: Peer, wait: WaitsFor) -> None:
@@ -160,7 +160,7 @@ class MemoryChannel(Channel):
     def recv(self, length: int, flags: int = 0) -> bytes | None:
         if "read" in self._shut:
             return b""
-        # A piece is one `handle_data`; who reads in a callback says how much he takes.
+        # A piece is one `handle_data`; a read in a callback gives its own length.
         return self._peer.take(FOREVER if self._task.machine.state is PARKED else length)
 
     def wait_recv(self, length: int, timeout: float) -> bytes | None:
@@ -197,7 +197,7 @@ class MemoryChannel(Channel):
 
 
 class MemoryTransport(Transport):
-    """Gives out one channel."""
+    """A transport with one channel."""
 
     def __init__(self, made: Channel) -> None:
         super().__init__({})
@@ -214,7 +214,7 @@ class MemoryTransport(Transport):
 
 
 class Record:
-    """What a handler has done, as it is written down.
+    """The record of what a handler has done.
 
     Attributes:
         callbacks: as `Transcript.callbacks`.
@@ -230,9 +230,9 @@ class Record:
         self.error: Any = None
 
     def note(self, name: str, arguments: tuple[Any, ...], run: Callable[[], object]) -> object:
-        """Runs a callback, and writes down what came of it."""
+        """Runs a callback, and records its result or exception."""
         place = len(self.callbacks)
-        self.callbacks.append((name, arguments, None))  # first: it may be the last thing it does
+        self.callbacks.append((name, arguments, None))  # before the call, which may never return
         try:
             result = run()
         except BaseException as error:
@@ -243,7 +243,7 @@ class Record:
 
 
 class _Noting:
-    """A handler, as its frames see it: each is written down."""
+    """A handler, as its frames see it: records each call."""
 
     def __init__(self, handler: Handler, record: Record) -> None:
         self._handler = handler
@@ -265,12 +265,12 @@ class _Frames(Frames):
         super().__init__(whose, _Noting(handler, whose.record), reader, clock)  # type: ignore[arg-type]
 
 
-#: Any other callback that does nothing has run, too.
+#: All other callbacks count as run, even if they do nothing.
 _IDLE: frozenset[object] = frozenset({Handler.handle_drain})
 
 
 class _Callbacks(Callbacks):
-    """Writes down what is called; logs nothing."""
+    """Records the callbacks; logs nothing."""
 
     __slots__ = ("_record",)
 
@@ -303,7 +303,7 @@ class _Callbacks(Callbacks):
 
 
 class _Closing(Closing):
-    """Writes down how it ended."""
+    """Records how the connection ended."""
 
     __slots__ = ()
 
@@ -344,13 +344,13 @@ class MemoryConnection(ConnectionTask):
     """A connection as the scheduler runs it.
 
     Args:
-        env: what it would share with others.
+        env: what the connections of a run share.
         address: its peer's.
         peer: its peer.
-        wait: receives for who waits.
+        wait: waits for bytes, for a callback that reads.
 
     Attributes:
-        record: what is written down of it.
+        record: what its handler has done.
     """
 
     __slots__ = ("record",)
@@ -366,9 +366,9 @@ class MemoryConnection(ConnectionTask):
         self.client = _Client(env, sock, address, peer)
 
     def run(self) -> int:
-        self.alert = True  # each step is a whole one, in Python: what it calls is written down
+        self.alert = True  # no short cut: each step runs in Python, which records it
         if self.machine.state is PARKED:
-            self.machine.callbacks.look_at_framing()  # a thread of the user's tells servers alone
+            self.machine.callbacks.look_at_framing()  # another thread may have set it
         return super().run()
 
     def receive(self) -> int:

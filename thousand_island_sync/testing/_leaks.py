@@ -1,4 +1,4 @@
-"""What was left behind: threads and descriptors that were not there before."""
+"""Leaks: threads and descriptors that were not there before."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pathlib import PurePath
 from .._base import descriptors
 from .._server import orphans
 
-#: Seconds that what is about to end gets.
+#: Seconds that threads and descriptors get to end.
 _PATIENCE_S = 1.0
 #: What a server opens besides sockets: pollers, wake-ups, timers, and a spare one.
 _SERVERS_KINDS = ("anon_inode:", os.devnull)
 _FRAMES = 3
-#: What `connect` of a server gave. When that one is looked at they are closed.
+#: The sockets that `connect` of a server has returned. They are closed before its check.
 clients: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def open_descriptors() -> dict[int, str]:
-    """What this process has open: descriptor -> what tells it from another of its number."""
+    """The open descriptors -> a text that differs if the number is reused."""
     found = {}
     for folder in ("/proc/self/fd", "/dev/fd"):
         if os.path.isdir(folder):
@@ -43,15 +43,15 @@ def open_descriptors() -> dict[int, str]:
                 entry = os.fstat(number)
                 found[number] = f"file {entry.st_dev}:{entry.st_ino}"
         except OSError:
-            pass  # the one that the folder was read with
+            pass  # the descriptor with which the folder was read
     return found
 
 
 class Before:
-    """The threads and descriptors that are there when it is made.
+    """The threads and descriptors that exist when it is made.
 
     Args:
-        is_mine: whether a server is the one that is looked after.
+        is_mine: whether a server is the one that is checked.
         ignore_threads: names of threads that may stay; `*` and `?` as in file names.
     """
 
@@ -64,7 +64,7 @@ class Before:
         self._descriptors = open_descriptors()
 
     def left(self) -> list[str]:
-        """What more there is now, after a second at most, in words."""
+        """The threads and descriptors that are new, in words; waits for a second at most."""
         threads, numbers = self._what_is_left()
         if threads or numbers:
             gc.collect()
@@ -116,7 +116,7 @@ def _shown_thread(thread: threading.Thread) -> str:
 def _shown(number: int, what: str) -> str:
     try:
         sock = socket.socket(fileno=number)
-    except OSError:  # it is none, or gone by now
+    except OSError:  # not a socket, or closed by now
         return f"{number}, {what}"
     try:
         what += f", {sock.getsockname()}"

@@ -1,4 +1,4 @@
-"""`EventRecorder`: what was told, as a list."""
+"""`EventRecorder`: the events that were sent, as a list."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EventRecorder:
     """Records every event, from its construction until `close`, or the end of `with`.
 
     Args:
-        servers: those whose events are wanted; none: every server's.
+        servers: the servers whose events it records; none given: all servers.
 
     Thread: any.
     """
@@ -92,7 +92,7 @@ class EventRecorder:
             The first `count` of them, including those that came before this call.
 
         Raises:
-            AssertionError: they did not come in time; names what came instead.
+            AssertionError: they did not come in time; the text names the events that came.
             ConfigError: there is no event of that name.
         """
         if name not in events.ALL:

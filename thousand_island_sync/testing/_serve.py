@@ -1,4 +1,4 @@
-"""`serve`: a server on a free port, its clients, and a look at what it leaves behind."""
+"""`serve`: a server on a free port, its clients, and checks for what it leaves behind."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Expected = type[BaseException] | Iterable[type[BaseException]]
 
 
 class Server(ThousandIsland):
-    """A server that is looked after: see `serve`. It is started when it is made.
+    """A server with checks at its end: see `serve`. The constructor starts it.
 
     Args:
         handler_cls: a subclass of `Handler`.
         expect: types of exceptions that may be logged.
         ignore_threads: names of threads that may stay.
-        clock: what its time-outs go by.
-        options: as of `ThousandIsland`.
+        clock: the clock of its time-outs.
+        options: as for `ThousandIsland`.
     """
 
     def __init__(
@@ -75,21 +75,21 @@ class Server(ThousandIsland):
         """Connects a client, which is closed at the end of `serve`.
 
         Args:
-            ca_certs: whom the client trusts: a PEM path, or PEM bytes; `None`: it verifies
-                nothing.
+            ca_certs: the CAs that the client trusts: a PEM path, or PEM bytes; `None`: it
+                verifies nothing.
             certfile: its own certificate, PEM path or bytes.
             keyfile: the key, if it is not in `certfile`.
-            server_hostname: the name it asks for, and verifies if it verifies anything.
+            server_hostname: the server name that it sends, and verifies if `ca_certs` is given.
             alpn: the protocols that it offers.
             timeout_ms: milliseconds to connect, and of each call on the socket; `None`: no limit.
 
         Returns:
-            A connected `socket.socket`; where the server speaks TLS, an `ssl.SSLSocket`.
+            A connected `socket.socket`; if the server uses TLS, an `ssl.SSLSocket`.
 
         Raises:
             OSError: it cannot connect, or the handshake fails (`ssl.SSLError`).
             ServerNotRunning: the server does not listen.
-            ConfigError: something of TLS, and the server is plain.
+            ConfigError: an option of TLS was given, and the server does not use TLS.
 
         Thread: any.
         """
@@ -135,7 +135,7 @@ class Server(ThousandIsland):
         value.add_note(text)
 
     def _end(self) -> list[str]:
-        """Stops it, once; what is wrong, in words."""
+        """Stops it, once. What is wrong, in words."""
         if self._over:
             return []
         self._over = True
@@ -163,29 +163,29 @@ def serve(
     clock: Clock | None = None,
     **options: Unpack[ServerOptions],
 ) -> Iterator[Server]:
-    """Serves a handler on a free port of 127.0.0.1, and looks afterwards what was left behind.
+    """Serves a handler on a free port of 127.0.0.1, and checks at the end what it leaves behind.
 
-    At its end it closes what `connect` gave, and stops the server. Then nothing may be wrong: no
-    connection was cut; no thread and no descriptor that was not there before is left after a
-    second; nothing of ours was logged with a traceback, or at level ERROR, but for exceptions
-    that were expected. What belongs to another server that still runs does not count.
+    At its end it closes the sockets of `connect`, and stops the server. Then it checks that no
+    connection was cut; that no thread and no descriptor is left that was not there before, after a
+    second; and that the library has logged no traceback and nothing at level ERROR, except for
+    expected exceptions. Threads and descriptors of another server that still runs do not count.
 
     Args:
         handler_cls: a subclass of `Handler`.
         expect: a type of exceptions that may be logged, or several.
         ignore_threads: names of threads that may stay; `*` stands for anything.
-        clock: what every time-out of the server goes by, instead of real time; but for handshakes
-            and stops.
-        options: as `ThousandIsland` takes them. `port` is 0, `host` 127.0.0.1 and
+        clock: the clock of all time-outs of the server, except those of handshakes and stops.
+            `None`: real time.
+        options: as for `ThousandIsland`. `port` is 0, `host` 127.0.0.1 and
             `shutdown_timeout_ms` 5,000 unless they are given.
 
     Yields:
         The started server, with `connect` for its clients.
 
     Raises:
-        AssertionError: something is wrong; says what. If the body of `with` raised, that is
-            raised, with the rest as a note.
-        ConfigError, ListenError: as of `ThousandIsland`.
+        AssertionError: a check failed; the text says which. If the body of `with` raised, that
+            exception is raised, with the text as a note.
+        ConfigError, ListenError: as for `ThousandIsland`.
 
     Thread: any.
     """
@@ -200,7 +200,7 @@ def serve(
 
 
 def at_a_free_port(options: ServerOptions) -> ServerOptions:
-    """Options with the address of a server of a test, where they have none."""
+    """The options, with the address of a test server unless they have one."""
     transport: Any = options.get("transport_options", {})
     given = transport if isinstance(transport, Mapping) else getattr(transport, "given", {})
     if "host" not in given and "sockets" not in given:
@@ -212,7 +212,7 @@ def at_a_free_port(options: ServerOptions) -> ServerOptions:
 
 
 def connected(address: Any, timeout: float | None) -> socket.socket:
-    """A client of what `local_address` says; `timeout` in seconds.
+    """A client that is connected to a `local_address`; `timeout` in seconds.
 
     Raises:
         OSError: it cannot connect.
@@ -231,7 +231,7 @@ def connected(address: Any, timeout: float | None) -> socket.socket:
 
 
 def _context(ca_certs: Any, certfile: Any, keyfile: Any) -> ssl.SSLContext:
-    """A client's. The standard library reads a certificate from files only."""
+    """A client's context. The standard library reads certificates from files only."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     if ca_certs is None:
@@ -259,7 +259,7 @@ def _as_file(what: Any, path: str) -> Any:
 
 
 class _Log(logging.Handler):
-    """Notes what one server logs that it should not."""
+    """Notes what one server logs and should not."""
 
     def __init__(self, server: ThousandIsland, expect: Expected) -> None:
         super().__init__()
@@ -291,6 +291,6 @@ class _Log(logging.Handler):
 
 
 def _errors_of(record: logging.LogRecord) -> list[Any]:
-    """The exceptions that a record is of."""
+    """The exceptions of a record."""
     known = record.exc_info[1] if record.exc_info else None
     return [known, getattr(record, "error", None)]

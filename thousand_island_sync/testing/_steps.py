@@ -1,4 +1,4 @@
-"""What happens to a connection in `call`, one thing after the other."""
+"""The steps of `call`: what happens to a connection, in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESET: Final = _PeerEnds.RESET
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """So many milliseconds go by; made by `advance`."""
+    """So many milliseconds pass; made by `advance`."""
 
     ms: float
 
@@ -46,12 +46,12 @@ Step = bytes | _PeerEnds | Advance | Post | Stop
 
 
 def advance(ms: float) -> Advance:
-    """A step of `call`: so many **milliseconds** go by, in which nothing comes.
+    """A step of `call`: so many **milliseconds** pass, in which nothing comes.
 
-    Time-outs, and messages that were posted with a delay, happen on the way, in order.
+    Time-outs that become due, and messages that were posted with a delay, happen in order.
 
     Raises:
-        ValueError: it is no number of milliseconds, 0 or more.
+        ValueError: `ms` is not a number of milliseconds, 0 or more.
     """
     if not is_milliseconds(ms):
         raise ValueError(f"advance: got {ms!r}, takes milliseconds, 0 or more")
@@ -70,11 +70,11 @@ def stop() -> Stop:
 
 
 def checked(given: Any) -> Step:
-    """A step as it was given.
+    """A checked step.
 
     Raises:
-        TypeError: it is none.
-        ValueError: no bytes.
+        TypeError: it is not a step.
+        ValueError: it is `b""`.
     """
     if isinstance(given, _PeerEnds | Advance | Post | Stop):
         return given

@@ -1,4 +1,4 @@
-"""What `call` gives back."""
+"""The result of `call`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Transcript:
     Attributes:
         sent: all bytes that it has sent.
         sends: the same, one entry for each send.
-        callbacks: `(name, args, result)` of each callback that has run, in order, those that the
-            handler inherits among them; `args` is a tuple without the socket, `result` what it
-            returned, or the exception that it raised.
+        callbacks: `(name, args, result)` of each callback that has run, in order, including those
+            that the handler inherits; `args` is a tuple without the socket, `result` what the
+            callback returned, or the exception that it raised.
         ended: how the connection ended: `"peer_closed"`, `"local_closed"`, `"timeout"`,
             `"shutdown"`, `"error"`; `None`: it is open.
         error: what `handle_error` got, or what the handler's `__init__` raised; `None`: no error.

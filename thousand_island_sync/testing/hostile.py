@@ -1,7 +1,7 @@
 """Clients that misbehave, each in one way, each on a socket of its own.
 
-None of them raises for what the server does, none takes longer than its time, and all close what
-they have opened. They say what came of it:
+None of them raises because of what the server does, none takes longer than its time, and all close
+what they have opened. They return what happened:
 
 >>> hostile.half_close(server.local_address, b"hello").ended
 'eof'
@@ -33,21 +33,21 @@ __all__ = [
     "reset_after",
 ]
 
-#: How it ended for the client: the server ended the stream, or reset it; neither in time; or the
-#: client could not connect.
+#: How it ended for the client: the server ended the stream, or reset it; or it did neither in time;
+#: or the client could not connect.
 Ended = Literal["eof", "reset", "timeout", "refused"]
 
 _PIECE = 65_536
 #: An l_onoff of 1 and an l_linger of 0: close(2) sends a reset (socket(7)).
 _RESETS = struct.pack("ii", 1, 0)
-#: Bytes: what a client that never reads holds as little of as it can.
+#: Bytes of the receive buffer of a client that never reads: small.
 _SMALL = 4_096
 _HANGUP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it.
+    """What happened to the client.
 
     Attributes:
         sent: the bytes that the client could send.
@@ -78,7 +78,7 @@ class _Client:
         return max(0.0, min(self._until - time.monotonic(), most))
 
     def send(self, data: bytes) -> bool:
-        """All of it, reading what comes meanwhile. False: it is over before."""
+        """Sends all of it, and reads what comes meanwhile. `False`: its time was over before."""
         rest = memoryview(data)
         while rest:
             count = self.send_some(rest)
@@ -88,7 +88,7 @@ class _Client:
         return True
 
     def send_some(self, data: memoryview) -> int:
-        """What there is room for; how many bytes."""
+        """Sends as much as there is room for. How many bytes."""
         try:
             count = self._sock.send(data[:_PIECE])
         except BlockingIOError:
@@ -97,7 +97,7 @@ class _Client:
         return count
 
     def wait(self, timeout: float, *, write: bool = False, read: bool = True) -> int:
-        """Until something comes, there is room, or it has ended; what, as poll(2) says it."""
+        """Waits for bytes, room, or the end. Returns the bits of poll(2)."""
         poller = select.poll()
         wanted = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
         poller.register(self._sock, wanted | _HANGUP)
@@ -108,7 +108,7 @@ class _Client:
         return bits
 
     def _read(self) -> bool:
-        """What is there. False: the end."""
+        """Reads what is there. `False`: the end of the stream."""
         try:
             data = self._sock.recv(_PIECE)
         except BlockingIOError:
@@ -117,13 +117,13 @@ class _Client:
         return bool(data)
 
     def read_on(self) -> Ended:
-        """Until it ends."""
+        """Reads until the end."""
         while self.left() > 0:
             self.wait(self.left())
         return "timeout"
 
     def pause(self, duration: float) -> None:
-        """So long, reading what comes meanwhile."""
+        """Waits so many seconds, and reads what comes meanwhile."""
         until = time.monotonic() + duration
         while (left := self.left(until - time.monotonic())) > 0:
             self.wait(left)
@@ -141,7 +141,7 @@ class _Client:
 
 
 class _Over(Exception):
-    """The server has ended it."""
+    """The server has ended the connection."""
 
     def __init__(self, ended: Ended) -> None:
         super().__init__(ended)
@@ -151,14 +151,14 @@ class _Over(Exception):
 def _run(
     address: SocketAddress, timeout_ms: float | None, behave: Callable[[_Client], Ended]
 ) -> Outcome:
-    """A client that behaves so; what came of it."""
+    """Runs a client with this behaviour."""
     timeout = None if timeout_ms is None else timeout_ms / 1000
     until = FOREVER if timeout is None else time.monotonic() + timeout
     try:
         sock = connected(address, timeout)
     except TimeoutError:
         return Outcome(b"", b"", "timeout")
-    except ConnectionResetError:  # it was there, and quick
+    except ConnectionResetError:  # accepted, and reset at once
         return Outcome(b"", b"", "reset")
     except OSError:
         return Outcome(b"", b"", "refused")
@@ -221,7 +221,7 @@ def reset_after(
 
 
 def never_read(address: SocketAddress, data: bytes, timeout_ms: float | None = 5_000) -> Outcome:
-    """Sends `data`, reads nothing, and waits until the server has had enough.
+    """Sends `data`, reads nothing, and waits until the server ends the connection.
 
     Args:
         address: as of `local_address`.

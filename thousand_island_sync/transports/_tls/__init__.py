@@ -1,1 +1,1 @@
-"""TLS, by way of pyOpenSSL."""
+"""TLS, with pyOpenSSL."""

@@ -1,6 +1,6 @@
-"""What of TLS is in C, where it could be compiled: the short cut of `_tls.stream`, which is told
-here where OpenSSL's functions are, once `_tls.proof` has seen them work. Without that, and without
-the C, everything goes the long way."""
+"""Connects the C part of TLS, where it could be compiled: the short cut of `_tls.stream` gets the
+addresses of OpenSSL's functions here, after `_tls.proof` has tested them. Without the C, or without
+the addresses, `_tls.stream` does everything in Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .records import BATCH, LARGEST, RECORD
 from .states import NOTHING, PART, SOME, WHOLE
 from .stream import LARGE
 
-#: What the C calls of OpenSSL.
+#: The functions of OpenSSL that the C calls.
 _CALLED = ("ssl_read", "ssl_write", "bio_read", "bio_write")
 
 

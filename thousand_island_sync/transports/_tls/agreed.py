@@ -1,6 +1,6 @@
-"""What a TLS connection knows, in the words of the standard library's `ssl`.
+"""What was negotiated over TLS, under the names of the standard library's `ssl`.
 
-Libraries that were written for an `ssl.SSLSocket` ask it these; `Socket` passes them on.
+Libraries that were written for an `ssl.SSLSocket` call methods of `Socket`, which call these.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from .stream import Stream
 
-#: OpenSSL's long names of what a name is made of (RFC 4519; X.520), by object identifier. Others
-#: are shown by their numbers, as OpenSSL does.
+#: OpenSSL's long names of a distinguished name's attributes (RFC 4519; X.520), by object
+#: identifier. Others are shown by their numbers, as OpenSSL does.
 _LONG_NAMES = {
     "2.5.4.3": "commonName",
     "2.5.4.4": "surname",
@@ -44,7 +44,7 @@ _LONG_NAMES = {
 }
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
-#: A name as `ssl` has it: of each of its parts, pairs of what it is and its value.
+#: A name as in `ssl`: for each of its parts, pairs of an attribute's name and its value.
 Name = tuple[tuple[tuple[str, str], ...], ...]
 
 
@@ -148,7 +148,7 @@ def _general_name(name: x509.GeneralName) -> tuple[str, Any]:
 
 
 def _shown_address(address: Any) -> str:
-    """As OpenSSL prints it: an IPv6 address in capitals, and no zeroes left out."""
+    """As OpenSSL prints it: an IPv6 address in capitals, with no group of zeroes left out."""
     if getattr(address, "version", 4) == 4:
         return str(address)
     return ":".join(f"{int(part, 16):X}" for part in address.exploded.split(":"))
@@ -160,6 +160,6 @@ def _hexadecimal(number: int) -> str:
 
 
 def _time(when: Any) -> str:
-    """As OpenSSL prints it, whatever the locale."""
+    """As OpenSSL prints it, in every locale."""
     clock = f"{when.hour:02}:{when.minute:02}:{when.second:02}"
     return f"{_MONTHS[when.month - 1]} {when.day:2} {clock} {when.year} GMT"

@@ -1,19 +1,19 @@
 """One TLS connection, with pyOpenSSL.
 
-The facts. Of one connection the poller, a thread in a callback, and any thread that closes it, may
-want something at once; OpenSSL bears one at a time (`_tls.stream`), and runs the user's `sni` in
+The facts. The thread that polls, a thread in a callback, and a thread that closes the connection
+may all use it at once. OpenSSL allows one at a time (`_tls.stream`), and runs the user's `sni` in
 the middle of a handshake.
 
 What others do. The standard library holds a lock for each SSL object and waits outside
 of it; Twisted feeds memory buffers from its loop.
 
-Our decision. A channel is made of parts that have one lock between them, which is held around each
-step, and never around a wait:
+Our decision. A channel is made of parts that share one lock, which is held around each step, and
+never around a wait:
 
-    Wire        the socket, and what it had no room for        (`_tls.wire`)
+    Wire        the socket, and bytes that it had no room for  (`_tls.wire`)
     Session     OpenSSL's connection, and how it ends          (`_tls.session`)
-    Handshake   what happens until both know each other        (`_tls.handshake`)
-    Stream      what a message pays for, from then on          (`_tls.stream`)
+    Handshake   everything until the handshake is done         (`_tls.handshake`)
+    Stream      the path of each message, from then on         (`_tls.stream`)
 
 Before a connection is parked, `drained` says whether anything is left in OpenSSL or the kernel.
 """
@@ -176,8 +176,8 @@ class TLSChannel(Channel):
     def send_close_notify(self) -> None:
         session, wire = self._session, self._wire
         with self._lock:
-            # Before the handshake is done nobody listens, and behind what is held it would have to
-            # wait.
+            # Not before the handshake is done: the peer does not expect it. Not while bytes are
+            # held: it would have to wait behind them.
             if self._handshake is not None or wire.held is not None:
                 return
             if session.send_close_notify():

@@ -1,13 +1,14 @@
-"""From TLS options to an `OpenSSL.SSL.Context`, with every mistake found here.
+"""From TLS options to an `OpenSSL.SSL.Context`; every mistake in the options is found here.
 
 A context that has served a connection may not be changed (pyOpenSSL refuses); a new
-certificate is a new context. The verify mode does not come along when an SNI callback
-changes a connection's context, nor does the lowest version: the one is set on the
-connection too, the other is looked at there. Sessions resume across contexts with
-different CAs unless tickets and the cache are off (nginx had CVE-2025-23419 from that),
-so they are off where several hosts share a port and any of them verifies, or might later:
-a callable's, and those that can be reloaded. A client that shows a certificate fails its
-second connection unless the context has a session id (SSL_CTX_set_session_id_context(3)).
+certificate is a new context. When an SNI callback changes a connection's context, the
+connection keeps its verify mode and its lowest version: so the mode is set on the
+connection, too, and the version is checked there. Sessions resume across contexts with
+different CAs unless tickets and the cache are off (nginx had CVE-2025-23419 from that).
+So they are off if several hosts share a port and any of them verifies clients, or might
+later: hosts that an `sni` callable chooses, and those that can be reloaded. A client that
+shows a certificate fails its second connection unless the context has a session id
+(SSL_CTX_set_session_id_context(3)).
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def _alpn(ours: Any) -> Callable[[Any, list[bytes]], bytes]:
         notes = connection.get_app_data()
         if isinstance(notes, Notes):
             notes.reason = "the client offers none of our alpn_protocols"
-        return b""  # refuses this client, and leaves nothing behind in the context
+        return b""  # refuses this client; an exception would stay in the context
 
     return choose
 
@@ -150,7 +151,7 @@ def _set_keylog(context: SSL.Context, path: Any) -> None:
 
     def write(connection: Any, line: bytes) -> None:
         try:
-            with open(path, "ab", buffering=0) as file:  # one write(2), behind the others'
+            with open(path, "ab", buffering=0) as file:  # one write(2), which appends
                 file.write(line + b"\n")
         except OSError:
             pass  # callbacks must not raise

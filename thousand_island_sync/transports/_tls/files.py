@@ -47,7 +47,7 @@ def shown(value: Any) -> str:
 
 
 def certificates(value: Any, name: str) -> list[x509.Certificate]:
-    """All that are in it; one at least."""
+    """All certificates in it: one at least."""
     data = read_pem(value, name)
     try:
         return x509.load_pem_x509_certificates(data)
@@ -70,7 +70,7 @@ def revocations(value: Any, name: str) -> x509.CertificateRevocationList:
 
 
 def use_certificate(context: SSL.Context, options: Mapping[str, Any]) -> None:
-    """Gives a context what `certfile`, `keyfile` and `password` say.
+    """Loads `certfile`, `keyfile` and `password` into a context.
 
     Raises:
         ConfigError: one of them is wrong; its name comes first.
@@ -146,14 +146,14 @@ def _no_key(value: Any, name: str, data: bytes) -> str:
 
 
 def _words(error: Exception) -> str:
-    """OpenSSL's own, which quote no file."""
+    """OpenSSL's own words, which quote no file."""
     if isinstance(error, (SSL.Error, crypto.Error)):
         return "; ".join(filter(None, reasons(error))) or "OpenSSL does not say why"
     return str(error)
 
 
 def trust(certificates_: list[x509.Certificate], name: str, add: Callable[[Any], None]) -> None:
-    """Hands each certificate on; one that is refused is an error of the option's."""
+    """Calls `add` with each certificate. If OpenSSL refuses one, the error names the option."""
     for certificate in certificates_:
         try:
             add(certificate)

@@ -1,8 +1,8 @@
-"""What OpenSSL has and pyOpenSSL 26.4 has no public call for.
+"""Functions of OpenSSL for which pyOpenSSL 26.4 has no public call.
 
-Two functions of the library underneath are reached through pyOpenSSL's private names
-(`_tls.private`). Without those, each falls back on something that is public: nothing breaks, the
-one is less strict and the other slower.
+Two functions of OpenSSL are called through pyOpenSSL's private names (`_tls.private`). Without
+those, each has a public fallback, so nothing breaks: the first is then less strict, the second
+slower.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from .private import Unexpected
 
 
 def set_groups(context: SSL.Context, groups: bytes) -> bool:
-    """Key exchange groups, in order (SSL_CTX_set1_groups_list(3)); whether it was done.
+    """Key exchange groups, in order (SSL_CTX_set1_groups_list(3)). Whether they were set.
 
-    If not, OpenSSL's own list stays: the same groups and two more, as strong.
+    If not, OpenSSL's own list stays: the same groups and two more, which are as strong.
     """
     names = private.names
     if names is None:
@@ -28,7 +28,7 @@ def set_groups(context: SSL.Context, groups: bytes) -> bool:
         return False
     done = bool(names.set_groups(pointer, groups))
     if not done:
-        names.clear_errors()  # or the next call finds them
+        names.clear_errors()  # else the next call reports them
     return done
 
 

@@ -1,12 +1,12 @@
 """The handshake of a TLS connection.
 
-It goes as far as it can with each step, under the channel's lock, on the thread of the
-connection's owner. Nobody else touches the session before it is over: the channel is `handshaking`
-until then, and who is to wait for the end of an upgrade leaves a call (`wait_for_end`).
+Each step goes as far as it can without waiting, under the channel's lock, on the thread of the
+connection's owner. No other code uses the session before the end: the channel is `handshaking`
+until then, and code that needs the end of an upgrade's handshake leaves a call (`wait_for_end`).
 
-How far it has come is its `Phase` (`_tls.states`). What callbacks of OpenSSL's found out is in the
-session's `Notes` (`_tls.reasons`); what follows from the client's first words is in `_tls.hello`.
-When it is done the channel lets go of it.
+Its `Phase` says how far it has come (`_tls.states`). What OpenSSL's callbacks found out is in the
+session's `Notes` (`_tls.reasons`); decisions on the client's hello are in `_tls.hello`. When it is
+done the channel drops this object.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class Handshake:
 
     @property
     def heard(self) -> bool:
-        """Whether the client has said anything."""
+        """Whether the client has sent anything."""
         return self._phase is not SILENT
 
     def wait_for_end(self, call: Callable[[], None]) -> None:
-        """Calls it when all is done."""
+        """Has `call` called when the handshake is done."""
         self._waiting += (call,)
 
     def tell(self) -> None:
-        """It is done: calls those who wait for it."""
+        """The handshake is done: makes the calls of `wait_for_end`."""
         waiting, self._waiting = self._waiting, ()
         for call in waiting:
             call()
@@ -59,7 +59,7 @@ class Handshake:
 
         Raises:
             HandshakeError: it failed.
-            EndedInSilence: it never began.
+            EndedInSilence: the client disconnected before its first byte.
         """
         try:
             return self._exchange()
@@ -77,12 +77,12 @@ class Handshake:
 
     def _exchange(self) -> bool:
         wire, session = self._wire, self._session
-        # What OpenSSL has said goes out first: the client waits for it.
+        # Send what OpenSSL has written before reading more: the client waits for it.
         while wire.flush_to_read():
             if self._phase is FINISHED:
                 self._check()
                 return True
-            fetched = wire.fetch()  # first: it is the client who begins
+            fetched = wire.fetch()  # before OpenSSL is called: the client begins
             if fetched is None:
                 return False
             if not fetched:
@@ -97,14 +97,14 @@ class Handshake:
                 session.notes.hello += fetched
             if session.take(fetched):
                 self._phase = FINISHED
-                # Of a client that is gone by now, the next receive tells.
+                # If the client has disconnected by now, the next receive finds that.
                 wire.push_last(session.records.get())
             else:
                 self._answer()
         return False
 
     def _answer(self) -> None:
-        """Sends what it has come to."""
+        """Sends what OpenSSL has written, if anything."""
         session = self._session
         words = session.records.get()
         if not len(words):
@@ -118,8 +118,8 @@ class Handshake:
         self._wire.push(words)
 
     def _begin_again(self) -> None:
-        """A second hello will come, and shall be answered by a session that expects it: the first
-        one's answer is made anew, and the other is dropped (`_tls.hello`)."""
+        """A second hello will come, and needs a session that expects it. So a new session answers
+        the first hello again, and the old answer is dropped (`_tls.hello`)."""
         session = self._session
         notes = session.notes
         assert notes.context is not None
@@ -130,7 +130,7 @@ class Handshake:
 
     def _check(self) -> None:
         notes = self._session.notes
-        # A resumed session needs no certificate: there a context without one refuses nothing.
+        # `_refuse` sets a context without a certificate, which a resumed session does not need.
         if notes.error is not None or notes.reason is not None:
             raise self._refused("refused by the sni callable") from notes.error
         wrong = self._session.what_is_wrong()

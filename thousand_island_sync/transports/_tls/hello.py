@@ -30,14 +30,14 @@ from .reasons import Notes, note_fault
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A context and what must be set on a connection beside it."""
+    """A context, and what must be set on a connection besides."""
 
     context: SSL.Context
     mode: int
     min_version: int
 
 
-#: Finds what to serve for a server name (lower case, `None`: none was given).
+#: Finds the context for a server name (in lower case; `None`: the client sent none).
 Chooser = Callable[[str | None], Built | None]
 
 
@@ -46,11 +46,11 @@ class Policy:
     """How a context answers first hellos.
 
     Attributes:
-        chooser: chooses another one by the server name.
-        asks_user: whether that runs the user's code.
+        chooser: chooses another context by the server name.
+        asks_user: whether the chooser runs user code.
         tickets: whether session tickets are sent.
-        watched: whether it is noted that a certificate was sent: in a handshake that resumes a
-            session none is. Called for every step, it costs a sixth of the whole.
+        watched: whether to note that a certificate was sent, which a resumed session does not
+            do. That callback runs for every step, and costs a sixth of a handshake.
     """
 
     chooser: Chooser | None
@@ -60,7 +60,7 @@ class Policy:
 
 
 def follow(context: SSL.Context, policy: Policy) -> None:
-    """Makes a context, not used yet, answer by a policy."""
+    """Has a context that was not used yet answer by a policy."""
     context.set_app_data(policy)
     if policy.chooser is not None or not policy.tickets:
         context.set_tlsext_servername_callback(_answer)
@@ -76,7 +76,7 @@ def _note_certificate(connection: SSL.Connection, where: int, result: int) -> No
 
 
 def was_resumed(connection: SSL.Connection, notes: Notes) -> bool | None:
-    """Whether a finished handshake has resumed a session; `None`: nothing tells."""
+    """Whether a finished handshake has resumed a session; `None`: unknown."""
     resumed = gaps.resumed(connection)
     if resumed is None and notes.policy is not None and notes.policy.watched:
         return not notes.sent_certificate
@@ -84,7 +84,7 @@ def was_resumed(connection: SSL.Connection, notes: Notes) -> bool | None:
 
 
 def policy_of(context: SSL.Context) -> Policy | None:
-    """What `follow` was given; `None` of a user's own context."""
+    """The policy of a context; `None` for a user's own context."""
     policy = context.get_app_data()
     return policy if isinstance(policy, Policy) else None
 
@@ -131,13 +131,13 @@ def _choose(connection: SSL.Connection, notes: Notes, chooser: Chooser, asks_use
 def _readable(name: bytes | None) -> str | None:
     if name is None:
         return None
-    if len(name) > 255 or b"\0" in name:  # OpenSSL does not look where a session is resumed
+    if len(name) > 255 or b"\0" in name:  # OpenSSL does not check it for a resumed session
         raise ValueError("the client sent a server name that is not valid")
     return name.decode("ascii").lower().rstrip(".")
 
 
 def check(connection: SSL.Connection, notes: Notes) -> str | None:
-    """What is wrong after a handshake that went well, if anything; leaves `Notes.name`."""
+    """Why a handshake that OpenSSL accepts is refused, if it is; sets `Notes.name`."""
     resumed = was_resumed(connection, notes)
     policy, choice = notes.policy, notes.choice
     chooses = policy is not None and policy.chooser is not None
@@ -162,18 +162,18 @@ def sent_name(connection: SSL.Connection, notes: Notes) -> bytes | None:
 
 _HANDSHAKE, _CLIENT_HELLO, _SERVER_HELLO = 22, 1, 2
 _SERVER_NAME, _HOST_NAME = 0, 0
-#: A ServerHello with this for its random asks for another ClientHello (RFC 8446, 4.1.3).
+#: The random of a ServerHello that asks for another ClientHello (RFC 8446, 4.1.3).
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 
 
 def is_retry(answer: bytes) -> bool:
-    """Whether a server's first words are a HelloRetryRequest: after the header of a record (5
+    """Whether a server's first answer is a HelloRetryRequest: after the header of a record (5
     bytes), that of a message (4) and a version (2) comes the random."""
     return answer[:1] == b"\x16" and answer[5:6] == b"\x02" and answer[11:43] == _RETRY
 
 
 class _Bytes:
-    """Reads what is written with its length before it (RFC 8446, 3.4)."""
+    """Reads values with their length before them (RFC 8446, 3.4)."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -197,7 +197,7 @@ class _Bytes:
 
 def server_name(hello: bytes) -> bytes | None:
     """The host name in the first ClientHello of some records; `None`: there is none (RFC 8446,
-    4.1.2; RFC 6066, 3). OpenSSL has read it before, so it is one."""
+    4.1.2; RFC 6066, 3). OpenSSL has accepted the hello before."""
     try:
         records, said = _Bytes(hello), b""
         while records:

@@ -1,13 +1,13 @@
-"""pyOpenSSL's private names, found and known by their C types.
+"""pyOpenSSL's private names, found, and checked by their C types.
 
-The facts. What `cryptography` binds of OpenSSL lies in `SSL._lib`, its types and memory in
-`SSL._ffi`, and a connection's pointers in `_ssl`, `_into_ssl` and `_from_ssl`. No promise holds any
-of that. A name that is gone is an AttributeError; but the same name may hold another thing one
-day, and C that is given a wrong pointer does not raise.
+The facts. `SSL._lib` has the functions of OpenSSL that `cryptography` binds, `SSL._ffi` the types
+and memory, and a connection has its pointers in `_ssl`, `_into_ssl` and `_from_ssl`. All of that is
+private, and may change. A missing name raises an AttributeError; but the same name may have another
+meaning one day, and C code that is given a wrong pointer does not raise.
 
-Our decision. Nothing of it is used before its type was compared with the one in this table, and
-none before `_tls.proof` has seen all of it work, once in a process. After that a connection whose
-pointers are of other types goes by the public calls, and so do all later ones.
+Our decision. No name is used before its type was compared with this table, and before `_tls.proof`
+has tested all of them, once in a process. If a connection has pointers of other types after that,
+it uses the public calls, and so do all later ones.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _log = logging.getLogger("thousand_island_sync")
 
 
 class Unexpected(Exception):
-    """What is not as known here."""
+    """A private name is not as expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What is called of OpenSSL, and how memory is made for it."""
+    """The functions of OpenSSL that are called, and cffi's, which allocates memory for them."""
 
     ffi: Any
     ssl_read: Any
@@ -68,7 +68,7 @@ def find(module: Any) -> Names:
     """The names in `OpenSSL.SSL`.
 
     Raises:
-        Unexpected: one is gone, or is another thing.
+        Unexpected: one is missing, or has another type.
     """
     ffi, lib = _attribute(module, "_ffi"), _attribute(module, "_lib")
     found = {}
@@ -89,7 +89,7 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 def type_of(ffi: Any, thing: Any) -> str:
-    """How cffi names the C type of a thing; another text where it has none."""
+    """cffi's name of the C type of a thing; another text if it has none."""
     try:
         return str(ffi.typeof(thing).cname)
     except Exception:
@@ -105,7 +105,7 @@ def check_connection(ffi: Any, connection: Any) -> tuple[Any, ...]:
     """The pointers of `_POINTERS`.
 
     Raises:
-        Unexpected: it has not those that are known here.
+        Unexpected: they are missing, or have other types.
     """
     found = []
     for name, kind in _POINTERS.items():
@@ -119,7 +119,7 @@ def check_context(ffi: Any, context: Any) -> Any:
     """Its pointer.
 
     Raises:
-        Unexpected: it has not the one that is known here.
+        Unexpected: it is missing, or has another type.
     """
     pointer = getattr(context, "_context", None)
     _compare("SSL.Context._context", type_of(ffi, pointer), _CONTEXT)
@@ -127,10 +127,10 @@ def check_context(ffi: Any, context: Any) -> Any:
 
 
 def place_of(ffi: Any, function: Any) -> int:
-    """Where in memory a function of OpenSSL's is.
+    """The address of a function of OpenSSL.
 
     Raises:
-        Unexpected: cffi does not say.
+        Unexpected: cffi does not tell.
     """
     try:
         pointer = ffi.addressof(function.__self__, function.__name__)
@@ -139,19 +139,19 @@ def place_of(ffi: Any, function: Any) -> int:
         raise Unexpected(f"cffi does not tell the address of a function: {error}") from error
 
 
-#: The names in use, or `None`: the public calls are.
+#: The names in use; `None`: the public calls are used.
 names: Names | None = None
 _told = False
 
 
 def use(found: Names | None) -> None:
-    """From now on, for connections to come."""
+    """Sets the names in use, for later connections."""
     global names
     names = found
 
 
 def do_without(error: object) -> None:
-    """The public calls from now on, and one warning in the life of the process.
+    """Uses the public calls from now on, and warns once in the life of the process.
 
     Thread: any.
     """
@@ -167,5 +167,5 @@ def do_without(error: object) -> None:
     )
     try:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-    except RuntimeWarning:  # where warnings are errors, this is none: a client waits
+    except RuntimeWarning:  # warnings are errors here, but a client waits
         _log.warning(text)

@@ -1,10 +1,10 @@
-"""Tries pyOpenSSL out once, when TLS is first used: that its private names are what they are known
-to be, and how session tickets are turned off.
+"""Tests pyOpenSSL once, when TLS is first used: whether its private names still do what the library
+expects, and how session tickets are turned off.
 
-Two sessions talk through memory, one of them by the quick way. What that gives is compared with
-what the public calls give. Anything else than expected, an exception included, and the public calls
-do for the rest of the process's life, with one warning: a later pyOpenSSL may be slower here, and
-never wrong. It takes three handshakes, some ten milliseconds.
+Two sessions talk through memory, one of them through the private names. The results are compared
+with those of the public calls. If any differs, or an exception comes, the process uses the public
+calls from then on, and warns once: with a later pyOpenSSL TLS may be slower, but never wrong. The
+test takes three handshakes, some ten milliseconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .private import Unexpected
 from .reasons import Notes
 from .records import RECORD, PrivateRecords, PublicRecords
 
-#: Two, or three where hello is said twice.
+#: Round trips of a handshake: two, or three with a second hello.
 _ROUNDS = 3
 _SIZES = (1, 300, RECORD, 3 * RECORD + 1)
 
@@ -37,7 +37,7 @@ class _Pair:
 
     Args:
         context: the server's.
-        before: whose session the client is to resume.
+        before: the pair whose session the client is to resume.
     """
 
     def __init__(self, context: SSL.Context, before: _Pair | None = None) -> None:
@@ -54,7 +54,7 @@ class _Pair:
         self.client.set_connect_state()
 
     def do_handshake(self) -> None:
-        """By public calls. What the server says behind it is not taken to the client."""
+        """With public calls. What the server sends after the handshake is not carried over."""
         for _ in range(_ROUNDS):
             self._step(self.client)
             self.carry(self.client, self.server)
@@ -74,7 +74,7 @@ class _Pair:
 
     @staticmethod
     def carry(from_: SSL.Connection, to: SSL.Connection) -> int:
-        """How many bytes there were."""
+        """Moves bytes from one to the other. How many."""
         data = bytes(PublicRecords(from_).get())
         if data:
             to.bio_write(data)
@@ -82,7 +82,7 @@ class _Pair:
 
 
 def _certified() -> SSL.Context:
-    """A server's, with a certificate of its own making."""
+    """A server's context, with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "thousand-island")])
     when = datetime.datetime(2020, 1, 1)
@@ -111,10 +111,10 @@ def _raised(call: Callable[[], object]) -> type | None:
 
 
 def try_out() -> None:
-    """A handshake and messages both ways, and a session that is resumed.
+    """Tests a handshake, messages in both directions, and a resumed session.
 
     Raises:
-        Exception: something is not as known here.
+        Exception: something is not as expected.
     """
     context = _certified()
     _expect("groups", gaps.set_groups(context, b"P-256"), True)
@@ -127,7 +127,7 @@ def try_out() -> None:
         raise Unexpected("a connection has other pointers")
     other = SSL.Context(SSL.TLS_SERVER_METHOD)
     _expect("unknown groups", gaps.set_groups(other, b"no-such-group"), False)
-    # An error that was left there is found here.
+    # An error that `set_groups` left in OpenSSL's queue would be raised here.
     _expect("ERR_clear_error", _raised(lambda: records.read(1)), SSL.WantReadError)
     for _ in range(2):
         for size in _SIZES:
@@ -166,7 +166,7 @@ def _send(pair: _Pair, records: PrivateRecords, data: bytes) -> None:
 
 
 def _all_of(client: SSL.Connection, size: int) -> bytes:
-    """All that there is, so many bytes if all is well."""
+    """All bytes that have come: `size` of them if all is well."""
     parts, left = [], size
     while left > 0:
         parts.append(client.recv(RECORD))
@@ -175,7 +175,7 @@ def _all_of(client: SSL.Connection, size: int) -> bytes:
 
 
 def _leave_some(pair: _Pair, records: PrivateRecords) -> None:
-    """What waits decrypted, and what waits as it came."""
+    """Bytes that wait decrypted, and bytes that wait encrypted."""
     pair.client.send(b"left here")
     _expect("SSL_read", records.read(4, bytes(PublicRecords(pair.client).get())), b"left")
     _expect("SSL_pending", records.empty(), not pair.server.pending())
@@ -195,7 +195,7 @@ def _end(pair: _Pair, records: PrivateRecords) -> None:
 
 
 def tickets_can_be_off() -> bool:
-    """Whether a server says nothing behind a handshake by a context that sends no tickets."""
+    """Whether a server sends nothing after a handshake if its policy has no tickets."""
     context = _certified()
     follow(context, Policy(None, False, False, False))
     pair = _Pair(context)
@@ -207,7 +207,7 @@ def tickets_can_be_off() -> bool:
 
 
 def prove(module: Any = SSL) -> None:
-    """Uses the private names of `OpenSSL.SSL` if all of them are as known here."""
+    """Uses the private names of `OpenSSL.SSL` if all of them are as expected."""
     try:
         names = private.find(module)
         _tls_records.bind(names)
@@ -220,5 +220,5 @@ def prove(module: Any = SSL) -> None:
 
 
 prove()
-#: Else OpenSSL is told beforehand, and sends some of another kind.
+#: `False`: OpenSSL sends tickets of another kind all the same (`_tls.hello`).
 TICKETS_CAN_BE_OFF = tickets_can_be_off()

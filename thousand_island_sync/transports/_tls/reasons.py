@@ -1,8 +1,8 @@
-"""Why a handshake failed, in words for a person; and what OpenSSL's callbacks have to say.
+"""Why a handshake failed, in words for a person; and what OpenSSL's callbacks report.
 
-pyOpenSSL keeps what a callback raised with the *context*, and raises it out of whatever
-connection comes next; so our callbacks never raise. What they find out they leave in
-their connection's `Notes`.
+pyOpenSSL keeps an exception of a callback in the *context*, and raises it in the next
+connection that uses that; so callbacks of the library never raise. They leave what they
+find in their connection's `Notes`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ...errors import ConfigError
 @dataclass(slots=True)
 class Notes:
     """What OpenSSL's callbacks leave on their connection, as they must not raise; and what they
-    find there.
+    read there.
 
     Attributes:
         lock: the channel's, which is held while callbacks run.
-        context: the one that the connection began with, until the handshake is done.
-        policy: that context's, if it has one.
+        context: the one with which the connection began, until the handshake is done.
+        policy: that of this context, if it has one.
         error: what the `sni` callable raised.
         reason: why the handshake is refused.
-        sent_certificate: whether one was sent.
-        hello: what the client has sent before it was answered.
-        hellos: how many first words have come: two, where a retry was asked for.
-        last_hello: with how many of them the session is expected to begin.
+        sent_certificate: whether a certificate was sent.
+        hello: what the client sent before the first answer.
+        hellos: how many ClientHellos have come: two after a HelloRetryRequest.
+        last_hello: the number of the hello that is expected to be the last.
         choice: the server name, and what was chosen for it.
         name: the server name of a resumed session's client, in a tuple.
     """
@@ -53,7 +53,7 @@ class Notes:
     name: tuple[bytes | None] | None = None
 
     def outside(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls what is the user's, without the lock."""
+        """Calls user code, without the lock."""
         forks = fork.forks
         self.lock.release()
         try:
@@ -105,8 +105,8 @@ _FAULTS = {
 
 
 def of_callable(error: BaseException) -> str:
-    """What became of an `sni` callable, and where. What it raised may quote a secret; our own
-    errors do not."""
+    """How an `sni` callable failed, and where. The text of its exception is not shown, as it may
+    quote a secret; errors of the library do not."""
     if isinstance(error, ConfigError):
         return f"the sni callable failed: {error}"
     place = error.__traceback__
@@ -129,7 +129,7 @@ def explain(error: SSL.Error, ours: x509.Certificate | None) -> str:
 
     Args:
         error: what OpenSSL raised.
-        ours: the certificate that we showed.
+        ours: the certificate that the server sent.
     """
     if isinstance(error, SSL.SysCallError):
         if error.args[0] == -1:
@@ -157,7 +157,7 @@ def _alert(said: str, ours: x509.Certificate | None) -> str:
 
 
 def _age(when: datetime.datetime) -> str:
-    """How long ago that was; empty: it was not."""
+    """How long ago that was; empty if it is in the future."""
     passed = datetime.datetime.now(datetime.timezone.utc) - when
     seconds = passed.total_seconds()
     if seconds < 0:
@@ -172,7 +172,7 @@ def _age(when: datetime.datetime) -> str:
 def note_fault(
     connection: SSL.Connection, certificate: crypto.X509, fault: int, depth: int, fine: int
 ) -> bool:
-    """The verify callback: leaves word of what is wrong with the client's certificate."""
+    """The verify callback: notes what is wrong with the client's certificate."""
     if not fine:
         notes = connection.get_app_data()
         if isinstance(notes, Notes):
@@ -189,7 +189,7 @@ def _fault(certificate: crypto.X509, fault: int, depth: int) -> str:
         if fault == _NOT_YET_VALID:
             return f"{whose} is not valid before {known.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
     except Exception:
-        pass  # it cannot be read: what OpenSSL says must do, a callback must not raise
+        pass  # it cannot be read; a callback must not raise, so OpenSSL's words are used
     if fault == _REVOKED:
         return f"{whose} was revoked (see crl)"
     return f"{whose} {_FAULTS.get(fault, f'was not accepted (X509_V_ERR {fault})')}"

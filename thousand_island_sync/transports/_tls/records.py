@@ -1,13 +1,13 @@
-"""OpenSSL and the memory it reads from and writes to, with less around each call.
+"""Reading and writing through OpenSSL's memory, with less work around each call.
 
 The facts. `Connection.recv` of pyOpenSSL allocates as many bytes as it may get, asks OpenSSL
-for an error although there was none, and asks the context for what callbacks of Python may
-have raised; `send` does the last two. That is two fifths of what a small message costs.
+for an error although there was none, and asks the context for exceptions of Python callbacks;
+`send` does the last two. That is two fifths of the cost of a small message.
 
 Our decision. The same functions of OpenSSL are called through pyOpenSSL's private names, with
-a buffer for each thread; whatever is not bytes goes the way that pyOpenSSL goes, so its errors
-are the same. Where those are not as they are known (`_tls.private`), its public calls do: slower,
-and nothing else.
+a buffer for each thread. A result that is not bytes is passed to pyOpenSSL's own error handling,
+so the errors are the same. If the private names are not as expected (`_tls.private`), pyOpenSSL's
+public calls are used: they are slower, and do the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _cast: Any = None
 
 
 def bind(names: Names) -> None:
-    """What `PrivateRecords` call from now on. Global names: they are looked up for each message."""
+    """Sets what `PrivateRecords` calls. Global names, as they are looked up for each message."""
     known = {name: getattr(names, name.removeprefix("_"), None) for name in _BOUND}
     ffi = names.ffi
     known.update(_new=ffi.new, _from=ffi.from_buffer, _bytes_of=ffi.buffer, _cast=ffi.cast)
@@ -61,27 +61,27 @@ class Records(Protocol):
     """What a channel reads and writes. Errors are `OpenSSL.SSL.Error`s."""
 
     def put(self, data: bytes) -> None:
-        """What has come from the peer."""
+        """Gives OpenSSL what has come from the peer."""
 
     def read(self, length: int, fetched: bytes = b"") -> bytes:
-        """Decrypted bytes of one record, after `put` of what was fetched."""
+        """Decrypted bytes of one record, after a `put` of `fetched`."""
 
     def get(self) -> Any:
-        """What shall go to the peer: bytes-like, good until the next call on this thread."""
+        """What is to be sent to the peer: bytes-like, valid until the next call on this thread."""
 
     def seal(self, data: Any) -> Any:
-        """Encrypts `BATCH` records' worth at most, and what `get` gives then."""
+        """Encrypts the data of `BATCH` records at most, and returns what `get` then gives."""
 
     def empty(self) -> bool:
-        """After a `read`: whether nothing is left of what was put. False if it cannot tell."""
+        """After a `read`: whether nothing is left of what was put. `False` if it cannot tell."""
 
     def shrink(self) -> bool:
-        """After a `get`, and when `empty`: lets go of the memory that large records took. False if
-        it cannot."""
+        """After a `get`, and when `empty`: frees the memory that large records took. `False` if it
+        cannot."""
 
     def places(self) -> tuple[Any, ...]:
-        """Where in memory OpenSSL keeps the session and its two buffers, and what keeps them
-        there, until the next `shrink`; `()`: nobody knows."""
+        """The addresses of OpenSSL's session and its two buffers, and an object that keeps them
+        alive, until the next `shrink`; `()`: they are not known."""
 
 
 def _no_memory() -> MemoryError:
@@ -89,13 +89,13 @@ def _no_memory() -> MemoryError:
 
 
 def _interrupted() -> SSL.Error:
-    """Some records are encrypted and cannot be taken back, and OpenSSL wants to read before it
-    goes on. Only a context of the user's own that lets clients renegotiate comes to that."""
+    """OpenSSL wants to read before it goes on, but some records are encrypted already and cannot
+    be taken back. It only happens with a user's own context that lets clients renegotiate."""
     return SSL.Error([("", "", "the peer renegotiates in the middle of a send")])
 
 
 class PublicRecords:
-    """By pyOpenSSL's own calls."""
+    """With pyOpenSSL's public calls."""
 
     __slots__ = ("_connection",)
 
@@ -160,7 +160,7 @@ def _buffer() -> Any:
 
 
 class PrivateRecords:
-    """By OpenSSL's functions underneath. One thread at a time, as for all of a connection."""
+    """With OpenSSL's functions. One thread at a time, as for all of a connection."""
 
     __slots__ = ("_connection", "_in", "_out", "_ssl")
 
@@ -174,7 +174,7 @@ class PrivateRecords:
             raise _no_memory()
 
     def read(self, length: int, fetched: bytes = b"") -> bytes:
-        # For every message: `put`, but one call of Python's less.
+        # As `put`, without its call: this runs for every message.
         if fetched and _bio_write(self._in, fetched, len(fetched)) != len(fetched):
             raise _no_memory()
         buffer = _here.buffer or _buffer()
@@ -201,15 +201,15 @@ class PrivateRecords:
             if count <= 0:
                 raise self.failure(count)
             return self._seal_many(data, size, count)
-        # For every message: `get`, but one call of Python's less.
+        # As `get`, without its call: this runs for every message.
         buffer = _here.buffer or _buffer()
         count = _bio_read(self._out, buffer, LARGEST)
         sealed = _bytes_of(buffer, count)
         return sealed if count < LARGEST else self._with_the_rest(sealed)
 
     def _seal_many(self, data: Any, size: int, done: int = 0) -> Any:
-        """Several records: of more than one's worth, or for a client that takes only small
-        ones (RFC 6066, 4), for whom one call writes one."""
+        """Encrypts several records: the data is too large for one, or the client takes only small
+        records (RFC 6066, 4), of which each call writes one."""
         with _from(data) as start:
             while done < size:
                 count = _ssl_write(self._ssl, start + done, min(RECORD, size - done))
@@ -226,7 +226,7 @@ class PrivateRecords:
         return sealed if count < BATCH * LARGEST else self._with_the_rest(sealed)
 
     def _with_the_rest(self, piece: Any) -> bytes:
-        """All there is, after a first piece that filled its buffer."""
+        """All that is to be sent, after a first piece that filled its buffer."""
         first: bytes = piece[:]
         return first + bytes(self.get())
 
@@ -241,7 +241,7 @@ class PrivateRecords:
         new_in, new_out = _bio_new(_bio_memory()), _bio_new(_bio_memory())
         if not new_in or not new_out:
             return False
-        # It owns both from here on, and frees those that it had.
+        # OpenSSL owns both from here on, and frees the old ones.
         _ssl_set_bio(self._ssl, new_in, new_out)
         connection._into_ssl, connection._from_ssl = new_in, new_out
         self._in, self._out = new_in, new_out
@@ -251,7 +251,7 @@ class PrivateRecords:
         return (_place(self._ssl), _place(self._in), _place(self._out), self._ssl)
 
     def failure(self, result: int, done: int = 0) -> SSL.Error:
-        """What a call has met that gave `result`. `done`: bytes of the same send that were
+        """The error of a call that returned `result`. `done`: bytes of the same send that were
         encrypted before."""
         try:
             self._connection._raise_ssl_error(self._ssl, result)
@@ -263,7 +263,7 @@ class PrivateRecords:
 
 
 def records_of(connection: SSL.Connection) -> Records:
-    """The quick way, or the public one, for a connection without a socket."""
+    """`PrivateRecords` if they may be used, else `PublicRecords`."""
     names = private.names
     if names is None:
         return PublicRecords(connection)

@@ -1,8 +1,8 @@
-"""A connection of OpenSSL's: what it does for a handshake, what it knows, and how it ends.
+"""OpenSSL's connection: its part of the handshake, what it negotiated, and how it ends.
 
-`close_notify` is said once and not waited for (RFC 8446, 6.1). An end of the stream without the
-peer's is reported as truncated, and the session is over both ways (`_tls.states`). All of it with
-the channel's lock held.
+`close_notify` is sent once, and the peer's is not waited for (RFC 8446, 6.1). An end of the stream
+without the peer's `close_notify` is reported as truncated, and ends both directions
+(`_tls.states`). All of it with the channel's lock held.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .states import AFTER, CLOSE_SENT, TRUNCATED, Ends, Event
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-#: Errors after which a peer's stream goes on.
+#: Errors after which the stream goes on.
 _PASSING = {errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -31,10 +31,10 @@ class Session:
 
     Args:
         context: for the connection.
-        notes: what OpenSSL's callbacks find on it, and leave there.
+        notes: what OpenSSL's callbacks read and leave there.
 
     Attributes:
-        records: by which it reads and writes.
+        records: reads and writes through OpenSSL.
     """
 
     __slots__ = ("_connection", "_ends", "notes", "records")
@@ -47,7 +47,7 @@ class Session:
         self.begin(context)
 
     def begin(self, context: SSL.Context) -> None:
-        """With a new connection, from the client's first hello on."""
+        """Begins with a new connection, from the client's first hello on."""
         connection = SSL.Connection(context)
         connection.set_app_data(self.notes)
         connection.set_accept_state()
@@ -70,7 +70,7 @@ class Session:
         return True
 
     def what_is_wrong(self) -> str | None:
-        """With a handshake that OpenSSL is content with, if anything."""
+        """Why a handshake that OpenSSL accepts is refused, if it is."""
         return check(self._connection, self.notes)
 
     def why_refused(self, error: SSL.Error) -> str:
@@ -97,37 +97,37 @@ class Session:
         )
 
     def cipher(self) -> tuple[str, str, int] | None:
-        """Its name, the oldest version of the protocol that has it, and its secret bits."""
+        """The cipher's name, the oldest protocol version that has it, and its secret bits."""
         connection = self._connection
         name, version = connection.get_cipher_name(), connection.get_cipher_version()
         bits = connection.get_cipher_bits()
         return None if name is None or version is None else (name, version, bits or 0)
 
     def pending(self) -> int:
-        """How many bytes the next read gives, of what OpenSSL holds of the peer's.
+        """How many bytes the next read gives, of those that OpenSSL holds.
 
         Raises:
             SSL.Error: as a read.
         """
-        self._connection.recv(1, socket.MSG_PEEK)  # it decrypts the record that is next
+        self._connection.recv(1, socket.MSG_PEEK)  # decrypts the next record
         return self._connection.pending()
 
     # ---- the end --------------------------------------------------------------
 
     @property
     def truncated(self) -> bool:
-        """Whether the peer's stream ended without saying that it does."""
+        """Whether the peer's stream ended without its close_notify."""
         return self._ends in TRUNCATED
 
     def send_close_notify(self) -> bool:
-        """Whether there is anything to be sent now: it is said once."""
+        """Has OpenSSL write the close_notify, once. Whether there is one to send now."""
         if self._ends in CLOSE_SENT:
             return False
         self._happens(Event.SEND_CLOSE_NOTIFY)
         try:
             self._connection.shutdown()
         except SSL.Error:
-            return False  # it broke off before
+            return False  # the session has failed before
         return True
 
     def close_notify_read(self) -> None:
@@ -135,14 +135,14 @@ class Session:
         self._happens(Event.READ_CLOSE_NOTIFY)
 
     def cut(self) -> None:
-        """The stream has ended and the session has not, or a part of a record is lost: the
-        session is over both ways."""
+        """The stream has ended without a close_notify, or a part of a record is lost: both
+        directions are over."""
         self._happens(Event.CUT)
         self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
 
     def call_failed(self, error: OSError) -> None:
-        """A call has met the end of the stream. Whether the peer had said that it ends is known if
-        that was read; a read to come may still find it."""
+        """A call has failed at the end of the stream. The peer's close_notify counts if it was
+        read; a later read may still find it."""
         ours = self._ends in CLOSE_SENT and error.errno == errno.EPIPE
         if ours or error.errno in _PASSING:
             return
@@ -150,7 +150,7 @@ class Session:
             self._happens(Event.BREAK)
 
     def why_not_written(self, error: SSL.Error) -> OSError:
-        """What a send raises that OpenSSL has refused."""
+        """The error of a send that OpenSSL has refused."""
         if isinstance(error, SSL.ZeroReturnError):
             return OSError(errno.EPIPE, "the peer has ended the TLS session")
         if self._ends in CLOSE_SENT:  # by another thread, a moment ago
@@ -162,9 +162,9 @@ class Session:
 
 
 def protocol_error(error: SSL.Error) -> OSError:
-    """An error of OpenSSL's after the handshake, as one of the system's."""
+    """OpenSSL's error after the handshake, as an OSError."""
     said = "; ".join(filter(None, reasons(error)))
     if not said:
-        # A session that broke off before, or a system call whose errno pyOpenSSL has lost.
+        # The session has failed before, or pyOpenSSL has lost the errno of a system call.
         return OSError(errno.ECONNRESET, "the TLS session has ended")
     return OSError(errno.EPROTO, f"TLS: {said}")

@@ -1,13 +1,13 @@
 """The states of a TLS connection, as tables. Every rule about them must live here.
 
-Three things change, each by itself:
+There are three states, independent of each other:
 
-How far the *handshake* has come (`Phase`). It only goes forward, and a failed one stays where it
-failed: whether the client had said anything then tells a probe from a fault.
+How far the *handshake* has come (`Phase`). It only goes forward. If the handshake fails, it stays
+where it is, and tells a probe (the client had sent nothing) from an error.
 
-What lies in *OpenSSL's memory* of what was fetched (`Unread`). A record that came whole and alone,
-at the boundary of records, is read by one call, and then nothing is left; whatever else came,
-OpenSSL has to be asked before the connection may be parked.
+What *OpenSSL's memory* holds of the fetched bytes (`Unread`). If exactly one whole record came, at
+a record boundary, one call reads it, and nothing is left. If anything else came, OpenSSL has to be
+asked before the connection may be parked.
 
               fetched, in pieces or several          fetched: a whole record, nothing else
     PART, NOTHING ----------> SOME          NOTHING ----------> WHOLE
@@ -15,8 +15,8 @@ OpenSSL has to be asked before the connection may be parked.
     WHOLE -- all of it read --> NOTHING     SOME -- asked, and empty --> NOTHING
 
 How the two directions *end* (`Ends`, by `AFTER`). `close_notify` is sent once (RFC 8446, 6.1), and
-a stream that ends without the peer's is truncated: over both ways if that was read, and, if only
-a call has failed, until the peer's is found after all.
+a stream that ends without the peer's is truncated. If a receive has read that end, both directions
+are over (CUT). If only a call has failed (BROKEN), the peer's `close_notify` may still be found.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Phase(FastEnum):
 
 
 class Unread(FastEnum):
-    """What OpenSSL holds of what was fetched."""
+    """What OpenSSL holds of the fetched bytes."""
 
     HANDSHAKE = "the handshake's: nothing may be read or sent"
     PART = "a part of a record, perhaps, which gives no bytes"
@@ -56,7 +56,7 @@ class Ends(FastEnum):
 
 
 class Event(FastEnum):
-    """What leads from one to the other."""
+    """What changes `Ends`."""
 
     SEND_CLOSE_NOTIFY = "this side ends the session"
     READ_CLOSE_NOTIFY = "the peer has ended it"
@@ -76,18 +76,18 @@ AFTER: dict[tuple[Ends, Event], Ends] = {
     (Ends.CLOSE_SENT, Event.BREAK): Ends.BROKEN_CLOSE_SENT,
 }
 for _ends in Ends:
-    AFTER[_ends, Event.CUT] = Ends.CUT  # whatever was said before
+    AFTER[_ends, Event.CUT] = Ends.CUT  # from any state
     for _event in Event:
         AFTER.setdefault((_ends, _event), _ends)
 
 #: The peer's stream has ended without its close_notify.
 TRUNCATED = frozenset({Ends.BROKEN, Ends.BROKEN_CLOSE_SENT, Ends.CUT})
-#: This side has ended its own, or may not send any more.
+#: This side has ended its direction, or may not send any more.
 CLOSE_SENT = frozenset({Ends.CLOSE_SENT, Ends.CLOSED, Ends.BROKEN_CLOSE_SENT, Ends.CUT})
-#: In which a receive is worth a look at OpenSSL before one at the kernel.
+#: States in which a receive asks OpenSSL before the kernel.
 READABLE = frozenset({Unread.WHOLE, Unread.SOME})
 
-# A member by its class is a call of Python's each time, on Python 3.11.
+# On Python 3.11 `Class.MEMBER` costs a call each time.
 SILENT, HEARD, ANSWERED, FINISHED = Phase.SILENT, Phase.HEARD, Phase.ANSWERED, Phase.FINISHED
 HANDSHAKE, PART, NOTHING = Unread.HANDSHAKE, Unread.PART, Unread.NOTHING
 WHOLE, SOME = Unread.WHOLE, Unread.SOME

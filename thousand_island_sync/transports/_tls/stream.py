@@ -33,7 +33,7 @@ from .session import Session, protocol_error
 from .states import HANDSHAKE, NOTHING, PART, READABLE, SOME, WHOLE, Unread
 from .wire import HEADER, Wire
 
-#: Records from this size on leave memory behind that is worth letting go of, in bytes.
+#: After records of this size, in bytes, freeing OpenSSL's memory is worth its cost.
 LARGE = 4_096
 
 
@@ -43,8 +43,8 @@ class PythonStream:
     Attributes:
         lock: the channel's.
         wire: the socket.
-        unread: what OpenSSL holds of what was fetched.
-        large: it holds memory that is worth letting go of.
+        unread: what OpenSSL holds of the fetched bytes.
+        large: whether OpenSSL holds memory that is worth freeing.
     """
 
     __slots__ = ("large", "lock", "unread", "wire")
@@ -56,7 +56,7 @@ class PythonStream:
         self.large = False
 
     def place(self, *places: Any) -> None:
-        """`Records.places`, for the short cut; nothing: there is none."""
+        """Gives the short cut the result of `Records.places`; without arguments it is off."""
 
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Stream(StreamCore):
     Args:
         lock: the channel's.
         wire: the socket.
-        session: OpenSSL's connection, which may be another until `open`.
+        session: OpenSSL's connection, which the handshake may replace until `open`.
     """
 
     __slots__ = ("_met", "_records", "_session", "_took_in")
@@ -83,7 +83,7 @@ class Stream(StreamCore):
         self._session = session
         self.unread = HANDSHAKE
         self._took_in = False
-        # What `pending` has met: OpenSSL tells of it but once. (No error: as at `go_on`.)
+        # The error that `pending` got, as OpenSSL reports it only once (arguments: see `go_on`).
         self._met: tuple[object, object] | None = None
 
     def open(self) -> None:
@@ -99,11 +99,11 @@ class Stream(StreamCore):
     # ---- receiving ------------------------------------------------------------
 
     def receive(self, length: int, flags: int = 0) -> bytes | None:
-        """As `Channel.recv`: all of it."""
+        """The complete `Channel.recv`, without the short cut."""
         with self.lock:
             wire = self.wire
             if wire.reads_ended or self.unread is HANDSHAKE:
-                return None  # the owner is in the handshake, and perhaps in the user's `sni`
+                return None  # the owner is in the handshake, perhaps in the user's `sni`
             if wire.owed and not wire.flush_to_read():
                 return None
             try:
@@ -118,8 +118,8 @@ class Stream(StreamCore):
         Args:
             length: bytes at most.
             fetched: `b""`: the stream has ended; else OpenSSL has it.
-            count: what SSL_read(3) gave, which is no bytes. (Not the error: its traceback leads to
-                who keeps it, a circle that holds the session.)
+            count: what SSL_read(3) returned, which is an error. (Not the exception: its traceback
+                refers to its frames, a cycle that would keep the session alive.)
         """
         return self._read(length, count) if fetched else self._cut_short()
 
@@ -130,7 +130,7 @@ class Stream(StreamCore):
                     assert isinstance(self._records, PrivateRecords)
                     raise self._records.failure(count)
                 if self.unread in READABLE:
-                    # The kernel was not looked at in this run, so it may hold more.
+                    # The kernel was not asked in this run, so it may hold more.
                     self.wire.kernel_drained = False
                     data = self._records.read(length)
                 else:
@@ -142,9 +142,9 @@ class Stream(StreamCore):
             except SSL.WantReadError:
                 if self._met is not None:
                     raise OSError(*self._met) from None
-                # No bytes, but OpenSSL may have something to say: new keys (RFC 8446, 4.6.3), or
-                # its part of a renegotiation. It goes out before the next fetch, so a peer that
-                # causes answers and reads none gets no further.
+                # No bytes, but OpenSSL may have an answer to send: new keys (RFC 8446, 4.6.3), or
+                # its part of a renegotiation. It is sent before the next fetch, so that a peer
+                # which causes answers and reads none cannot go on.
                 count = None
                 self.unread = PART
                 if not self._answer():
@@ -161,12 +161,12 @@ class Stream(StreamCore):
             return data
 
     def _note(self, fetched: bytes) -> None:
-        """What OpenSSL is about to hold: one whole record and nothing before it, then one read
-        takes all there is; or who knows what."""
+        """Sets `unread` for bytes that OpenSSL is about to get: WHOLE if they are one whole record,
+        with nothing before it, so that one read takes all; else SOME."""
         size = len(fetched)
         if size > LARGE:
             self.large = True
-        # Its header tells how much of it follows.
+        # The last two bytes of a record's header are its length.
         alone = (
             self.unread is NOTHING
             and size > HEADER
@@ -175,20 +175,19 @@ class Stream(StreamCore):
         self.unread = WHOLE if alone else SOME
 
     def _answer(self) -> bool:
-        """Sends what reading has led to; `False` if some of it is held back."""
+        """Sends OpenSSL's answer to what was read; `False` if some of it is held back."""
         return self.wire.answer(self._records.get())
 
     def _cut_short(self) -> bytes | None:
-        """The stream has ended, and the session has not. `None`: it was this side that ended
-        it."""
+        """The stream has ended without a close_notify. `None`: this side has ended it."""
         if self.wire.reads_ended:
             return None
         self._session.cut()
         return b""
 
     def failed(self, error: OSError | MemoryError) -> None:
-        """A call has raised it. Where there was no memory, a part of a record is lost. With the
-        lock held."""
+        """A call has raised this error. A MemoryError means that a part of a record is lost. With
+        the lock held."""
         if isinstance(error, OSError):
             self._session.call_failed(error)
         else:
@@ -215,7 +214,7 @@ class Stream(StreamCore):
 
     def drained(self) -> bool:
         """As `Channel.drained`."""
-        if self.unread not in READABLE and not self.large:  # no other thread sets the first
+        if self.unread not in READABLE and not self.large:  # only this thread makes it READABLE
             return self.wire.kernel_drained
         with self.lock:
             if self.unread in READABLE:
@@ -223,18 +222,18 @@ class Stream(StreamCore):
                     if not self._records.empty() or not self._answer():
                         return False
                 except OSError:
-                    return False  # the next receive tells
-                # Empty, and answered: more can come only with an event of the poller.
+                    return False  # the next receive gets the error
+                # Empty, and answered: more comes only with an event of the poller.
                 self.unread = NOTHING
             if self.large:
                 self._free_memory()
             return self.wire.kernel_drained
 
     def _free_memory(self) -> None:
-        """Of memory that is not needed any more, if nothing is in it."""
+        """Frees OpenSSL's buffers, if nothing is in them."""
         if self.unread in READABLE and not self._records.empty():
             return
-        self.place()  # they end here
+        self.place()  # the old addresses end here
         self._records.shrink()
         self.place(*self._records.places())
         self.large = False
@@ -242,7 +241,7 @@ class Stream(StreamCore):
     # ---- sending --------------------------------------------------------------
 
     def transmit(self, data: Any, flags: int = 0) -> int:
-        """As `Sink.send` of a `Channel.sink`: all of it."""
+        """The complete `send` of `Channel.sink`, without the short cut."""
         with self.lock:
             wire = self.wire
             try:
@@ -252,7 +251,7 @@ class Stream(StreamCore):
                 if not size:
                     return 0  # SSL_write(3) takes one byte or more
                 if self.unread is HANDSHAKE:
-                    return 0  # as above
+                    return 0  # as in `receive`
                 if size > LARGE:
                     self.large = True
                     if size > RECORD:
@@ -268,15 +267,15 @@ class Stream(StreamCore):
                 raise
 
     def refused(self, count: int, done: int) -> int:
-        """The rest of a send of which SSL_write(3) has taken `done` bytes, and then has given
-        `count`; with the lock held."""
+        """The rest of a send of which SSL_write(3) has taken `done` bytes, and then returned
+        `count`. With the lock held."""
         assert isinstance(self._records, PrivateRecords)
         return self._not_sealed(self._records.failure(count, done))
 
     def _not_sealed(self, error: SSL.Error) -> int:
         if not isinstance(error, SSL.WantReadError):
             raise self._session.why_not_written(error) from error
-        # A renegotiation, and the peer's part of it comes first.
+        # A renegotiation: the peer's part of it must be read first.
         if not self._answer():
             return 0
         fetched = self.wire.fetch_to_send()
@@ -291,8 +290,8 @@ class Stream(StreamCore):
         return 0
 
     def keep(self, sealed: bytes) -> None:
-        """The rest of a send for which the C had no room: it is held, with what OpenSSL has
-        besides. With the lock held."""
+        """The C could not send all: holds the rest, and what else OpenSSL has written. With the
+        lock held."""
         self.wire.hold(sealed)
         self.wire.hold(self._records.get())
 
@@ -301,6 +300,6 @@ class Stream(StreamCore):
         took_in, self._took_in = self._took_in, False
         return took_in
 
-    if TYPE_CHECKING or StreamCore is PythonStream:  # there is nothing shorter
+    if TYPE_CHECKING or StreamCore is PythonStream:  # no short cut
         recv = receive
         send = transmit

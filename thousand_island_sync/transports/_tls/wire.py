@@ -41,18 +41,18 @@ from ..._base.sigpipe import DONTWAIT, QUIETLY
 from ..base import READ, WRITE, Source
 from .records import BATCH, LARGEST, RECORD
 
-# linux/socket.h's number on most machines, and <linux/sock_diag.h>'s places in what it gives.
+# SO_MEMINFO of linux/socket.h on most machines, and indexes from <linux/sock_diag.h>.
 _MEMINFO = 55
 _SENDING, _ROOM, _QUEUED = 2, 3, 5
 _numbers = struct.Struct("9I")
-#: Of a record: its kind, its version, and how much follows, in the last two bytes.
+#: Bytes of a record's header: its type, its version, and its length in the last two.
 HEADER = 5
-#: Of several buffers so many bytes are copied into one.
+#: At most so many bytes of several buffers are copied into one.
 _JOINED = 4 * RECORD
-#: Seconds for which one record at a time is encrypted, on every connection, when more than one had
-#: to be held.
+#: Seconds for which every connection encrypts one record at a time, after more than one had to be
+#: held.
 _SCARCE_S = 2
-#: Until then kernels' buffers take less than they say: memory is short (tcp_mem).
+#: Until then the kernel's buffers take less than they report: memory is short (tcp_mem).
 _scarce_until = 0.0
 
 
@@ -60,7 +60,7 @@ class RecordSource:
     """Receives from a socket, and never beyond the end of a record (RFC 8446, 5.1).
 
     Attributes:
-        before: bytes that come before those of the socket, and were not asked for yet.
+        before: bytes that come before those of the socket, and were not received yet.
     """
 
     __slots__ = ("_header", "_left", "_sock", "before")
@@ -69,10 +69,10 @@ class RecordSource:
         self._sock = sock
         self.before = before
         self._header = b""
-        self._left = 0  # of the record under way
+        self._left = 0  # bytes of the present record
 
     def recv(self, length: int, flags: int) -> bytes:
-        """As `socket.recv`; `length` is not less than a header's."""
+        """As `socket.recv`; `length` is at least that of a header."""
         header = b""
         if not self._left:
             header = self._recv(HEADER - len(self._header), flags)
@@ -102,13 +102,13 @@ class PythonWire:
 
     Attributes:
         sock: of an accepted connection.
-        source: what is received from: the socket, or a `RecordSource` of it.
-        held: what was encrypted, counts as sent, and found no room; `None`: nothing.
-        owed: what is held is an answer of OpenSSL's own, before which nothing is read.
-        kernel_drained: the last fetch has taken all that the kernel had.
-        reads_ended: this side has ended them. Any thread says so, at any moment, so it is no
-            state among others: it is said once, and never taken back.
-        exposed: the descriptor may be shown (`Channel.exposed`).
+        source: where bytes are received from: the socket, or a `RecordSource` of it.
+        held: encrypted bytes that count as sent, and found no room; `None`: none.
+        owed: whether an answer of OpenSSL's own is held: then nothing more is read.
+        kernel_drained: whether the last fetch has taken all that the kernel had.
+        reads_ended: whether this side has ended the reads. Any thread may set it, at any
+            moment, so it is not part of a state: it is set once, and never reset.
+        exposed: whether user code may have the descriptor (`Channel.exposed`).
         recv_wants: what a receive, or the handshake, has to wait for.
         send_wants: what a send has to wait for.
     """
@@ -127,7 +127,7 @@ class PythonWire:
         self.send_wants = WRITE
 
     def fetch(self) -> bytes | None:
-        """What has come, for OpenSSL; `b""`: the stream has ended, `None`: nothing has.
+        """What has come, for OpenSSL; `b""`: the stream has ended; `None`: nothing has come.
 
         Raises:
             OSError: as recv(2).
@@ -164,8 +164,8 @@ class Wire(WireCore):
     # ---- what comes -----------------------------------------------------------
 
     def fetch_to_send(self) -> bytes | None:
-        """As `fetch`, for a send that OpenSSL does not do before it has read; the sender tries
-        again as soon as he has waited for what `send_wants` is then."""
+        """As `fetch`, for a send that OpenSSL refuses until it has read. The sender then waits for
+        `send_wants`, and tries again."""
         data = self.fetch()
         self.send_wants = READ if data is None else WRITE
         return data
@@ -175,20 +175,20 @@ class Wire(WireCore):
         self.source = RecordSource(self.sock, data)
 
     def pass_handshake(self) -> bytes:
-        """The handshake is over: from now on all that has come is fetched at once. What was there
-        of the peer's beforehand (`begin_with`), and was no part of it."""
+        """The handshake is over: from now on all that has come is fetched at once. Returns the
+        bytes of `begin_with` that were not part of the handshake."""
         assert isinstance(self.source, RecordSource)
         before = self.source.before
         self.recv_wants = READ
         self.source = self.sock
-        if self.exposed:  # asked for last, as another thread may say so
+        if self.exposed:  # checked last, as another thread may set it
             self.source = RecordSource(self.sock)
         return before
 
     def expose(self) -> None:
-        """From now on nothing is fetched beyond the record under way. Thread: any."""
-        # Without the lock, under which an `sni` callable may run. A record that is under way
-        # makes no difference: what is fetched goes to OpenSSL whole, in whatever pieces.
+        """From now on nothing is fetched beyond the present record. Thread: any."""
+        # Without the lock, under which an `sni` callable may run. A fetch in the middle of a record
+        # does no harm: OpenSSL gets all that is fetched, and joins the pieces.
         self.exposed = True
         if self.source is self.sock:
             self.source = RecordSource(self.sock)
@@ -196,7 +196,7 @@ class Wire(WireCore):
     # ---- what goes ------------------------------------------------------------
 
     def push(self, data: Any) -> bool:
-        """Sends what OpenSSL has made, which is something; `False` if some of it is held back.
+        """Sends what OpenSSL has written (not empty); `False` if some of it is held back.
 
         Raises:
             OSError: as send(2).
@@ -213,7 +213,7 @@ class Wire(WireCore):
         return False
 
     def answer(self, data: Any) -> bool:
-        """As `push`, of what reading has led to, if anything: an alert, a key update."""
+        """As `push`, of OpenSSL's answer to what was read, if any: an alert, a key update."""
         done = not len(data) or self.push(data)
         if not done:
             self.owed = True
@@ -221,15 +221,15 @@ class Wire(WireCore):
         return done
 
     def push_last(self, data: Any) -> None:
-        """As `push`, of something that the peer need not get, if anything."""
+        """As `push`, of bytes that the peer need not get, if any."""
         try:
             if len(data):
                 self.push(data)
         except OSError:
-            pass  # there is nobody to say it to
+            pass  # the peer has disconnected
 
     def hold(self, rest: Any) -> None:
-        """Keeps what was encrypted for the next `flush`."""
+        """Keeps encrypted bytes for the next `flush`."""
         global _scarce_until
         if len(rest) > LARGEST:
             _scarce_until = now() + _SCARCE_S
@@ -256,17 +256,17 @@ class Wire(WireCore):
         return True
 
     def flush_to_read(self) -> bool:
-        """As `flush`, for who reads next: it is for room that he has to wait."""
+        """As `flush`, before a read: if it is not done, the reader has to wait for room."""
         done = self.flush()
         if not done:
             self.recv_wants = WRITE
         return done
 
     def room_for(self, size: int) -> int:
-        """How many of `size` bytes may be encrypted now. What finds no room then must be held,
-        and counts as sent: that shall be no more than one record. So several are taken only
-        where the kernel has twice the room for them (SO_MEMINFO, Linux), and where it has not
-        taken less than that elsewhere, a moment ago."""
+        """How many of `size` bytes may be encrypted now. Bytes that find no room afterwards are
+        held, and count as sent: that must not be more than one record. So several records are
+        encrypted only if the kernel has twice the room for them (SO_MEMINFO, Linux), and has not
+        just taken less than it reported on another connection."""
         if now() < _scarce_until:
             return RECORD
         try:
@@ -285,14 +285,14 @@ class Wire(WireCore):
 
     def end_reads(self) -> None:
         """Thread: any; it may have interrupted a read."""
-        # In this order: an end that we made is not the peer's.
+        # The flag first: else a read would take this side's end for the peer's.
         self.reads_ended = True
         self.sock.shutdown(socket.SHUT_RD)
 
 
 def in_front(buffers: Sequence[memoryview]) -> Any:
-    """The first bytes of several buffers, in one: a record for each small one would cost a system
-    call and some thirty bytes of the network's."""
+    """The first bytes of several buffers, joined: a record for each small buffer would cost a
+    system call and some thirty bytes on the network."""
     pieces, left = [], _JOINED
     for buffer in buffers:
         pieces.append(buffer[:left])
