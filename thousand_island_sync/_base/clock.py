@@ -1,4 +1,4 @@
-"""Monotonic time, and every conversion between a user's units, ours and the kernel's.
+"""Monotonic time, and all conversions between the units of users, library and kernel.
 
 Users give milliseconds, telemetry has nanoseconds, and inside everything is a
 `float` of seconds on the monotonic clock, with `FOREVER` for "no limit": then a
@@ -8,7 +8,7 @@ Tests inject a clock: any callable that returns seconds.
 What the kernel takes is narrower. epoll_wait(2) and poll(2) take a C `int` of
 milliseconds, so 24.8 days, and setsockopt(2) refuses a `timeval` of 1,000,000
 microseconds. So a time goes to a system call through `wait_time` or `timeval`, and
-nowhere else. Both may be shorter than what was asked for: who waits looks at its own
+nowhere else. Both may be shorter than the given time: the caller checks its own
 deadline afterwards, and waits again. A lock takes no more than `threading.TIMEOUT_MAX`:
 a time that reaches `ENDLESS` is no limit, from the moment that the user gives it.
 """
@@ -36,7 +36,7 @@ LONGEST_WAIT = 2e6
 
 
 class Times:
-    """What the connections of one server go by, and how their calls wait.
+    """The clocks of one server's connections, and how their calls wait.
 
     In a server these are the monotonic clock, whole. Tests of users' handlers have a clock that
     stands still until it is told to go on; handshakes and stops go by real time
@@ -66,14 +66,14 @@ class Times:
         return bool(lock.acquire(timeout=-1 if left == FOREVER else left))
 
     def pool(self, scheduler: Any) -> Any:
-        """What connections know of a scheduler: it, if its timers go by the same clock."""
+        """What connections use as scheduler: that itself, if its timers use this clock."""
         return scheduler
 
     def begins(self, deadline: float) -> None:
-        """The calling thread is about to wait, until then at most; told before each look."""
+        """The calling thread is about to wait until then; called before each check."""
 
     def is_over(self) -> None:
-        """It waits no longer."""
+        """The calling thread does not wait any longer."""
 
 
 #: Those of every server outside tests.

@@ -1,18 +1,16 @@
-"""Every descriptor that is ours, so that a forked child can close its copies.
+"""All descriptors of the library, so that a forked child can close its copies.
 
-A copy of a client's connection in a child keeps that client from seeing its end, and
-one of a listening socket keeps the port. What an accepted socket's number, or another
-one, belongs to is known at every moment at which the process may be copied: a
-descriptor is opened and noted, or closed and forgotten, within `thread.no_fork`, and a
-fork waits for those who are in there. They wait for nothing.
+While a child has a copy of a client's connection, that client does not see its end; a copy
+of a listening socket keeps the port in use. So the list is correct at every moment at which
+the process may be copied: a descriptor is opened and noted, or closed and forgotten, within
+`thread.no_fork`, and a fork waits for threads in there, which wait for nothing.
 
-In the child everything that is known is closed at once, and its Python objects give
-the numbers up first. Else the collector would close them again, when they are somebody
-else's.
+The child closes everything in the list at once. The Python objects give their numbers up
+first: else the collector would close the numbers again, when other files have them.
 
-The parent remembers of what there may be copies, whatever the child does with them: its
-end is said with shutdown(2) before it is closed. But not of a listening socket that
-somebody else has opened: it may be shared on purpose.
+The parent remembers which descriptors a child may have copies of. It calls shutdown(2) on
+those before it closes them. It does not for a listening socket that other code has opened,
+which may be shared on purpose.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ _NO_GUARD: AbstractContextManager[Any] = nullcontext()
 
 
 class Holder(Protocol):
-    """What has descriptors of its own. Held weakly."""
+    """An object that has descriptors of its own. Held weakly."""
 
     def abandon(self) -> None:
         """In a child: closes its copies. Takes no lock, and never closes those numbers again."""
@@ -88,12 +86,12 @@ _copied_listening: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def hold(holder: Holder) -> None:
-    """Notes who has a descriptor. Within the `no_fork` in which that was opened."""
+    """Notes a holder of descriptors, within the `no_fork` in which it opened them."""
     _holders.add(holder)
 
 
 def let_go(holder: Holder) -> None:
-    """Its numbers are somebody else's: no child closes them."""
+    """Forgets a holder whose numbers may be other files': no child closes them."""
     _holders.discard(holder)
 
 
@@ -127,7 +125,7 @@ def copy_to_listen(number: int) -> socket.socket:
 
 
 def listens(sock: socket.socket) -> None:
-    """Notes a listening socket that somebody else has opened."""
+    """Notes a listening socket that other code has opened."""
     with thread.no_fork:
         _listening.add(sock)
 
@@ -203,7 +201,7 @@ def replace(sock: socket.socket, guard: AbstractContextManager[Any]) -> socket.s
 
 
 def give_up(sock: socket.socket) -> int:
-    """The number of an accepted socket, which is ours no longer; -1: it was closed."""
+    """Gives up an accepted socket, and returns its number; -1: it was closed."""
     with thread.no_fork:
         _forget(sock)
         _copied.discard(sock)
@@ -243,7 +241,8 @@ def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -
 
 
 def leave(sock: socket.socket) -> None:
-    """An accepted socket that somebody may still use is closed when the last one lets go of it."""
+    """Leaves an accepted socket that a thread may still use: it is closed when its last user drops
+    it."""
     with thread.no_fork:
         _forget(sock)
         _copied.discard(sock)
@@ -269,7 +268,7 @@ def close_listening(sock: socket.socket, *, shared: bool) -> None:
 
 
 def close_copy(sock: socket.socket) -> None:
-    """Closes a child's copy of what is the parent's; the connection goes on there."""
+    """Closes a child's copy of a socket; the connection goes on in the parent."""
     _close_number(give_up(sock))
 
 
@@ -302,7 +301,7 @@ _kept_out: list[Any] = []
 
 
 def _before() -> None:
-    """Waits until no other thread opens or closes anything, and keeps them from it."""
+    """Waits until no other thread opens or closes a descriptor, and blocks them."""
     _gate.acquire()
     deadline = time.monotonic() + _FORK_WAITS_S
     for held in list(_threads):
@@ -319,7 +318,7 @@ def _in_parent() -> None:
 
 
 def abandon_all(spared: socket.socket | None) -> None:
-    """In the child, once: closes all that is the parent's, but for this one."""
+    """In the child, once: closes all of the parent's descriptors except this one."""
     global thread, _gate
     _gate = threading.RLock()
     _threads.clear()

@@ -9,20 +9,20 @@ thread returns into the frames that it was in when it forked.
 What others do. `socketserver` forks itself and ends the child with `os._exit` when the
 handler returns. Event loops remember a process id and raise in the child.
 
-Our decision. What must know of a fork registers here, in the order in which it is
-imported, and nothing asks for a process id:
+Our decision. Modules that must know of a fork register here, in the order in which they
+are imported, and no code compares process ids:
 
-- locks of modules are made anew in the child (`at_fork`);
+- locks of modules are replaced in the child (`at_fork`);
 - no descriptor is opened or closed while the process is copied, and the child closes
   what it got (`_base.descriptors`);
-- connections, schedulers and servers of the parent's are others in the child: they
+- the parent's connections, schedulers and servers get other classes in the child: they
   raise, or end the process (`_server.orphans`);
-- signal handlers are what they were (`_base.signal_handlers`).
+- the previous signal handlers are restored (`_base.signal_handlers`).
 
-A thread of ours that was in the user's code when the child was forked comes back to us
-there when that code returns. It must not go on: it ends the process, as `socketserver`
-does. Whoever calls the user's code compares `forks`, or cannot go on because the object
-that it works for has become another.
+A thread of the library that was in user code when the child was forked returns from that
+code in the child, too. It must not go on: it ends the process, as `socketserver` does. So
+code that calls user code compares `forks` afterwards, or cannot go on because its object
+has become another (`_server.orphans`).
 """
 
 from __future__ import annotations
@@ -104,13 +104,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def this_thread_is_ours(ours: bool = True) -> None:
-    """Called by each thread of ours when it begins: what comes back there ends a child."""
+    """Called by each thread of the library when it begins, for `came_back`."""
     _threads.ours = ours
 
 
 def came_back(before: int, where: str, error: BaseException | None = None) -> None:
-    """After the user's code has returned or raised; only a child that was forked in it does
-    not get any further.
+    """Called after user code has returned or raised: ends a child that was forked in that code.
 
     Args:
         before: what `forks` was when that code was called.
@@ -122,8 +121,8 @@ def came_back(before: int, where: str, error: BaseException | None = None) -> No
 
 
 def end_child(where: str, error: BaseException | None = None) -> NoReturn:
-    """Ends the process, which was forked in the user's code: status 0, or 1 and a line in the
-    log if that raised. Never returns."""
+    """Ends the process, which was forked in user code: with status 0; or 1, and a line in the log,
+    if that code raised. Never returns."""
     try:
         if error is not None:
             _log.error(

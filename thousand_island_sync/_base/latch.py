@@ -1,8 +1,8 @@
 """Something that happens once, and waiting for it.
 
-`threading.Event` has a lock inside: a signal's handler, or a `__del__` that the collector runs,
-may come while its own thread holds that, and Ctrl-C may leave it held. Here each thread that
-waits has a lock of its own, which nobody else waits for.
+`threading.Event` has a lock inside. A signal handler, or a `__del__` that the collector runs, may
+come while its own thread holds that lock, and Ctrl-C may leave it held. Here each waiting thread
+has a lock of its own, for which no other thread waits.
 """
 
 from __future__ import annotations

@@ -1,28 +1,27 @@
 """The locks of the package: their names, their order, and what may be done under one.
 
 The facts. A thread that waits for a lock while it holds another can wait for ever, unless all
-locks are always taken in one order. And Python runs code of the user's where nobody has called
-it: a `__del__` or a weakref's callback wherever the collector runs, which is wherever an object
-is made, and a signal's handler between any two bytecodes of the main thread. That code may call
-what is free for any thread (`post`, `close`, `info`, ...), in the middle of a stretch of ours that
-holds a lock.
+locks are always taken in one order. And Python runs user code without a call: a `__del__` or a
+weakref callback wherever the collector runs, which is wherever an object is made, and a signal
+handler between any two bytecodes of the main thread. That code may call every method that is free
+for any thread (`post`, `close`, `info`, ...), while the code that it interrupts holds a lock.
 
 What others do. `queue.SimpleQueue` was written in C so that its `put` can be called from there
 (bpo-14976); `logging` has re-entrant locks, and asks that handlers be quick.
 
-Our decision. Every lock has a name in `ORDER`, and while one is held only later ones are waited
-for. What is in `TURNS` is no lock but a right: it is held over waits, those who want it wait as
-they wait for a peer, within the time of their call. A lock is held for a moment: over no system
-call that waits, and over nothing of the user's, and neither is a turn over what is the user's.
+Our decision. Every lock has a name in `ORDER`, and a thread that holds one waits only for later
+ones. The names in `TURNS` are not locks but turns: a turn is held over waits, and a thread waits
+for it as for a peer, within the time of its call. A lock is held for a moment: never over a system
+call that waits. Neither a lock nor a turn is held while user code runs.
 
-So what interrupting code may call reads facts without locks, and takes locks by `if_free` and
-`if_possible`: where one is not free, and this thread has any other, it is not waited for. A message
-is put in without; all else is left for the listener's thread (`Scheduler.soon`). Or the lock is one
-under which nothing is called, so nobody is interrupted there.
+So the methods that interrupting code may call read facts without locks, and take locks by `if_free`
+and `if_possible`: if the lock is not free, and this thread holds any other, they do not wait for
+it. A message is put in without the lock; everything else is left for the listener's thread
+(`Scheduler.soon`). Or nothing is called under the lock, so that no code can interrupt its holder.
 
-With `THOUSAND_ISLAND_DEBUG=1` when the package is imported, all of this is watched for each lock
-and each call of the user's code, and reported as `_server.checked` does. Without it the locks are
-`_native.RLock` or `threading.RLock` as they are, and nothing here is called.
+With `THOUSAND_ISLAND_DEBUG=1` when the package is imported, all of this is checked for each lock
+and each call of user code, and reported as `_server.checked` does. Without it the locks are plain
+`_native.RLock` or `threading.RLock` objects.
 """
 
 from __future__ import annotations
@@ -67,11 +66,11 @@ ORDER = (
     "lines",
     "wake_up.holders",
 )
-#: Those that are held over waits.
+#: Those that are turns: held over waits.
 TURNS = frozenset({"acceptors.turn", "poller.turn", "socket.receiving", "socket.sending"})
 _RANKS = {name: number for number, name in enumerate(ORDER, 1)}
 
-#: Whether all of it is watched.
+#: Whether all of it is checked.
 watched = reports.enabled()
 #: What is told of a lock, before it is waited for, when it was taken, before it is given back.
 WANTS, TOOK, GIVES, _USERS_CODE = range(4)
@@ -143,12 +142,12 @@ _not_again: set[int] = set()
 
 
 def lock(name: str) -> Any:
-    """A lock of a server, which the thread that has it may take again. Thread: any."""
+    """A reentrant lock of a server. Thread: any."""
     return _note(_made(_RLock, name))
 
 
 def process_lock(name: str) -> Any:
-    """A lock of a module: as `lock`, and a fork knows of it."""
+    """A lock of a module: as `lock`, and held over a fork."""
     made = of_process[name] = lock(name)
     return made
 
@@ -209,7 +208,7 @@ def release_those_of_process() -> None:
 
 
 def renew_every() -> None:
-    """In a forked child: none is held, whoever held it. Thread: its only one."""
+    """In a forked child: releases all, whichever thread held them. Thread: its only one."""
     _over_a_fork.clear()
     for made in every():
         renew(made)
@@ -217,7 +216,7 @@ def renew_every() -> None:
 
 
 def hold_none() -> None:
-    """The calling thread has no lock, whatever was counted. Thread: the only one of a child."""
+    """Resets the count of the calling thread's locks to 0. Thread: the only one of a child."""
     if _holds_none is not None:
         _holds_none()
     _here.held = []
@@ -236,16 +235,16 @@ renew: Callable[[Any], None] = methodcaller("_at_fork_reinit")
 
 
 def holds_any() -> bool:
-    """Whether the calling thread has any lock, turns aside: it was interrupted by the collector or
-    a signal, then, and must wait for nothing."""
+    """Whether the calling thread has any lock (turns do not count): then the collector or a signal
+    has interrupted it, and it must not wait."""
     if _holds_any is not None:
         return _holds_any()
     return any(owns(made) for made in every())
 
 
 def release_all() -> None:
-    """Releases whatever lock the calling thread has. Thread: one of ours that caught an exception
-    where it holds none.
+    """Releases all locks of the calling thread. Thread: one of the library that caught an
+    exception at a point where it should hold none.
 
     On CPython 3.14 an asynchronous exception may come between the `__enter__` of a lock and the
     body of its `with`, and then nothing releases the lock (102 of 981 of them did there, none
@@ -260,8 +259,8 @@ def release_all() -> None:
 
 
 def if_free(one: Any, call: Callable[[], object]) -> bool:
-    """Calls with a lock, for what interrupting code may call. `False`, and nothing is called: this
-    thread has the lock, or has another one, and so may not wait for it."""
+    """Makes the call with the lock, for methods that interrupting code may call. `False`: no call
+    was made, as this thread has that lock, or has another and so must not wait for it."""
     if owns(one):
         return False
     acquired = False
@@ -277,7 +276,7 @@ def if_free(one: Any, call: Callable[[], object]) -> bool:
 
 
 def if_possible(one: Any, call: Callable[[], R]) -> R:
-    """Calls with a lock as `if_free` does, or without it where that would call nothing."""
+    """Makes the call with the lock as `if_free` does; without it if `if_free` would not call."""
     results: list[R] = []
     if if_free(one, lambda: results.append(call())):
         return results[0]

@@ -1,9 +1,9 @@
-"""Threads for one job of ours, so that no Ctrl-C and no receiver breaks it off half-way.
+"""Threads for one job of the library, so that no Ctrl-C and no receiver can interrupt it.
 
-Ctrl-C is raised between any two bytecodes of the main thread. What opens or closes a server is
-therefore done on another thread; the main one only waits for it, and that may end anywhere.
-`Thread.start` is such code, too: an interrupt in it leaves a thread that never ran among those
-of `threading.enumerate`. So it is called by a bare thread, which is one call into C.
+Ctrl-C is raised between any two bytecodes of the main thread. So a server is opened and closed on
+another thread; the main thread only waits for that, and may be interrupted at any point. An
+interrupt in `Thread.start` itself would leave a thread in `threading.enumerate` that never ran. So
+`Thread.start` is called by a bare thread (`_thread`), whose start is one call into C.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Threads that are there until their work is over, whatever is raised in them.
+"""Threads that survive every exception until their work is over.
 
 The facts. An exception can come to a thread between any two bytecodes (another thread raises it
-there, memory runs out), in the handler of another one as well, and before the thread has come to
-any handler at all. A thread that has ended tells nobody.
+there, memory runs out): also inside of an `except` block, and before the thread has entered its
+first `try`. And no code is told when a thread ends.
 
-Our decision: what the work raises is logged, and the work is begun again on the same thread, at
-once, or after a pause where it raises again and again. If even that is broken off, the thread
-starts its successor with its last breath. Whoever starts one waits until it has come so far. And
-who needs the thread just now looks whether it lives (`ensure`): the pool's threads ring for the
-listener's, and that one looks after them.
+Our decision: an exception of the work is logged, and the work begins again on the same thread; at
+once, or after a pause if it raises again and again. If that is interrupted, too, the thread starts
+its successor as its last act. `start` returns only when the thread has come so far that it can do
+that. And code that needs the thread checks that it is alive (`ensure`): the pool's threads ring for
+the listener's thread, and that one checks the pool's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LOOK_S = 0.05
 
 
 def say(what: str, error: BaseException | None) -> None:
-    """A line of the log, whatever its handlers raise. Thread: any; no lock of ours is held."""
+    """Logs a line, even if a logging handler raises. Thread: any, without a lock of the library."""
     try:
         _log.error("%s, on thread %s", what, threading.current_thread().name, exc_info=error)
     except BaseException:
@@ -128,7 +128,7 @@ class Supervised:
         return ident == threading.get_ident() or blocked(ident or 0)
 
     def start(self) -> None:
-        """Returns when it has come so far that it will not end unseen.
+        """Returns when the thread has come so far that it cannot end unnoticed.
 
         Raises:
             RuntimeError: no thread can be started.
@@ -142,12 +142,12 @@ class Supervised:
                 return
 
     def give_up(self) -> bool:
-        """Whether the work has not begun, and now never will: `start` was broken off. A thread
-        that comes to it later ends at once."""
+        """Whether the work has not begun, and never will, as `start` was interrupted. If the thread
+        does begin later, it ends at once."""
         return not self._fate.setdefault("begins", False)
 
     def ensure(self) -> None:
-        """Starts another if it has died. Thread: any."""
+        """Starts another thread if it has died. Thread: any."""
         thread = self._thread
         if thread is None or self._over or thread.is_alive() or not self._up.is_open:
             return

@@ -1,7 +1,7 @@
 """Waiting: what a thread of the pool does before it, and waiting for a descriptor.
 
-The scheduler puts each of its workers here for its thread; every wait of ours
-calls `before_wait` first. On any other thread that is one attribute look-up.
+The scheduler sets each of its workers here for its thread; every wait in the library
+calls `before_wait` first. On any other thread that costs one attribute look-up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .locks import waits
 
 
 class HoldsPermit(Protocol):
-    """What the scheduler leaves here: the worker of this thread."""
+    """The worker of this thread, which the scheduler sets."""
 
     permit: bool
     waited: bool
@@ -30,9 +30,9 @@ class HoldsPermit(Protocol):
 
 
 class OwnThread:
-    """A thread of ours that is none of the pool's, as it is seen here. `task` is the connection
-    that it is just making, in a receiver perhaps: a stop that is called from there must not wait
-    for that."""
+    """A thread of the library that is not in the pool. `task` is the connection that it is just
+    making, perhaps in a receiver: a stop that is called there must not wait for that
+    connection."""
 
     permit = False
     waited = False
@@ -50,7 +50,7 @@ _here = _Here()
 
 
 def this_thread_is(worker: HoldsPermit | None) -> None:
-    """Names the calling thread's worker (`None`: it is none any more)."""
+    """Sets the calling thread's worker; `None`: it has none any more."""
     _here.worker = worker
     fork.this_thread_is_ours(worker is not None)
 
@@ -62,7 +62,7 @@ def forget_all() -> None:
 
 
 def current_worker() -> HoldsPermit | None:
-    """The calling thread's worker, or `None`: it is none of ours."""
+    """The calling thread's worker; `None`: it is not a thread of the library."""
     return _here.worker
 
 
@@ -73,8 +73,7 @@ def current_task() -> object:
 
 
 def look_again() -> None:
-    """What the calling thread runs shall see, once its callback returns, that there is more to
-    look at."""
+    """Sets `alert` of the task that the calling thread runs: its next step looks at everything."""
     task = current_task()
     if task is not None:
         task.alert = True  # type: ignore[attr-defined]
@@ -82,8 +81,8 @@ def look_again() -> None:
 
 @waits
 def before_wait() -> None:
-    """Called before every wait of ours: hands the thread's permit off if it has one, and notes that
-    the callback has waited in a call of ours."""
+    """Called before every wait in the library: hands the thread's permit off if it has one, and
+    notes that the callback has waited in a call of the library."""
     worker = _here.worker
     if worker is not None:
         worker.waited = True
@@ -92,8 +91,8 @@ def before_wait() -> None:
 
 
 def hand_off() -> None:
-    """Called before a callback that is classified as blocking: hands the permit off, as
-    `before_wait` does, but this is no wait of ours."""
+    """Called before a callback that is classified as blocking: hands the permit off as
+    `before_wait` does, but notes no wait."""
     worker = _here.worker
     if worker is not None and worker.permit:
         worker.hand_off()

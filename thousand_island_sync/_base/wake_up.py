@@ -1,4 +1,4 @@
-"""What ends a wait in a poller: a descriptor that any thread can make readable."""
+"""Ends a wait in a poller, with a descriptor that any thread can make readable."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from .sigpipe import NOSIGNAL
 class WakeUp:
     """A descriptor that `wake` makes readable: an eventfd, or a socket pair elsewhere.
 
-    An exception that another thread raises in its maker's may come before he has noted it, or can
-    close it: so the collector closes it, too. And such an exception comes between two calls, not
-    amid one of C: so what is opened is noted in the same call, and what is closed is forgotten.
+    An asynchronous exception may come before the thread that made it has stored it, or can close
+    it: so the collector closes it, too. Such an exception comes between two calls, never inside
+    of a C function: so opening and noting a descriptor, or closing and forgetting it, is one
+    call.
     """
 
     def __init__(self) -> None:
@@ -76,7 +77,7 @@ class WakeUp:
             pass
 
     def close(self) -> None:
-        """At once, or when the last one who is in `wake` at this moment has left it."""
+        """Closes it at once, or when the last thread that is in `wake` has left that."""
         self._closed = True
         self._close_if_quiet()
 
@@ -86,7 +87,7 @@ class WakeUp:
                 self.abandon()
 
     def abandon(self) -> None:
-        """As `descriptors.Holder`: nobody is woken by it any more."""
+        """As `descriptors.Holder`: it wakes no thread any more."""
         self._closed = True
         for end in self._pair or ():
             end.close()

@@ -198,7 +198,7 @@ class Callbacks(PythonCallbacks):
         """Whether the peer has disconnected, or did not send or read in time: not logged."""
         if not isinstance(error, (SocketClosed, SocketTimeout)) or error._origin is not self._whose:
             return False
-        return error.errno != errno.EBADF  # EBADF: the handler itself had closed it
+        return error.errno != errno.EBADF  # EBADF: it was closed locally
 
     def named(self, name: str, idle: frozenset[object] = IDLE) -> Callable[..., Any] | None:
         """A callback by its name; `None`: the handler does not define it."""

@@ -1,12 +1,11 @@
 """The hot path in C, where it could be compiled.
 
-A few methods are paid for by every message. They are written in Python, where they are
-explained, in base types that have an equal in C (the folder `native`, an essay at the head of
-`module.c`): that does the common case and calls the Python for all others. `_base.compiled.in_c`
-chooses between the two where a base type is declared. Here, once, when the package is imported,
-the C gets what it works on. Where there is no C compiler at the installation,
-or no epoll, or no GIL, or `THOUSAND_ISLAND_PURE=1` is set, the Python does all of it, and
-whatever is tested is tested both ways.
+Every message runs a few methods. They are written and explained in Python, in base types that
+have an equal in C (the folder `native`, with an essay at the head of `module.c`). The C does the
+common case, and calls the Python for all others. `_base.compiled.in_c` chooses between the two
+where a base type is declared. This module gives the C the objects that it works on, once, when the
+package is imported. Without a C compiler at the installation, without epoll or the GIL, or with
+`THOUSAND_ISLAND_PURE=1`, the Python does all of it. All tests run both ways.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _NUMBERS = {
 
 
 def bind() -> None:
-    """Gives the C what it works on; called once."""
+    """Gives the C the objects that it works on; called once."""
     global in_c
     if native is None:
         return

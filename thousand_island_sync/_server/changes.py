@@ -1,15 +1,16 @@
 """Changes of a server's status: `start`, `stop`, `suspend`, `resume`, and `wait`.
 
-The facts. Ctrl-C is raised between any two bytecodes of the main thread; a signal's handler, or a
+The facts. Ctrl-C is raised between any two bytecodes of the main thread; a signal handler, or a
 `__del__` that the collector runs, calls `stop` in the middle of a `start` on the same thread; a
-receiver never returns. Under a lock each of the three leaves a server half open, or stands still.
+receiver never returns. If changes were made under a lock, each of the three could leave a server
+half open, or block for ever.
 
-Our decision. A change is made on a thread of its own (`own_threads`), where no signal's handler
-runs, one at a time (`_status.Turns`). Who asks for it holds no lock: it starts that thread and
-waits for a latch. So Ctrl-C ends the waiting and not the change. Who asks for a change while the
-same thread waits for another one, or where a thread of ours is not in code of the user's, does not
-wait at all. Receivers of a change are called without its turn: those of `start`, `suspend` and
-`resume` on the thread that asked for it, those of a stop on a thread that it need not wait for.
+Our decision. A change is made on a thread of its own (`own_threads`), where no signal handler runs,
+one at a time (`status.Turns`). The calling thread holds no lock: it starts that thread and waits
+for a latch. So Ctrl-C ends the wait, and not the change. The caller does not wait at all if its
+thread waits for another change already, or is a thread of the library outside user code. Receivers
+of a change are called without its turn: those of `start`, `suspend` and `resume` on the calling
+thread, those of a stop on a thread for which the stop need not wait.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
-"""What `THOUSAND_ISLAND_DEBUG=1` adds: a scheduler and connections that watch themselves.
+"""Debug mode (`THOUSAND_ISLAND_DEBUG=1`): a scheduler and connections that check themselves.
 
 The faults of a scheduler are silent. A lost wake-up is a client that waits; two owners are
 a byte in the wrong place, once a week; a permit that is counted twice is a slow server. So
-in this mode every rule of the essay in `_scheduler.scheduler` that can be looked at is looked at:
+in this mode every rule of the essay in `_scheduler.scheduler` that can be checked is checked:
 
-- nobody runs a connection that another thread runs, or that nobody owns, or that has ended;
+- no thread runs a connection that another thread runs, or that is not owned, or that has ended;
 - a connection's state moves along its table;
-- permits are neither lost nor made; who holds one is listed once, who rests holds none;
+- permits are neither lost nor made; a holder is listed once, and a resting thread holds none;
 - what is in the ready queue is owned, and is there once;
 - a parked connection whose descriptor has bytes is run within a second;
 - what is ready does not wait while a permit is free and a thread could take it;
 - the watchdog does not sleep while a thread with a permit runs anything;
 - the bytes that wait in all send buffers are the total, and so are the threads that wait in sends;
-- bytes that wait to go out are watched for room, or somebody who waits has the turn to send;
-- no thread waits for room to send but in a callback: between them what waits holds none;
+- bytes that wait to be sent are watched for room, or a waiting thread has the turn to send;
+- threads wait for room to send in callbacks only: between them waiting bytes hold no thread;
 - connections are held back only while callbacks of others hold threads in sends;
-- a connection's descriptor is at its end what it was at its begin: nobody else has closed it.
+- a connection's descriptor is the same file at its end as at its begin: no other code closed it.
 
 What is found is kept in `_reports.violations`, and logged as critical once no lock is held. The
 listener's thread looks every 20 ms, idle or not, and each step costs some checks more: this
@@ -73,7 +73,7 @@ def _identity(fd: int) -> tuple[int, int] | None:
 
 
 class _CheckedCallbacks(Callbacks):
-    """The user's code is run with no lock of ours."""
+    """Checks that user code runs without a lock of the library."""
 
     __slots__ = ()
 
@@ -171,7 +171,7 @@ class _Watch:
 
 
 class CheckedConnection(ConnectionTask):
-    """A connection that nobody may run beside its owner."""
+    """A connection that only its owner may run."""
 
     __slots__ = ("watch",)
 

@@ -1,14 +1,13 @@
-"""What becomes of servers and their connections in a forked child: they are the parent's.
+"""The parent's servers and connections in a forked child.
 
-Only the thread that forked lives on there. If it was in a callback, that callback may go
-on with its own `Socket`, which waits by itself (poll(2)), and touches neither the
-connection's place in a scheduler nor, at its end, the connection. Everything else of the
-parent's must be dead: not locked, which would hang, and not at work, which would serve
-the parent's clients.
+Only the thread that forked exists there. If it was in a callback, that callback may go on
+with its own `Socket`, which waits in poll(2), and uses neither the scheduler nor, at its
+end, the connection. All other objects of the parent must be out of use: their locks would
+block for ever, and working they would serve the parent's clients.
 
-So the objects become others: their class changes, to one whose methods raise, or end
-the process where the callback comes back. Nothing is paid for that by who never forks:
-the hot path looks at a connection's `alert` anyway, and at a worker's `permit`.
+So the class of these objects is changed, to one whose methods raise, or which ends the
+process when the callback returns. That costs nothing without a fork: the hot path checks
+a connection's `alert` and a worker's `permit` anyway.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One run of a server, from a start to the stop that ends it: everything it opened.
+"""One run of a server, from a start to the stop that ends it, with everything that it opened.
 
-A server that is started again gets a new one, so a thread that a stop had to leave
-behind finishes with what it knew and touches nothing of the next run.
+A server that is started again gets a new run. So a thread that a stop had to leave behind
+ends with the objects of its own run, and uses nothing of the next.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The stop of one run: step after step, within one deadline.
 
-Each step may be begun again, and is crossed off when it is done. So a stop that was broken off,
-by an exception that fell on its thread, is finished by whoever asks for it next. No step calls
-anything of the user's: receivers are called by a thread of their own, which is waited for as
-long as there is time, as callbacks are.
+Each step may be begun again, and is marked when it is done. So if an asynchronous exception
+interrupts a stop, the next call of `stop` finishes it. No step runs user code: receivers are called
+by a thread of their own, for which the stop waits as long as there is time, as it does for
+callbacks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a transport is: how to listen, and what carries one connection's bytes.
+"""The interface of transports: how to listen, and what carries one connection's bytes.
 
 A `Transport` is a checked set of options. It makes the listening sockets, and for
 every accepted socket a `Channel`. A channel never waits: it says what it would have
-to wait for, and whoever called decides on which thread, and for how long. All the
+to wait for, and the caller decides on which thread, and for how long. All the
 waiting of the library is in two places, the scheduler and `Socket`.
 """
 
@@ -27,7 +27,7 @@ READ, WRITE = 1, 4
 
 
 class EndedInSilence(HandshakeError):
-    """The peer has gone before its first byte: a load balancer's probe, say."""
+    """The peer disconnected before its first byte, as a load balancer's probe does."""
 
 
 class Source(Protocol):
@@ -43,13 +43,13 @@ class Sink(Protocol):
 
 
 class Agreed(Protocol):
-    """What an encrypted connection knows, in the words of the standard library's `ssl`."""
+    """What was negotiated for an encrypted connection, under the names of `ssl`."""
 
     def version(self) -> str | None:
-        """The protocol's."""
+        """The protocol's version."""
 
     def cipher(self) -> tuple[str, str, int] | None:
-        """Its name, the oldest version of the protocol that has it, and its secret bits."""
+        """The cipher's name, the oldest protocol version that has it, and its secret bits."""
 
     def getpeercert(self, binary_form: bool) -> Any:
         """As `ssl.SSLSocket.getpeercert`."""
@@ -61,18 +61,18 @@ class Agreed(Protocol):
 class Channel(ABC):
     """One connection's bytes, without waiting.
 
-    Errors are `OSError`s as the system gives them; `Socket` makes ours of them. One
-    thread may receive while another sends; each of the two is one thread at a time.
+    Errors are the system's `OSError`s; `Socket` turns them into `SocketError`s. One thread
+    at a time may receive, while another one sends.
 
     Attributes:
         secure: whether the bytes are encrypted.
-        truncated: whether the peer's stream ended without saying that it does.
-        agreed: what a handshake has agreed on; `None` where nothing is encrypted.
+        truncated: whether the peer's stream ended without TLS's close_notify.
+        agreed: what a handshake has negotiated; `None` if the channel is not encrypted.
         handshaking: whether the owner is in a handshake: others can neither receive nor send then.
-        heard: whether bytes came that no receive gives: those of a handshake.
+        heard: whether bytes of a handshake have come, which no receive returns.
         kernel_waits: whether the descriptor is a blocking one, so that `wait_recv` works.
         peeks: whether `recv` with MSG_PEEK leaves the bytes where they are.
-        exposed: whether the descriptor may be shown: `expose` and `unlimit` were called.
+        exposed: whether user code may have the descriptor: `expose` and `unlimit` were called.
         unfinished: whether bytes that count as sent wait for the next `flush`.
         recv_wants: `READ` or `WRITE`: what a receive, or the handshake, has to wait for.
         send_wants: what a send or a flush has to wait for.
@@ -98,12 +98,12 @@ class Channel(ABC):
 
         Raises:
             HandshakeError: it failed.
-            EndedInSilence: it never began; a `HandshakeError` as well.
+            EndedInSilence: the peer disconnected before its first byte; a `HandshakeError`, too.
         """
 
     def begin_with(self, data: bytes) -> bytes:
-        """Bytes of the peer's that were read before this channel took over, and come first.
-        Before the first `handshake`. Those are returned that are no part of one."""
+        """Takes bytes of the peer that were received before this channel, and come first. Called
+        before the first `handshake`. Returns those that are not part of a handshake."""
         return data
 
     @abstractmethod
@@ -112,16 +112,16 @@ class Channel(ABC):
 
     @abstractmethod
     def send(self, data: Any, flags: int = 0) -> int:
-        """How many bytes of a bytes-like were taken; 0: none yet."""
+        """How many bytes of a bytes-like were taken; 0: there is no room yet."""
 
     def expose(self) -> None:
-        """Somebody gets the descriptor, and may ask the kernel whether something has come: from
-        now on nothing is fetched ahead of what is asked for, and no wait sets a time limit on
-        the descriptor. Waits that have begun still have theirs. Thread: any."""
+        """User code gets the descriptor, and may poll it: from now on no bytes are received ahead
+        of a `recv`, and no wait sets a time limit on the descriptor. Waits that have begun keep
+        theirs. Thread: any."""
 
     def unlimit(self) -> None:
-        """Takes the time limit of waits off the descriptor, after `expose`, and after waits that
-        had begun are over. (Who waits does it himself as soon as he sees that, in `heed`.)
+        """Takes the time limit of waits off the descriptor, after `expose`, and after the waits
+        that had begun. (A waiting thread does this itself as soon as it can, in `heed`.)
         Thread: any; the descriptor must not be closed meanwhile.
 
         Raises:
@@ -129,29 +129,29 @@ class Channel(ABC):
         """
 
     def heed(self) -> None:
-        """Before each wait of a receive: if it was exposed, `unlimit`. Thread: who receives."""
+        """Before each wait of a receive: `unlimit`, after `expose`. Thread: the receiving one."""
 
     def took_in(self) -> bool:
-        """Whether since it was asked last a send has read, for its own sake, what came: the
-        poller will not tell the connection's owner of it."""
+        """Whether, since the last call, a send had to receive bytes first: the poller will not
+        report those to the connection's owner."""
         return False
 
     def when_handshake_done(self, call: Callable[[], None]) -> bool:
-        """Calls it once the handshake is done. `False`: it is done, and nothing is called.
+        """Has `call` called once the handshake is done. `False`: it is done already.
 
         Thread: any.
         """
         return False
 
     def source(self) -> Source:
-        """What is received from for each message, with `MSG_DONTWAIT`: the channel, or
-        something quicker, which may also raise `BlockingIOError` for nothing yet."""
+        """The object whose `recv` is called for each message, with `MSG_DONTWAIT`: the channel, or
+        a quicker one, which may also raise `BlockingIOError` if nothing has come."""
         return self
 
     def sink(self) -> Sink:
-        """What a plain `Socket.send` sends to, with `MSG_DONTWAIT` and `MSG_NOSIGNAL`: the
-        channel, or something quicker; it may also raise `BlockingIOError` for none taken, and
-        gives `~count` where a rest of what counts as sent waits for `flush`."""
+        """The object whose `send` a plain `Socket.send` calls, with `MSG_DONTWAIT` and
+        `MSG_NOSIGNAL`: the channel, or a quicker one. It may also raise `BlockingIOError` if
+        there is no room. It returns `~count` if a part of `count` bytes waits for `flush`."""
         return self
 
     def send_gathered(self, buffers: Sequence[memoryview], flags: int = 0) -> int:
@@ -159,28 +159,28 @@ class Channel(ABC):
         return self.send(buffers[0], flags)
 
     def left_behind(self) -> int:
-        """How many bytes, as they go to the kernel, wait for `flush`."""
+        """How many bytes, encrypted if need be, wait for `flush`."""
         return 0
 
     def flush(self) -> bool:
-        """Finishes what an earlier `send` had to leave; `True` when nothing is left."""
+        """Sends what an earlier `send` has left; `True` when nothing is left."""
         return True
 
     def wait_recv(self, length: int, timeout: float) -> bytes | None:
-        """Receives, waiting in the kernel; only where `kernel_waits`."""
+        """Receives, waiting in recv(2); only if `kernel_waits`."""
         raise NotSupported("this transport cannot wait in the kernel")
 
     def sendfile(self, file: int, offset: int, count: int) -> int | None:
-        """Sends from a file's descriptor without copying; `None`: not yet.
+        """Sends from a file's descriptor without copying; `None`: there is no room yet.
 
         Raises:
-            NotSupported: it cannot; the caller reads and sends.
+            NotSupported: it cannot do that; the caller reads and sends.
         """
         raise NotSupported("this transport has no sendfile")
 
     def drained(self) -> bool:
         """Whether nothing is left to receive; if more arrives later, the descriptor gives
-        an event. Not asked where `kernel_waits`: a short read proves it there."""
+        an event. Not called if `kernel_waits`: a short read proves it then."""
         return False
 
     @abstractmethod
@@ -188,14 +188,14 @@ class Channel(ABC):
         """`SHUT_RD`, `SHUT_WR` or `SHUT_RDWR`."""
 
     def end_reads(self) -> None:
-        """Ends receives that wait, and those to come; what is sent still goes out.
+        """Ends receives that wait, and later ones; sends go on.
 
         Thread: any.
         """
         self.shutdown(socket.SHUT_RD)
 
     def renew(self) -> None:
-        """In a forked child whose callback goes on with this one: no lock of it is held."""
+        """In a forked child whose callback goes on with this channel: makes its locks anew."""
 
     def is_inside(self) -> bool:
         """Whether the calling thread was interrupted in the middle of a call here, and holds what
@@ -203,8 +203,8 @@ class Channel(ABC):
         return False
 
     def send_close_notify(self) -> None:
-        """Tells the peer, without waiting, that the stream ends here. May be called again,
-        and by any thread: it is to be told once."""
+        """Tells the peer, without waiting, that the stream ends here. Any thread may call it,
+        more than once: the peer is told once."""
 
     def check_flags(self, flags: int) -> None:
         """Raises NotSupported: a flag that cannot be honoured."""
@@ -242,14 +242,14 @@ class ListenSocket:
         self.address: Any = sock.getsockname()
 
     def hide(self) -> None:
-        """Takes the file away: nobody can connect from now on, and those who have may still
-        be accepted. A port cannot be hidden."""
+        """Removes the file: no client can connect from now on; those that have may still be
+        accepted. A port cannot be hidden."""
         if self.unlink is not None:
             self.unlink.remove()
             self.unlink = None
 
     def close(self) -> None:
-        """The file first: a new server may bind the path as soon as this one is gone."""
+        """Removes the file, then closes the socket: a new server may bind the path at once."""
         self.hide()
         descriptors.close_listening(self.socket, shared=self.inherited)
         if self._claim is not None:
@@ -266,7 +266,7 @@ class Transport(ABC):
         ConfigError: an option is unknown or has a wrong value.
     """
 
-    #: Its options.
+    #: The options that it takes.
     OPTIONS: ClassVar[Mapping[str, Option]] = {}
     #: Those that belong to the listening socket; `reload_transport` refuses them.
     LISTENING: ClassVar[frozenset[str]] = frozenset()
@@ -282,7 +282,7 @@ class Transport(ABC):
 
     @classmethod
     def of(cls, options: Any) -> Transport:
-        """From what a user gave: a mapping, or for some transports something prepared."""
+        """Makes one from the user's value: a mapping, or for TLS the result of `prepare`."""
         if not isinstance(options, Mapping):
             raise ConfigError(f"transport_options: got {type(options).__name__}, takes a mapping")
         return cls(options)
@@ -302,7 +302,7 @@ class Transport(ABC):
         return type(self)({**self._given_now(), **options})
 
     def _given_now(self) -> dict[str, Any]:
-        """The given options, as they hold now."""
+        """The given options, with changes since."""
         return self.given
 
     def with_host(self, host: str) -> Transport:
@@ -310,7 +310,7 @@ class Transport(ABC):
         return type(self)({**self.given, "host": host})
 
     def redacted(self) -> dict[str, Any]:
-        """The given options, fit to be shown."""
+        """The given options without secrets, for errors and logs."""
         return {name: self._shown(name, value) for name, value in self.given.items()}
 
     def _shown(self, name: str, value: Any) -> Any:
@@ -329,7 +329,7 @@ class Transport(ABC):
         """`count` listening, non-blocking sockets on one address; none if one fails.
 
         Raises:
-            OSError: the address cannot be had.
+            OSError: the address is not available.
         """
 
     @abstractmethod
@@ -344,5 +344,5 @@ class Transport(ABC):
         """Takes a connection over from another transport (`SwitchTransport`).
 
         Raises:
-            NotSupported: from there it cannot be done.
+            NotSupported: it cannot be done from that transport.
         """

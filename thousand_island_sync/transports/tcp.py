@@ -1,13 +1,14 @@
 """TCP and Unix sockets.
 
-The descriptor of a plain connection stays blocking. `MSG_DONTWAIT` asks without
-waiting, and a plain `recv` then waits in one system call, bounded by SO_RCVTIMEO
-(socket(7)) and woken by `shutdown`: a handler that loops over `recv` pays what a raw
-thread would. Sends never wait in the kernel: SO_SNDTIMEO starts anew with each wait.
+The descriptor of a plain connection stays blocking. A receive with `MSG_DONTWAIT` does
+not wait; a plain `recv` waits in one system call, limited by SO_RCVTIMEO (socket(7)) and
+woken by `shutdown`: so a handler that loops over `recv` costs as little as a plain thread.
+Sends never wait in the kernel: SO_SNDTIMEO would start again with each wait.
 
-SO_RCVTIMEO, and whether it blocks, belong to the open file, so to everybody who has a copy
-of the descriptor: a child, a library. Once it was shown to anybody (`expose`) this side sets
-neither any more, and depends on neither: it waits in poll(2) and receives without waiting.
+SO_RCVTIMEO, and whether the descriptor blocks, belong to the open file, which all copies of
+the descriptor share: those of a child, or of a library. Once user code has the descriptor
+(`expose`), this side sets neither, and depends on neither: it waits in poll(2), and receives
+without waiting.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ _SENDFILE_MOST = 1 << 30
 _UNIX_PIECE = 64 * 1024
 _UNIX_TAKES_PAGES = _LINUX and _kernel() >= (6, 5)
 _timeval = struct.Struct("ll").pack
-#: For what SO_RCVTIMEO is set to: it is not ours to set, and then, nothing of ours is on it either.
-#: No time is equal to these.
+#: In the place of SO_RCVTIMEO's value: it must not be set any more; and it must not, and is not set
+#: by this side either. No time is equal to these.
 _NOT_OURS, _FREE = -1.0, -2.0
 
 
@@ -63,7 +64,7 @@ class PythonTCPChannel:
     def __init__(self, sock: socket.socket, /) -> None:
         self._sock = sock
         self._receive_timeout = FOREVER  # what SO_RCVTIMEO is set to
-        self._limited = False  # it is set to that by us
+        self._limited = False  # whether this side has set it
         self._exposed = False
 
     def wait_recv(self, length: int, timeout: float, /) -> bytes | None:
@@ -153,8 +154,8 @@ class TCPChannel(PythonTCPChannel, Channel):
             if not _UNIX_TAKES_PAGES:
                 raise NotSupported("sendfile over a Unix socket, before Linux 6.5")
             count = min(count, _UNIX_PIECE)
-        # sendfile(2) knows no MSG_DONTWAIT. A thread that begins to wait in `recv`
-        # meanwhile comes back early, which its caller bears.
+        # sendfile(2) has no MSG_DONTWAIT, so the descriptor is non-blocking for a moment. A
+        # `recv` that begins meanwhile returns early; its caller waits again.
         fd, count = self._sock.fileno(), min(count, _SENDFILE_MOST)
         if self._exposed:
             return self._sendfile_shared(fd, file, offset, count)
@@ -170,7 +171,7 @@ class TCPChannel(PythonTCPChannel, Channel):
             os.set_blocking(fd, True)
 
     def _sendfile_shared(self, fd: int, file: int, offset: int, count: int) -> int | None:
-        """A copy of the descriptor that blocks must not find that it does not."""
+        """Other code has the descriptor too, and relies on its mode: it must not be changed."""
         if os.get_blocking(fd):
             raise NotSupported("sendfile over a descriptor that somebody else has, too")
         try:
@@ -182,7 +183,7 @@ class TCPChannel(PythonTCPChannel, Channel):
         self._sock.shutdown(how)
 
     def check_flags(self, flags: int) -> None:
-        pass  # the kernel's to judge
+        pass  # the kernel checks them
 
 
 def _set_limit(sock: socket.socket, timeout: float) -> None:
@@ -205,7 +206,7 @@ class TCP(Transport):
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {**LISTENING, **INHERITED}
     LISTENING: ClassVar[frozenset[str]] = frozenset(LISTENING)
-    #: Makes the channel for a socket on which everything is set. Another one over TLS.
+    #: Makes the channel for a socket whose options are set. TLS has another.
     carrier: Callable[[socket.socket], Channel] = TCPChannel
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -216,9 +217,9 @@ class TCP(Transport):
         for name in ("unix_mode", "unix_unlink"):
             if name in self.given and not addresses.is_unix(host):
                 raise ConfigError(f"{self.where()}{name}: needs a host of 'unix:/path'")
-        self._listened = self.options  # with which the listening sockets were opened
-        self._own: tuple[TCP, Own | None] | None = None  # by whose options, and what they are
-        self._inherits = False  # by its own options, and there is nothing to set
+        self._listened = self.options  # those with which the listening sockets were opened
+        self._own: tuple[TCP, Own | None] | None = None  # a transport, and what it must set
+        self._inherits = False  # whether accepted sockets inherit all of them
 
     def _unix_host(self, host: str) -> str:
         if not hasattr(socket, "AF_UNIX"):
@@ -242,12 +243,12 @@ class TCP(Transport):
                 " kernel takes (setsockopt(2))"
             ) from error
         except OSError:
-            pass  # no socket to try it on now
+            pass  # no socket can be opened now to try it
         merged._listened = self._listened
         return merged
 
     def _present(self) -> TCP:
-        """Whose options hold now, for whom is accepted."""
+        """The transport whose options hold for new connections."""
         return self
 
     def channel(self, sock: socket.socket) -> Channel:
@@ -256,7 +257,7 @@ class TCP(Transport):
         return self.carrier(sock)
 
     def _set_own(self, sock: socket.socket) -> None:
-        """What an accepted socket has not inherited."""
+        """Sets the options that an accepted socket has not inherited."""
         present, known = self._present(), self._own
         if known is None or known[0] is not present:
             own = own_settings(self._listened, present.options)
@@ -291,7 +292,7 @@ class TCP(Transport):
             raise
 
     def _adopt_claimed(self, made: list[ListenSocket], asked: str) -> list[ListenSocket]:
-        """What systemd has passed: each socket is one server's."""
+        """Takes sockets that systemd has passed; each may belong to one server."""
         from .. import systemd
 
         claims = systemd.claim(asked)
@@ -305,7 +306,7 @@ class TCP(Transport):
         return made
 
     def _adopt(self, entry: socket.socket | int, claim: Any = None) -> ListenSocket:
-        """A copy of a socket made elsewhere: closing the copy leaves the original alone."""
+        """A copy of another program's socket: closing the copy leaves the original open."""
         number = entry if isinstance(entry, int) else entry.fileno()
         named = f"sockets: descriptor {number}"
         try:
