@@ -1,1 +1,1 @@
-"""What `AdminServer`, `ctl` and `top` are made of."""
+"""The parts of `AdminServer`, `ctl` and `top`."""

@@ -1,4 +1,4 @@
-"""Asking an admin socket: what `ctl` and `top` are made of."""
+"""The client of an admin socket, for `ctl` and `top`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ USAGE = (
 
 
 class Unreachable(Exception):
-    """Nobody answers, or nobody that we know. Its text says who, and why."""
+    """There is no answer, or not one of this protocol. The text says from where, and why."""
 
 
 class WrongWords(Exception):

@@ -1,12 +1,12 @@
 """A Unix socket on which one JSON object is answered by another, a line each.
 
-The facts. Who connects may send anything, slowly, or nothing at all, and need not read. What is
-asked for may take its time. And the pool's threads may all be in callbacks.
+The facts. A client may send anything, slowly, or nothing at all, and need not read. A command may
+take long. And the pool's threads may all be in callbacks.
 
-Our decision: threads of its own, one that accepts and one for each of eight clients; each of these
-has a deadline for each line and for each answer. Nothing is kept of a client that has gone. The
-socket is for its owner and root: its file's mode is set before it listens, and the kernel says who
-has connected (SO_PEERCRED, unix(7)), for a mode can be changed.
+Our decision: threads of its own, one that accepts and one for each of eight clients, with a
+deadline for each line and for each answer. Nothing is kept of a client that has disconnected. The
+socket is for its owner and root: its file's mode is set before it listens and, as a mode can be
+changed, the kernel is asked for the peer's user (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What every thread does at this moment, and for how long a callback has run.
+"""What every thread does at this moment, and how long each callback has run.
 
-The facts. A callback's begin is written down nowhere: that would be paid for every message. But
-the scheduler counts what each of its threads runs.
+The facts. The time at which a callback begins is not stored: every message would pay for that. But
+the scheduler counts the steps of each of its threads.
 
-Our decision: who wants to know looks ten times a second at the threads that are in a step, and
-remembers when it saw each callback first. So times are up to 100 ms too short, and a server without
-an `AdminServer` pays nothing. Stacks have files, lines and functions; no line of source and no
-variable, so nothing that a client has sent, and no secret.
+Our decision: an `AdminServer` has a thread that checks ten times a second which threads are in a
+step, and notes when it saw each callback first. So times are up to 100 ms too short, and a server
+without an `AdminServer` pays nothing. Stacks have files, lines and functions; no line of source and
+no variable, so no data of a client, and no secret.
 """
 
 from __future__ import annotations

@@ -6,6 +6,6 @@ from enum import Enum
 
 
 class FastEnum(Enum):
-    """Hashed by identity, in C: an `Enum` does it in Python, ten times a connection."""
+    """Hashed by identity, in C: an `Enum` is hashed in Python, ten times for each connection."""
 
     __hash__ = object.__hash__

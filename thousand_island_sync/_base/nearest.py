@@ -1,4 +1,4 @@
-"""What somebody meant by a name that there is none of."""
+"""The known name that is most like an unknown one."""
 
 from __future__ import annotations
 

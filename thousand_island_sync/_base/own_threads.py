@@ -62,7 +62,7 @@ def _run(job: Callable[[], None]) -> None:
 
 
 class Teller:
-    """Calls receivers, on a thread of its own: who waits for them may cease to.
+    """Calls receivers, on a thread of its own: the thread that waits for them may stop waiting.
 
     Args:
         job: what to do.

@@ -1,9 +1,9 @@
-"""Whether the process was monkey-patched into one where threads are no threads.
+"""Whether the process was monkey-patched so that threads are not real threads.
 
-gevent's and eventlet's `patch_all` put their own things under the standard library's names:
-threads that take turns on one, locks that only switch between those, sockets that wait in their
-own loop; and they take `select.epoll` away. Acceptors and a pool of threads cannot work on that,
-and blocking handlers would gain nothing: such a process has a server of its own kind.
+gevent's and eventlet's `patch_all` replace names of the standard library: with threads that take
+turns on one real thread, locks that only switch between those, sockets that wait in their own loop.
+They also remove `select.epoll`. Acceptors and a pool of threads cannot work on that, and blocking
+handlers would gain nothing: those libraries have servers of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text that perhaps is a peer's, for a line that perhaps is read on a terminal."""
+"""Escapes text that may come from a peer, for a line that may be shown on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel holds of what was sent, and the peer has not taken."""
+"""How many sent bytes the kernel still holds, as the peer has not taken them."""
 
 from __future__ import annotations
 

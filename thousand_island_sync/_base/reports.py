@@ -1,4 +1,4 @@
-"""What the debug mode (`THOUSAND_ISLAND_DEBUG=1`) has found: broken rules of our own.
+"""The reports of debug mode (`THOUSAND_ISLAND_DEBUG=1`): broken rules of the library.
 
 A report may be made under any lock, so it is only kept; `tell` logs it once no lock is held.
 """

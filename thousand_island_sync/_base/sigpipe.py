@@ -1,14 +1,15 @@
-"""Sends that a peer who has gone answers with an error, never with SIGPIPE.
+"""Sends to a peer that has disconnected fail with an error, never with SIGPIPE.
 
-The facts. A write to a stream whose reader has gone raises SIGPIPE (send(2)). CPython ignores the
-signal from its start on, but programs that print, as part of a pipe, commonly set it back to its
-default, which ends the process; so would any client that goes. send(2) and sendmsg(2) take
-MSG_NOSIGNAL; sendfile(2) takes no flags, and raises the signal for the thread that called it.
+The facts. A write to a stream whose reader has closed it raises SIGPIPE (send(2)). CPython ignores
+the signal from its start on, but programs that print into a pipe commonly set it back to its
+default, which ends the process; then any client that disconnects would end it. send(2) and
+sendmsg(2) take MSG_NOSIGNAL; sendfile(2) takes no flags, and raises the signal for the calling
+thread.
 
-Our decision. Every send of ours has the flag. Around sendfile the thread blocks the signal, and
-takes back the one that it has caused, so neither a handler of the user's nor one that another
-thread waits for is missed. Whoever blocks SIGPIPE in this thread by himself finds it pending, as
-without us.
+Our decision. Every send of the library has the flag. Around sendfile the thread blocks the signal,
+and consumes the one that it has caused: user handlers still get all others, and so does a thread
+that waits for them. If user code has blocked SIGPIPE in this thread, it finds the signal pending,
+as without this library.
 """
 
 from __future__ import annotations

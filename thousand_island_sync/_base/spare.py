@@ -1,9 +1,9 @@
-"""A descriptor that is kept for the moment at which no other is free, so that one client more can
-be answered.
+"""A descriptor that is kept spare for the moment at which no other is free, so that one more client
+can be answered.
 
-Who asks what is wrong asks just then. While no descriptor is free, each that is given back is taken
-at once, by clients who wait. So the spare one is not opened again: the socket of the client that
-had its place stays in it, shut down.
+Health checks and admin commands come at that moment. While no descriptor is free, waiting clients
+take each one that is closed. So the spare one cannot be opened again: instead the socket of the
+client that got its number is kept, shut down.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Starting a thread, whatever comes to the one who does."""
+"""Starting a thread safely, even if an exception comes to the caller."""
 
 from __future__ import annotations
 

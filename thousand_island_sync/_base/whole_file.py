@@ -1,6 +1,6 @@
-"""Reading a file that is read again while a server runs: nothing may hold that up for good.
+"""Reading a file that is read again while a server runs, with a time limit.
 
-open(2) of a pipe waits for who writes it, without a limit and without a way to end it.
+open(2) of a pipe waits for its writer, without a limit and without a way to end the wait.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What balancers and orchestrators ask a server, and how they are answered."""
+"""Health checks: what load balancers and orchestrators ask, and the answers."""

@@ -1,4 +1,4 @@
-"""What answers probes beside servers: the part that a health server and an agent have in common."""
+"""A small listener beside servers: the common part of a health server and an agent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Just enough HTTP for probes (RFC 9110, RFC 9112): GET and HEAD of a few paths, without a body.
 
-Whatever comes gets one answer, or one for each request where several come in a row. Where a request
-cannot be told from the next one, the answer is the last.
+Each request gets one answer, also several in a row. If the end of a request cannot be found, its
+answer is the last.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""A small server for probes: one thread, a poll loop, clients that cannot hold up one another.
+"""A small server for probes: one thread, a poll loop, clients that cannot delay each other.
 
-The facts. Whoever asks after the health of a server asks when it is not well: every thread of its
-pool is in a callback, it has all the connections that it may have, no descriptor is left, it has
-stopped. And probes are the simplest of clients: a few bytes each way.
+The facts. A health check matters most when the server is in trouble: every thread of its pool is in
+a callback, it is at `max_connections`, no descriptor is left, it has stopped. And probes are the
+simplest of clients: a few bytes each way.
 
 What others do. Many answer on the port of the application, from its pool; or run a second server of
 the same kind.
 
-Our decision: not a `ThousandIsland` of its own, though that would be less code here. Receivers
-that are connected for every server would be told of each probe, a log would be full of them, and it
-would share with the server of which it tells what may be at fault. So it is one poll loop on one
-supervised thread, which calls nothing that waits. A client has a deadline and 4 KiB; where there
-are too many, the one that has been there for longest makes way. No descriptor is used but the
-listening socket, a wake-up, those of the clients (poll(2), not epoll), and one that is kept spare.
+Our decision: not a second `ThousandIsland`, though that would be less code here. Receivers that are
+connected for every server would get events of each probe, the log would be full of them, and the
+second server would share with the first what may be at fault. So it is one poll loop on one
+supervised thread, which calls nothing that waits. A client has a deadline and 4 KiB; if there are
+too many, the oldest is closed. It uses only these descriptors: the listening socket, a wake-up,
+those of the clients (poll(2), not epoll), and a spare one.
 """
 
 from __future__ import annotations

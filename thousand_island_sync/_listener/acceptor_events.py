@@ -22,7 +22,8 @@ def somebody_listens() -> bool:
 
 
 class AcceptorEvents:
-    """Tells the receivers of one server. Thread: who may wait for them, without a lock.
+    """Sends the events of one server's acceptors. Thread: one that may wait for receivers, and has
+    no lock.
 
     Args:
         server: the `ThousandIsland`, which the events name.

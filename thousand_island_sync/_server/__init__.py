@@ -1,1 +1,1 @@
-"""One run of a server, and what changes it."""
+"""One run of a server, and the changes of its status."""

@@ -1,4 +1,4 @@
-"""Changes of a server's status: what one is, who asks for it, and how it is made and waited for.
+"""Changes of a server's status: how they are asked for, made and waited for.
 
 See the essay of `changes`.
 """

@@ -83,9 +83,9 @@ class CertificateWatch:
     """Looks at the files of a server's certificates every so often, once asked to, on a thread
     that ends with the server; a server that is started again has another.
 
-    What is wrong with the files is logged, once for each state they are in, and the old
-    certificates stay in use. A certificate and its key are rarely written at one
-    moment: as long as loading has failed, each later change is tried.
+    An error in the files is logged, once for each state of the files, and the old
+    certificates stay in use. A certificate and its key are rarely written at the same
+    moment: so after a failure each later change is tried.
 
     Args:
         certificates: of the server.

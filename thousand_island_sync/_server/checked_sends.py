@@ -1,8 +1,8 @@
-"""What waits to go out and nobody sees to: a part of `checked`.
+"""Bytes that wait to be sent and are forgotten: a part of `checked`.
 
-Whoever ends a turn to send has the driver watch what waits, unless somebody waits for room with the
-turn, or it is to stay (an upgrade comes first), or the connection fails. A buffer for which nothing
-of that is so for a while was forgotten: its peer would wait for good.
+A thread that ends a turn to send has the driver watch what waits, unless another thread waits for
+room with the turn, or the bytes must stay (an upgrade comes first), or the connection fails. If
+none of that is true for a while, the buffer was forgotten: its peer would wait for ever.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Threads that wait in a send of nobody's: a part of `checked`.
+"""Threads that wait in a send which no user code has called: a part of `checked`.
 
-What waits to go out holds no thread between callbacks, nor after the last one. So whoever waits for
-room was asked to, by code of the user's: there is a frame of it on the stack, above the step of the
-connection that the thread runs.
+Bytes that wait to be sent hold no thread between callbacks, nor after the last one. So a thread
+that waits for room must be in a call of user code: there is a frame of it on the stack, above the
+step of the connection that the thread runs.
 """
 
 from __future__ import annotations

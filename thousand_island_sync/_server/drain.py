@@ -1,7 +1,7 @@
-"""The drain of one run: it says that it will end, and goes on serving while balancers look away.
+"""The drain of one run: it announces its end, and serves on while load balancers move clients away.
 
-The word is the status, the event, and `handle_drain` of each connection. A stop that somebody
-asks for meanwhile ends the delay for all who wait in it; each of them then takes part in that stop.
+It is announced by the status, the event, and `handle_drain` of each connection. A `stop` meanwhile
+ends the delay for all callers of `drain`; each of them then takes part in that stop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`framing` that a handler gets from a thread which runs none of its callbacks.
+"""`framing` that a thread sets on a handler outside of its callbacks.
 
-A connection without framing never asks whether its handler has any by now, as each message would
-pay for that, and one that waits for the rest of a frame does not ask before more comes. So it is
-told. Which connection that is, only the connections know: it is looked for.
+A connection without framing does not check whether its handler has one by now, as each message
+would pay for that; a connection that waits for the rest of a frame does not check before more
+comes. So it has to be told. A handler does not know its connection, so that is searched for.
 """
 
 from __future__ import annotations

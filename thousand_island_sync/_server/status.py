@@ -1,4 +1,4 @@
-"""The status of a server: what may be asked for in which, and whose turn it is to change it."""
+"""The status of a server: which changes each status allows, and the turn to make one."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is told of a server: the catalogue of events, and how they are sent."""
+"""The events of a server: their catalogue, and how they are sent."""

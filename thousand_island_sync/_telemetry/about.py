@@ -1,4 +1,4 @@
-"""What an event is about, where that is a connection.
+"""The metadata of events about a connection.
 
 Receivers get a dict with what the catalogue says and no more. A line of the log says more of the
 connection, so the dict carries that along, without its key.
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 class By(enum.Enum):
-    """What has told of something before its event did."""
+    """What has reported something before its event."""
 
     EVENT = "another event"
     TRACEBACK = "a log record with the traceback"
@@ -31,8 +31,8 @@ class About(dict[str, Any]):
 
     Args:
         connection: whose event it is.
-        by: what has told of it already: `attach_logger` writes no second line.
-        moved: bytes received and sent, where the connection ends.
+        by: what has reported it already: `attach_logger` writes no second line.
+        moved: bytes received and sent, if the connection ends.
         more: the metadata beside its id.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Every event as data: what it tells, in which types, and at which level it is logged.
 
 `events` makes its signals from this, `attach_logger` its levels, the documentation its table,
-and the debug mode holds each event that is sent against it.
+and debug mode compares each event that is sent with it.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ CATALOGUE: Mapping[str, EventDescription] = MappingProxyType(
 def differences(
     event: str, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> list[str]:
-    """What of an event is not as its description has it; empty if all is. Thread: any."""
+    """The differences between an event and its description, if there are any. Thread: any."""
     described = CATALOGUE[event]
     found = []
     for where, given, wanted in (

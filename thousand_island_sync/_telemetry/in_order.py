@@ -1,7 +1,7 @@
-"""Events of a thread that must not wait for receivers, told in order on one that may.
+"""Events of a thread that must not wait for receivers, sent in order on a thread that may.
 
-The listener's thread watches over the pool: while it stood in a receiver, nobody took the permit
-from a callback that blocks, and one such callback stopped everybody.
+The listener's thread is the pool's watchdog. If it waited in a receiver, no thread would take the
+permit from a callback that blocks, and one such callback would stop all connections.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Lines for a stream that perhaps nobody reads: whoever writes one never waits.
+"""Lines for a stream whose reader may have stopped: the thread that writes a line never waits.
 
-A bounded queue, and a thread that empties it. What finds no room is dropped and counted,
-and how many is said as soon as the stream moves again. A pipe whose reader stands (a
-container's stderr) so costs lines, and neither a client nor a stop.
+There is a bounded queue, and a thread that empties it. A line that finds no room is dropped and
+counted, and the number is written as soon as the stream can be written again. So a pipe whose
+reader does not read (a container's stderr) costs lines, but delays no client and no stop.
 """
 
 from __future__ import annotations

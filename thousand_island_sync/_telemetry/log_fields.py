@@ -1,6 +1,6 @@
 """The fields of a log record that tells of an event: those that apply to it.
 
-They are plain values under names that logs have, for whoever reads records and not lines
+They are plain values under the usual names of logs, for code that reads records and not lines
 (python-json-logger, structlog's `ExtraAdder`).
 """
 

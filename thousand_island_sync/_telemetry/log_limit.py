@@ -1,7 +1,7 @@
-"""So many lines of one kind in a second, and then how many were left out.
+"""A limit on lines of one kind in a second; then the number of those that were left out.
 
-What peers cause they can cause a hundred thousand times a second: a log that has it all is a
-full disk, and hides what else is in it.
+A peer can cause a hundred thousand lines a second. To log all of them would fill the disk, and
+hide all other lines.
 """
 
 from __future__ import annotations

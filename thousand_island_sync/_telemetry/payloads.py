@@ -1,8 +1,8 @@
-"""What each event tells, as types: `measurements` and `metadata` for who annotates a receiver.
+"""The types of `measurements` and `metadata` of each event, to annotate receivers.
 
 Two names for each event of the catalogue, with which `tests/test_event_catalogue.py` compares
 them: those of `handler.error` are `HandlerErrorMeasurements` and `HandlerErrorMetadata`, both in
-`events`. Nothing of this is needed to send one, so it is imported when somebody asks for it.
+`events`. Nothing of this is needed to send an event, so it is imported when first used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What receivers raised: told with its traceback once, counted afterwards.
+"""Exceptions of receivers: logged with a traceback once, counted afterwards.
 
-A receiver stays connected whatever it raises: nobody wants to lose all telemetry for one
-broken name. One that fails at every event would fill the log, so for each type of exception
-there is one traceback, and then at most one line a minute that says how often it came again.
+A receiver stays connected whatever it raises: one wrong name must not end all telemetry. A receiver
+that fails at every event would fill the log. So for each type of exception there is one traceback,
+and then at most one line a minute, which says how often it came again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""blinker's signal, with what an event needs for each receiver worked out beforehand.
+"""blinker's signal, with the lists of receivers prepared before an event.
 
 `Signal.receivers_for` makes a new set and looks up each receiver, more than a microsecond
-for each event. As receivers come and go far less often than events, they are kept here as
-lists until the next one does: as weakly as blinker holds them. Once somebody listens to
-one server only, blinker is asked again for each event.
+for each event. Receivers are connected far less often than events are sent, so they are kept
+here as lists, until the next one is connected or disconnected; held as weakly as blinker
+holds them. Once a receiver is connected for one server only, blinker is asked for each event.
 """
 
 from __future__ import annotations
