@@ -22,7 +22,7 @@ __all__ = ["AdminServer"]
 
 
 class _OfServers:
-    """Reloads, drains and stops servers one by one, as a program of the user's would."""
+    """Reloads, drains and stops servers one by one, as a user's program would."""
 
     def __init__(self, servers: Sequence[ThousandIsland]) -> None:
         self._servers = servers

@@ -119,7 +119,7 @@ class _Inheritance:
             try:
                 os.close(number)
             except OSError:
-                pass  # somebody has closed it
+                pass  # other code has closed it
         if self._owners:
             self.refusal = "those that were passed are served by the parent process"
         self.passed = [one for one in self.passed if one.number not in self._owners]

@@ -65,7 +65,7 @@ def scoped(address: Any) -> tuple[str, int] | tuple[str, int, int, int]:
         return address  # type: ignore[no-any-return]
     try:
         interface = socket.if_indextoname(address[3])
-    except OSError:  # it has gone
+    except OSError:  # it has disconnected
         interface = str(address[3])
     return (f"{address[0]}%{interface}", *address[1:])
 
@@ -163,7 +163,7 @@ class SocketFile:
             if (found.st_dev, found.st_ino) == self._identity:
                 os.unlink(self.path)
         except OSError:
-            pass  # somebody else has removed it
+            pass  # other code has removed it
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def open_to_listen(family: int) -> socket.socket:
 
 
 def copy_to_listen(number: int) -> socket.socket:
-    """A socket of ours for what somebody else's descriptor listens on.
+    """A listening socket of the library, from a descriptor that other code has opened.
 
     Raises:
         OSError: as dup(2); it is no socket.
@@ -209,12 +209,12 @@ def give_up(sock: socket.socket) -> int:
 
 
 def close(sock: socket.socket, guard: AbstractContextManager[Any] = _NO_GUARD) -> None:
-    """Closes a socket of ours; a peer sees it although a child has a copy. Never raises, and
-    does nothing the second time.
+    """Closes a socket of the library; the peer sees that even if a child has a copy. Never
+    raises, and does nothing the second time.
 
     Args:
         sock: it.
-        guard: held when the number is given up: whoever uses it holds that, too.
+        guard: held when the number is given up; all code that uses the number holds it, too.
 
     Thread: who owns it.
     """
@@ -286,7 +286,7 @@ def listening() -> list[int]:
 
 
 def sockets() -> set[int]:
-    """The numbers of all sockets of ours. Thread: any."""
+    """The numbers of all sockets of the library. Thread: any."""
     while True:
         try:
             return {sock.fileno() for sock in [*_known(), *_listening]}

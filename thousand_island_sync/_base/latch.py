@@ -42,7 +42,7 @@ class Latch:
         mine.acquire()
         self._waiting.append(mine)
         try:
-            if not self.is_open:  # whoever opens it from now on sees the lock
+            if not self.is_open:  # a thread that opens it from now on sees the lock
                 mine.acquire(timeout=-1 if timeout == FOREVER else timeout)
         finally:
             try:

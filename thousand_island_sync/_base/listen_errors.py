@@ -132,7 +132,7 @@ def _about_path(number: int, said: str, path: str) -> tuple[int, str]:
 
 
 def _elsewhere(number: int, what: str) -> str:
-    """What is no matter of the address's kind."""
+    """The advice for errors that every kind of address may have."""
     if number == errno.EADDRINUSE:
         return f"choose another {what}, or stop the program that has it"
     if number in (errno.EMFILE, errno.ENFILE):

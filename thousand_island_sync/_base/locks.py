@@ -230,7 +230,7 @@ fork.at_fork(before=hold_those_of_process, in_parent=release_those_of_process, i
 #: Whether the calling thread has a lock, or turn: `owns(one)`. The standard library gives its
 #: locks no other name for it, and ours have the same.
 owns: Callable[[Any], bool] = methodcaller("_is_owned")
-#: In a forked child: nobody has it, whoever had it. `renew(one)`.
+#: In a forked child: releases it, whichever thread had it. `renew(one)`.
 renew: Callable[[Any], None] = methodcaller("_at_fork_reinit")
 
 
@@ -336,7 +336,7 @@ def _name(rank: int) -> str:
 
 
 def nothing_held(what: str) -> None:
-    """Reports if the calling thread, about to run `what` of the user's, holds anything of ours."""
+    """Reports if the calling thread, about to run user code (`what`), holds a lock or turn."""
     held = held_here()
     if held:
         reports.report(f"{what} is run under {', '.join(held)}")
@@ -350,7 +350,7 @@ def no_lock_held(what: str) -> None:
 
 
 def outside(what: str) -> Callable[[F], F]:
-    """Decorates what runs code of the user's: it is watched that no lock is held."""
+    """Decorates functions that run user code: debug mode checks that no lock is held."""
 
     def decorate(function: F) -> F:
         if not watched:
@@ -378,7 +378,7 @@ def waits(function: F) -> F:
 
 
 class _Filter(logging.Filter):
-    """Each record of ours is a call of the user's log handlers."""
+    """Each log record of the library is a call of the user's log handlers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         nothing_held("a log handler")

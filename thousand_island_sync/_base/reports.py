@@ -25,7 +25,7 @@ def enabled() -> bool:
 
 
 def report(what: str) -> None:
-    """Thread: any; a lock of ours may be held."""
+    """Thread: any; a lock of the library may be held."""
     stacks = [
         f"thread {number}:\n{''.join(traceback.format_stack(frame))}"
         for number, frame in sys._current_frames().items()
@@ -35,7 +35,7 @@ def report(what: str) -> None:
 
 
 def tell() -> None:
-    """Logs what was reported. Thread: any; no lock of ours may be held."""
+    """Logs what was reported. Thread: any, without a lock of the library."""
     while True:
         try:
             what = _untold.popleft()

@@ -169,7 +169,7 @@ class Supervised:
         return thread
 
     def _run(self) -> None:
-        # By the thread itself: whoever starts it may be interrupted before it could.
+        # By the thread itself: the starting thread may be interrupted before it could.
         self._thread = threading.current_thread()
         if not self._fate.setdefault("begins", True):
             return

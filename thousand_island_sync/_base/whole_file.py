@@ -11,12 +11,12 @@ import select
 
 from .clock import now
 
-#: Seconds that whoever writes a pipe may take.
+#: Seconds that the writer of a pipe may take.
 WITHIN_S = 5.0
 
 
 def read(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], most: int) -> bytes:
-    """What is in it; in a pipe, until whoever writes closes it.
+    """The bytes of the file; of a pipe, until its writer closes it.
 
     Args:
         path: the file.

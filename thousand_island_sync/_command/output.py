@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def show(lines: Iterable[str]) -> None:
-    """Prints them. Whoever has read enough of it (`| head`) may go: that is no error."""
+    """Prints them. The reader may close the pipe early (`| head`): that is not an error."""
     try:
         print("\n".join(lines), flush=True)
     except BrokenPipeError:

@@ -286,8 +286,8 @@ def _shown(server: ThousandIsland) -> str:
 class _Beats:
     """Calls something again and again, by timers of one scheduler; ends with that one, or before.
 
-    There are two timers, for one moment. An exception that another thread raises in whoever polls
-    may cost one of them; then the other begins it anew.
+    There are two timers, for one moment. An exception that another thread raises in the
+    polling thread may cost one of them; then the other begins it anew.
 
     Args:
         start: starts a timer there.
@@ -312,7 +312,7 @@ class _Beats:
         self._start(Timer(self._due[which], target=lambda: self.fire(which)))
 
     def fire(self, which: int) -> None:
-        """Its time has come. Thread: whoever polls."""
+        """Its time has come. Thread: the one that polls."""
         if self._over:
             return
         delay, other = self._call(), 1 - which

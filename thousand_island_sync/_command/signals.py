@@ -85,7 +85,7 @@ class Signals:
         self._are_heeded = True
 
     def restore(self) -> None:
-        """All is as it was before, but for what somebody else has set."""
+        """Restores everything, except what other code has set since."""
         _active.discard(self)
         while self._before:
             number, handler = self._before.popitem()

@@ -245,7 +245,7 @@ class Closing(PythonClosing):
             try:
                 stream.channel.send_close_notify()
             except OSError:
-                pass  # the peer has gone
+                pass  # the peer has disconnected
             sock, ended = client.sock, stream.reader.incoming in ENDED
             if not ended and unread_bytes(sock) and _shut_writing(sock):
                 if self._env.stage is not STOPPING:
@@ -289,5 +289,5 @@ def _shut_writing(sock: stdlib_socket.socket) -> bool:
     try:
         sock.shutdown(stdlib_socket.SHUT_WR)
     except OSError:
-        return False  # the peer has gone
+        return False  # the peer has disconnected
     return True

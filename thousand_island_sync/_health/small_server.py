@@ -193,7 +193,7 @@ class SmallServer:
                 if is_shortage(error):
                     self._accepts_at = now() + PAUSE_S
                     return
-                continue  # that client has gone (accept(2))
+                continue  # that client has disconnected (accept(2))
             sock.setblocking(False)
             if len(self._clients) >= MOST_CLIENTS:
                 self._close(next(iter(self._clients.values())))
@@ -211,7 +211,7 @@ class SmallServer:
         except BlockingIOError:
             pass
         except OSError:
-            self._close(client)  # it has gone
+            self._close(client)  # it has disconnected
 
     def _has_come(self, client: _Client) -> bool:
         """Receives; whether there is something to be answered."""

@@ -128,7 +128,7 @@ class Caller:
     Attributes:
         task: what its thread runs, which is not waited for while it waits.
         waits: whether it does still.
-        by_us: its thread is one of ours.
+        by_us: whether its thread is one of the library's.
     """
 
     __slots__ = ("by_us", "context", "task", "waits")

@@ -123,7 +123,7 @@ class CertificateWatch:
         self._seen = self._stamps()
 
     def begin(self) -> None:
-        """Looks from now on, if it was asked to; whoever did before leaves it to the new one.
+        """Looks from now on, if it was asked to; an earlier thread leaves it to the new one.
         Thread: any."""
         if self._interval is None:
             return

@@ -52,7 +52,7 @@ from .status import (
 _ANSWER_S = 0.42
 #: Seconds that a start which was interrupted waits until it is taken back.
 _TAKE_BACK_S = 2.0
-#: How often a stop is begun again that an exception broke off.
+#: How often a stop is begun again after an exception.
 _ATTEMPTS = 3
 
 #: Status, run and port, as they were before a start.
@@ -287,7 +287,7 @@ class Changes:
         return False
 
     def finished(self, run: Run) -> None:
-        stopped = self._stopped  # whoever sees the status may start it again at once
+        stopped = self._stopped  # read first: once the status shows it, a new start may come
         if self.run is run and self.status == STOPPING:
             self.status = STOPPED
             stopped.open()

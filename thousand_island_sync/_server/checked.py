@@ -131,7 +131,7 @@ class _CheckedMachine(Machine):
             before = self.state
         except AttributeError:  # it is being made
             before = after
-        # What was broken off is CLOSED wherever it was.
+        # An interrupted connection becomes CLOSED from any state.
         if after not in (before, State.CLOSED) and after not in TRANSITIONS[before]:
             report(f"a connection goes from {before.name} to {after.name}")
         _state.__set__(self, after)

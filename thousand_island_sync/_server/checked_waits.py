@@ -45,7 +45,7 @@ def watch_waits(total: UnsentTotal) -> None:
 
 
 def _asked_for(frame: FrameType | None, task: object) -> bool:
-    """Whether there is a frame of the user's between that one and the task's step."""
+    """Whether there is a frame of user code between that one and the task's step."""
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_OURS):
             return True

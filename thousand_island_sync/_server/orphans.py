@@ -71,7 +71,7 @@ def know(run: Run) -> None:
 
 
 def runs() -> list[Run]:
-    """Those that were begun and that somebody still has. Thread: any."""
+    """The runs that were begun and still exist. Thread: any."""
     return list(_runs)
 
 
@@ -126,7 +126,7 @@ class Orphan(ConnectionTask):
     # ---- what its Socket and its inbox may ask ------------------------------------
 
     def take_out(self) -> None:
-        pass  # it is in no poller of ours
+        pass  # it is not in this process's poller
 
     def look_again(self) -> None:
         pass

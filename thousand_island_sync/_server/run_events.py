@@ -81,7 +81,7 @@ class PoolEvents:
         self._in_order = InOrder(self._emit, context, f"{name}-events")
 
     def saturation(self, saturated: bool, busy: int, waiting: int) -> None:
-        """It is saturated, or relieved. Returns at once. Thread: any of ours."""
+        """It is saturated, or relieved. Returns at once. Thread: any of the library's."""
         if _saturation(saturated).receivers:
             self._in_order.tell(saturated, busy, waiting)
 

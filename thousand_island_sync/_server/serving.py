@@ -152,7 +152,7 @@ class _Serving:
             )
 
     def _count_signals(self) -> None:
-        # Other signals that somebody handles are noted as well, and are no reason to stop;
+        # Other signals with a handler are noted as well, and are no reason to stop;
         # where they leave no room, what counts is known by its handler. That may run before the
         # byte is written, which another thread does that the signal has come to: so neither is
         # added to the other.

@@ -46,7 +46,7 @@ class ReadBuffer:
         kept = self.whole()
         try:
             kept.extend(data)
-        except BufferError:  # somebody keeps a view of it
+        except BufferError:  # user code keeps a view of it
             self._data = kept + data
         self.fresh += len(data)
 
@@ -65,7 +65,7 @@ class ReadBuffer:
         if self._start:
             try:
                 del data[: self._start]  # moves nothing: CPython notes a new beginning
-            except BufferError:  # somebody keeps a view of it
+            except BufferError:  # user code keeps a view of it
                 data = self._data = data[self._start :]
             self._start = 0
         return data

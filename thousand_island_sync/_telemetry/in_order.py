@@ -33,7 +33,7 @@ class InOrder:
         self._teller: Teller | None = None
 
     def tell(self, *what: Any) -> None:
-        """Returns at once. Thread: one of ours."""
+        """Returns at once. Thread: one of the library's."""
         self._untold.append(what)
         self._start_teller()
 
@@ -43,7 +43,7 @@ class InOrder:
         try:
             self._may_tell.pop()
         except IndexError:
-            return  # whoever tells comes to it
+            return  # the thread that tells will find it
         try:
             self._teller = Teller(self._tell_all, self._context.copy(), self._name, [])
         except BaseException:

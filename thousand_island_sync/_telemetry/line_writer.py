@@ -149,7 +149,7 @@ def _descriptor(stream: TextIO | None) -> int | None:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """Also where somebody has made the descriptor non-blocking, for all who share it."""
+    """Also if other code has made the descriptor non-blocking, which all its copies share."""
     left = memoryview(data)
     while left:
         try:

@@ -43,7 +43,7 @@ class ListenerStartMeasurements(Moment):
 
 
 class ListenerDrainMeasurements(Moment):
-    """Nanoseconds until the stop; `None`: until somebody asks for it."""
+    """Nanoseconds until the stop; `None`: until `stop`, or a `drain` with a delay."""
 
     delay_ns: int | None
 

@@ -115,7 +115,7 @@ class ReceiverFailures:
 
 def _log_failure(error: BaseException | None, what: str, *arguments: object) -> None:
     """A handler or filter of the log's may raise as well, and then nothing can be told; on a
-    thread of ours it never leads any further."""
+    thread of the library that never leads any further."""
     try:
         _log.error(what, *arguments, exc_info=error)
     except BaseException as another:

@@ -50,7 +50,7 @@ class EventSignal(Signal, Generic[M, D]):
         self.failures: ReceiverFailures = ReceiverFailures(event)
         # All of this changes under `_changing`, under which nothing is called.
         self._changes = 0
-        self._by_server = False  # somebody listens, or has listened, to one server only
+        self._by_server = False  # whether a receiver is or was connected for one server only
         self._strong: list[Receiver] = []  # those that are not held weakly
         # Who listens, held weakly or not; `None`: not known since the last change.
         self._known: tuple[list[Receiver], list[weakref.ref[Receiver]]] | None = None
