@@ -72,7 +72,7 @@ def _leave(middle: Point, shift: Point, unit: Point) -> Point:
 
 #: How a reader would say each cause.
 _CAUSES = {
-    Cause.PEER: "the peer has gone",
+    Cause.PEER: "the peer closed or reset the connection",
     Cause.HANDLER: "a callback returned `Close()`",
     Cause.LOCAL: "the handler called `socket.close()`",
     Cause.TIMEOUT: "no bytes for the read timeout, or the deadline passed",

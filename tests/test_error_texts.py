@@ -292,7 +292,8 @@ def test_an_event_that_is_misspelled_is_found():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
-    assert done.stderr.endswith("Did you mean: 'handler_error'?\n")
+    suggestion = done.stderr.rpartition("Did you mean")[2]  # worded anew in 3.15
+    assert "handler_error'" in suggestion
 
 
 def test_a_misspelled_event_of_a_module_that_was_replaced_is_not_there(monkeypatch):
