@@ -61,7 +61,7 @@ class Agreed(Protocol):
 class Channel(ABC):
     """One connection's bytes, without waiting.
 
-    Errors are the system's `OSError`s; `Socket` turns them into `SocketError`s. One thread
+    Errors are the system's (`OSError`); `Socket` turns each into a `SocketError`. One thread
     at a time may receive, while another one sends.
 
     Attributes:
