@@ -110,13 +110,9 @@ class BlockingEstimate(EstimateCore):
         long = perf_counter() - began > HAND_OFF_COST
         told = not worker.waited and not task.no_sample
         if long and told and voluntary_switches() != switches:
-            self.took_long(task)
+            # Its next run is measured, after its thread has handed its permit off.
+            task.classified = SUSPECT
         return verdict
-
-    def took_long(self, task: Task) -> None:
-        """A suspect: its next run is measured, after its thread has handed its permit off. Without
-        the lock."""
-        task.classified = SUSPECT
 
     def _run_measured(self, worker: Worker, task: Task) -> int:
         switches = voluntary_switches()
